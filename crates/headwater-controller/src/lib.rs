@@ -1,0 +1,1 @@
+//! Scopes, streams, epochs, transactions: what a stream is, on top of two ports.

@@ -1,0 +1,1 @@
+//! The store: journal, containers, catalogue, chunks, tables.

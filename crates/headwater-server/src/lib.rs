@@ -1,0 +1,1 @@
+//! Listeners, dispatch, HTTP, health and metrics.

@@ -1,0 +1,1 @@
+//! Simulated disk, workloads and checkers: the engine under crashes.

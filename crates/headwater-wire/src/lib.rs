@@ -1,0 +1,1 @@
+//! Pravega wire protocol: codec and the connection machines of both ends, without I/O.

@@ -1,0 +1,3 @@
+//! Automation: builds and runs every suite.
+
+fn main() {}
