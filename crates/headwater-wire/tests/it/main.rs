@@ -1,0 +1,4 @@
+//! What the crate promises, tested through its public interface alone.
+
+mod support;
+mod vectors;
