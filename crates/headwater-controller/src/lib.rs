@@ -1,1 +1,11 @@
-//! Scopes, streams, epochs, transactions: what a stream is, on top of two ports.
+//! What a stream is: scopes, streams, epochs of segments, cuts and transactions, on top of two ports.
+//!
+//! This crate knows neither engine nor sockets nor the messages that clients send. It asks a [`SegmentOps`] for segments
+//! and keeps its records in a [`MetadataTable`].
+
+mod ports;
+
+pub use ports::{
+    Change, Clock, Created, Deleted, Entry, Expect, Merged, MetadataTable, PolicyUpdated, PortError, Ports, ScaleHint,
+    Sealed, SegmentInfo, SegmentOps, TableError, Truncated, Version,
+};
