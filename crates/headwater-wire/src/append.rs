@@ -10,6 +10,11 @@ use crate::catalogue::commands;
 use crate::field::{Event, Rest, Text, Token};
 use crate::{HEADER_BYTES, SERVER_FRAME_BYTES_MAX};
 
+/// Code of the first frame of each side.
+pub(crate) const HELLO: i32 = -127;
+/// Code of the only frame that may follow an append block.
+pub(crate) const APPEND_BLOCK_END: i32 = 4;
+
 commands! {
     /// A frame of the append path, client to server.
     enum AppendCommand, payload at most SERVER_FRAME_BYTES_MAX - HEADER_BYTES;

@@ -27,26 +27,27 @@ pub(crate) struct BlockEnd {
     pub(crate) data: Bytes,
 }
 
-/// The data of the append. A slice of the block if the end adds nothing to it; pieces that have to be joined are copied
+/// The data of the append. The block or a slice of it if the end adds nothing; pieces that have to be joined are copied
 /// once.
-pub(crate) fn assemble(block: &Bytes, end: BlockEnd) -> Result<Bytes, WireError> {
-    let refused = |reason| WireError::Block { block_bytes: block.len(), reason };
+pub(crate) fn assemble(block: Bytes, end: BlockEnd) -> Result<Bytes, WireError> {
+    let block_bytes = block.len();
+    let refused = |reason| WireError::Block { block_bytes, reason };
     let whole = usize::try_from(end.whole_bytes)
         .ok()
-        .filter(|whole| *whole <= block.len())
+        .filter(|whole| *whole <= block_bytes)
         .ok_or(refused(BlockMismatch::WholeBytes { whole_bytes: end.whole_bytes }))?;
-    let filler = block.slice(whole..);
-    let partial = if filler.is_empty() { None } else { partial_event(&filler).map_err(refused)? };
+    let partial = if whole == block_bytes { None } else { partial_event(block.slice(whole..)).map_err(refused)? };
     match partial {
-        None if end.data.is_empty() => Ok(block.slice(..whole)),
-        None => Err(refused(BlockMismatch::Unexpected { bytes: end.data.len() })),
+        None if !end.data.is_empty() => Err(refused(BlockMismatch::Unexpected { bytes: end.data.len() })),
+        None if whole == block_bytes => Ok(block),
+        None => Ok(block.slice(..whole)),
         Some(partial) => Ok(join([block.slice(..whole), partial, end.data])),
     }
 }
 
 /// The payload of a partial event; `None` for padding.
-fn partial_event(filler: &Bytes) -> Result<Option<Bytes>, BlockMismatch> {
-    let header = frame::peek(filler).ok().flatten().ok_or(BlockMismatch::Filler)?;
+fn partial_event(filler: Bytes) -> Result<Option<Bytes>, BlockMismatch> {
+    let header = frame::peek(&filler).ok().flatten().ok_or(BlockMismatch::Filler)?;
     match header.code {
         _ if header.frame_bytes() != filler.len() => Err(BlockMismatch::Filler),
         PADDING => Ok(None),

@@ -15,7 +15,7 @@
 use bytes::{Bytes, BytesMut};
 use headwater_types::{EventNumber, WriterId};
 
-use crate::append::{AppendCommand, SessionCommand};
+use crate::append::{AppendCommand, HELLO, SessionCommand};
 use crate::block::{PADDING, PARTIAL_EVENT};
 use crate::error::{EncodeError, WireError};
 use crate::field::{Event, Field, Rest, Text, Token};
@@ -331,7 +331,7 @@ impl ClientEnd {
             return Err(WireError::UnexpectedCommand { code });
         }
         if self.agreed.is_none() {
-            if code != Reply::hello().code() {
+            if code != HELLO {
                 return Err(WireError::HelloMissing { code });
             }
             header.check_limit(HELLO_FRAME_BYTES_MAX)?;

@@ -60,8 +60,8 @@ impl Event {
     }
 
     /// Header and payload.
-    pub fn with_header(&self) -> &Bytes {
-        &self.0
+    pub fn into_bytes(self) -> Bytes {
+        self.0
     }
 }
 

@@ -22,7 +22,7 @@ use bytes::{Bytes, BytesMut};
 use headwater_types::limits::SEGMENT_NAME_BYTES_MAX;
 use headwater_types::{EventNumber, WriterId};
 
-use crate::append::{AppendCommand, SessionCommand};
+use crate::append::{APPEND_BLOCK_END, AppendCommand, HELLO, SessionCommand};
 use crate::block::{BlockEnd, assemble};
 use crate::error::{BlockMismatch, Malformed, WireError};
 use crate::field::{Reader, Text, Token};
@@ -237,7 +237,7 @@ impl ServerEnd {
             AppendCommand::AppendBlockEnd { writer, whole_bytes, data, event_count, last_event_number, request_id } => {
                 let (slot, data) = match self.block.take() {
                     Some(block) if block.writer == writer => {
-                        (block.slot, assemble(&block.data, BlockEnd { whole_bytes, data })?)
+                        (block.slot, assemble(block.data, BlockEnd { whole_bytes, data })?)
                     }
                     Some(block) => {
                         let reason = BlockMismatch::Writer;
@@ -255,7 +255,7 @@ impl ServerEnd {
             AppendCommand::ConditionalAppend { writer, event_number, expected_offset, event, request_id } => {
                 let slot = self.slot(name, writer)?;
                 // The header belongs to what is stored.
-                let data = event.with_header().clone();
+                let data = event.into_bytes();
                 self.finish_append(slot, writer, request_id, data, 1, event_number, Some(expected_offset))
             }
             AppendCommand::ConditionalBlockEnd { writer, event_number, expected_offset, data, request_id } => {
@@ -319,6 +319,3 @@ impl ServerEnd {
         })))
     }
 }
-
-const HELLO: i32 = -127;
-const APPEND_BLOCK_END: i32 = 4;

@@ -1,4 +1,11 @@
 //! What the crate promises, tested through its public interface alone.
 
+mod appends;
+mod corpus;
+mod fuzz;
+mod hostile;
+mod queue;
+mod samples;
+mod short_forms;
 mod support;
 mod vectors;

@@ -11,8 +11,8 @@ use crate::support::{Command, encode_reply, receive_cut_everywhere, serve_cut_ev
 fn check_client(hex: &str, expect: Expect) {
     let bytes = unhex(hex);
     for frame in split_frames(bytes.clone()) {
-        let command = Command::from_frame(&frame).unwrap();
-        assert_eq!(command.encode().unwrap(), frame, "{command:?} encodes back");
+        let command = Command::from_frame(&frame).expect("well-formed");
+        assert_eq!(command.encode().expect("within limits"), frame, "{command:?} encodes back");
     }
     let (events, end) = serve_cut_everywhere(&bytes);
     assert_eq!(end, Ok(8), "nothing is left but the wish for a header");
@@ -23,9 +23,9 @@ fn check_client(hex: &str, expect: Expect) {
 #[track_caller]
 fn check_short_form(hex: &str, newest: &str) {
     let (bytes, newest) = (unhex(hex), unhex(newest));
-    let command = Command::from_frame(&bytes).unwrap();
-    assert_eq!(command, Command::from_frame(&newest).unwrap());
-    assert_eq!(command.encode().unwrap(), newest);
+    let command = Command::from_frame(&bytes).expect("well-formed");
+    assert_eq!(command, Command::from_frame(&newest).expect("well-formed"));
+    assert_eq!(command.encode().expect("within limits"), newest);
     assert_eq!(serve_cut_everywhere(&bytes), serve_cut_everywhere(&newest));
 }
 
@@ -33,7 +33,7 @@ fn check_short_form(hex: &str, newest: &str) {
 #[track_caller]
 fn check_server(hex: &str, expect: Expect) {
     let bytes = unhex(hex);
-    let reply = Reply::from_frame(&bytes).unwrap();
+    let reply = Reply::from_frame(&bytes).expect("well-formed");
     assert_eq!(encode_reply(&reply), bytes, "{reply:?} encodes back");
     let (replies, end) = receive_cut_everywhere(&bytes);
     assert_eq!((replies, end), (vec![reply.clone()], Ok(8)));
@@ -42,36 +42,48 @@ fn check_server(hex: &str, expect: Expect) {
 
 #[test]
 fn hello_of_a_client() {
-    check_client("ffffff81 00000008 0000001100000005", expect![[r#"
+    check_client(
+        "ffffff81 00000008 0000001100000005",
+        expect![[r#"
         Hello {
             high_version: 17,
             low_version: 5,
         }
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn hello_of_a_server() {
-    check_server("ffffff81 00000008 0000001100000005", expect![[r#"
+    check_server(
+        "ffffff81 00000008 0000001100000005",
+        expect![[r#"
         Hello {
             high_version: 17,
             low_version: 5,
         }
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn keep_alive_of_a_client() {
-    check_client("00000064 00000000", expect![[r#"
+    check_client(
+        "00000064 00000000",
+        expect![[r#"
         KeepAlive
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn keep_alive_of_a_server() {
-    check_server("00000064 00000000", expect![[r#"
+    check_server(
+        "00000064 00000000",
+        expect![[r#"
         KeepAlive
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -318,7 +330,9 @@ fn conditional_block_end() {
 
 #[test]
 fn conditional_check_failed() {
-    check_server("00000008 00000020 000102030405060708090a0b0c0d0e0f 00000000000000010000000000000009", expect![[r#"
+    check_server(
+        "00000008 00000020 000102030405060708090a0b0c0d0e0f 00000000000000010000000000000009",
+        expect![[r#"
         ConditionalCheckFailed {
             writer: WriterId(
                 5233100606242806050955395731361295,
@@ -326,7 +340,8 @@ fn conditional_check_failed() {
             event_number: 1,
             request_id: 9,
         }
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -487,12 +502,15 @@ fn get_segment_attribute() {
 
 #[test]
 fn segment_attribute_unset() {
-    check_server("00000023 00000010 00000000000000058000000000000000", expect![[r#"
+    check_server(
+        "00000023 00000010 00000000000000058000000000000000",
+        expect![[r#"
         SegmentAttribute {
             request_id: 5,
             value: -9223372036854775808,
         }
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -520,12 +538,15 @@ fn update_segment_attribute() {
 
 #[test]
 fn segment_attribute_updated() {
-    check_server("00000025 00000009 000000000000000501", expect![[r#"
+    check_server(
+        "00000025 00000009 000000000000000501",
+        expect![[r#"
         SegmentAttributeUpdated {
             request_id: 5,
             success: true,
         }
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -723,13 +744,16 @@ fn wrong_host() {
 
 #[test]
 fn auth_token_check_failed() {
-    check_server("0000003c 0000000e 0000000000000005000000000001", expect![[r#"
+    check_server(
+        "0000003c 0000000e 0000000000000005000000000001",
+        expect![[r#"
         AuthTokenCheckFailed {
             request_id: 5,
             trace: "",
             failure: Expired,
         }
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -810,14 +834,17 @@ fn update_table_entries() {
 
 #[test]
 fn table_entries_updated() {
-    check_server("0000004b 00000014 00000000000000050000000100000000 00000000", expect![[r#"
+    check_server(
+        "0000004b 00000014 00000000000000050000000100000000 00000000",
+        expect![[r#"
         TableEntriesUpdated {
             request_id: 5,
             versions: [
                 0,
             ],
         }
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
