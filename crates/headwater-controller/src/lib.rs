@@ -3,7 +3,10 @@
 //! This crate knows neither engine nor sockets nor the messages that clients send. It asks a [`SegmentOps`] for segments
 //! and keeps its records in a [`MetadataTable`].
 
+mod codec;
+pub mod model;
 mod ports;
+mod state;
 
 pub use ports::{
     Change, Clock, Created, Deleted, Entry, Expect, Merged, MetadataTable, PolicyUpdated, PortError, Ports, ScaleHint,

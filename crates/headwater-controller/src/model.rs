@@ -1,0 +1,364 @@
+//! What callers say to the controller and what it answers, as plain values. Each status maps to one of an rpc's.
+
+use std::collections::BTreeMap;
+
+use headwater_types::{KeyRange, SegmentId, TransactionId};
+
+use crate::ports::{PortError, ScaleHint, TableError};
+
+/// Position in a stream: segment → offset. [`FUTURE`] stands for a segment that covers keys of the cut but has not been
+/// opened, because something before it is not read to the end.
+pub type StreamCut = BTreeMap<SegmentId, i64>;
+
+/// Offset of a segment that has not been opened. Any negative offset means the same.
+pub const FUTURE: i64 = -1;
+
+/// Most entries of one page of a listing.
+pub const PAGE_ENTRIES: usize = 1000;
+/// Most segments one epoch of a stream has; an epoch must fit one table value.
+pub const SEGMENTS_MAX: usize = 10_000;
+/// Most tags one stream carries.
+pub const TAGS_MAX: usize = 1024;
+/// Longest tag, in bytes.
+pub const TAG_BYTES_MAX: usize = 1024;
+/// Longest name of a stream, in bytes: five less than any name, since its mark stream is named `_MARK<stream>`.
+pub const STREAM_NAME_BYTES_MAX: usize = 250;
+/// Shortest lease of a transaction, in milliseconds. Source: Pravega `transaction.lease.count.min`.
+pub const LEASE_MS_MIN: i64 = 10_000;
+/// Longest lease of a transaction, in milliseconds. Source: Pravega `transaction.lease.count.max`.
+pub const LEASE_MS_MAX: i64 = 600_000;
+/// Most transactions open at once on this controller; each is armed in memory.
+pub const TRANSACTIONS_OPEN_MAX: usize = 200_000;
+/// Longest writer id that a commit may carry, in bytes.
+pub const WRITER_ID_BYTES_MAX: usize = 4096;
+/// Most completed transactions that are listed.
+pub const COMPLETED_LIST_MAX: usize = 500;
+
+/// Why a call has no answer.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControllerError {
+    /// The caller's mistake; the same call fails again.
+    #[error("{0}")]
+    Invalid(String),
+    /// Stream, epoch or scope does not exist.
+    #[error("{0} does not exist")]
+    NotFound(String),
+    /// Trouble that passes. What was asked may happen nevertheless.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+    /// Disk, memory or a limit is used up.
+    #[error("out of resources: {0}")]
+    Exhausted(String),
+    /// Stored bytes are damaged.
+    #[error("stored data is damaged: {0}")]
+    Damaged(String),
+    /// Records contradict each other, or were written by a newer version.
+    #[error("controller records: {0}")]
+    Internal(String),
+}
+
+impl From<PortError> for ControllerError {
+    fn from(error: PortError) -> Self {
+        match error {
+            PortError::Unavailable(text) => Self::Unavailable(text),
+            PortError::Exhausted(text) => Self::Exhausted(text),
+            PortError::Damaged(text) => Self::Damaged(text),
+            PortError::Refused(text) => Self::Internal(text),
+        }
+    }
+}
+
+impl From<TableError> for ControllerError {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::Port(error) => error.into(),
+            // Somebody else changed what we looked at, or a late write of our own did: look again.
+            TableError::NoSuchTable(_) | TableError::Conflict(_) => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// When a stream splits and merges its segments.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ScalingPolicy {
+    /// What is measured.
+    pub kind: ScalingKind,
+    /// Target rate of one segment, in the unit of `kind`; unused when fixed.
+    pub target_rate: i32,
+    /// Most pieces of one split; unused when fixed.
+    pub scale_factor: i32,
+    /// Segments at the beginning, and the fewest ever.
+    pub min_segments: i32,
+}
+
+/// What makes a stream scale.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ScalingKind {
+    /// Nothing.
+    Fixed,
+    /// KB/s.
+    Kilobytes,
+    /// Events/s.
+    Events,
+}
+
+impl ScalingPolicy {
+    /// A fixed number of segments.
+    pub const fn fixed(segments: i32) -> Self {
+        Self { kind: ScalingKind::Fixed, target_rate: 0, scale_factor: 0, min_segments: segments }
+    }
+
+    pub(crate) fn hint(self) -> ScaleHint {
+        match self.kind {
+            ScalingKind::Fixed => ScaleHint { kind: 0, rate: 0 },
+            ScalingKind::Kilobytes => ScaleHint { kind: 1, rate: self.target_rate },
+            ScalingKind::Events => ScaleHint { kind: 2, rate: self.target_rate },
+        }
+    }
+}
+
+/// How much of a stream is kept.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RetentionPolicy {
+    /// Unit of the two numbers.
+    pub kind: RetentionKind,
+    /// At least this much is kept.
+    pub keep: i64,
+    /// Readers may not hold back more than this; `i64::MAX` is no bound.
+    pub keep_max: i64,
+}
+
+/// Unit of a retention policy.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RetentionKind {
+    /// Milliseconds.
+    Time,
+    /// Bytes.
+    Size,
+}
+
+/// What a stream is configured to be.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StreamConfig {
+    /// When it scales.
+    pub scaling: ScalingPolicy,
+    /// How much is kept; `None` is everything.
+    pub retention: Option<RetentionPolicy>,
+    /// Words it can be found by, in the order given.
+    pub tags: Vec<String>,
+    /// How long a silent writer holds back the stream's time, in milliseconds; 0 is not at all.
+    pub timestamp_aggregation_timeout_ms: i64,
+    /// Where the segment store starts a new chunk, in bytes; 0 is its default.
+    pub rollover_bytes: i64,
+}
+
+impl StreamConfig {
+    /// No retention, no tags, defaults otherwise.
+    pub const fn new(scaling: ScalingPolicy) -> Self {
+        Self { scaling, retention: None, tags: Vec::new(), timestamp_aggregation_timeout_ms: 0, rollover_bytes: 0 }
+    }
+
+    /// Checks what the store could not carry out.
+    pub(crate) fn check(&self) -> Result<(), ControllerError> {
+        let invalid = |text: String| Err(ControllerError::Invalid(text));
+        let count = self.scaling.min_segments;
+        if count < 1 || count as usize > SEGMENTS_MAX {
+            return invalid(format!("{count} segments, allowed are 1 to {SEGMENTS_MAX}"));
+        }
+        if self.rollover_bytes < 0 {
+            return invalid(format!("rollover size {} is negative", self.rollover_bytes));
+        }
+        if self.tags.len() > TAGS_MAX {
+            return invalid(format!("{} tags, at most {TAGS_MAX}", self.tags.len()));
+        }
+        for tag in &self.tags {
+            if tag.len() > TAG_BYTES_MAX || tag.contains('\0') {
+                return invalid(format!("tag of {} bytes is longer than {TAG_BYTES_MAX} or has a NUL", tag.len()));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn rollover(&self) -> u64 {
+        u64::try_from(self.rollover_bytes).unwrap_or(0)
+    }
+}
+
+/// A segment and the keys it takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SegmentRange {
+    /// Segment.
+    pub id: SegmentId,
+    /// Keys.
+    pub range: KeyRange,
+}
+
+/// A segment that continues another, and everything it continues.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Successor {
+    /// The segment.
+    pub segment: SegmentRange,
+    /// All its predecessors.
+    pub predecessors: Vec<SegmentId>,
+}
+
+/// One page of names.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Page {
+    /// At most [`PAGE_ENTRIES`], ascending. Empty is the end.
+    pub names: Vec<String>,
+    /// Says where the next page begins.
+    pub token: String,
+}
+
+/// Answer to `createScope`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CreateScope {
+    /// It is new.
+    Success,
+    /// It was there.
+    Exists,
+    /// The name breaks the rule.
+    InvalidName,
+}
+
+/// Answer to `deleteScope`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DeleteScope {
+    /// It is gone.
+    Success,
+    /// It was not there.
+    NotFound,
+    /// Streams are in it, perhaps internal ones.
+    NotEmpty,
+}
+
+/// Answer to a listing inside a scope.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Listing {
+    /// A page.
+    Page(Page),
+    /// There is no such scope.
+    ScopeNotFound,
+}
+
+/// Answer to `createStream`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CreateStream {
+    /// It can be written to.
+    Success,
+    /// It was there, open or sealed.
+    Exists,
+    /// There is no such scope.
+    ScopeNotFound,
+    /// The name breaks the rule.
+    InvalidName,
+}
+
+/// Answer to `updateStream`, `truncateStream` and `sealStream`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum UpdateStream {
+    /// Done.
+    Success,
+    /// Refused: the cut is not one, or lies behind the head.
+    Failure,
+    /// There is no such stream.
+    StreamNotFound,
+    /// It is sealed.
+    Sealed,
+}
+
+/// Answer to `deleteStream`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DeleteStream {
+    /// It is gone.
+    Success,
+    /// It was not there.
+    NotFound,
+    /// It must be sealed first.
+    NotSealed,
+}
+
+/// Answer to `scale`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scale {
+    /// Recorded, and certain to happen.
+    Started {
+        /// The epoch before.
+        epoch: i32,
+        /// What it creates.
+        segments: Vec<SegmentRange>,
+    },
+    /// Ranges do not fit, another scale is under way, or the stream is sealed or missing.
+    Failure,
+    /// A segment to seal is not open, or too few would remain.
+    PreconditionFailed,
+}
+
+/// Answer to `checkScale`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ScaleProgress {
+    /// The epoch is still the current one.
+    InProgress,
+    /// A later epoch is in force.
+    Success,
+    /// No such epoch or stream.
+    InvalidInput,
+}
+
+/// An open transaction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreatedTransaction {
+    /// Its id.
+    pub id: TransactionId,
+    /// Parents of its segments, by ascending key. The id's epoch is that of the transaction; such a segment need not exist.
+    pub segments: Vec<SegmentRange>,
+}
+
+/// Answer to `pingTransaction`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ping {
+    /// The lease is extended.
+    Ok,
+    /// Longer than the longest lease.
+    LeaseTooLarge,
+    /// The transaction would outlive its longest time.
+    MaxExecutionTimeExceeded,
+    /// The stream or this controller is shutting down.
+    Disconnected,
+    /// Committed, or about to be.
+    Committed,
+    /// Aborted, or about to be.
+    Aborted,
+    /// No such transaction.
+    Unknown,
+}
+
+/// Answer to `commitTransaction` and `abortTransaction`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum EndTransaction {
+    /// Accepted, or done before.
+    Success,
+    /// Unknown, or the other end was chosen.
+    Failure,
+    /// There is no such stream.
+    StreamNotFound,
+}
+
+/// State of a transaction.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TransactionState {
+    /// Never there, or forgotten.
+    Unknown,
+    /// Takes events.
+    Open,
+    /// Will be merged.
+    Committing,
+    /// Merged.
+    Committed,
+    /// Will be deleted.
+    Aborting,
+    /// Deleted.
+    Aborted,
+}

@@ -1,0 +1,151 @@
+//! Names of tables and keys of records.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `scopes` | scope | state of the scope |
+//! | `counters` | `transactions` | next unused transaction number |
+//! | `deleted` | `scope/stream` | last segment number that a deleted stream of this name used |
+//! | `work` | `scope/stream`, or `scope/` | present while something there may be unfinished or a transaction open |
+//! | `scope/S` | `s` stream | present for each stream |
+//! | | `g` tag NUL stream | present for each tag of a stream |
+//! | `stream/S/T` | `h` | the stream's head record |
+//! | | `e` epoch | epoch record |
+//! | | `x` segment id | epoch in which the segment was sealed, and its final length |
+//! | | `t` transaction id | transaction record |
+//! | | `o` transaction id | present while it is open |
+//! | | `m` epoch, position, id | present while it waits to be committed; ascending is the order of commits |
+//! | | `a` transaction id | present while it waits to be aborted |
+//! | | `z` inverted time, id | present once it is completed; ascending is newest first |
+//!
+//! Numbers are big-endian, so that byte order is number order. A table of one stream takes all that a step changes, so
+//! a step is one atomic batch.
+
+use bytes::Bytes;
+use headwater_types::{Name, ScopedStream, SegmentId, TransactionId};
+
+pub(crate) const SCOPES: &str = "scopes";
+pub(crate) const COUNTERS: &str = "counters";
+pub(crate) const DELETED: &str = "deleted";
+pub(crate) const WORK: &str = "work";
+
+pub(crate) const TRANSACTION_COUNTER: &[u8] = b"transactions";
+pub(crate) const HEAD: &[u8] = b"h";
+pub(crate) const STREAM_PREFIX: &[u8] = b"s";
+pub(crate) const EPOCH_PREFIX: &[u8] = b"e";
+pub(crate) const OPEN_PREFIX: &[u8] = b"o";
+pub(crate) const COMMITTING_PREFIX: &[u8] = b"m";
+pub(crate) const ABORTING_PREFIX: &[u8] = b"a";
+pub(crate) const COMPLETED_PREFIX: &[u8] = b"z";
+
+pub(crate) fn scope_table(scope: &Name) -> String {
+    format!("scope/{scope}")
+}
+
+pub(crate) fn stream_table(stream: &ScopedStream) -> String {
+    format!("stream/{stream}")
+}
+
+pub(crate) fn scope_key(scope: &Name) -> Bytes {
+    Bytes::copy_from_slice(scope.as_str().as_bytes())
+}
+
+pub(crate) fn scoped_key(stream: &ScopedStream) -> Bytes {
+    stream.to_string().into()
+}
+
+/// Key of a scope in the work table; no stream's, since a stream has a name.
+pub(crate) fn scope_work_key(scope: &Name) -> Bytes {
+    format!("{scope}/").into()
+}
+
+pub(crate) fn stream_entry(stream: &Name) -> Bytes {
+    join(STREAM_PREFIX, &[stream.as_str().as_bytes()])
+}
+
+pub(crate) fn tag_prefix(tag: &str) -> Bytes {
+    join(b"g", &[tag.as_bytes(), &[0]])
+}
+
+pub(crate) fn tag_entry(tag: &str, stream: &Name) -> Bytes {
+    join(b"g", &[tag.as_bytes(), &[0], stream.as_str().as_bytes()])
+}
+
+pub(crate) fn epoch(epoch: i32) -> Bytes {
+    join(EPOCH_PREFIX, &[&(epoch as u32).to_be_bytes()])
+}
+
+pub(crate) fn sealed(segment: SegmentId) -> Bytes {
+    join(b"x", &[&segment.as_i64().to_be_bytes()])
+}
+
+pub(crate) fn transaction(id: TransactionId) -> Bytes {
+    join(b"t", &[&id.0.to_be_bytes()])
+}
+
+pub(crate) fn open(id: TransactionId) -> Bytes {
+    join(OPEN_PREFIX, &[&id.0.to_be_bytes()])
+}
+
+pub(crate) fn committing(position: i64, id: TransactionId) -> Bytes {
+    join(COMMITTING_PREFIX, &[&(id.epoch() as u32).to_be_bytes(), &position.to_be_bytes(), &id.0.to_be_bytes()])
+}
+
+/// Position in the order of commits.
+pub(crate) fn committing_position(key: &[u8]) -> Option<i64> {
+    Some(i64::from_be_bytes(key.get(5..13)?.try_into().ok()?))
+}
+
+pub(crate) fn aborting(id: TransactionId) -> Bytes {
+    join(ABORTING_PREFIX, &[&id.0.to_be_bytes()])
+}
+
+pub(crate) fn completed(completed_ms: i64, id: TransactionId) -> Bytes {
+    join(COMPLETED_PREFIX, &[&(!(completed_ms.max(0) as u64)).to_be_bytes(), &id.0.to_be_bytes()])
+}
+
+/// Everything completed before `time_ms` comes after this key.
+pub(crate) fn completed_before(time_ms: i64) -> Bytes {
+    join(COMPLETED_PREFIX, &[&(!(time_ms.max(0) as u64)).to_be_bytes(), &[0xff; 16]])
+}
+
+/// The transaction id that each of the index keys ends with.
+pub(crate) fn transaction_of(key: &[u8]) -> Option<TransactionId> {
+    Some(TransactionId(u128::from_be_bytes(*key.last_chunk()?)))
+}
+
+fn join(prefix: &[u8], parts: &[&[u8]]) -> Bytes {
+    let mut key = prefix.to_vec();
+    for part in parts {
+        key.extend_from_slice(part);
+    }
+    key.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_sort_by_epoch_and_then_by_position() {
+        let id = |epoch: u128, number: u128| TransactionId(epoch << 96 | number);
+        let mut keys = vec![
+            committing(7, id(1, 1)),
+            committing(300, id(0, 2)),
+            committing(2, id(0, 9)),
+            committing(2, id(0x0100, 0)),
+        ];
+        keys.sort();
+        let order: Vec<_> = keys.iter().map(|key| transaction_of(key).unwrap()).collect();
+        assert_eq!(order, vec![id(0, 9), id(0, 2), id(1, 1), id(0x0100, 0)]);
+        assert_eq!(committing_position(&keys[1]), Some(300));
+    }
+
+    #[test]
+    fn completed_transactions_sort_newest_first() {
+        let id = TransactionId(1);
+        let (old, new) = (completed(1000, id), completed(2000, id));
+        assert!(new < old);
+        assert!(completed_before(1500) < old && completed_before(1500) > new);
+        assert!(completed_before(1000) > old, "the very millisecond is not before");
+    }
+}

@@ -1,0 +1,8 @@
+//! Decisions: plain values in, plain values out. No task, no table, no clock in here; time and ids are arguments.
+
+pub(crate) mod cuts;
+pub(crate) mod epochs;
+pub(crate) mod head;
+pub(crate) mod keys;
+pub(crate) mod scale;
+pub(crate) mod transactions;

@@ -1,0 +1,242 @@
+//! Transactions: ids, leases and states.
+//!
+//! ```text
+//!   OPEN ──commit──► COMMITTING ──merged everywhere──► COMMITTED ──24 h──► forgotten
+//!     └───abort, lease over, stream sealed──► ABORTING ──segments gone──► ABORTED ──24 h──► forgotten
+//! ```
+//!
+//! The record in the table decides: each change of state expects the version it was decided on, so of a ping, a
+//! commit, an abort and an expiry that race exactly one wins.
+
+use bytes::Bytes;
+use headwater_types::TransactionId;
+
+use crate::codec::{DecodeError, Decoder, Encoder};
+use crate::model::{EndTransaction, LEASE_MS_MAX, Ping, TransactionState};
+
+/// How long a completed transaction is remembered, in milliseconds. Source: Pravega `transaction.ttl.hours`.
+pub(crate) const REMEMBERED_MS: i64 = 24 * 60 * 60 * 1000;
+/// Longest life of an open transaction, in milliseconds, however often it is pinged.
+const EXECUTION_MS_MAX: i64 = 24 * 60 * 60 * 1000;
+/// "No time" in a commit. Source: Java's and the Python wheel's commit without a timestamp.
+pub(crate) const NO_TIME: i64 = i64::MIN;
+
+/// A new id. The top half carries the epoch, the low half a counter that never reaches its sign bit: the Rust client
+/// extends the sign into the upper half otherwise.
+pub(crate) fn transaction_id(epoch: i32, counter: i64) -> TransactionId {
+    assert!(epoch >= 0 && counter >= 0, "epoch and counter of a transaction are never negative");
+    TransactionId::from_halves((epoch as i64) << 32, counter)
+}
+
+/// What is known of a transaction.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Transaction {
+    pub(crate) phase: Phase,
+    pub(crate) created_ms: i64,
+    /// Lease last asked for.
+    pub(crate) lease_ms: i64,
+    /// When the lease is over.
+    pub(crate) expires_ms: i64,
+    /// Latest time to which pings may move `expires_ms`.
+    pub(crate) expires_ms_max: i64,
+}
+
+/// State, with what belongs to it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Phase {
+    Open,
+    Committing { position: i64, writer: String, time_ms: Option<i64> },
+    Aborting,
+    Committed { at_ms: i64 },
+    Aborted { at_ms: i64 },
+}
+
+const VERSION: u8 = 1;
+
+impl Transaction {
+    /// An open one. The lease has been checked.
+    pub(crate) fn open(lease_ms: i64, now_ms: i64) -> Self {
+        let execution_ms = lease_ms.saturating_mul(1000).min(EXECUTION_MS_MAX);
+        Self {
+            phase: Phase::Open,
+            created_ms: now_ms,
+            lease_ms,
+            expires_ms: now_ms.saturating_add(lease_ms),
+            expires_ms_max: now_ms.saturating_add(execution_ms),
+        }
+    }
+
+    /// Extends the lease, or says why not. `shutting_down`: the stream is being sealed.
+    pub(crate) fn ping(&mut self, lease_ms: i64, shutting_down: bool, now_ms: i64) -> Ping {
+        match self.phase {
+            Phase::Committing { .. } | Phase::Committed { .. } => Ping::Committed,
+            Phase::Aborting | Phase::Aborted { .. } => Ping::Aborted,
+            Phase::Open if shutting_down => Ping::Disconnected,
+            Phase::Open if lease_ms > LEASE_MS_MAX => Ping::LeaseTooLarge,
+            Phase::Open if now_ms.saturating_add(lease_ms) > self.expires_ms_max => Ping::MaxExecutionTimeExceeded,
+            Phase::Open => {
+                self.lease_ms = lease_ms.max(0);
+                self.expires_ms = now_ms.saturating_add(self.lease_ms);
+                Ping::Ok
+            }
+        }
+    }
+
+    /// How long the transaction still lives without a ping: lease and half of it again, since the Rust client sends
+    /// its first ping when the lease is about over.
+    pub(crate) fn remaining_ms(&self, now_ms: i64) -> i64 {
+        self.expires_ms.saturating_add(self.lease_ms / 2).saturating_sub(now_ms).max(0)
+    }
+
+    /// `None`: it becomes COMMITTING. Otherwise the answer.
+    pub(crate) fn commit(&mut self, position: i64, writer: String, time_ms: i64) -> Option<EndTransaction> {
+        match self.phase {
+            Phase::Open => {
+                let time_ms = (time_ms != NO_TIME).then_some(time_ms);
+                self.phase = Phase::Committing { position, writer, time_ms };
+                None
+            }
+            Phase::Committing { .. } | Phase::Committed { .. } => Some(EndTransaction::Success),
+            Phase::Aborting | Phase::Aborted { .. } => Some(EndTransaction::Failure),
+        }
+    }
+
+    /// `None`: it becomes ABORTING. Otherwise the answer.
+    pub(crate) fn abort(&mut self) -> Option<EndTransaction> {
+        match self.phase {
+            Phase::Open => {
+                self.phase = Phase::Aborting;
+                None
+            }
+            Phase::Aborting | Phase::Aborted { .. } => Some(EndTransaction::Success),
+            Phase::Committing { .. } | Phase::Committed { .. } => Some(EndTransaction::Failure),
+        }
+    }
+
+    /// What a client is told. A completed one is forgotten after its time, whether or not it was removed yet.
+    pub(crate) fn state(&self, now_ms: i64) -> TransactionState {
+        let forgotten = |at_ms: i64| now_ms.saturating_sub(at_ms) > REMEMBERED_MS;
+        match self.phase {
+            Phase::Open => TransactionState::Open,
+            Phase::Committing { .. } => TransactionState::Committing,
+            Phase::Aborting => TransactionState::Aborting,
+            Phase::Committed { at_ms } | Phase::Aborted { at_ms } if forgotten(at_ms) => TransactionState::Unknown,
+            Phase::Committed { .. } => TransactionState::Committed,
+            Phase::Aborted { .. } => TransactionState::Aborted,
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut encoder = Encoder::new(VERSION);
+        encoder.i64(self.created_ms).i64(self.lease_ms).i64(self.expires_ms).i64(self.expires_ms_max);
+        match &self.phase {
+            Phase::Open => encoder.u8(1),
+            Phase::Committing { position, writer, time_ms } => {
+                encoder.u8(2).i64(*position).text(writer).option(*time_ms, |encoder, time| {
+                    encoder.i64(time);
+                })
+            }
+            Phase::Committed { at_ms } => encoder.u8(3).i64(*at_ms),
+            Phase::Aborting => encoder.u8(4),
+            Phase::Aborted { at_ms } => encoder.u8(5).i64(*at_ms),
+        };
+        encoder.finish()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut decoder = Decoder::new("transaction", VERSION, bytes)?;
+        let (created_ms, lease_ms) = (decoder.i64()?, decoder.i64()?);
+        let (expires_ms, expires_ms_max) = (decoder.i64()?, decoder.i64()?);
+        let phase = match decoder.u8()? {
+            1 => Phase::Open,
+            2 => Phase::Committing {
+                position: decoder.i64()?,
+                writer: decoder.text()?,
+                time_ms: decoder.option(Decoder::i64)?,
+            },
+            3 => Phase::Committed { at_ms: decoder.i64()? },
+            4 => Phase::Aborting,
+            5 => Phase::Aborted { at_ms: decoder.i64()? },
+            _ => return Err(decoder.malformed()),
+        };
+        decoder.finish()?;
+        Ok(Self { phase, created_ms, lease_ms, expires_ms, expires_ms_max })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_low_half_of_an_id_is_never_negative_and_the_top_carries_the_epoch() {
+        for counter in [0, 1, i64::MAX] {
+            let id = transaction_id(3, counter);
+            assert_eq!(id.epoch(), 3);
+            assert_eq!(id.halves(), (3 << 32, counter));
+        }
+    }
+
+    #[test]
+    fn a_ping_checks_in_the_order_clients_expect() {
+        let open = Transaction::open(10_000, 1_000);
+        assert_eq!(open.clone().ping(LEASE_MS_MAX + 1, true, 0), Ping::Disconnected);
+        assert_eq!(open.clone().ping(LEASE_MS_MAX + 1, false, 0), Ping::LeaseTooLarge);
+        let late = open.expires_ms_max - 5_000;
+        assert_eq!(open.clone().ping(10_000, false, late), Ping::MaxExecutionTimeExceeded);
+        let mut pinged = open.clone();
+        assert_eq!(pinged.ping(20_000, false, 6_000), Ping::Ok);
+        assert_eq!(pinged.expires_ms, 26_000);
+        let mut aborted = open;
+        assert_eq!(aborted.abort(), None);
+        assert_eq!(aborted.ping(LEASE_MS_MAX + 1, true, 0), Ping::Aborted);
+    }
+
+    #[test]
+    fn a_lease_has_half_of_itself_as_grace() {
+        let open = Transaction::open(10_000, 1_000);
+        assert_eq!(open.remaining_ms(1_000), 15_000);
+        assert_eq!(open.remaining_ms(16_000), 0);
+    }
+
+    #[test]
+    fn commit_and_abort_are_idempotent_and_exclude_each_other() {
+        let mut committed = Transaction::open(10_000, 0);
+        assert_eq!(committed.commit(1, "w".into(), NO_TIME), None);
+        assert_eq!(committed.phase, Phase::Committing { position: 1, writer: "w".into(), time_ms: None });
+        assert_eq!(committed.commit(2, "w".into(), 5), Some(EndTransaction::Success));
+        assert_eq!(committed.abort(), Some(EndTransaction::Failure));
+        let mut aborted = Transaction::open(10_000, 0);
+        assert_eq!(aborted.abort(), None);
+        assert_eq!(aborted.abort(), Some(EndTransaction::Success));
+        assert_eq!(aborted.commit(2, "w".into(), 5), Some(EndTransaction::Failure));
+    }
+
+    #[test]
+    fn a_completed_transaction_is_known_for_a_day() {
+        let mut transaction = Transaction::open(10_000, 0);
+        transaction.phase = Phase::Committed { at_ms: 1_000 };
+        assert_eq!(transaction.state(1_000 + REMEMBERED_MS), TransactionState::Committed);
+        assert_eq!(transaction.state(1_001 + REMEMBERED_MS), TransactionState::Unknown);
+    }
+
+    #[test]
+    fn records_come_back_as_they_were() {
+        let phases = [
+            Phase::Open,
+            Phase::Committing { position: 9, writer: "340282366920938463463374607431768211455".into(), time_ms: None },
+            Phase::Committing { position: 9, writer: String::new(), time_ms: Some(-5) },
+            Phase::Aborting,
+            Phase::Committed { at_ms: 3 },
+            Phase::Aborted { at_ms: 4 },
+        ];
+        for phase in phases {
+            let transaction = Transaction { phase, ..Transaction::open(10_000, 77) };
+            let bytes = transaction.encode();
+            assert_eq!(Transaction::decode(&bytes).unwrap(), transaction);
+            for cut in 0..bytes.len() {
+                assert!(Transaction::decode(&bytes[..cut]).is_err());
+            }
+        }
+    }
+}
