@@ -40,6 +40,64 @@
 //! frame, and counts with [`LIST_ITEMS_MAX`], before anything is allocated. Payloads of large frames are slices of the input
 //! buffer, those of small ones copies: see [`COPY_BYTES_MAX`].
 //!
+//! # Example
+//!
+//! Both ends, with a buffer in place of each direction of a socket:
+//!
+//! ```
+//! use bytes::{Bytes, BytesMut};
+//! use headwater_types::WriterId;
+//! use headwater_wire::{ClientEnd, OutgoingAppend, Reply, ServerEnd, ServerEvent, Token};
+//!
+//! let (mut to_server, mut to_client) = (BytesMut::new(), BytesMut::new());
+//! let mut client = ClientEnd::connect(&mut to_server);
+//! let writer = WriterId(1);
+//! client.set_up_append(7, writer, "scope/stream/0.#epoch.0".into(), Token::default(), &mut to_server)?;
+//! let append = OutgoingAppend {
+//!     request_id: 7,
+//!     writer,
+//!     data: Bytes::from_static(b"some bytes"),
+//!     event_count: 1,
+//!     last_event_number: 1,
+//! };
+//! client.append(append, &mut to_server)?;
+//!
+//! let mut server = ServerEnd::new();
+//! let mut length = 0;
+//! while let Some(event) = server.next_event(&mut to_server)? {
+//!     let reply = match event {
+//!         ServerEvent::Hello { .. } | ServerEvent::Incompatible { .. } => Reply::hello(),
+//!         ServerEvent::SetupAppend(setup) => Reply::AppendSetup {
+//!             request_id: setup.request_id,
+//!             segment: setup.segment,
+//!             writer: setup.writer,
+//!             last_event_number: i64::MIN,
+//!         },
+//!         ServerEvent::Append(append) => {
+//!             length += append.data.len() as i64;
+//!             Reply::DataAppended {
+//!                 writer: append.writer,
+//!                 event_number: append.last_event_number,
+//!                 previous_event_number: i64::MIN,
+//!                 request_id: append.request_id,
+//!                 segment_length: length,
+//!             }
+//!         }
+//!         ServerEvent::KeepAlive => Reply::KeepAlive,
+//!         ServerEvent::Request(_) => unreachable!("this client asks nothing"),
+//!     };
+//!     reply.encode(&mut to_client)?;
+//! }
+//!
+//! let mut names = Vec::new();
+//! while let Some(reply) = client.next_reply(&mut to_client)? {
+//!     names.push(reply.name());
+//! }
+//! assert_eq!(names, ["Hello", "AppendSetup", "DataAppended"]);
+//! assert_eq!(length, 10);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Source: Pravega wire protocol 17, the Java client 0.13/0.14 and the Rust client 0.3.7.
 
 mod append;

@@ -322,6 +322,30 @@ fn the_client_end_writes_blocks_as_the_published_clients_do() {
 }
 
 #[test]
+fn an_append_that_leaves_no_room_closes_its_block() {
+    let outgoing = |data: &'static [u8], last_event_number| OutgoingAppend {
+        request_id: 1,
+        writer: W,
+        data: Bytes::from_static(data),
+        event_count: 1,
+        last_event_number,
+    };
+    for (second, closes) in [(&b"de"[..], false), (b"def", true), (b"defg", true)] {
+        let mut out = BytesMut::new();
+        let mut client = ClientEnd::connect(&mut out);
+        client.set_up_append(1, W, SEG.into(), Token::default(), &mut out).expect("fits");
+        client.open_block(outgoing(b"abc", 1), 6, &mut out).expect("fits");
+        assert_eq!(client.append_to_block(&outgoing(second, 2), &mut out), Ok(true));
+        assert_eq!(client.append_to_block(&outgoing(b"", 3), &mut out), Ok(!closes), "{second:?}");
+        client.break_block(&mut out);
+        let (events, end) = serve(&[&out]);
+        assert_eq!(end, Ok(8));
+        let data: Vec<_> = appends(&events).iter().map(|append| append.data.to_vec()).collect();
+        assert_eq!(data, [[b"abc", second].concat()]);
+    }
+}
+
+#[test]
 fn every_other_command_closes_the_open_block_first() {
     let outgoing = OutgoingAppend {
         request_id: 1,
@@ -377,6 +401,14 @@ fn a_command_that_cannot_be_sent_leaves_no_trace() {
     assert!(client.append_event_at(large.clone(), 0, &mut out).is_err());
     assert!(client.append_at(small.clone(), 0, &mut out).is_err(), "the server has not said its version");
     assert!(client.set_up_append(1, W, "s".repeat(65_536).into(), Token::default(), &mut out).is_err());
+    let long = headwater_wire::Request::ReadSegment {
+        segment: "s".repeat(65_536).into(),
+        offset: 0,
+        suggested_length: 1,
+        token: Token::default(),
+        request_id: 1,
+    };
+    assert!(client.request(&long, &mut out).is_err());
     assert_eq!(out.len(), before);
     assert_eq!(client.append_to_block(&small, &mut out), Ok(true), "the block is still open");
     // One frame takes the end's data but not much more than the frame limit.
