@@ -1,0 +1,376 @@
+//! One connection of the segment store protocol: one task reads, one writes.
+//!
+//! ```text
+//!   socket ─► bytes ─► ServerEnd ─► event ─► charge ─► request ─► store ─► outbound ─► socket
+//!                                              │
+//!                              used up: stop reading until answers leave
+//! ```
+//!
+//! Guarantees:
+//! * the peer says hello within [`HELLO_PATIENCE`], and a frame that has begun goes on within [`FRAME_PATIENCE`]; in between
+//!   it may be silent for ever
+//! * what one peer can make us hold is bounded: [`UNANSWERED_BYTES_MAX`] of requests under way, [`PARKED_READS_MAX`] reads that
+//!   wait for data, [`TRANSIENTS_MAX`] uploads, one frame being received
+//! * malformed or misplaced frames close this connection and nothing else; answers decided before are sent first
+//! * when the connection ends, reads that wait are dropped and transient segments that were not merged are deleted
+//!
+//! Not here: bytes of frames (`headwater-wire`), what a request means (`requests`), what an outcome becomes (`replies`),
+//! the order of a writer's answers (`session`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use headwater_engine::api::{Append as StoredAppend, Request};
+use headwater_types::limits::{TABLE_PAGE_BYTES, TABLE_VALUE_BYTES_MAX};
+use headwater_types::{Offset, SegmentName};
+use headwater_wire::{Append, Reply, Request as Wire, ServerEnd, ServerEvent, SetupAppend, Text, WireError};
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::sync::{AcquireError, Semaphore, TryAcquireError};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use crate::outbound::{self, Charge, Delivery, Ended, Line, Pending, Writer};
+use crate::replies::{GET_KEYS_MAX, Verdict};
+use crate::requests::{Plan, plan, public_name};
+use crate::session::{Begun, NotSetUp};
+
+/// How long a new peer may take to say hello.
+pub const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the bytes of a frame that has begun may stop coming.
+pub const FRAME_PATIENCE: Duration = Duration::from_secs(10);
+/// Requests under way on one connection, in bytes: what they carry and at most bring back. Then its socket is not read. A
+/// client's own window is smaller (the Rust client's is 16 MiB of events over all its connections).
+pub const UNANSWERED_BYTES_MAX: usize = 32 << 20;
+/// Reads that wait for data on one connection. Clients leave abandoned ones behind; more than this is a mistake.
+pub const PARKED_READS_MAX: usize = 16_384;
+/// Uploads of large events under way on one connection; clients use one connection each.
+pub const TRANSIENTS_MAX: usize = 1024;
+
+/// What any request costs besides its bytes: its own bookkeeping and a small reply.
+const REQUEST_BYTES: usize = 512;
+/// Read from the socket at a time.
+const READ_BYTES: usize = 64 << 10;
+/// Most room made at a time for a frame that was announced: the peer has to send before it gets more.
+const GROW_BYTES: usize = 1 << 20;
+/// Room for what comes before hello.
+const HELLO_BYTES: usize = 1024;
+/// How long the answers to what is under way may take when the server stops.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a peer may take to read the last answers.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(3);
+/// How long we go on reading after we said the last word, so that the peer hears it: a socket that is closed with unread
+/// bytes resets the connection, and the peer's system may drop what it had not read yet.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What every connection needs.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The store.
+    pub engine: headwater_engine::Engine,
+    /// Where to count.
+    pub metrics: Metrics,
+    /// Cancelled when the server stops: no new requests are read, those under way are answered.
+    pub stopping: CancellationToken,
+}
+
+/// Why the reading half ended.
+#[derive(Debug, thiserror::Error)]
+enum ReadEnd {
+    #[error("peer is gone")]
+    Gone,
+    #[error("no hello in time")]
+    NoHello,
+    #[error("frame stopped coming")]
+    Stalled,
+    #[error(transparent)]
+    Malformed(#[from] WireError),
+    #[error(transparent)]
+    NotSetUp(#[from] NotSetUp),
+    #[error("more than {PARKED_READS_MAX} reads wait")]
+    TooManyReads,
+    #[error("more than {TRANSIENTS_MAX} transient segments")]
+    TooManyTransients,
+}
+
+/// Serves one connection until it ends.
+pub async fn serve(socket: TcpStream, context: Context) {
+    let (read, write) = socket.into_split();
+    let (line, deliveries) = Line::new(context.engine, context.metrics.clone());
+    let mut writing = tokio::spawn(outbound::write(line.clone(), deliveries, write));
+    let unanswered = Arc::new(Semaphore::new(UNANSWERED_BYTES_MAX));
+    let mut inbound = Inbound {
+        line: line.clone(),
+        socket: read,
+        writers: Vec::new(),
+        unanswered: unanswered.clone(),
+        parked: Arc::new(Semaphore::new(PARKED_READS_MAX)),
+    };
+    let stopped = tokio::select! {
+        end = inbound.read() => Some(end),
+        () = context.stopping.cancelled() => {
+            // Everything under way gets its answer; what cannot have one (a read at the tail) is given up.
+            let all = u32::try_from(UNANSWERED_BYTES_MAX).expect("the limit is 32 MiB");
+            let _ = timeout(DRAIN_PATIENCE, unanswered.acquire_many(all)).await;
+            None
+        }
+        ended = &mut writing => {
+            if let Ok(Ended::Closing(reason)) = ended {
+                tracing::debug!(reason, "connection closed by an answer");
+                inbound.linger().await;
+            }
+            line.delete_transients();
+            return;
+        }
+    };
+    match stopped {
+        Some(ReadEnd::Gone) => writing.abort(),
+        Some(violation) => {
+            context.metrics.protocol_errors.inc();
+            tracing::debug!(reason = %violation, "connection closed");
+            inbound.finish(writing).await;
+        }
+        None => inbound.finish(writing).await,
+    }
+    line.delete_transients();
+}
+
+struct Inbound {
+    line: Arc<Line>,
+    socket: OwnedReadHalf,
+    /// By the slot of the writer; `None` if its last setup named no possible segment.
+    writers: Vec<Option<Arc<Writer>>>,
+    /// Bytes of requests that may still come under way.
+    unanswered: Arc<Semaphore>,
+    /// Reads that may still come under way.
+    parked: Arc<Semaphore>,
+}
+
+impl Inbound {
+    /// Reads until the connection ends.
+    async fn read(&mut self) -> ReadEnd {
+        match self.read_frames().await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        }
+    }
+
+    async fn read_frames(&mut self) -> Result<std::convert::Infallible, ReadEnd> {
+        let hello_until = Instant::now() + HELLO_PATIENCE;
+        let mut greeted = false;
+        let mut end = ServerEnd::new();
+        let mut input = BytesMut::new();
+        loop {
+            while let Some(event) = end.next_event(&mut input)? {
+                greeted = true;
+                self.line.metrics.frames_received.inc();
+                self.on_event(event).await?;
+            }
+            // A large frame gets its room in steps, so that announcing one costs the peer as much as it costs us.
+            let room = if greeted { end.wanted().clamp(READ_BYTES, GROW_BYTES.max(input.len())) } else { HELLO_BYTES };
+            input.reserve(room);
+            match self.socket.try_read_buf(&mut input) {
+                Ok(0) => return Err(ReadEnd::Gone),
+                Ok(bytes) => {
+                    self.line.metrics.bytes_received.inc_by(bytes as u64);
+                    continue;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return Err(ReadEnd::Gone),
+            }
+            let readable = if !greeted {
+                timeout_at(hello_until, self.socket.readable()).await.map_err(|_| ReadEnd::NoHello)?
+            } else if input.is_empty() {
+                // An idle connection keeps no buffer.
+                input = BytesMut::new();
+                self.socket.readable().await
+            } else {
+                timeout(FRAME_PATIENCE, self.socket.readable()).await.map_err(|_| ReadEnd::Stalled)?
+            };
+            readable.map_err(|_| ReadEnd::Gone)?;
+        }
+    }
+
+    async fn on_event(&mut self, event: ServerEvent) -> Result<(), ReadEnd> {
+        match event {
+            // After an incompatible one the machine refuses whatever follows, which closes the connection.
+            ServerEvent::Hello { .. } | ServerEvent::Incompatible { .. } => self.reply(Reply::hello()).await,
+            ServerEvent::KeepAlive => self.reply(Reply::KeepAlive).await,
+            ServerEvent::SetupAppend(setup) => self.on_setup(setup).await,
+            ServerEvent::Append(append) => self.on_append(append).await,
+            ServerEvent::Request(request) => self.on_request(request).await,
+        }
+    }
+
+    async fn on_setup(&mut self, setup: SetupAppend) -> Result<(), ReadEnd> {
+        let SetupAppend { request_id, writer: id, slot, segment: text, .. } = setup;
+        if self.writers.len() <= slot {
+            self.writers.resize_with(slot + 1, || None);
+        }
+        let Some(segment) = public_name(&text) else {
+            self.writers[slot] = None;
+            return self
+                .reply(Reply::NoSuchSegment { request_id, segment: text, trace: Text::default(), offset: -1 })
+                .await;
+        };
+        let charge = self.charge(REQUEST_BYTES).await;
+        // What the writer has under way with another segment is still answered: the answers hold on to it.
+        let writer = match &self.writers[slot] {
+            Some(writer) if writer.segment == segment => writer.clone(),
+            _ => Writer::new(id, text, segment.clone()),
+        };
+        self.writers[slot] = Some(writer.clone());
+        let ticket = writer.state().session.setup(request_id);
+        let request = Request::OpenWriter { segment, writer: id };
+        self.line.submit(request, Pending::Setup { writer, ticket }, Some(charge), None);
+        Ok(())
+    }
+
+    async fn on_append(&mut self, append: Append) -> Result<(), ReadEnd> {
+        let received = Instant::now();
+        let Append { request_id, slot, data, event_count, last_event_number: number, expected_offset, .. } = append;
+        let writer = self.writers.get(slot).cloned().flatten().ok_or(NotSetUp)?;
+        let bytes = data.len();
+        let charge = self.charge(REQUEST_BYTES + bytes).await;
+        let begun = writer.state().session.begin(request_id, number)?;
+        let (ticket, previous) = match begun {
+            Begun::Send { ticket, previous } => (ticket, previous),
+            Begun::Decided => {
+                self.line.deliver(Delivery::Settled { writer, charge });
+                return Ok(());
+            }
+            Begun::Discard => return Ok(()),
+        };
+        let room = self.line.engine.room(REQUEST_BYTES + bytes).await;
+        let segment = writer.segment.clone();
+        if let Some(parent) = parent_of_transient(&segment) {
+            let pending = Pending::Parent { writer: writer.clone() };
+            self.line.submit(Request::Info { segment: parent }, pending, None, None);
+        }
+        let append = StoredAppend {
+            segment,
+            writer: writer.id,
+            data,
+            event_count,
+            previous,
+            number,
+            // A negative length is none that a segment can have.
+            expected_length: expected_offset.map(|offset| Offset::try_from(offset).unwrap_or(Offset::MAX)),
+        };
+        let pending = Pending::Append { writer, ticket, bytes, received };
+        self.line.submit(Request::Append(append), pending, Some(charge), Some(room));
+        Ok(())
+    }
+
+    async fn on_request(&mut self, request: Wire) -> Result<(), ReadEnd> {
+        let charge = if matches!(request, Wire::ReadSegment { .. }) {
+            match self.parked.clone().try_acquire_owned() {
+                Ok(permit) => permit,
+                Err(TryAcquireError::NoPermits) => return Err(ReadEnd::TooManyReads),
+                Err(TryAcquireError::Closed) => unreachable!("the limit is never closed"),
+            }
+        } else {
+            self.charge(cost(&request)).await
+        };
+        let engine = &self.line.engine;
+        let (request, asked) = match plan(request, |parent, writer| engine.transient_name(parent, writer)) {
+            Plan::Ask(request, asked) => (request, asked),
+            Plan::AskTransient(segment, request, asked) => {
+                if !self.line.add_transient(segment, TRANSIENTS_MAX) {
+                    return Err(ReadEnd::TooManyTransients);
+                }
+                (request, asked)
+            }
+            Plan::Decided(Verdict::Again(request, asked)) => (request, asked),
+            Plan::Decided(verdict) => {
+                self.line.deliver(Delivery::Decided { verdict, charge });
+                return Ok(());
+            }
+        };
+        let room = match &request {
+            Request::TableUpdate { changes, .. } => {
+                let bytes = changes.iter().map(|change| change.key.len() + change.value.as_ref().map_or(0, Bytes::len));
+                Some(self.line.engine.room(REQUEST_BYTES + bytes.sum::<usize>()).await)
+            }
+            _ => None,
+        };
+        self.line.submit(request, Pending::Request { asked }, Some(charge), room);
+        Ok(())
+    }
+
+    async fn reply(&mut self, reply: Reply) -> Result<(), ReadEnd> {
+        let charge = self.charge(REQUEST_BYTES).await;
+        self.line.deliver(Delivery::Reply { reply, charge });
+        Ok(())
+    }
+
+    /// Waits until `bytes` more may be under way. This is what stops the reading of a peer that sends faster than the
+    /// store stores, or than it takes its answers.
+    async fn charge(&self, bytes: usize) -> Charge {
+        let bytes = u32::try_from(bytes.min(UNANSWERED_BYTES_MAX)).expect("the limit is 32 MiB");
+        let charge: Result<Charge, AcquireError> = self.unanswered.clone().acquire_many_owned(bytes).await;
+        charge.expect("the limit is never closed")
+    }
+
+    /// Lets the writing half send what was delivered, then ends the connection.
+    async fn finish(&mut self, mut writing: tokio::task::JoinHandle<Ended>) {
+        self.line.deliver(Delivery::Finish);
+        if timeout(FLUSH_PATIENCE, &mut writing).await.is_err() {
+            writing.abort();
+        } else {
+            self.linger().await;
+        }
+    }
+
+    /// Reads and forgets until the peer closes, too.
+    async fn linger(&mut self) {
+        let mut scrap = [0; 4096];
+        let forget = async {
+            while self.socket.readable().await.is_ok() {
+                match self.socket.try_read(&mut scrap) {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(_) => break,
+                }
+            }
+        };
+        let _ = timeout(LINGER, forget).await;
+    }
+}
+
+/// What a request may hold, in bytes, until it is answered.
+fn cost(request: &Wire) -> usize {
+    REQUEST_BYTES
+        + match request {
+            Wire::UpdateTableEntries { entries, .. } => {
+                entries.iter().map(|entry| entry.key.key.len() + entry.value.len()).sum()
+            }
+            Wire::RemoveTableKeys { keys, .. } => keys.iter().map(|key| key.key.len()).sum(),
+            Wire::ReadTable { keys, .. } => keys.len().min(GET_KEYS_MAX) * TABLE_VALUE_BYTES_MAX,
+            Wire::ReadTableKeys { .. } | Wire::ReadTableEntries { .. } | Wire::ReadTableEntriesDelta { .. } => {
+                TABLE_PAGE_BYTES
+            }
+            _ => 0,
+        }
+}
+
+fn parent_of_transient(segment: &SegmentName) -> Option<SegmentName> {
+    if segment.is_transient() { segment.parent() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_wire::{TableKey, Token};
+
+    use super::*;
+
+    #[test]
+    fn a_lookup_of_any_number_of_keys_fits_the_limit_of_a_connection() {
+        let keys = vec![TableKey { key: "k".into(), version: i64::MIN }; 1000];
+        let request = Wire::ReadTable { request_id: 1, segment: "t".into(), token: Token::default(), keys };
+        assert!(cost(&request) <= UNANSWERED_BYTES_MAX);
+    }
+}

@@ -1,0 +1,169 @@
+//! Figures of the server and its store, in the text format that Prometheus scrapes.
+//!
+//! Handles are cheap to clone and lock nothing when they count. Names carry their unit; what has a limit reports the
+//! limit too. Nothing a client sends becomes a name or a label.
+
+use std::fmt::Write as _;
+use std::sync::atomic::AtomicU64;
+
+use headwater_engine::Engine;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Upper bounds of [`Metrics::append_latency`], in seconds: from a cached disk write to a client's patience.
+const LATENCY_BOUNDS_SECONDS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// What the listeners and connections count.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Connections open now, on all listeners.
+    pub connections: Gauge,
+    /// Most connections allowed at a time.
+    pub connections_max: Gauge,
+    /// Connections accepted since the start.
+    pub accepted: Counter,
+    /// Connections closed because of what the peer sent or did not send.
+    pub protocol_errors: Counter,
+    /// Frames of the segment store protocol received.
+    pub frames_received: Counter,
+    /// Frames of the segment store protocol sent.
+    pub frames_sent: Counter,
+    /// Bytes received by the segment store listener.
+    pub bytes_received: Counter,
+    /// Bytes sent by the segment store listener.
+    pub bytes_sent: Counter,
+    /// Appends acknowledged.
+    pub appends: Counter,
+    /// Bytes of acknowledged appends.
+    pub append_bytes: Counter,
+    /// Appends answered with anything but an acknowledgement.
+    pub appends_refused: Counter,
+    /// From the last byte of an append to its acknowledgement, in seconds.
+    pub append_latency: Histogram,
+    registry: std::sync::Arc<Registry>,
+}
+
+impl Metrics {
+    /// All zero. The store joins with [`render`](Self::render).
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::<u64, AtomicU64>::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        let accepted = counter("connections_accepted", "Connections accepted, all listeners");
+        let protocol_errors = counter("protocol_errors", "Connections closed for what the peer did");
+        let frames_received = counter("frames_received", "Segment store frames received");
+        let frames_sent = counter("frames_sent", "Segment store frames sent");
+        let bytes_received = counter("bytes_received", "Bytes received from segment store clients");
+        let bytes_sent = counter("bytes_sent", "Bytes sent to segment store clients");
+        let appends = counter("appends", "Appends acknowledged");
+        let append_bytes = counter("append_bytes", "Bytes of acknowledged appends");
+        let appends_refused = counter("appends_refused", "Appends refused");
+        let connections = Gauge::default();
+        registry.register("connections", "Connections open, all listeners", connections.clone());
+        let connections_max = Gauge::default();
+        registry.register("connections_max", "Most connections at a time", connections_max.clone());
+        let append_latency = Histogram::new(LATENCY_BOUNDS_SECONDS);
+        registry.register("append_latency_seconds", "From an append's last byte to its answer", append_latency.clone());
+        Self {
+            connections,
+            connections_max,
+            accepted,
+            protocol_errors,
+            frames_received,
+            frames_sent,
+            bytes_received,
+            bytes_sent,
+            appends,
+            append_bytes,
+            appends_refused,
+            append_latency,
+            registry: std::sync::Arc::new(registry),
+        }
+    }
+
+    /// The page of this moment; the store's figures join once it is open.
+    pub fn render(&self, engine: Option<&Engine>) -> String {
+        let mut page = String::new();
+        encode(&mut page, &self.registry).expect("a String takes whatever is written to it");
+        if let Some(engine) = engine {
+            let end = page.rfind("# EOF").unwrap_or(page.len());
+            page.truncate(end);
+            let mut store = Registry::default();
+            store.register_collector(Box::new(StoreFigures(engine.metrics().values)));
+            encode(&mut page, &store).expect("a String takes whatever is written to it");
+        }
+        if page.is_empty() {
+            let _ = writeln!(page, "# EOF");
+        }
+        page
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Figures of the store: counters end in `_total`, everything else is a gauge.
+#[derive(Debug)]
+struct StoreFigures(Vec<(&'static str, u64)>);
+
+impl Collector for StoreFigures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for &(name, value) in &self.0 {
+            // The format writes a counter's family without the suffix and each sample with it.
+            if let Some(family) = name.strip_suffix("_total") {
+                let counter = ConstCounter::new(value);
+                counter.encode(encoder.encode_descriptor(family, "Store", None, MetricType::Counter)?)?;
+            } else {
+                let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+                gauge.encode(encoder.encode_descriptor(name, "Store", None, MetricType::Gauge)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_on_the_page() {
+        let metrics = Metrics::new();
+        metrics.accepted.inc();
+        metrics.connections.set(1);
+        metrics.append_latency.observe(0.0004);
+        let page = metrics.render(None);
+        for line in [
+            "connections_accepted_total 1",
+            "connections 1",
+            "append_latency_seconds_bucket{le=\"0.00025\"} 0",
+            "append_latency_seconds_bucket{le=\"0.0005\"} 1",
+            "append_latency_seconds_count 1",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} is missing in\n{page}");
+        }
+        assert!(page.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn figures_of_the_store_keep_their_names() {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(StoreFigures(vec![("wal_syncs_total", 3), ("cache_bytes", 9)])));
+        let mut page = String::new();
+        encode(&mut page, &registry).unwrap();
+        assert!(page.contains("\nwal_syncs_total 3\n") && page.contains("\ncache_bytes 9\n"), "{page}");
+    }
+}

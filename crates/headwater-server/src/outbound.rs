@@ -1,0 +1,412 @@
+//! The half of a connection that writes: turns outcomes into frames, in the order in which they come, and keeps what
+//! waits for a slow peer within limits.
+//!
+//! ```text
+//!   store ──outcome──► [Line::deliveries] ──► verdict ──► frames ──vectored write──► peer
+//!                             ▲                  │
+//!                             └──── again ◄──────┘   (answers of several steps, reads put off)
+//! ```
+//!
+//! Guarantees:
+//! * many answers leave in one write; a write ends only when nothing is left to send or the peer stops reading
+//! * data of reads that the peer has not taken is at most [`READ_AHEAD_BYTES_MAX`], or one reply: what comes on top is let
+//!   go and read again later
+//! * everything else that waits was charged by the reading half, which stops reading when the charges are used up
+//! * after the connection's end nothing is written, and reads that still wait are abandoned ([`Waiting::is_abandoned`])
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::{Buf, Bytes};
+use headwater_engine::api::{self, Outcome, Refusal, Request, Response};
+use headwater_engine::{Engine, Permit};
+use headwater_types::{Offset, SegmentName, WriterId};
+use headwater_wire::{FrameQueue, Reply, Text};
+use tokio::io::AsyncWriteExt;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::replies::{Asked, Verdict, What, append_result, verdict, writer_verdict};
+use crate::session::{Answer, AppendResult, Session, Ticket};
+
+/// Read data that may wait for the peer, in bytes, over all of a connection's reads: enough that one reply travels while
+/// the next is fetched, and little enough that thousands of slow readers do not fill the memory.
+const READ_AHEAD_BYTES_MAX: usize = 4 << 20;
+/// Frames are collected up to this size before they are written.
+const WRITE_BYTES: usize = 256 << 10;
+/// Reads that were put off and are asked again after a write: as many of the largest as may wait for the peer.
+const READS_AGAIN: usize = READ_AHEAD_BYTES_MAX / headwater_types::limits::READ_BYTES_MAX;
+
+/// What both halves of a connection and the store's answers share.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) engine: Engine,
+    pub(crate) metrics: Metrics,
+    /// Not bounded by itself: everything in it holds a charge of the reading half.
+    deliveries: mpsc::UnboundedSender<Delivery>,
+    /// Read data in `deliveries` and in the frames being written.
+    read_bytes: AtomicUsize,
+    /// Transient segments made on this connection and not merged.
+    transients: Mutex<BTreeSet<SegmentName>>,
+}
+
+/// What a request holds of the connection's limits until it is answered.
+pub(crate) type Charge = OwnedSemaphorePermit;
+
+/// A writer on this connection: what it has under way with one segment.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) id: WriterId,
+    /// As the client wrote it.
+    pub(crate) text: Text,
+    pub(crate) segment: SegmentName,
+    state: Mutex<WriterState>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct WriterState {
+    pub(crate) session: Session,
+    /// Why the parent of a transient segment would not take it, once that is known. A client that uploads a large event
+    /// learns it from its appends and goes on with the parent's successor.
+    parent: Option<Refusal>,
+}
+
+impl Writer {
+    pub(crate) fn new(id: WriterId, text: Text, segment: SegmentName) -> Arc<Self> {
+        Arc::new(Self { id, text, segment, state: Mutex::default() })
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, WriterState> {
+        self.state.lock().expect("a panic ends the process")
+    }
+}
+
+/// What an answer of the store is needed for.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    Setup {
+        writer: Arc<Writer>,
+        ticket: Ticket,
+    },
+    Append {
+        writer: Arc<Writer>,
+        ticket: Ticket,
+        bytes: usize,
+        received: Instant,
+    },
+    /// Whether the parent of a transient segment can still take it. Asked just before an append, so it is answered before.
+    Parent {
+        writer: Arc<Writer>,
+    },
+    Request {
+        asked: Asked,
+    },
+}
+
+/// Something for the writing half.
+#[derive(Debug)]
+pub(crate) enum Delivery {
+    /// Send it.
+    Reply { reply: Reply, charge: Charge },
+    /// Do what it says.
+    Decided { verdict: Verdict, charge: Charge },
+    /// The store answered.
+    Outcome { pending: Pending, outcome: Outcome, charge: Option<Charge> },
+    /// The store answered a read while too much data was waiting; the data was let go.
+    PutOff { asked: Asked, charge: Option<Charge> },
+    /// The session may have an answer.
+    Settled { writer: Arc<Writer>, charge: Charge },
+    /// Write what came before, then end.
+    Finish,
+}
+
+/// A request on its way through the store.
+struct Waiting {
+    line: Arc<Line>,
+    pending: Pending,
+    charge: Option<Charge>,
+    /// Given back as soon as the store is done, however slowly the peer reads.
+    room: Option<Permit>,
+}
+
+impl api::Reply for Waiting {
+    fn send(self: Box<Self>, outcome: Outcome) {
+        let Self { line, pending, charge, room } = *self;
+        drop(room);
+        line.deliver(match pending {
+            Pending::Request { asked } if line.is_too_much(&asked, &outcome) => Delivery::PutOff { asked, charge },
+            pending => Delivery::Outcome { pending, outcome, charge },
+        });
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.line.deliveries.is_closed()
+    }
+}
+
+/// Nobody waits for the answer.
+struct Unheard;
+
+impl api::Reply for Unheard {
+    fn send(self: Box<Self>, _: Outcome) {}
+}
+
+impl Line {
+    pub(crate) fn new(engine: Engine, metrics: Metrics) -> (Arc<Self>, mpsc::UnboundedReceiver<Delivery>) {
+        let (deliveries, receiver) = mpsc::unbounded_channel();
+        let (read_bytes, transients) = (AtomicUsize::new(0), Mutex::default());
+        (Arc::new(Self { engine, metrics, deliveries, read_bytes, transients }), receiver)
+    }
+
+    /// Gives something to the writing half; after the connection's end it is dropped.
+    pub(crate) fn deliver(&self, delivery: Delivery) {
+        let _ = self.deliveries.send(delivery);
+    }
+
+    /// Hands a request to the store.
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        request: Request,
+        pending: Pending,
+        charge: Option<Charge>,
+        room: Option<Permit>,
+    ) {
+        self.engine.submit(request, Box::new(Waiting { line: self.clone(), pending, charge, room }));
+    }
+
+    /// Remembers a transient segment that is about to be created. False if there are too many.
+    pub(crate) fn add_transient(&self, segment: SegmentName, most: usize) -> bool {
+        let mut transients = self.transients.lock().expect("a panic ends the process");
+        transients.len() < most && transients.insert(segment)
+    }
+
+    /// A transient segment is gone, or never came.
+    fn remove_transient(&self, segment: &str) {
+        if let Ok(segment) = SegmentName::parse(segment) {
+            self.transients.lock().expect("a panic ends the process").remove(&segment);
+        }
+    }
+
+    /// Deletes the transient segments of this connection, once it has ended. The store keeps the order, so a merge or
+    /// creation that was asked for before is done first.
+    pub(crate) fn delete_transients(&self) {
+        let transients = std::mem::take(&mut *self.transients.lock().expect("a panic ends the process"));
+        for segment in transients {
+            self.engine.submit(Request::Delete { segment }, Box::new(Unheard));
+        }
+    }
+
+    /// Counts the data of a read, unless too much is waiting already.
+    fn is_too_much(&self, asked: &Asked, outcome: &Outcome) -> bool {
+        let (What::Read { .. }, Ok(Response::Read(read))) = (&asked.what, outcome) else { return false };
+        let bytes: usize = read.data.iter().map(Bytes::len).sum();
+        let before = self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let too_much = before > 0 && before + bytes > READ_AHEAD_BYTES_MAX;
+        if too_much {
+            self.read_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        too_much
+    }
+}
+
+/// How the writing half ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Ended {
+    /// It was asked to.
+    Finished,
+    /// An answer ends the connection; the text is for the log.
+    Closing(&'static str),
+    /// The peer is gone.
+    Lost,
+}
+
+/// Writes until the connection ends. Everything that was delivered before an end is written.
+pub(crate) async fn write(
+    line: Arc<Line>,
+    mut deliveries: mpsc::UnboundedReceiver<Delivery>,
+    mut socket: OwnedWriteHalf,
+) -> Ended {
+    let mut outbound =
+        Outbound { line, out: FrameQueue::new(), frames: 0, read_bytes: 0, put_off: VecDeque::new(), ended: None };
+    while let Some(delivery) = deliveries.recv().await {
+        outbound.take(delivery);
+        while outbound.ended.is_none()
+            && outbound.out.remaining() < WRITE_BYTES
+            && let Ok(next) = deliveries.try_recv()
+        {
+            outbound.take(next);
+        }
+        if outbound.flush(&mut socket).await.is_err() {
+            return Ended::Lost;
+        }
+        if let Some(ended) = outbound.ended {
+            // The peer sees an orderly end; what it still sends is the reading half's business.
+            let _ = socket.shutdown().await;
+            return ended;
+        }
+        outbound.ask_again();
+    }
+    Ended::Finished
+}
+
+struct Outbound {
+    line: Arc<Line>,
+    out: FrameQueue,
+    /// Frames in `out`.
+    frames: u64,
+    /// Read data in `out`.
+    read_bytes: usize,
+    /// Reads to be asked again, oldest first.
+    put_off: VecDeque<(Asked, Option<Charge>)>,
+    ended: Option<Ended>,
+}
+
+impl Outbound {
+    fn take(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Reply { reply, charge } => {
+                self.put(&reply);
+                drop(charge);
+            }
+            Delivery::Decided { verdict, charge } => self.carry_out(verdict, Some(charge)),
+            Delivery::Outcome { pending, outcome, charge } => self.on_outcome(pending, outcome, charge),
+            Delivery::PutOff { asked, charge } => self.put_off.push_back((asked, charge)),
+            Delivery::Settled { writer, charge } => {
+                self.release(&writer, None);
+                drop(charge);
+            }
+            Delivery::Finish => self.ended = Some(Ended::Finished),
+        }
+    }
+
+    fn on_outcome(&mut self, pending: Pending, outcome: Outcome, charge: Option<Charge>) {
+        match pending {
+            Pending::Request { asked } => {
+                match (&asked.what, &outcome) {
+                    (What::Merge { source }, Ok(_)) => self.line.remove_transient(source),
+                    (What::CreateTransient, Err(_)) => self.line.remove_transient(&asked.segment),
+                    (What::Read { .. }, Ok(Response::Read(read))) => {
+                        self.read_bytes += read.data.iter().map(Bytes::len).sum::<usize>();
+                    }
+                    _ => {}
+                }
+                self.carry_out(verdict(asked, outcome), charge);
+            }
+            Pending::Setup { writer, ticket } => {
+                let stored = outcome.map(|response| match response {
+                    Response::LastEvent(number) => number,
+                    other => unreachable!("the store answered a setup with {other:?}"),
+                });
+                writer.state().session.opened(ticket, stored);
+                self.release(&writer, None);
+            }
+            Pending::Append { writer, ticket, bytes, received } => {
+                {
+                    let mut state = writer.state();
+                    let result = match state.parent.clone() {
+                        Some(refusal) => AppendResult::Refused(refusal),
+                        None => append_result(outcome),
+                    };
+                    state.session.settled(ticket, result);
+                }
+                self.release(&writer, Some((bytes, received)));
+            }
+            Pending::Parent { writer } => {
+                writer.state().parent = match outcome {
+                    Ok(Response::Info(info)) => info.sealed.then_some(Refusal::Sealed),
+                    Ok(other) => unreachable!("the store answered a question for a segment with {other:?}"),
+                    Err(refusal) => Some(refusal),
+                };
+            }
+        }
+    }
+
+    /// Sends the answers of a writer whose turn has come. `settled`: size and arrival of the append that settled now.
+    fn release(&mut self, writer: &Writer, mut settled: Option<(usize, Instant)>) {
+        loop {
+            let Some(answer) = writer.state().session.release() else { break };
+            let metrics = &self.line.metrics;
+            match &answer {
+                Answer::Stored { .. } => {
+                    metrics.appends.inc();
+                    if let Some((bytes, received)) = settled.take() {
+                        metrics.append_bytes.inc_by(bytes as u64);
+                        metrics.append_latency.observe(received.elapsed().as_secs_f64());
+                    }
+                }
+                Answer::ConditionFailed { .. } | Answer::Stale { .. } | Answer::Refused { .. } => {
+                    metrics.appends_refused.inc();
+                }
+                Answer::Opened { .. } | Answer::NotOpened { .. } => {}
+            }
+            self.carry_out(writer_verdict(writer.id, &writer.text, answer), None);
+        }
+    }
+
+    fn carry_out(&mut self, verdict: Verdict, charge: Option<Charge>) {
+        match verdict {
+            Verdict::Reply(reply) => self.put(&reply),
+            Verdict::ReplyAndClose(reply) => {
+                self.put(&reply);
+                self.end("event number does not follow what is stored");
+            }
+            Verdict::Close(reason) => self.end(reason),
+            Verdict::Again(request, asked) => self.line.submit(request, Pending::Request { asked }, charge, None),
+        }
+    }
+
+    fn put(&mut self, reply: &Reply) {
+        // After the end nothing more is said, not even what was decided in the same breath.
+        if self.ended.is_some() {
+            return;
+        }
+        match reply.encode(&mut self.out) {
+            Ok(()) => self.frames += 1,
+            Err(error) => {
+                tracing::warn!(%error, "a reply does not fit into the protocol, closing the connection");
+                self.end("reply does not fit into a frame");
+            }
+        }
+    }
+
+    fn end(&mut self, reason: &'static str) {
+        self.ended.get_or_insert(Ended::Closing(reason));
+    }
+
+    async fn flush(&mut self, socket: &mut OwnedWriteHalf) -> std::io::Result<()> {
+        let bytes = self.out.remaining();
+        if bytes == 0 {
+            self.forget_reads();
+            return Ok(());
+        }
+        socket.write_all_buf(&mut self.out).await?;
+        let metrics = &self.line.metrics;
+        metrics.bytes_sent.inc_by(bytes as u64);
+        metrics.frames_sent.inc_by(std::mem::take(&mut self.frames));
+        self.forget_reads();
+        // An idle connection keeps no buffer.
+        self.out = FrameQueue::new();
+        Ok(())
+    }
+
+    /// The peer took all read data that was in `out`.
+    fn forget_reads(&mut self) {
+        let written = std::mem::take(&mut self.read_bytes);
+        let before = self.line.read_bytes.fetch_sub(written, Ordering::Relaxed);
+        assert!(before >= written, "read data is counted before it is written");
+    }
+
+    fn ask_again(&mut self) {
+        for _ in 0..READS_AGAIN {
+            let Some((asked, charge)) = self.put_off.pop_front() else { break };
+            let What::Read { offset, bytes_max } = asked.what else { unreachable!("only reads are put off") };
+            let segment = SegmentName::parse(&asked.segment).expect("the name was read before");
+            let offset = Offset::try_from(offset).expect("the offset was read before");
+            let request = Request::Read { segment, offset, bytes_max };
+            self.line.submit(request, Pending::Request { asked }, charge, None);
+        }
+    }
+}

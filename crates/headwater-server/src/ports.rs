@@ -1,0 +1,384 @@
+//! The controller's two ports, on the engine.
+//!
+//! Guarantees:
+//! * a metadata table is the table segment `_system/_tables/<table>`, and two tables never share a segment
+//!   ([`table_segment`]); clients of the segment store cannot reach any of them
+//! * outcomes that a repeated call can meet are values; errors pass, except those that name a mistake
+//! * every table that a client makes under a scope is remembered before it exists, so that deleting the scope finds it
+//!   ([`CLIENT_TABLES`])
+
+use std::fmt::Write as _;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use headwater_controller::{
+    Change, Created, Deleted, Entry, Expect, Merged, MetadataTable, PolicyUpdated, PortError, ScaleHint, Sealed,
+    SegmentInfo, SegmentOps, TableError, Truncated, Version,
+};
+use headwater_engine::Engine;
+use headwater_engine::api::{
+    self, Outcome, Refusal, Request, Response, ScanRange, SegmentKind, SegmentPolicy, TableChange,
+};
+use headwater_types::{Name, Offset, SegmentName};
+
+use crate::requests::PRIVATE_TABLES;
+
+/// Table segment whose keys are the names of all table segments that clients made under a scope. A name may be here
+/// without its segment: it is put down before the segment is created and taken away after it is deleted. No table of
+/// the controller has this name, since `#` is escaped in those.
+pub(crate) const CLIENT_TABLES: &str = "_system/_tables/#clients";
+
+/// Marks the second part of a client table's name. Source: Pravega's naming of key-value table segments.
+const CLIENT_TABLE_SUFFIX: &str = "_kvtable";
+
+/// Names looked up at a time when a scope is deleted.
+const CLIENT_TABLES_PAGE: usize = 500;
+
+/// The engine as the controller sees it.
+#[derive(Clone, Debug)]
+pub struct EnginePorts {
+    engine: Engine,
+}
+
+impl EnginePorts {
+    /// Makes sure that there is a table of client tables.
+    ///
+    /// # Errors
+    /// The engine did not create it.
+    pub async fn open(engine: Engine) -> Result<Self, PortError> {
+        let ports = Self { engine };
+        ports.create_table(client_tables()).await?;
+        Ok(ports)
+    }
+
+    async fn call(&self, request: Request) -> Outcome {
+        self.engine.call(request).await
+    }
+
+    async fn create_table(&self, segment: SegmentName) -> Result<(), PortError> {
+        let (kind, policy) = (SegmentKind::Table { key_length: 0 }, SegmentPolicy::default());
+        match self.call(Request::Create { segment, kind, policy }).await {
+            Ok(_) | Err(Refusal::SegmentExists) => Ok(()),
+            Err(refusal) => Err(port_error(&refusal)),
+        }
+    }
+
+    async fn delete_table(&self, segment: SegmentName) -> Result<(), PortError> {
+        match self.call(Request::DeleteTable { segment, must_be_empty: false }).await {
+            Ok(_) | Err(Refusal::NoSuchSegment) => Ok(()),
+            Err(refusal) => Err(port_error(&refusal)),
+        }
+    }
+}
+
+/// The segment of [`CLIENT_TABLES`].
+pub(crate) fn client_tables() -> SegmentName {
+    SegmentName::parse(CLIENT_TABLES).expect("the name is printable and short")
+}
+
+/// Whether a client's table segment belongs to a scope and goes with it.
+pub(crate) fn is_client_table(segment: &SegmentName) -> bool {
+    let mut parts = segment.as_str().split('/');
+    let (scope, table) = (parts.next(), parts.next());
+    scope.is_some_and(|scope| !scope.is_empty()) && table.is_some_and(|table| table.ends_with(CLIENT_TABLE_SUFFIX))
+}
+
+/// Puts the name of a client's table down, before the table is created.
+pub(crate) fn note_client_table(table: &SegmentName) -> Request {
+    let change = TableChange { key: client_table_key(table), value: Some(NOTE), expect: api::Expect::Any };
+    Request::TableUpdate { segment: client_tables(), changes: vec![change], at: None }
+}
+
+/// Asks for the note of a client's table, before the table is deleted.
+pub(crate) fn find_client_table(table: &SegmentName) -> Request {
+    Request::TableGet { segment: client_tables(), keys: vec![client_table_key(table)] }
+}
+
+/// Takes the name of a client's table away, after the table was deleted. If someone put it down again since `version`
+/// was read, it stays.
+pub(crate) fn forget_client_table(table: &SegmentName, version: Version) -> Request {
+    let expect = api::Expect::Version(version);
+    let change = TableChange { key: client_table_key(table), value: None, expect };
+    Request::TableUpdate { segment: client_tables(), changes: vec![change], at: None }
+}
+
+/// A note says nothing but that it is there.
+const NOTE: Bytes = Bytes::from_static(b"1");
+
+fn client_table_key(table: &SegmentName) -> Bytes {
+    Bytes::copy_from_slice(table.as_str().as_bytes())
+}
+
+/// The segment that holds a metadata table. Whatever a segment name cannot hold, and what would mean something in one,
+/// is written as `%` and two digits, so different tables have different segments.
+fn table_segment(table: &str) -> Result<SegmentName, PortError> {
+    let mut name = String::with_capacity(PRIVATE_TABLES.len() + table.len());
+    name.push_str(PRIVATE_TABLES);
+    for byte in table.bytes() {
+        match byte {
+            b'%' | b'#' => write!(name, "%{byte:02x}").expect("a String takes whatever is written to it"),
+            byte if byte.is_ascii_graphic() => name.push(char::from(byte)),
+            byte => write!(name, "%{byte:02x}").expect("a String takes whatever is written to it"),
+        }
+    }
+    if table.is_empty() {
+        return Err(PortError::Refused("a table needs a name".into()));
+    }
+    SegmentName::parse(&name)
+        .map_err(|_| PortError::Refused(format!("table name of {} bytes is too long", table.len())))
+}
+
+fn port_error(refusal: &Refusal) -> PortError {
+    match refusal {
+        Refusal::Closing => PortError::Unavailable(refusal.to_string()),
+        Refusal::Damaged => PortError::Damaged(refusal.to_string()),
+        Refusal::NoSuchSegment
+        | Refusal::SegmentExists
+        | Refusal::Sealed
+        | Refusal::Truncated { .. }
+        | Refusal::BehindEnd { .. }
+        | Refusal::WriterConflict { .. }
+        | Refusal::LengthMismatch { .. }
+        | Refusal::AttributeMismatch
+        | Refusal::KeyMissing
+        | Refusal::KeyVersion
+        | Refusal::OffsetMismatch { .. }
+        | Refusal::TableNotEmpty
+        | Refusal::WrongKind
+        | Refusal::SourceTruncated
+        | Refusal::Invalid(_)
+        | Refusal::Unsupported => PortError::Refused(refusal.to_string()),
+    }
+}
+
+fn table_error(table: &str, refusal: &Refusal) -> TableError {
+    match refusal {
+        Refusal::NoSuchSegment => TableError::NoSuchTable(table.into()),
+        Refusal::KeyMissing | Refusal::KeyVersion => TableError::Conflict(table.into()),
+        other => TableError::Port(port_error(other)),
+    }
+}
+
+/// The engine answers each request with the response its documentation names.
+fn unexpected(response: &Response) -> ! {
+    unreachable!("the store answered with {response:?}")
+}
+
+fn policy(scale: ScaleHint, rollover_bytes: u64) -> Result<SegmentPolicy, PortError> {
+    let scale_type = u8::try_from(scale.kind).map_err(|_| PortError::Refused("scale type is negative".into()))?;
+    Ok(SegmentPolicy { scale_type, rate: scale.rate, rollover_bytes })
+}
+
+#[async_trait]
+impl SegmentOps for EnginePorts {
+    async fn create_segment(
+        &self,
+        segment: &SegmentName,
+        scale: ScaleHint,
+        rollover_bytes: u64,
+    ) -> Result<Created, PortError> {
+        let policy = policy(scale, rollover_bytes)?;
+        let request = Request::Create { segment: segment.clone(), kind: SegmentKind::Stream, policy };
+        match self.call(request).await {
+            Ok(_) => Ok(Created::Created),
+            Err(Refusal::SegmentExists) => Ok(Created::Exists),
+            Err(refusal) => Err(port_error(&refusal)),
+        }
+    }
+
+    async fn seal_segment(&self, segment: &SegmentName) -> Result<Sealed, PortError> {
+        match self.call(Request::Seal { segment: segment.clone() }).await {
+            Ok(Response::Sealed { length }) => Ok(Sealed::Sealed { end: length }),
+            Ok(other) => unexpected(&other),
+            Err(Refusal::Sealed) => {
+                let info = SegmentOps::segment_info(self, segment).await?;
+                Ok(info.map_or(Sealed::NoSuchSegment, |info| Sealed::Sealed { end: info.length }))
+            }
+            Err(Refusal::NoSuchSegment) => Ok(Sealed::NoSuchSegment),
+            Err(refusal) => Err(port_error(&refusal)),
+        }
+    }
+
+    async fn truncate_segment(&self, segment: &SegmentName, offset: Offset) -> Result<Truncated, PortError> {
+        match self.call(Request::Truncate { segment: segment.clone(), offset }).await {
+            Ok(_) => Ok(Truncated::Truncated),
+            Err(Refusal::Truncated { start }) if offset < start => Ok(Truncated::Truncated),
+            Err(Refusal::Truncated { .. }) => Ok(Truncated::BeyondEnd),
+            Err(Refusal::NoSuchSegment) => Ok(Truncated::NoSuchSegment),
+            Err(refusal) => Err(port_error(&refusal)),
+        }
+    }
+
+    async fn delete_segment(&self, segment: &SegmentName) -> Result<Deleted, PortError> {
+        match self.call(Request::Delete { segment: segment.clone() }).await {
+            Ok(_) => Ok(Deleted::Deleted),
+            Err(Refusal::NoSuchSegment) => Ok(Deleted::NoSuchSegment),
+            Err(refusal) => Err(port_error(&refusal)),
+        }
+    }
+
+    async fn merge_segments(&self, target: &SegmentName, sources: &[SegmentName]) -> Result<Merged, PortError> {
+        if sources.iter().any(|source| source.placement() != target.placement()) {
+            return Err(PortError::Refused("segments of a merge must share stream and number".into()));
+        }
+        let request = Request::MergeBatch { target: target.clone(), sources: sources.to_vec() };
+        match self.call(request).await {
+            Ok(Response::MergedBatch(ends)) => Ok(Merged::Merged { ends }),
+            Ok(other) => unexpected(&other),
+            Err(Refusal::Sealed) => Ok(Merged::TargetSealed),
+            Err(Refusal::NoSuchSegment) => Ok(Merged::NoSuchTarget),
+            Err(refusal) => Err(port_error(&refusal)),
+        }
+    }
+
+    async fn segment_info(&self, segment: &SegmentName) -> Result<Option<SegmentInfo>, PortError> {
+        match self.call(Request::Info { segment: segment.clone() }).await {
+            Ok(Response::Info(info)) => {
+                Ok(Some(SegmentInfo { start: info.start, length: info.length, sealed: info.sealed }))
+            }
+            Ok(other) => unexpected(&other),
+            Err(Refusal::NoSuchSegment) => Ok(None),
+            Err(refusal) => Err(port_error(&refusal)),
+        }
+    }
+
+    async fn update_policy(&self, segment: &SegmentName, scale: ScaleHint) -> Result<PolicyUpdated, PortError> {
+        let request = Request::SetPolicy { segment: segment.clone(), policy: policy(scale, 0)? };
+        match self.call(request).await {
+            Ok(_) | Err(Refusal::Sealed) => Ok(PolicyUpdated::Updated),
+            Err(Refusal::NoSuchSegment) => Ok(PolicyUpdated::NoSuchSegment),
+            Err(refusal) => Err(port_error(&refusal)),
+        }
+    }
+
+    async fn drop_tables_of_scope(&self, scope: &Name) -> Result<(), PortError> {
+        loop {
+            let range = ScanRange { prefix: format!("{scope}/").into(), ..ScanRange::default() };
+            let (segment, count_max) = (client_tables(), CLIENT_TABLES_PAGE);
+            let request = Request::TableScan { segment, range, count_max, keys_only: true };
+            let page = match self.call(request).await {
+                Ok(Response::Page(page)) => page,
+                Ok(other) => unexpected(&other),
+                Err(refusal) => return Err(port_error(&refusal)),
+            };
+            if page.is_empty() {
+                return Ok(());
+            }
+            for entry in page {
+                let name = std::str::from_utf8(&entry.key).ok().and_then(|name| SegmentName::parse(name).ok());
+                let name = name.expect("only names of segments are put down");
+                self.delete_table(name.clone()).await?;
+                match self.call(forget_client_table(&name, entry.version)).await {
+                    // Put down again meanwhile: the next page has it.
+                    Ok(_) | Err(Refusal::KeyVersion | Refusal::KeyMissing) => {}
+                    Err(refusal) => return Err(port_error(&refusal)),
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl MetadataTable for EnginePorts {
+    async fn create(&self, table: &str) -> Result<(), PortError> {
+        self.create_table(table_segment(table)?).await
+    }
+
+    async fn drop_table(&self, table: &str) -> Result<(), PortError> {
+        self.delete_table(table_segment(table)?).await
+    }
+
+    async fn scan(
+        &self,
+        table: &str,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, TableError> {
+        let range = ScanRange {
+            from: after.map(Bytes::copy_from_slice),
+            exclusive: after.is_some(),
+            to: None,
+            prefix: Bytes::copy_from_slice(prefix),
+        };
+        let segment = table_segment(table)?;
+        let request = Request::TableScan { segment, range, count_max: limit.max(1), keys_only: false };
+        match self.call(request).await {
+            Ok(Response::Page(page)) => Ok(page.into_iter().map(entry).collect()),
+            Ok(other) => unexpected(&other),
+            Err(refusal) => Err(table_error(table, &refusal)),
+        }
+    }
+
+    async fn read(&self, table: &str, keys: &[Bytes]) -> Result<Vec<Option<Entry>>, TableError> {
+        let request = Request::TableGet { segment: table_segment(table)?, keys: keys.to_vec() };
+        match self.call(request).await {
+            Ok(Response::Values(values)) => Ok(values.into_iter().map(|value| value.map(entry)).collect()),
+            Ok(other) => unexpected(&other),
+            Err(refusal) => Err(table_error(table, &refusal)),
+        }
+    }
+
+    async fn commit(&self, table: &str, changes: Vec<Change>) -> Result<Vec<Version>, TableError> {
+        let segment = table_segment(table)?;
+        let bytes = changes.iter().map(|change| change.key.len() + change.put.as_ref().map_or(0, Bytes::len)).sum();
+        let changes = changes.into_iter().map(|Change { key, expect, put }| {
+            let expect = match expect {
+                Expect::Any => api::Expect::Any,
+                Expect::Absent => api::Expect::Missing,
+                Expect::Version(version) => api::Expect::Version(version),
+            };
+            TableChange { key, value: put, expect }
+        });
+        let request = Request::TableUpdate { segment, changes: changes.collect(), at: None };
+        let _room = self.engine.room(bytes).await;
+        match self.call(request).await {
+            Ok(Response::Versions(versions)) => Ok(versions),
+            Ok(other) => unexpected(&other),
+            Err(refusal) => Err(table_error(table, &refusal)),
+        }
+    }
+}
+
+fn entry(entry: api::TableEntry) -> Entry {
+    Entry { key: entry.key, value: entry.value, version: entry.version }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn different_tables_have_different_segments() {
+        let tables = ["a", "%61", "a%", "a%25", "a#epoch", "a%23epoch", "a b", "a%20b", "#clients", "\u{e9}", "A"];
+        let segments: BTreeSet<_> = tables.iter().map(|table| table_segment(table).unwrap()).collect();
+        assert_eq!(segments.len(), tables.len());
+        assert!(!segments.contains(&client_tables()));
+        for segment in segments {
+            assert_eq!(segment.placement(), segment.as_str(), "nothing in the name is read as a suffix");
+            assert!(crate::requests::public_name(segment.as_str()).is_none(), "clients cannot reach it");
+        }
+    }
+
+    #[test]
+    fn a_table_name_that_cannot_be_kept_is_refused() {
+        assert!(matches!(table_segment(""), Err(PortError::Refused(_))));
+        assert!(matches!(table_segment(&"a".repeat(2000)), Err(PortError::Refused(_))));
+        assert!(table_segment(&"a".repeat(600)).is_ok());
+    }
+
+    #[test]
+    fn tables_of_clients_are_known_by_their_names() {
+        for (name, expected) in [
+            ("s/t_kvtable/0.#epoch.0", true),
+            ("s/group_kvtable/0.#epoch.0", true),
+            ("s/t/0.#epoch.0", false),
+            ("t_kvtable", false),
+            ("_system/_tables/scopes", false),
+        ] {
+            assert_eq!(is_client_table(&SegmentName::parse(name).unwrap()), expected, "{name}");
+        }
+    }
+}
