@@ -1,56 +1,26 @@
 //! The engine as the server sees it.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use headwater_types::{SegmentName, WriterId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::api::{Outcome, Refusal, Reply, Request};
-use crate::io::Io;
+use crate::error::StoreError;
+use crate::io::{Io, Random};
+use crate::store::{self, Options};
+use crate::tasks::{
+    ContainerFigures, ContainerInput, ContainerTask, Figures, JournalInput, JournalTask, KeeperInput, KeeperTask, once,
+    start_readers,
+};
 
-/// How large a store may be and how it divides its memory. Everything not named here is derived.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Number of containers, fixed when the store is created; later starts use what the store says.
-    pub containers: u32,
-    /// Memory for everything, in bytes; at least [`MEMORY_BYTES_MIN`].
-    pub memory_bytes: u64,
-}
-
-/// Less memory than this cannot hold the largest requests.
-pub const MEMORY_BYTES_MIN: u64 = 128 << 20;
-
-/// Why a store cannot be opened, or had to stop.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The disk refused.
-    #[error("{path}: could not {action}")]
-    Io {
-        /// File or directory, relative to the data directory.
-        path: String,
-        /// What was attempted.
-        action: &'static str,
-        /// The disk's word.
-        source: std::io::Error,
-    },
-    /// Stored bytes are not what was written.
-    #[error("{path} at byte {offset}: {what}")]
-    Damaged {
-        /// File, relative to the data directory.
-        path: String,
-        /// Where.
-        offset: u64,
-        /// What was expected and found.
-        what: String,
-    },
-    /// Written by a newer release; nothing was touched.
-    #[error("{path} has format {found}, this release reads up to {known}")]
-    Newer {
-        /// File, relative to the data directory.
-        path: String,
-        /// Its format.
-        found: u32,
-        /// Ours.
-        known: u32,
-    },
-}
+/// How long closing waits for each of its steps before it goes on without; a full disk can make a step endless.
+const CLOSE_STEP: Duration = Duration::from_millis(1500);
 
 /// Called once, from a thread of the engine, when the store cannot go on (a failed write or sync, damage, a broken
 /// invariant). The process has to end: nothing may be acknowledged any more.
@@ -59,13 +29,30 @@ pub type OnFatal = Arc<dyn Fn(StoreError) + Send + Sync>;
 /// Room for requests under way, in bytes; given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
-    _permit: tokio::sync::OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// A handle on the open store; clones share it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Engine {
-    room: Arc<tokio::sync::Semaphore>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    containers: Vec<Sender<ContainerInput>>,
+    journal: Sender<JournalInput>,
+    keeper: Sender<KeeperInput>,
+    room: Arc<Semaphore>,
+    room_bytes: u32,
+    random: Arc<dyn Random>,
+    figures: Arc<Figures>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("containers", &self.shared.containers.len()).finish_non_exhaustive()
+    }
 }
 
 /// Figures for `/metrics`.
@@ -79,17 +66,96 @@ impl Engine {
     /// Opens (or creates) the store on `io`, replays its journal and starts its threads. Blocks while it recovers.
     ///
     /// # Errors
-    /// Any [`StoreError`]; the store is left as it was found.
+    /// Any [`StoreError`]. If it is [`StoreError::Damaged`] or [`StoreError::Newer`], nothing was changed.
     pub fn open(io: Io, options: &Options, on_fatal: OnFatal) -> Result<Self, StoreError> {
-        let _ = (io, options, on_fatal);
-        todo!("under construction")
+        let opened = store::open(&io, options)?;
+        let fatal = once(on_fatal);
+        let count = opened.containers.len();
+        let figures = Arc::new(Figures {
+            tail_discarded_bytes: opened.journal.discarded_bytes.into(),
+            containers: (0..count).map(|_| ContainerFigures::default()).collect(),
+            ..Figures::default()
+        });
+        let (senders, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| channel()).unzip();
+        let (journal, journal_inbox) = channel();
+        let (keeper, keeper_inbox) = channel();
+        let (readers, readers_inbox) = channel();
+        let chunks: Vec<_> = opened.containers.iter().map(|container| container.chunks()).collect();
+        let covered: BTreeMap<u32, u64> =
+            (0..).zip(&opened.containers).map(|(id, container)| (id, container.checkpointed())).collect();
+
+        let mut threads = start_readers(readers_inbox, &senders, &chunks, &figures, &fatal);
+        let journal_task = JournalTask {
+            journal: opened.journal,
+            inbox: journal_inbox,
+            backlog: VecDeque::new(),
+            containers: senders.clone(),
+            covered,
+            bytes_wanted: options.journal_bytes(),
+            figures: figures.clone(),
+        };
+        threads.push(journal_task.start(fatal.clone()));
+        let keeper_task = KeeperTask {
+            disk: io.disk.clone(),
+            inbox: keeper_inbox,
+            containers: senders.clone(),
+            chunks,
+            manifests: opened.manifests,
+            witness: opened.witness,
+            spares: opened.spares,
+            journal_file_bytes: options.journal_file_bytes,
+            figures: figures.clone(),
+        };
+        threads.push(keeper_task.start(fatal.clone()));
+        for (((id, container), inbox), first) in (0..).zip(opened.containers).zip(inboxes).zip(opened.effects) {
+            let task = ContainerTask {
+                id,
+                container,
+                inbox,
+                journal: journal.clone(),
+                keeper: keeper.clone(),
+                readers: readers.clone(),
+                clock: io.clock.clone(),
+                figures: figures.clone(),
+            };
+            threads.push(task.start(first, fatal.clone()));
+        }
+        let room_bytes = u32::try_from(options.room_bytes()).unwrap_or(u32::MAX);
+        let shared = Shared {
+            containers: senders,
+            journal,
+            keeper,
+            room: Arc::new(Semaphore::new(room_bytes as usize)),
+            room_bytes,
+            random: io.random,
+            figures,
+            threads: Mutex::new(threads),
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Hands over a request; the reply comes from a thread of the engine. Never blocks. Requests handed over one after
     /// the other for one segment are decided in that order.
     pub fn submit(&self, request: Request, reply: Box<dyn Reply>) {
-        let _ = request;
-        reply.send(Err(Refusal::Closing));
+        let containers = &self.shared.containers;
+        let container = request.segment().container(containers.len() as u32);
+        let foreign = match &request {
+            Request::Merge { source, .. } => source.container(containers.len() as u32) != container,
+            Request::MergeBatch { sources, .. } => {
+                sources.iter().any(|source| source.container(containers.len() as u32) != container)
+            }
+            _ => false,
+        };
+        if foreign {
+            reply.send(Err(Refusal::Invalid("source and target of a merge differ in more than epoch and suffix")));
+            return;
+        }
+        let sent = containers[container as usize].send(ContainerInput::Request(request, reply));
+        if let Err(returned) = sent
+            && let ContainerInput::Request(_, reply) = returned.0
+        {
+            reply.send(Err(Refusal::Closing));
+        }
     }
 
     /// [`submit`](Self::submit) and wait.
@@ -97,7 +163,7 @@ impl Engine {
     /// # Cancel safety
     /// Dropping the future gives up waiting; the request is carried out all the same (a parked read is dropped).
     pub async fn call(&self, request: Request) -> Outcome {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         self.submit(request, Box::new(sender));
         receiver.await.unwrap_or(Err(Refusal::Closing))
     }
@@ -105,26 +171,65 @@ impl Engine {
     /// Takes room for `bytes` of a request, waiting until there is some: the caller stops reading from its connection
     /// meanwhile. Keep the permit until the reply. `bytes` above the whole room wait for all of it.
     pub async fn room(&self, bytes: usize) -> Permit {
-        let all = u32::try_from(bytes).unwrap_or(u32::MAX).min(1 << 20);
-        let permit = self.room.clone().acquire_many_owned(all).await;
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.shared.room_bytes);
+        let permit = self.shared.room.clone().acquire_many_owned(bytes).await;
         Permit { _permit: permit.expect("the room is never closed") }
     }
 
     /// Draws the name for a transient segment of `parent`.
-    pub fn transient_name(
-        &self,
-        parent: &headwater_types::SegmentName,
-        writer: headwater_types::WriterId,
-    ) -> headwater_types::SegmentName {
-        parent.transient(writer, 0)
+    pub fn transient_name(&self, parent: &SegmentName, writer: WriterId) -> SegmentName {
+        parent.transient(writer, self.shared.random.bits())
     }
 
     /// Figures of this moment.
     pub fn metrics(&self) -> Metrics {
-        Metrics::default()
+        let figures = &self.shared.figures;
+        let sum = |pick: fn(&ContainerFigures) -> u64| figures.containers.iter().map(pick).sum();
+        let room = u64::from(self.shared.room_bytes);
+        Metrics {
+            values: vec![
+                ("wal_syncs_total", figures.journal_syncs.load(Relaxed)),
+                ("wal_written_bytes_total", figures.journal_bytes.load(Relaxed)),
+                ("wal_records_total", figures.journal_records.load(Relaxed)),
+                ("wal_files_bytes", figures.journal_files_bytes.load(Relaxed)),
+                ("wal_tail_discarded_bytes", figures.tail_discarded_bytes.load(Relaxed)),
+                ("checkpoints_total", figures.checkpoints.load(Relaxed)),
+                ("crc_failures_total", figures.damaged_reads.load(Relaxed)),
+                ("disk_full_waits_total", figures.disk_full_waits.load(Relaxed)),
+                ("unstored_bytes", sum(|one| one.unstored_bytes.load(Relaxed))),
+                ("cache_bytes", sum(|one| one.cached_bytes.load(Relaxed))),
+                ("catalogue_hot_bytes", sum(|one| one.catalogue_bytes.load(Relaxed))),
+                ("segments_in_memory", sum(|one| one.segments.load(Relaxed))),
+                ("requests_room_bytes", room),
+                ("requests_room_used_bytes", room - self.shared.room.available_permits() as u64),
+            ],
+        }
     }
 
-    /// Refuses new requests, answers parked reads, makes everything durable, closes the journal and joins the threads.
-    /// Blocks; call it from a thread that may.
-    pub fn close(&self) {}
+    /// Refuses new requests, answers parked reads, makes everything durable, closes the journal and ends the threads.
+    /// Blocks, a few seconds at most; call it from a thread that may. Calling it again does nothing.
+    pub fn close(&self) {
+        let threads = std::mem::take(&mut *self.shared.threads.lock().expect("closing does not panic"));
+        if threads.is_empty() {
+            return;
+        }
+        let (sender, receiver) = channel();
+        for container in &self.shared.containers {
+            let _ = container.send(ContainerInput::Close(sender.clone()));
+        }
+        drop(sender);
+        // Ends when every container has answered, is gone, or takes too long: what it ordered was never acknowledged.
+        while receiver.recv_timeout(CLOSE_STEP).is_ok() {}
+        let (sender, receiver) = channel();
+        let _ = self.shared.journal.send(JournalInput::Close(sender));
+        let _ = receiver.recv_timeout(CLOSE_STEP);
+        let (sender, receiver) = channel();
+        let _ = self.shared.keeper.send(KeeperInput::Close(sender));
+        let _ = receiver.recv_timeout(CLOSE_STEP);
+        for thread in threads {
+            if thread.is_finished() {
+                let _ = thread.join();
+            }
+        }
+    }
 }

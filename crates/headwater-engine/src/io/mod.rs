@@ -45,6 +45,10 @@ pub trait File: Send + Sync {
     fn sync(&self) -> Result<()>;
     /// Cuts or extends (with zeros) the file.
     fn set_length(&self, length: u64) -> Result<()>;
+    /// Extends the file to `length` and reserves the disk space, so that writing inside cannot find the disk full.
+    fn allocate(&self, length: u64) -> Result<()> {
+        self.set_length(length)
+    }
     /// Current length in bytes.
     fn length(&self) -> Result<u64>;
 }

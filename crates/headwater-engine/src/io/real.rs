@@ -97,6 +97,10 @@ impl File for RealFile {
         self.0.set_len(length)
     }
 
+    fn allocate(&self, length: u64) -> Result<()> {
+        Ok(rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, length)?)
+    }
+
     fn length(&self) -> Result<u64> {
         Ok(self.0.metadata()?.len())
     }
@@ -150,7 +154,8 @@ pub fn lock_directory(root: &Path) -> Result<DirectoryLock> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let file = fs::File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(root.join("lock"))?;
+    let file =
+        fs::File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(root.join("lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(DirectoryLock { _file: file }),
         Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),

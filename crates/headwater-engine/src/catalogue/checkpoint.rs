@@ -1,0 +1,235 @@
+//! Making a frozen map durable, and finding the newest checkpoint again.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use crate::codec::{Decoder, Encoder, Malformed};
+use crate::error::{IoContext, StoreError};
+use crate::io::Disk;
+
+use super::run::{Run, RunWriter};
+use super::{Catalogue, Entries, Layer, Scan};
+
+const MAGIC: &[u8; 8] = b"HWMANIF\x01";
+const FORMAT: u32 = 1;
+/// A run is merged with the one before it as long as that one is not this many times larger: every entry is rewritten
+/// about once per factor, and lookups see few runs.
+const MERGE_RATIO: u64 = 4;
+
+/// What a checkpoint includes, and the numbers that must not be used twice.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Position {
+    /// Last operation of the container that is included.
+    pub(crate) sequence: u64,
+    /// Next segment id.
+    pub(crate) next_segment: u64,
+    /// Next chunk file.
+    pub(crate) next_chunk: u64,
+}
+
+/// The durable root of a container's catalogue.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Manifest {
+    pub(crate) position: Position,
+    next_run: u64,
+    /// Numbers of the runs, oldest first.
+    runs: Vec<u64>,
+}
+
+/// A checkpoint's work, to be done away from the container.
+pub(crate) struct Checkpoint {
+    pub(crate) container: u32,
+    pub(crate) frozen: Arc<Entries>,
+    pub(crate) runs: Vec<Arc<Run>>,
+}
+
+/// Runs that are durable and named by the durable manifest.
+pub(crate) struct Installed {
+    pub(super) runs: Vec<Arc<Run>>,
+}
+
+fn directory(container: u32) -> String {
+    format!("catalogue-{container:04}")
+}
+
+fn run_path(container: u32, number: u64) -> String {
+    format!("{}/{number:016}.run", directory(container))
+}
+
+fn manifest_path(container: u32) -> String {
+    format!("{}/manifest", directory(container))
+}
+
+/// Makes the place and the first, empty manifest of a container. From then on a missing manifest is damage.
+pub(crate) fn create(disk: &dyn Disk, container: u32) -> Result<(), StoreError> {
+    let place = directory(container);
+    disk.create_directory(&place).on(&place, "create")?;
+    Manifest::default().store(disk, container)
+}
+
+/// Opens the newest checkpoint of a container and removes files that it does not name: they belong to a checkpoint
+/// that never became durable, or are left of one that was replaced.
+pub(crate) fn open(disk: &dyn Disk, container: u32) -> Result<(Catalogue, Manifest), StoreError> {
+    let place = directory(container);
+    let names = disk.list(&place).on(&place, "list")?;
+    let path = manifest_path(container);
+    if !names.iter().any(|name| name == "manifest") {
+        return Err(StoreError::damaged(&path, 0, "manifest is missing"));
+    }
+    let file = disk.open(&path).on(&path, "open")?;
+    let mut bytes = vec![0; file.length().on(&path, "measure")? as usize];
+    file.read_at(0, &mut bytes).on(&path, "read")?;
+    let manifest = Manifest::decode(&bytes, container, &path)?;
+    let runs = manifest
+        .runs
+        .iter()
+        .map(|&number| Ok(Arc::new(Run::open(disk, run_path(container, number), number)?)))
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    let kept: BTreeSet<_> = manifest.runs.iter().map(|number| format!("{number:016}.run")).collect();
+    for name in names.iter().filter(|name| *name != "manifest" && !kept.contains(*name)) {
+        let path = format!("{place}/{name}");
+        disk.remove(&path).on(&path, "remove")?;
+    }
+    Ok((Catalogue::new(runs), manifest))
+}
+
+impl Checkpoint {
+    /// Writes what was frozen, together with `additions` (newer than anything frozen), and replaces the manifest.
+    /// Afterwards the checkpoint at `position` is durable.
+    pub(crate) fn write(
+        &self,
+        disk: &dyn Disk,
+        manifest: &mut Manifest,
+        position: Position,
+        additions: &Entries,
+    ) -> Result<Installed, StoreError> {
+        let mut runs = self.runs.clone();
+        let mut replaced = Vec::new();
+        if !self.frozen.is_empty() || !additions.is_empty() {
+            let mut merged = 0;
+            let mut size: u64 = self.frozen.iter().map(|(key, value)| entry_bytes(key, value.as_deref())).sum();
+            while let Some(older) = runs.len().checked_sub(merged + 1).map(|at| &runs[at]) {
+                if older.length > size.saturating_mul(MERGE_RATIO) {
+                    break;
+                }
+                size += older.length;
+                merged += 1;
+            }
+            replaced = runs.split_off(runs.len() - merged);
+            let number = manifest.next_run;
+            manifest.next_run += 1;
+            let path = run_path(self.container, number);
+            match merge(disk, &path, number, additions, &self.frozen, &replaced, runs.is_empty()) {
+                Ok(run) => runs.push(Arc::new(run)),
+                Err(error) => {
+                    if error.is_full() {
+                        disk.remove(&path).on(&path, "remove")?;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        manifest.position = position;
+        manifest.runs = runs.iter().map(|run| run.number).collect();
+        manifest.store(disk, self.container)?;
+        for run in replaced {
+            disk.remove(run.path()).on(run.path(), "remove")?;
+        }
+        Ok(Installed { runs })
+    }
+}
+
+fn entry_bytes(key: &[u8], value: Option<&[u8]>) -> u64 {
+    (8 + key.len() + value.map_or(0, <[u8]>::len)) as u64
+}
+
+/// `oldest`: nothing older remains, so removals have nothing left to hide.
+fn merge(
+    disk: &dyn Disk,
+    path: &str,
+    number: u64,
+    additions: &Entries,
+    frozen: &Entries,
+    replaced: &[Arc<Run>],
+    oldest: bool,
+) -> Result<Run, StoreError> {
+    let mut layers = vec![Layer::memory(additions.range::<[u8], _>(..)), Layer::memory(frozen.range::<[u8], _>(..))];
+    for run in replaced.iter().rev() {
+        layers.push(Layer::run(run.clone().iterate(Bound::Unbounded)?)?);
+    }
+    let mut scan = Scan { layers };
+    let mut writer = RunWriter::create(disk, path.to_owned(), number)?;
+    while let Some((key, value)) = scan.next_raw()? {
+        if value.is_some() || !oldest {
+            writer.add(&key, value.as_deref())?;
+        }
+    }
+    writer.finish()
+}
+
+impl Manifest {
+    fn store(&self, disk: &dyn Disk, container: u32) -> Result<(), StoreError> {
+        let mut out = Encoder::default();
+        out.0.extend_from_slice(MAGIC);
+        out.u32(FORMAT).u32(container);
+        let Position { sequence, next_segment, next_chunk } = self.position;
+        out.u64(sequence).u64(next_segment).u64(next_chunk).u64(self.next_run);
+        out.u32(self.runs.len() as u32);
+        for run in &self.runs {
+            out.u64(*run);
+        }
+        let sum = crc32c::crc32c(&out.0);
+        out.u32(sum);
+        let place = directory(container);
+        let (path, next) = (manifest_path(container), format!("{place}/manifest.next"));
+        let file = match disk.create(&next) {
+            // Left by a checkpoint that failed for want of space.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => disk.open(&next),
+            made => made,
+        }
+        .on(&next, "create")?;
+        file.set_length(out.0.len() as u64).on(&next, "cut")?;
+        file.write_at(0, &out.0).on(&next, "write")?;
+        file.sync().on(&next, "sync")?;
+        // The new runs' names become durable with the same call, before or together with the manifest's.
+        disk.sync_directory(&place).on(&place, "sync")?;
+        disk.rename(&next, &path).on(&next, "rename")?;
+        disk.sync_directory(&place).on(&place, "sync")
+    }
+
+    fn decode(bytes: &[u8], container: u32, path: &str) -> Result<Self, StoreError> {
+        let malformed = StoreError::malformed(path, 0);
+        let mut input = Decoder::new(bytes);
+        if input.take(8).map_err(&malformed)? != MAGIC {
+            return Err(StoreError::damaged(path, 0, "not a manifest"));
+        }
+        let format = input.u32().map_err(&malformed)?;
+        if format > FORMAT {
+            return Err(StoreError::Newer { path: path.into(), found: format, known: FORMAT });
+        }
+        let intact = bytes.len() >= 4 && {
+            let (content, sum) = bytes.split_at(bytes.len() - 4);
+            crc32c::crc32c(content).to_be_bytes() == sum
+        };
+        if !intact {
+            return Err(StoreError::damaged(path, 0, "manifest fails its checksum"));
+        }
+        let fields = |mut input: Decoder<'_>| -> Result<(u32, Self), Malformed> {
+            let owner = input.u32()?;
+            let position = Position { sequence: input.u64()?, next_segment: input.u64()?, next_chunk: input.u64()? };
+            let next_run = input.u64()?;
+            let count = input.u32()? as usize;
+            if count > input.remaining() / 8 {
+                return Err(Malformed("manifest announces more runs than fit"));
+            }
+            let runs = (0..count).map(|_| input.u64()).collect::<Result<_, _>>()?;
+            Ok((owner, Self { position, next_run, runs }))
+        };
+        let (owner, manifest) = fields(input).map_err(&malformed)?;
+        if owner != container {
+            return Err(StoreError::damaged(path, 0, format!("manifest of container {owner}")));
+        }
+        Ok(manifest)
+    }
+}

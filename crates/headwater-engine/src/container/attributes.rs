@@ -1,0 +1,77 @@
+//! Attributes of a segment: 64-bit values under 128-bit ids.
+
+use headwater_types::{AttributeId, attribute};
+
+use crate::api::{ATTRIBUTE_UPDATES_MAX, AttributeUpdate, Refusal, UpdateKind};
+use crate::codec::Malformed;
+use crate::error::StoreError;
+
+use super::{Container, Token, keys};
+
+/// High half of the ids that are fields of the segment itself.
+const CORE_HIGH: u128 = 0x8000_0000_0000_0000;
+
+impl<T: Token> Container<T> {
+    /// Value of an attribute of a segment in memory; [`attribute::NULL`] if unset.
+    pub(super) fn attribute(&self, id: u64, attribute: AttributeId) -> Result<i64, StoreError> {
+        let segment = self.segment(id);
+        let core = match attribute {
+            attribute::CREATION_TIME => Some(segment.created),
+            attribute::EVENT_COUNT => Some(segment.event_count as i64),
+            attribute::SCALE_TYPE => Some(i64::from(segment.policy.scale_type)),
+            attribute::SCALE_RATE => Some(i64::from(segment.policy.rate)),
+            attribute::ROLLOVER_BYTES => Some(segment.policy.rollover_bytes as i64),
+            _ => None,
+        };
+        if let Some(value) = core.or_else(|| segment.attributes.get(&attribute).copied()) {
+            return Ok(value);
+        }
+        match self.catalogue.get(&keys::attribute(id, attribute))? {
+            None => Ok(attribute::NULL),
+            Some(value) => match value.try_into() {
+                Ok(bytes) => Ok(i64::from_be_bytes(bytes)),
+                Err(_) => Err(StoreError::malformed("catalogue", 0)(Malformed("stored attribute has another length"))),
+            },
+        }
+    }
+
+    /// The final values after all updates, or why none is made.
+    pub(super) fn decide_attributes(
+        &self,
+        id: u64,
+        updates: &[AttributeUpdate],
+    ) -> Result<Result<Vec<(AttributeId, i64)>, Refusal>, StoreError> {
+        if updates.len() > ATTRIBUTE_UPDATES_MAX {
+            return Ok(Err(Refusal::Invalid("too many attribute updates")));
+        }
+        let mut decided: Vec<(AttributeId, i64)> = Vec::with_capacity(updates.len());
+        for update in updates {
+            if update.id.0 >> 64 == CORE_HIGH {
+                return Ok(Err(Refusal::Invalid("core attributes are not set from outside")));
+            }
+            let current = match decided.iter().rev().find(|(id, _)| *id == update.id) {
+                Some((_, value)) => *value,
+                None => self.attribute(id, update.id)?,
+            };
+            let is_set = current != attribute::NULL;
+            let value = match update.kind {
+                UpdateKind::IfAbsent if is_set => return Ok(Err(Refusal::AttributeMismatch)),
+                UpdateKind::IfGreater if is_set && update.value <= current => {
+                    return Ok(Err(Refusal::AttributeMismatch));
+                }
+                UpdateKind::IfEquals(expected) if current != expected => return Ok(Err(Refusal::AttributeMismatch)),
+                UpdateKind::Accumulate if is_set => match current.checked_add(update.value) {
+                    Some(sum) => sum,
+                    None => return Ok(Err(Refusal::Invalid("attribute overflows"))),
+                },
+                UpdateKind::IfAbsent
+                | UpdateKind::Replace
+                | UpdateKind::IfGreater
+                | UpdateKind::Accumulate
+                | UpdateKind::IfEquals(_) => update.value,
+            };
+            decided.push((update.id, value));
+        }
+        Ok(Ok(decided))
+    }
+}

@@ -1,0 +1,180 @@
+//! Moving what the journal holds to where it will stay, so that the journal can be given up.
+//!
+//! A freeze fixes one operation number: the catalogue's hot map and the bytes that no chunk has, both as of that
+//! operation. They are written away from the container ([`CheckpointJob::run`]) while it goes on. When that is durable,
+//! the container learns where the bytes are. Segments may have been merged, truncated or deleted meanwhile; replaying
+//! those operations after a crash changes the checkpoint's entries in the same way.
+
+use std::collections::BTreeMap;
+
+use crate::catalogue::{Checkpoint, Entries, Installed, Manifest, Position};
+use crate::chunks::{self, Chunks, Piece, StoredPiece};
+use crate::error::StoreError;
+use crate::io::Disk;
+
+use super::keys::{self, StoredRun};
+use super::{Container, Effects, Token};
+
+/// A checkpoint that is being written.
+pub(super) struct Running {
+    /// Segments merged since the freeze: where their bytes are now.
+    pub(super) moved: BTreeMap<u64, (u64, u64)>,
+}
+
+/// What is to be written.
+pub(crate) struct CheckpointJob {
+    pub(crate) container: u32,
+    pub(crate) position: Position,
+    catalogue: Checkpoint,
+    pieces: Vec<Piece>,
+    /// Chunks that this checkpoint no longer names.
+    dead_chunks: Vec<u64>,
+}
+
+/// What was written and is durable.
+pub(crate) struct CheckpointDone {
+    pub(crate) position: Position,
+    installed: Installed,
+    stored: Vec<StoredPiece>,
+}
+
+impl CheckpointJob {
+    /// Writes everything and makes it durable. Every operation it includes must be durable in the journal.
+    ///
+    /// # Errors
+    /// A full disk among others: nothing is lost then, the journal still has everything.
+    pub(crate) fn run(
+        &mut self,
+        disk: &dyn Disk,
+        manifest: &mut Manifest,
+        store: &Chunks,
+    ) -> Result<CheckpointDone, StoreError> {
+        let first = self.position.next_chunk;
+        let written = self.write(disk, manifest);
+        match &written {
+            Ok(_) => store.remove(&self.dead_chunks)?,
+            // Another attempt takes new numbers; the room of this one may be what it lacks.
+            Err(error) if error.is_full() => {
+                store.remove(&(first..self.position.next_chunk).collect::<Vec<_>>())?;
+            }
+            Err(_) => {}
+        }
+        written
+    }
+
+    fn write(&mut self, disk: &dyn Disk, manifest: &mut Manifest) -> Result<CheckpointDone, StoreError> {
+        let (stored, sizes) = chunks::write(disk, self.container, &mut self.position.next_chunk, &self.pieces)?;
+        let mut additions = Entries::new();
+        for piece in &stored {
+            let run = StoredRun { start: piece.start, end: piece.start + piece.length, place: piece.place };
+            additions.insert(keys::piece(piece.segment, run.end), Some(run.encode()));
+        }
+        for (chunk, bytes) in sizes {
+            additions.insert(keys::chunk(chunk), Some(keys::number(bytes)));
+        }
+        let installed = self.catalogue.write(disk, manifest, self.position, &additions)?;
+        Ok(CheckpointDone { position: self.position, installed, stored })
+    }
+}
+
+impl<T: Token> Container<T> {
+    /// Sets aside what the next checkpoint will hold.
+    pub(super) fn freeze(&mut self, effects: &mut Effects<T>) -> Result<(), StoreError> {
+        assert!(self.running.is_none() && self.frozen_job.is_none(), "one checkpoint at a time");
+        let mut pieces: Vec<Piece> = Vec::new();
+        for (id, segment) in &mut self.segments {
+            if segment.dirty {
+                self.catalogue.put(keys::segment(*id), segment.encode());
+                segment.dirty = false;
+            }
+            for (attribute, value) in std::mem::take(&mut segment.attributes) {
+                let key = keys::attribute(*id, attribute);
+                if value == headwater_types::attribute::NULL {
+                    self.catalogue.remove(key);
+                } else {
+                    self.catalogue.put(key, value.to_be_bytes().to_vec());
+                }
+            }
+            for (start, extent) in segment.extents.iter().filter(|(_, extent)| !extent.stored) {
+                let length = extent.bytes.len() as u64;
+                match pieces.last_mut() {
+                    Some(piece) if piece.segment == *id && piece.start + piece.length == *start => {
+                        piece.length += length;
+                        piece.parts.push(extent.bytes.clone());
+                    }
+                    _ => pieces.push(Piece { segment: *id, start: *start, length, parts: vec![extent.bytes.clone()] }),
+                }
+            }
+        }
+        let job = CheckpointJob {
+            container: self.id,
+            position: Position {
+                sequence: self.sequence,
+                next_segment: self.next_segment,
+                next_chunk: self.next_chunk,
+            },
+            catalogue: Checkpoint { container: self.id, runs: self.catalogue.runs(), frozen: self.catalogue.freeze() },
+            pieces,
+            dead_chunks: std::mem::take(&mut self.dead_chunks),
+        };
+        self.running = Some(Running { moved: BTreeMap::new() });
+        if job.position.sequence <= self.durable {
+            effects.checkpoint = Some(job);
+        } else {
+            self.frozen_job = Some(job);
+        }
+        Ok(())
+    }
+
+    /// A checkpoint is durable.
+    pub(crate) fn checkpoint_done(
+        &mut self,
+        now: i64,
+        done: CheckpointDone,
+        effects: &mut Effects<T>,
+    ) -> Result<(), StoreError> {
+        let running = self.running.take().expect("a checkpoint ends that was begun");
+        self.catalogue.install(done.installed);
+        self.checkpointed = done.position.sequence;
+        self.next_chunk = done.position.next_chunk;
+        for piece in done.stored {
+            self.piece_stored(&running, &piece)?;
+        }
+        while self.unstored_bytes <= self.limits.unstored_bytes_max
+            && let Some((request, token)) = self.held.pop_front()
+        {
+            self.decide(now, request, token, effects)?;
+        }
+        self.after_step(effects)
+    }
+
+    /// Brings a stored piece to where its segment's bytes have gone since the freeze.
+    fn piece_stored(&mut self, running: &Running, piece: &StoredPiece) -> Result<(), StoreError> {
+        let (mut id, mut start) = (piece.segment, piece.start);
+        while let Some((target, offset)) = running.moved.get(&id) {
+            (id, start) = (*target, start + offset);
+        }
+        let end = start + piece.length;
+        let is_moved = id != piece.segment;
+        let is_needed = self.load(id)? && self.segment(id).start < end;
+        if is_moved || !is_needed {
+            self.catalogue.remove(keys::piece(piece.segment, piece.start + piece.length));
+        }
+        if !is_needed {
+            return self.release_chunk(piece.place.chunk, piece.length);
+        }
+        if is_moved {
+            let run = StoredRun { start, end, place: piece.place };
+            self.catalogue.put(keys::piece(id, end), run.encode());
+        }
+        let segment = self.segments.get_mut(&id).expect("it was just loaded");
+        for (at, extent) in segment.extents.range_mut(start..end) {
+            assert!(!extent.stored, "bytes are stored once");
+            extent.stored = true;
+            self.unstored_bytes -= extent.bytes.len() as u64;
+            self.cached_bytes += extent.bytes.len() as u64;
+            self.cached.push_back((id, *at));
+        }
+        Ok(())
+    }
+}

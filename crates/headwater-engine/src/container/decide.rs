@@ -1,0 +1,273 @@
+//! Deciding requests: look at the newest state, refuse or order an operation, say what the answer waits for.
+
+use bytes::Bytes;
+use headwater_types::{EventNumber, SegmentName, attribute};
+
+use crate::api::{Append, AttributeUpdate, Outcome, Refusal, Request, Response, SegmentInfo, SegmentKind};
+use crate::error::StoreError;
+
+use super::operation::Operation;
+use super::{Container, Effects, Token, keys};
+
+/// An answer and the operation it has to wait for.
+pub(super) type Decided = (u64, Outcome);
+
+/// Bytes of an operation beside its payload, at most, for operations whose payload a client chooses.
+pub(super) const OPERATION_BYTES: usize = 256;
+
+impl<T: Token> Container<T> {
+    /// Decides one request; parked and cold reads keep the token, everything else answers.
+    pub(super) fn decide(
+        &mut self,
+        now: i64,
+        request: Request,
+        token: T,
+        effects: &mut Effects<T>,
+    ) -> Result<(), StoreError> {
+        let Some(id) = self.find(request.segment())? else {
+            let (after, outcome) = match request {
+                Request::Create { segment, kind, policy } => {
+                    let key = segment.key().into_owned();
+                    match kind {
+                        SegmentKind::Table { key_length } if key_length > 256 => {
+                            (self.sequence, Err(Refusal::Invalid("fixed keys have 1 to 256 bytes")))
+                        }
+                        _ => {
+                            self.order(Operation::Create { key, kind, policy, now }, Bytes::new(), effects)?;
+                            (self.sequence, Ok(Response::Done))
+                        }
+                    }
+                }
+                _ => (self.sequence, Err(Refusal::NoSuchSegment)),
+            };
+            self.answer(after, token, outcome, effects);
+            return Ok(());
+        };
+        let (after, outcome) = match request {
+            Request::Read { offset, bytes_max, .. } => return self.read(id, offset, bytes_max, token, effects),
+            Request::Create { .. } => self.now(id, Err(Refusal::SegmentExists)),
+            Request::Info { .. } => self.info(id),
+            Request::OpenWriter { writer, .. } => {
+                let number = self.attribute(id, writer.into())?;
+                self.now(id, Ok(Response::LastEvent(stored_number(number))))
+            }
+            Request::Append(append) => self.append(now, id, append, effects)?,
+            Request::Seal { .. } => self.seal(now, id, effects)?,
+            Request::Truncate { offset, .. } => self.cut(id, offset, effects)?,
+            Request::Delete { .. } => {
+                self.order(Operation::Delete { segment: id }, Bytes::new(), effects)?;
+                (self.sequence, Ok(Response::Done))
+            }
+            Request::Merge { source, updates, .. } => self.merge_one(now, id, &source, &updates, effects)?,
+            Request::MergeBatch { sources, .. } => self.merge_batch(now, id, &sources, effects)?,
+            Request::Attribute { id: attribute, .. } => {
+                let value = self.attribute(id, attribute)?;
+                self.now(id, Ok(Response::Attribute(value)))
+            }
+            Request::UpdateAttributes { updates, .. } => self.set_attributes(id, &updates, effects)?,
+            Request::SetPolicy { policy, .. } => {
+                if self.segment(id).sealed {
+                    self.now(id, Err(Refusal::Sealed))
+                } else {
+                    self.order(Operation::SetPolicy { segment: id, policy }, Bytes::new(), effects)?;
+                    (self.sequence, Ok(Response::Done))
+                }
+            }
+            Request::Locate { offset, .. } => self.locate(id, offset)?,
+            Request::TableUpdate { changes, at, .. } => self.table_update(now, id, &changes, at, effects)?,
+            Request::TableGet { keys, .. } => self.table_get(id, &keys)?,
+            Request::TableScan { range, count_max, keys_only, .. } => {
+                self.table_scan(id, &range, count_max, keys_only)?
+            }
+            Request::TableDelta { from, count_max, .. } => self.table_delta(id, from, count_max)?,
+            Request::TableInfo { .. } => self.table_info(id),
+            Request::DeleteTable { must_be_empty, .. } => self.table_delete(id, must_be_empty, effects)?,
+        };
+        self.answer(after, token, outcome, effects);
+        Ok(())
+    }
+
+    /// An answer that shows the segment as it is, once that is durable.
+    pub(super) fn now(&self, id: u64, outcome: Outcome) -> Decided {
+        (self.segment(id).last_sequence, outcome)
+    }
+
+    fn info(&self, id: u64) -> Decided {
+        let segment = self.segment(id);
+        let info = SegmentInfo {
+            start: segment.start,
+            length: segment.length,
+            sealed: segment.sealed,
+            modified_millis: segment.modified,
+            event_count: segment.event_count,
+        };
+        self.now(id, Ok(Response::Info(info)))
+    }
+
+    fn append(&mut self, now: i64, id: u64, append: Append, effects: &mut Effects<T>) -> Result<Decided, StoreError> {
+        let Append { writer, data, event_count, previous, number, expected_length, segment: name } = append;
+        let segment = self.segment(id);
+        if segment.is_table() {
+            return Ok(self.now(id, Err(Refusal::WrongKind)));
+        }
+        // A sealed segment beats a stale writer, and a stale writer beats a wrong length. Source: stock's order of checks.
+        let parent_sealed = segment.kind == SegmentKind::Transient && self.parent_sealed(&name)?;
+        let segment = self.segment(id);
+        if segment.sealed || parent_sealed {
+            return Ok(self.now(id, Err(Refusal::Sealed)));
+        }
+        if number == attribute::NULL {
+            return Ok(self.now(id, Err(Refusal::Invalid("event number stands for nothing"))));
+        }
+        let offset = segment.length;
+        let stored = stored_number(self.attribute(id, writer.into())?);
+        if stored != previous {
+            return Ok(self.now(id, Err(Refusal::WriterConflict { stored })));
+        }
+        if expected_length.is_some_and(|expected| expected != offset) {
+            return Ok(self.now(id, Err(Refusal::LengthMismatch { length: offset })));
+        }
+        if data.len() + OPERATION_BYTES > self.limits.record_bytes {
+            return Ok(self.now(id, Err(Refusal::Invalid("append is too large"))));
+        }
+        let length = offset + data.len() as u64;
+        self.order(Operation::Append { segment: id, offset, writer, number, event_count, now }, data, effects)?;
+        Ok((self.sequence, Ok(Response::Appended { length })))
+    }
+
+    /// An upload into a sealed parent is told so at its first piece, not after the last: the Rust client repeats an
+    /// upload for ever if only the merge fails.
+    fn parent_sealed(&mut self, name: &SegmentName) -> Result<bool, StoreError> {
+        let Some(parent) = name.parent() else { return Ok(false) };
+        Ok(match self.find(&parent)? {
+            Some(parent) => self.segment(parent).sealed,
+            None => true,
+        })
+    }
+
+    fn seal(&mut self, now: i64, id: u64, effects: &mut Effects<T>) -> Result<Decided, StoreError> {
+        if self.segment(id).sealed {
+            return Ok(self.now(id, Err(Refusal::Sealed)));
+        }
+        self.order(Operation::Seal { segment: id, now }, Bytes::new(), effects)?;
+        Ok((self.sequence, Ok(Response::Sealed { length: self.segment(id).length })))
+    }
+
+    fn cut(&mut self, id: u64, offset: u64, effects: &mut Effects<T>) -> Result<Decided, StoreError> {
+        let segment = self.segment(id);
+        let start = segment.start;
+        if segment.is_table() {
+            return Ok(self.now(id, Err(Refusal::WrongKind)));
+        }
+        if offset < start || offset > segment.length {
+            return Ok(self.now(id, Err(Refusal::Truncated { start })));
+        }
+        if offset > start {
+            self.order(Operation::Truncate { segment: id, offset }, Bytes::new(), effects)?;
+        }
+        Ok(self.now(id, Ok(Response::Done)))
+    }
+
+    fn merge_one(
+        &mut self,
+        now: i64,
+        target: u64,
+        source: &SegmentName,
+        updates: &[AttributeUpdate],
+        effects: &mut Effects<T>,
+    ) -> Result<Decided, StoreError> {
+        let Some(source) = self.find(source)? else {
+            return Ok((self.sequence, Err(Refusal::NoSuchSegment)));
+        };
+        if let Some(refusal) = self.merge_refusal(target, Some(source)) {
+            return Ok(self.now(target, Err(refusal)));
+        }
+        let attributes = match self.decide_attributes(target, updates)? {
+            Ok(attributes) => attributes,
+            Err(refusal) => return Ok(self.now(target, Err(refusal))),
+        };
+        let offset = self.segment(target).length;
+        self.order(Operation::Merge { target, source, offset, attributes, now }, Bytes::new(), effects)?;
+        Ok((self.sequence, Ok(Response::Merged { length: self.segment(target).length })))
+    }
+
+    fn merge_batch(
+        &mut self,
+        now: i64,
+        target: u64,
+        sources: &[SegmentName],
+        effects: &mut Effects<T>,
+    ) -> Result<Decided, StoreError> {
+        if let Some(refusal) = self.merge_refusal(target, None) {
+            return Ok(self.now(target, Err(refusal)));
+        }
+        let mut lengths = Vec::with_capacity(sources.len());
+        for source in sources {
+            if let Some(source) = self.find(source)? {
+                if let Some(refusal) = self.merge_refusal(target, Some(source)) {
+                    return Ok(self.now(target, Err(refusal)));
+                }
+                let offset = self.segment(target).length;
+                let attributes = Vec::new();
+                self.order(Operation::Merge { target, source, offset, attributes, now }, Bytes::new(), effects)?;
+            }
+            lengths.push(self.segment(target).length);
+        }
+        Ok(self.now(target, Ok(Response::MergedBatch(lengths))))
+    }
+
+    fn merge_refusal(&self, target: u64, source: Option<u64>) -> Option<Refusal> {
+        let into = self.segment(target);
+        if into.is_table() {
+            return Some(Refusal::WrongKind);
+        }
+        if into.sealed {
+            return Some(Refusal::Sealed);
+        }
+        let source = source?;
+        let from = self.segment(source);
+        if source == target {
+            Some(Refusal::Invalid("a segment does not merge into itself"))
+        } else if from.is_table() {
+            Some(Refusal::WrongKind)
+        } else if from.start > 0 {
+            Some(Refusal::SourceTruncated)
+        } else {
+            None
+        }
+    }
+
+    fn set_attributes(
+        &mut self,
+        id: u64,
+        updates: &[AttributeUpdate],
+        effects: &mut Effects<T>,
+    ) -> Result<Decided, StoreError> {
+        if self.segment(id).sealed {
+            return Ok(self.now(id, Err(Refusal::Sealed)));
+        }
+        match self.decide_attributes(id, updates)? {
+            Err(refusal) => Ok(self.now(id, Err(refusal))),
+            Ok(attributes) => {
+                self.order(Operation::Attributes { segment: id, attributes }, Bytes::new(), effects)?;
+                Ok((self.sequence, Ok(Response::Done)))
+            }
+        }
+    }
+
+    fn locate(&self, id: u64, offset: u64) -> Result<Decided, StoreError> {
+        let wanted = offset.max(self.segment(id).start);
+        let mut scan = self.catalogue.scan(std::ops::Bound::Included(&keys::boundary(id, wanted)))?;
+        let located = match scan.next()? {
+            Some((key, _)) if key.starts_with(&keys::boundaries(id)) => {
+                keys::last_number(&key).map_err(StoreError::malformed("catalogue", 0))?
+            }
+            _ => self.segment(id).length,
+        };
+        Ok(self.now(id, Ok(Response::Located(located))))
+    }
+}
+
+fn stored_number(value: i64) -> Option<EventNumber> {
+    (value != attribute::NULL).then_some(value)
+}

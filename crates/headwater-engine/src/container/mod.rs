@@ -1,0 +1,660 @@
+//! One segment container: the only writer of everything its segments remember.
+//!
+//! Requests become operations, get an order, become durable in the journal, and only then become visible. A segment
+//! lives in exactly one container, so nothing here locks a segment.
+//!
+//! ```text
+//!   request ─► decide ─► operation ─► apply ──► wait until durable ─► reply, readers see it
+//!                │                      │
+//!             refused               journal record (effect)
+//! ```
+//!
+//! An operation is applied as soon as it is decided, so the next request is decided on the newest state; nothing ever
+//! has to be taken back, because a journal that fails ends the process. What is not durable yet stays invisible: an
+//! answer waits for the newest operation that touched its segment, and reads end at the durable length.
+//!
+//! Invariants, each asserted where the name stands:
+//! * `durable_length ≤ length` for every segment, and bytes are handed out below `durable_length` only ([`Container::read`])
+//! * a sealed segment never grows ([`Container::apply`])
+//! * operations are numbered without gaps, in the journal too ([`Container::replay`])
+//! * at most one checkpoint is under way ([`Container::freeze`])
+//!
+//! Everything here is deterministic: time comes as an argument, the disk is read through its seam, and what is to be
+//! done is returned as [`Effects`]. Not here: bytes on disk (`journal`, `catalogue`, `chunks`), threads (`tasks`).
+//! Start reading at [`Container::request`].
+
+mod attributes;
+mod checkpoint;
+mod decide;
+mod keys;
+mod operation;
+mod reads;
+mod segment;
+mod tables;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use headwater_types::SegmentName;
+
+use crate::api::{Outcome, Refusal, Request, SegmentKind};
+use crate::catalogue::{self, Catalogue, Manifest};
+use crate::chunks::{self, Chunks};
+use crate::error::{IoContext, StoreError};
+use crate::io::Disk;
+use crate::journal::Record;
+use checkpoint::Running;
+pub(crate) use checkpoint::{CheckpointDone, CheckpointJob};
+use keys::StoredRun;
+pub(crate) use operation::Operation;
+pub(crate) use reads::{Again, ColdOutcome, ColdRead};
+use segment::{Extent, Parked, Segment};
+
+/// Where an answer goes.
+pub(crate) trait Token {
+    /// Nobody waits for it any more.
+    fn is_abandoned(&self) -> bool;
+}
+
+/// How much one container may use. All bytes are bytes of memory unless said otherwise.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Bytes that are in no chunk yet at which a checkpoint begins.
+    pub(crate) flush_bytes: u64,
+    /// Bytes that are in no chunk yet above which writes wait for the checkpoint.
+    pub(crate) unstored_bytes_max: u64,
+    /// Catalogue entries newer than the newest run at which a checkpoint begins.
+    pub(crate) hot_bytes: usize,
+    /// Bytes kept for readers although a chunk has them.
+    pub(crate) cache_bytes: u64,
+    /// Segments kept in memory although nothing happens to them.
+    pub(crate) idle_segments: usize,
+    /// Largest journal record.
+    pub(crate) record_bytes: usize,
+}
+
+/// What a step wants done.
+pub(crate) struct Effects<T> {
+    /// To be made durable, in order.
+    pub(crate) records: Vec<Record>,
+    /// To be sent, in order.
+    pub(crate) replies: Vec<(T, Outcome)>,
+    /// To be read from chunks and answered.
+    pub(crate) reads: Vec<ColdRead<T>>,
+    /// To be written; [`Container::checkpoint_done`] follows.
+    pub(crate) checkpoint: Option<CheckpointJob>,
+}
+
+impl<T> Default for Effects<T> {
+    fn default() -> Self {
+        Self { records: Vec::new(), replies: Vec::new(), reads: Vec::new(), checkpoint: None }
+    }
+}
+
+/// The state of a container.
+pub(crate) struct Container<T> {
+    id: u32,
+    limits: Limits,
+    chunks: Arc<Chunks>,
+    catalogue: Catalogue,
+    /// Ids of the segments in memory by the name they are kept under.
+    names: BTreeMap<String, u64>,
+    segments: BTreeMap<u64, Segment<T>>,
+    /// Last operation ordered.
+    sequence: u64,
+    /// Last operation known to be durable.
+    durable: u64,
+    /// Operations up to here are in the durable checkpoint.
+    checkpointed: u64,
+    next_segment: u64,
+    next_chunk: u64,
+    /// Answers by the operation they wait for, then by age.
+    waiting: BTreeMap<(u64, u64), (T, Outcome)>,
+    next_answer: u64,
+    /// What the operations that are not durable yet changed, in order.
+    touched: VecDeque<Touched>,
+    /// Requests that wait for memory.
+    held: VecDeque<(Request, T)>,
+    unstored_bytes: u64,
+    cached_bytes: u64,
+    /// Stored extents, oldest first; some are gone meanwhile.
+    cached: VecDeque<(u64, u64)>,
+    running: Option<Running>,
+    /// Frozen, waiting for its operations to become durable.
+    frozen_job: Option<CheckpointJob>,
+    /// Chunks that nothing needs any more, to be removed once a checkpoint says so.
+    dead_chunks: Vec<u64>,
+    /// Where the search for idle segments goes on.
+    eviction_cursor: u64,
+    closing: bool,
+}
+
+impl<T: Token> Container<T> {
+    /// Makes the places of a container in a new store.
+    pub(crate) fn create(disk: &dyn Disk, id: u32) -> Result<(), StoreError> {
+        let place = chunks::directory(id);
+        disk.create_directory(&place).on(&place, "create")?;
+        catalogue::create(disk, id)
+    }
+
+    /// Opens the newest checkpoint. Replay and [`recovered`](Self::recovered) follow.
+    pub(crate) fn open(disk: Arc<dyn Disk>, id: u32, limits: Limits) -> Result<(Self, Manifest), StoreError> {
+        let (catalogue, manifest) = catalogue::open(&*disk, id)?;
+        let place = chunks::directory(id);
+        let mut known = Vec::new();
+        for (key, _) in catalogue.with_prefix(keys::CHUNKS)? {
+            known.push(keys::last_number(&key).map_err(StoreError::malformed("catalogue", 0))?);
+        }
+        let found = disk.list(&place).on(&place, "list")?;
+        let found: Vec<_> = found.iter().filter_map(|name| chunks::number_of(name)).collect();
+        if let Some(missing) = known.iter().find(|chunk| !found.contains(chunk)) {
+            return Err(StoreError::damaged(&place, 0, format!("chunk {missing} is missing")));
+        }
+        let chunks = Arc::new(Chunks::new(disk, id));
+        // No checkpoint names these: they were written for one that never became durable, whose bytes the journal still
+        // has, or the checkpoint that gave them up is durable. Either way nothing can need them.
+        let orphans: Vec<_> = found.into_iter().filter(|chunk| !known.contains(chunk)).collect();
+        chunks.remove(&orphans)?;
+        let position = manifest.position;
+        let container = Self {
+            id,
+            limits,
+            chunks,
+            catalogue,
+            names: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            sequence: position.sequence,
+            durable: position.sequence,
+            checkpointed: position.sequence,
+            next_segment: position.next_segment.max(1),
+            next_chunk: position.next_chunk.max(1),
+            waiting: BTreeMap::new(),
+            next_answer: 0,
+            touched: VecDeque::new(),
+            held: VecDeque::new(),
+            unstored_bytes: 0,
+            cached_bytes: 0,
+            cached: VecDeque::new(),
+            running: None,
+            frozen_job: None,
+            dead_chunks: Vec::new(),
+            eviction_cursor: 0,
+            closing: false,
+        };
+        Ok((container, manifest))
+    }
+
+    /// Applies an operation found in the journal, unless the checkpoint includes it.
+    pub(crate) fn replay(&mut self, sequence: u64, operation: &[u8], payload: Bytes) -> Result<(), StoreError> {
+        if sequence <= self.checkpointed {
+            return Ok(());
+        }
+        if sequence != self.sequence + 1 {
+            let what = format!("container {} continues with operation {sequence} after {}", self.id, self.sequence);
+            return Err(StoreError::damaged(crate::journal::DIRECTORY, 0, what));
+        }
+        let operation = Operation::decode(operation).map_err(StoreError::malformed(crate::journal::DIRECTORY, 0))?;
+        self.sequence = sequence;
+        let mut effects = Effects::default();
+        self.apply(operation, payload, &mut effects)
+    }
+
+    /// Everything the journal had is applied and durable. Gives up what was under way: transient segments belong to
+    /// connections that are gone.
+    pub(crate) fn recovered(&mut self, effects: &mut Effects<T>) -> Result<(), StoreError> {
+        self.durable = self.sequence;
+        self.touched.clear();
+        for segment in self.segments.values_mut() {
+            segment.durable_length = segment.length;
+        }
+        for (key, _) in self.catalogue.with_prefix(keys::TRANSIENTS)? {
+            let segment = keys::last_number(&key).map_err(StoreError::malformed("catalogue", 0))?;
+            self.order(Operation::Delete { segment }, Bytes::new(), effects)?;
+        }
+        self.after_step(effects)
+    }
+
+    /// Decides a request. Its answer comes as an effect of this or a later step.
+    pub(crate) fn request(
+        &mut self,
+        now: i64,
+        request: Request,
+        token: T,
+        effects: &mut Effects<T>,
+    ) -> Result<(), StoreError> {
+        if self.closing {
+            effects.replies.push((token, Err(Refusal::Closing)));
+            return Ok(());
+        }
+        let is_full = self.unstored_bytes > self.limits.unstored_bytes_max;
+        if (is_full || !self.held.is_empty()) && !reads::is_read(&request) {
+            self.held.push_back((request, token));
+        } else {
+            self.decide(now, request, token, effects)?;
+        }
+        self.after_step(effects)
+    }
+
+    /// Operations up to `sequence` are durable.
+    pub(crate) fn durable(&mut self, sequence: u64, effects: &mut Effects<T>) -> Result<(), StoreError> {
+        assert!(self.durable <= sequence && sequence <= self.sequence, "durability grows and never runs ahead");
+        self.durable = sequence;
+        // Answers first: a writer learns of its append no later than a reader does.
+        while let Some(entry) = self.waiting.first_entry()
+            && entry.key().0 <= sequence
+        {
+            effects.replies.push(entry.remove());
+        }
+        let mut grown = Vec::new();
+        while let Some(touched) = self.touched.pop_front_if(|touched| touched.sequence <= sequence) {
+            if let Some(segment) = self.segments.get_mut(&touched.segment) {
+                assert!(segment.durable_length <= touched.length, "bytes become visible in order");
+                segment.durable_length = touched.length;
+                if !segment.parked.is_empty() && grown.last() != Some(&touched.segment) {
+                    grown.push(touched.segment);
+                }
+            }
+        }
+        for id in grown {
+            self.wake(id, effects)?;
+        }
+        if self.frozen_job.as_ref().is_some_and(|job| job.position.sequence <= sequence) {
+            effects.checkpoint = self.frozen_job.take();
+        }
+        self.after_step(effects)
+    }
+
+    /// Begins a checkpoint if there is anything to put into one and none is under way.
+    pub(crate) fn checkpoint(&mut self, effects: &mut Effects<T>) -> Result<(), StoreError> {
+        if self.running.is_none() && self.sequence > self.checkpointed {
+            self.freeze(effects)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses everything from now on and lets go of parked reads. What was ordered still becomes durable.
+    pub(crate) fn close(&mut self, effects: &mut Effects<T>) {
+        self.closing = true;
+        for segment in self.segments.values_mut() {
+            let parked = segment.parked.drain(..);
+            effects.replies.extend(parked.map(|parked| (parked.token, Err(Refusal::Closing))));
+        }
+        let held = self.held.drain(..);
+        effects.replies.extend(held.map(|(_, token)| (token, Err(Refusal::Closing))));
+    }
+
+    /// Everything ordered is durable.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.durable == self.sequence
+    }
+
+    /// Reads chunks of this container's segments.
+    pub(crate) fn chunks(&self) -> Arc<Chunks> {
+        self.chunks.clone()
+    }
+
+    /// Last operation the durable checkpoint includes.
+    pub(crate) fn checkpointed(&self) -> u64 {
+        self.checkpointed
+    }
+
+    /// Bytes that are in no chunk yet, bytes cached, segments in memory.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage {
+            unstored_bytes: self.unstored_bytes,
+            cached_bytes: self.cached_bytes,
+            catalogue_bytes: self.catalogue.hot_bytes() as u64,
+            segments: self.segments.len() as u64,
+        }
+    }
+
+    fn after_step(&mut self, effects: &mut Effects<T>) -> Result<(), StoreError> {
+        let wanted =
+            self.unstored_bytes >= self.limits.flush_bytes || self.catalogue.hot_bytes() >= self.limits.hot_bytes;
+        if wanted && self.running.is_none() && self.sequence > self.checkpointed {
+            self.freeze(effects)?;
+        }
+        self.evict();
+        Ok(())
+    }
+
+    /// Gives an operation its number, applies it and has it made durable.
+    fn order(&mut self, operation: Operation, payload: Bytes, effects: &mut Effects<T>) -> Result<(), StoreError> {
+        self.sequence += 1;
+        let record = Record {
+            container: self.id,
+            sequence: self.sequence,
+            operation: operation.encode(),
+            payload: payload.clone(),
+        };
+        self.apply(operation, payload, effects)?;
+        effects.records.push(record);
+        Ok(())
+    }
+
+    /// Sends an answer once the operation `after` is durable.
+    fn answer(&mut self, after: u64, token: T, outcome: Outcome, effects: &mut Effects<T>) {
+        if after <= self.durable {
+            effects.replies.push((token, outcome));
+        } else {
+            self.waiting.insert((after, self.next_answer), (token, outcome));
+            self.next_answer += 1;
+        }
+    }
+
+    /// The id of a segment, brought into memory.
+    fn find(&mut self, name: &SegmentName) -> Result<Option<u64>, StoreError> {
+        self.find_key(&name.key())
+    }
+
+    fn find_key(&mut self, key: &str) -> Result<Option<u64>, StoreError> {
+        if let Some(id) = self.names.get(key) {
+            return Ok(Some(*id));
+        }
+        let Some(value) = self.catalogue.get(&keys::name(key))? else { return Ok(None) };
+        let id = keys::decode_number(&value).map_err(StoreError::malformed("catalogue", 0))?;
+        assert!(self.load(id)?, "a name leads to a segment");
+        Ok(Some(id))
+    }
+
+    /// Brings a segment into memory; false if there is none.
+    fn load(&mut self, id: u64) -> Result<bool, StoreError> {
+        if self.segments.contains_key(&id) {
+            return Ok(true);
+        }
+        let Some(record) = self.catalogue.get(&keys::segment(id))? else { return Ok(false) };
+        let segment = Segment::decode(&record).map_err(StoreError::malformed("catalogue", 0))?;
+        self.names.insert(segment.key.clone(), id);
+        self.segments.insert(id, segment);
+        Ok(true)
+    }
+
+    /// A segment that was just found.
+    fn segment(&self, id: u64) -> &Segment<T> {
+        self.segments.get(&id).expect("the segment was found before")
+    }
+
+    /// Changes state. Deterministic in the state and its arguments; the answer is the caller's business.
+    fn apply(&mut self, operation: Operation, payload: Bytes, effects: &mut Effects<T>) -> Result<(), StoreError> {
+        match operation {
+            Operation::Create { key, kind, policy, now } => {
+                let id = self.next_segment;
+                self.next_segment += 1;
+                self.catalogue.put(keys::name(&key), keys::number(id));
+                if kind == SegmentKind::Transient {
+                    self.catalogue.put(keys::transient(id), Vec::new());
+                }
+                self.names.insert(key.clone(), id);
+                self.segments.insert(id, Segment::new(key, kind, policy, now));
+                self.touch(id, None)?;
+            }
+            Operation::Append { segment: id, offset, writer, number, event_count, now } => {
+                let segment = self.touch(id, Some(now))?;
+                segment.attributes.insert(writer.into(), number);
+                segment.event_count += u64::from(event_count);
+                self.extend(id, offset, payload)?;
+                self.remember_boundary(id)?;
+            }
+            Operation::Seal { segment: id, now } => self.touch(id, Some(now))?.sealed = true,
+            Operation::Truncate { segment: id, offset } => {
+                self.touch(id, None)?;
+                self.truncate(id, offset)?;
+            }
+            Operation::Delete { segment: id } => {
+                self.touch(id, None)?;
+                self.delete(id, effects)?;
+            }
+            Operation::Merge { target, source, offset, attributes, now } => {
+                self.touch(source, None)?;
+                self.touch(target, Some(now))?.attributes.extend(attributes);
+                self.merge(target, source, offset, effects)?;
+                self.remember_boundary(target)?;
+            }
+            Operation::Attributes { segment: id, attributes } => self.touch(id, None)?.attributes.extend(attributes),
+            Operation::SetPolicy { segment: id, policy } => {
+                let segment = self.touch(id, None)?;
+                segment.policy.scale_type = policy.scale_type;
+                segment.policy.rate = policy.rate;
+            }
+            Operation::TableEntries { segment: id, offset, now } => {
+                self.touch(id, Some(now))?;
+                self.index_entries(id, offset, &payload)?;
+                self.extend(id, offset, payload)?;
+            }
+            Operation::TableCompact { segment: id, offset, start } => {
+                self.touch(id, None)?;
+                self.index_entries(id, offset, &payload)?;
+                self.extend(id, offset, payload)?;
+                self.truncate(id, start)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that the operation being applied changes a segment.
+    fn touch(&mut self, id: u64, now: Option<i64>) -> Result<&mut Segment<T>, StoreError> {
+        if !self.load(id)? {
+            return Err(StoreError::damaged(
+                crate::journal::DIRECTORY,
+                0,
+                format!("operation {} of container {} names segment {id}, which is not there", self.sequence, self.id),
+            ));
+        }
+        let segment = self.segments.get_mut(&id).expect("it was just loaded");
+        segment.dirty = true;
+        segment.last_sequence = self.sequence;
+        segment.modified = now.unwrap_or(segment.modified);
+        self.touched.push_back(Touched { sequence: self.sequence, segment: id, length: segment.length });
+        Ok(segment)
+    }
+
+    /// Adds bytes at the end.
+    fn extend(&mut self, id: u64, offset: u64, bytes: Bytes) -> Result<(), StoreError> {
+        let segment = self.segments.get_mut(&id).expect("the segment was touched before");
+        if segment.length != offset || segment.sealed {
+            let what = format!("operation {} appends at {offset} of {}", self.sequence, segment.length);
+            return Err(StoreError::damaged(crate::journal::DIRECTORY, 0, what));
+        }
+        segment.length += bytes.len() as u64;
+        self.touched.back_mut().expect("the segment was touched before").length = segment.length;
+        self.unstored_bytes += bytes.len() as u64;
+        if !bytes.is_empty() {
+            segment.extents.insert(offset, Extent { bytes, stored: false });
+        }
+        Ok(())
+    }
+
+    /// Keeps about every tenth of a megabyte a place where an append ended, for `Locate`.
+    fn remember_boundary(&mut self, id: u64) -> Result<(), StoreError> {
+        const DISTANCE_BYTES: u64 = 100_000;
+        let segment = self.segments.get_mut(&id).expect("the segment was touched before");
+        if segment.kind == SegmentKind::Stream && segment.length - segment.last_boundary >= DISTANCE_BYTES {
+            segment.last_boundary = segment.length;
+            self.catalogue.put(keys::boundary(id, segment.length), Vec::new());
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, id: u64, start: u64) -> Result<(), StoreError> {
+        let segment = self.segments.get_mut(&id).expect("the segment was touched before");
+        assert!(segment.start <= start && start <= segment.length, "a start moves forward inside the segment");
+        segment.start = start;
+        while let Some(entry) = segment.extents.first_entry()
+            && *entry.key() < start
+        {
+            let (at, extent) = entry.remove_entry();
+            let length = extent.bytes.len() as u64;
+            let gone = length.min(start - at);
+            if extent.stored {
+                self.cached_bytes -= gone;
+            } else {
+                self.unstored_bytes -= gone;
+            }
+            if gone < length {
+                let rest = Extent { bytes: extent.bytes.slice(gone as usize..), stored: extent.stored };
+                if rest.stored {
+                    self.cached.push_back((id, start));
+                }
+                segment.extents.insert(start, rest);
+            }
+        }
+        for run in self.stored_runs(id)? {
+            if run.end > start {
+                break;
+            }
+            self.forget_run(id, &run)?;
+        }
+        for (key, _) in self.catalogue.with_prefix(&keys::boundaries(id))? {
+            if keys::last_number(&key).map_err(StoreError::malformed("catalogue", 0))? > start {
+                break;
+            }
+            self.catalogue.remove(key);
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, id: u64, effects: &mut Effects<T>) -> Result<(), StoreError> {
+        for run in self.stored_runs(id)? {
+            self.forget_run(id, &run)?;
+        }
+        let segment = self.forget_segment(id)?;
+        for extent in segment.extents.into_values() {
+            let length = extent.bytes.len() as u64;
+            if extent.stored {
+                self.cached_bytes -= length;
+            } else {
+                self.unstored_bytes -= length;
+            }
+        }
+        for parked in segment.parked {
+            self.answer(self.sequence, parked.token, Err(Refusal::NoSuchSegment), effects);
+        }
+        Ok(())
+    }
+
+    /// Moves every byte of `source` behind those of `target`.
+    fn merge(&mut self, target: u64, source: u64, offset: u64, effects: &mut Effects<T>) -> Result<(), StoreError> {
+        let runs = self.stored_runs(source)?;
+        let moved = self.forget_segment(source)?;
+        let into = self.segments.get_mut(&target).expect("the segment was touched before");
+        if into.length != offset || into.sealed || moved.start != 0 {
+            let what = format!("operation {} merges at {offset} of {}", self.sequence, into.length);
+            return Err(StoreError::damaged(crate::journal::DIRECTORY, 0, what));
+        }
+        into.length += moved.length;
+        self.touched.back_mut().expect("the target was touched before").length = into.length;
+        // The Java and Rust clients upload one event in one transient segment, whatever number of pieces it took.
+        into.event_count += if moved.kind == SegmentKind::Transient { 1 } else { moved.event_count };
+        for (start, extent) in moved.extents {
+            if extent.stored {
+                self.cached.push_back((target, offset + start));
+            }
+            into.extents.insert(offset + start, extent);
+        }
+        for run in runs {
+            self.catalogue.remove(keys::piece(source, run.end));
+            let run = StoredRun { start: offset + run.start, end: offset + run.end, place: run.place };
+            self.catalogue.put(keys::piece(target, run.end), run.encode());
+        }
+        if let Some(running) = &mut self.running {
+            running.moved.insert(source, (target, offset));
+        }
+        for parked in moved.parked {
+            self.answer(self.sequence, parked.token, Err(Refusal::NoSuchSegment), effects);
+        }
+        Ok(())
+    }
+
+    /// Removes a segment from memory and all its keys but those of its stored runs.
+    fn forget_segment(&mut self, id: u64) -> Result<Segment<T>, StoreError> {
+        let segment = self.segments.remove(&id).expect("the segment was touched before");
+        self.names.remove(&segment.key);
+        self.catalogue.remove(keys::name(&segment.key));
+        self.catalogue.remove(keys::segment(id));
+        if segment.kind == SegmentKind::Transient {
+            self.catalogue.remove(keys::transient(id));
+        }
+        for prefix in [keys::attributes(id), keys::boundaries(id), keys::table(id)] {
+            for (key, _) in self.catalogue.with_prefix(&prefix)? {
+                self.catalogue.remove(key);
+            }
+        }
+        Ok(segment)
+    }
+
+    /// The runs of a segment's bytes that are in chunks, in order.
+    fn stored_runs(&self, id: u64) -> Result<Vec<StoredRun>, StoreError> {
+        let entries = self.catalogue.with_prefix(&keys::pieces(id))?;
+        let decode = |(key, value): &(Vec<u8>, Vec<u8>)| StoredRun::decode(key, value);
+        entries.iter().map(decode).collect::<Result<_, _>>().map_err(StoreError::malformed("catalogue", 0))
+    }
+
+    /// Nothing needs this run any more; nor its chunk, if it was the last.
+    fn forget_run(&mut self, id: u64, run: &StoredRun) -> Result<(), StoreError> {
+        self.catalogue.remove(keys::piece(id, run.end));
+        self.release_chunk(run.place.chunk, run.length())
+    }
+
+    fn release_chunk(&mut self, chunk: u64, bytes: u64) -> Result<(), StoreError> {
+        let key = keys::chunk(chunk);
+        let value = self.catalogue.get(&key)?.expect("a run's chunk is counted");
+        let needed = keys::decode_number(&value).map_err(StoreError::malformed("catalogue", 0))?;
+        assert!(needed >= bytes, "no byte of a chunk is given up twice");
+        if needed == bytes {
+            self.catalogue.remove(key);
+            self.dead_chunks.push(chunk);
+        } else {
+            self.catalogue.put(key, keys::number(needed - bytes));
+        }
+        Ok(())
+    }
+
+    /// Gives memory back: cached bytes above the limit, then segments nobody uses.
+    fn evict(&mut self) {
+        while self.cached_bytes > self.limits.cache_bytes
+            && let Some((id, start)) = self.cached.pop_front()
+        {
+            if let Some(segment) = self.segments.get_mut(&id)
+                && segment.extents.get(&start).is_some_and(|extent| extent.stored)
+                && let Some(extent) = segment.extents.remove(&start)
+            {
+                self.cached_bytes -= extent.bytes.len() as u64;
+            }
+        }
+        /// Segments looked at per step, so that no step becomes long.
+        const LOOKED_AT: usize = 64;
+        if self.segments.len() > self.limits.idle_segments {
+            let mut idle = Vec::new();
+            let mut last = None;
+            for (id, segment) in self.segments.range(self.eviction_cursor..).take(LOOKED_AT) {
+                last = Some(*id);
+                if segment.is_idle(self.durable) {
+                    idle.push(*id);
+                }
+            }
+            self.eviction_cursor = last.map_or(0, |id| id + 1);
+            for id in idle {
+                let segment = self.segments.remove(&id).expect("it was just seen");
+                self.names.remove(&segment.key);
+            }
+        }
+    }
+}
+
+/// A segment that an operation changed, and its length since.
+#[derive(Clone, Copy, Debug)]
+struct Touched {
+    sequence: u64,
+    segment: u64,
+    length: u64,
+}
+
+/// Memory a container uses.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    pub(crate) unstored_bytes: u64,
+    pub(crate) cached_bytes: u64,
+    pub(crate) catalogue_bytes: u64,
+    pub(crate) segments: u64,
+}

@@ -1,0 +1,254 @@
+//! Reading a segment's bytes: from memory at once, from chunks as an effect, at the tail later.
+
+use bytes::{Bytes, BytesMut};
+use headwater_types::limits::READ_BYTES_MAX;
+
+use crate::api::{Outcome, ReadResult, Refusal, Request, Response};
+use crate::chunks::{Chunks, Place};
+use crate::error::StoreError;
+
+use super::keys::{self, StoredRun};
+use super::{Container, Effects, Parked, Token};
+
+/// Neighbouring pieces shorter than this are joined: a reply of many tiny pieces costs more than the copy.
+const JOIN_BYTES: usize = 16 << 10;
+/// Pieces of chunks that one reply may be made of.
+const COLD_PIECES_MAX: usize = 64;
+/// Parked reads of a segment between two searches for abandoned ones.
+const PRUNE_EVERY: usize = 64;
+
+/// Requests that take no memory and may overtake writes that wait for some.
+pub(super) fn is_read(request: &Request) -> bool {
+    match request {
+        Request::Read { .. }
+        | Request::Info { .. }
+        | Request::Attribute { .. }
+        | Request::Locate { .. }
+        | Request::TableGet { .. }
+        | Request::TableScan { .. }
+        | Request::TableDelta { .. }
+        | Request::TableInfo { .. }
+        | Request::Truncate { .. }
+        | Request::Delete { .. } => true,
+        // An open writer has to be told of its appends that wait.
+        Request::OpenWriter { .. }
+        | Request::Create { .. }
+        | Request::Append(_)
+        | Request::Seal { .. }
+        | Request::Merge { .. }
+        | Request::MergeBatch { .. }
+        | Request::UpdateAttributes { .. }
+        | Request::SetPolicy { .. }
+        | Request::TableUpdate { .. }
+        | Request::DeleteTable { .. } => false,
+    }
+}
+
+/// A read whose bytes are in chunks.
+pub(crate) struct ColdRead<T> {
+    again: Again<T>,
+    places: Vec<(Place, usize)>,
+    end_of_segment: bool,
+}
+
+/// A read that has to be decided once more: its bytes were given up while it was under way.
+pub(crate) struct Again<T> {
+    segment: u64,
+    parked: Parked<T>,
+}
+
+/// What became of a [`ColdRead`].
+pub(crate) enum ColdOutcome<T> {
+    /// Send this.
+    Answer(T, Outcome),
+    /// Hand this to [`Container::read_again`].
+    Again(Again<T>),
+    /// Refuse, and tell a person why.
+    Damaged(T, StoreError),
+}
+
+impl<T> ColdRead<T> {
+    /// Reads, verifies and builds the answer. Blocks on the disk.
+    pub(crate) fn run(self, chunks: &Chunks) -> ColdOutcome<T> {
+        let mut data = Vec::with_capacity(self.places.len());
+        for (place, length) in self.places {
+            match chunks.read(place, length) {
+                Ok(bytes) => data.push(bytes),
+                Err(error) if error.is_not_found() => return ColdOutcome::Again(self.again),
+                Err(error) => return ColdOutcome::Damaged(self.again.parked.token, error),
+            }
+        }
+        let result = ReadResult { data, at_tail: false, end_of_segment: self.end_of_segment };
+        ColdOutcome::Answer(self.again.parked.token, Ok(Response::Read(result)))
+    }
+}
+
+impl<T: Token> Container<T> {
+    /// Answers a read, has it read from chunks, or parks it.
+    pub(super) fn read(
+        &mut self,
+        id: u64,
+        offset: u64,
+        bytes_max: usize,
+        token: T,
+        effects: &mut Effects<T>,
+    ) -> Result<(), StoreError> {
+        let segment = self.segment(id);
+        let last = segment.last_sequence;
+        let (visible, is_durable) = (segment.durable_length, last <= self.durable);
+        assert!(visible <= segment.length, "visible bytes exist");
+        if offset < segment.start {
+            let refusal = Refusal::Truncated { start: segment.start };
+            self.answer(last, token, Err(refusal), effects);
+            return Ok(());
+        }
+        // A seal that is not durable has not happened yet for a reader.
+        let is_finished = segment.sealed && is_durable;
+        if offset >= visible {
+            if !is_finished {
+                self.park(id, Parked { offset, bytes_max, token });
+            } else if offset == visible {
+                let result = ReadResult { data: Vec::new(), at_tail: false, end_of_segment: true };
+                effects.replies.push((token, Ok(Response::Read(result))));
+            } else {
+                effects.replies.push((token, Err(Refusal::BehindEnd { length: visible })));
+            }
+            return Ok(());
+        }
+        // Eight bytes are an event's header: less would make no progress for a client. Source: stock's minimum.
+        let wanted = bytes_max.clamp(8, READ_BYTES_MAX) as u64;
+        let end = visible.min(offset + wanted);
+        let data = self.memory(id, offset, end);
+        if !data.is_empty() {
+            let read: usize = data.iter().map(Bytes::len).sum();
+            let reached = offset + read as u64;
+            let at_end = reached == visible && (read as u64) < wanted;
+            let result = ReadResult { data, at_tail: at_end && !is_finished, end_of_segment: at_end && is_finished };
+            effects.replies.push((token, Ok(Response::Read(result))));
+            return Ok(());
+        }
+        let places = self.places(id, offset, end)?;
+        let reached = offset + places.iter().map(|(_, length)| *length as u64).sum::<u64>();
+        let end_of_segment = reached == visible && reached - offset < wanted && is_finished;
+        let again = Again { segment: id, parked: Parked { offset, bytes_max, token } };
+        effects.reads.push(ColdRead { again, places, end_of_segment });
+        Ok(())
+    }
+
+    /// Decides a read again whose bytes were given up while they were being read.
+    pub(crate) fn read_again(&mut self, again: Again<T>, effects: &mut Effects<T>) -> Result<(), StoreError> {
+        let Again { segment, parked: Parked { offset, bytes_max, token } } = again;
+        if self.closing {
+            effects.replies.push((token, Err(Refusal::Closing)));
+        } else if self.load(segment)? {
+            self.read(segment, offset, bytes_max, token, effects)?;
+        } else {
+            self.answer(self.sequence, token, Err(Refusal::NoSuchSegment), effects);
+        }
+        Ok(())
+    }
+
+    fn park(&mut self, id: u64, parked: Parked<T>) {
+        let segment = self.segments.get_mut(&id).expect("the segment was found before");
+        if segment.parked.len() % PRUNE_EVERY == PRUNE_EVERY - 1 {
+            segment.parked.retain(|parked| !parked.token.is_abandoned());
+        }
+        segment.parked.push(parked);
+    }
+
+    /// Looks at the parked reads of a segment again: it has grown, or ended.
+    pub(super) fn wake(&mut self, id: u64, effects: &mut Effects<T>) -> Result<(), StoreError> {
+        let Some(segment) = self.segments.get_mut(&id) else { return Ok(()) };
+        for parked in std::mem::take(&mut segment.parked) {
+            if !parked.token.is_abandoned() {
+                self.read(id, parked.offset, parked.bytes_max, parked.token, effects)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes from `offset` on that are in memory without a gap, up to `end`.
+    fn memory(&self, id: u64, offset: u64, end: u64) -> Vec<Bytes> {
+        let segment = self.segment(id);
+        let mut data: Vec<Bytes> = Vec::new();
+        let mut joined = BytesMut::new();
+        let mut position = offset;
+        while position < end
+            && let Some((start, extent)) = segment.extent_at(position)
+        {
+            let from = (position - start) as usize;
+            let to = extent.bytes.len().min((end - start) as usize);
+            if to - from < JOIN_BYTES {
+                joined.extend_from_slice(&extent.bytes[from..to]);
+            } else {
+                if !joined.is_empty() {
+                    data.push(joined.split().freeze());
+                }
+                data.push(extent.bytes.slice(from..to));
+            }
+            position = start + to as u64;
+        }
+        if !joined.is_empty() {
+            data.push(joined.freeze());
+        }
+        data
+    }
+
+    /// Where the bytes from `offset` on are in chunks, up to `end` or the next byte in memory.
+    fn places(&self, id: u64, offset: u64, end: u64) -> Result<Vec<(Place, usize)>, StoreError> {
+        let end = self.segment(id).next_extent(offset).map_or(end, |next| next.min(end));
+        let mut places = Vec::new();
+        let mut position = offset;
+        let prefix = keys::pieces(id);
+        let after = keys::piece(id, offset);
+        let mut scan = self.catalogue.scan(std::ops::Bound::Excluded(&after))?;
+        while position < end && places.len() < COLD_PIECES_MAX {
+            let run = match scan.next()? {
+                Some((key, value)) if key.starts_with(&prefix) => {
+                    StoredRun::decode(&key, &value).map_err(StoreError::malformed("catalogue", 0))?
+                }
+                _ => break,
+            };
+            if run.start > position {
+                break;
+            }
+            let skip = position - run.start;
+            let length = run.end.min(end) - position;
+            let place = Place { chunk: run.place.chunk, position: run.place.position + skip };
+            places.push((place, length as usize));
+            position += length;
+        }
+        if places.is_empty() {
+            let what = format!("segment {id} has no bytes at {offset}, although it begins before and ends behind");
+            return Err(StoreError::damaged("catalogue", 0, what));
+        }
+        Ok(places)
+    }
+
+    /// Bytes of a segment, durable or not, read here and now. For tables, whose entries are small.
+    pub(super) fn bytes_of(&self, id: u64, offset: u64, length: usize) -> Result<Bytes, StoreError> {
+        let end = offset + length as u64;
+        if let Some((start, extent)) = self.segment(id).extent_at(offset)
+            && end <= start + extent.bytes.len() as u64
+        {
+            let from = (offset - start) as usize;
+            return Ok(extent.bytes.slice(from..from + length));
+        }
+        let mut all = BytesMut::with_capacity(length);
+        let mut position = offset;
+        while position < end {
+            let parts = self.memory(id, position, end);
+            let parts = if parts.is_empty() {
+                let places = self.places(id, position, end)?;
+                places.iter().map(|(place, length)| self.chunks.read(*place, *length)).collect::<Result<_, _>>()?
+            } else {
+                parts
+            };
+            for part in parts {
+                position += part.len() as u64;
+                all.extend_from_slice(&part);
+            }
+        }
+        Ok(all.freeze())
+    }
+}

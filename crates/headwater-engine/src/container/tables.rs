@@ -1,0 +1,418 @@
+//! Tables: the segment's bytes are a log of entries, the catalogue knows the newest of each key.
+//!
+//! ```text
+//!   entry │ 0 │ key length │ value length, or −1 │ version, or −2^63 │ key │ value │
+//! ```
+//!
+//! An entry's version is the position of its first byte, unless it says otherwise: a live entry that was copied forward
+//! keeps the version it was written with. So versions are never reused and grow with every change of a key, and a
+//! position, once handed out, stays meaningful. The layout is that of Pravega's own tables.
+//!
+//! The log would grow for ever under a few keys that change all the time. Whenever most of it is dead, each update also
+//! moves the live entries of a stretch at its head to its end and gives the stretch up ([`Container::compact`]).
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use headwater_types::limits::{TABLE_KEY_BYTES_MAX, TABLE_PAGE_BYTES, TABLE_VALUE_BYTES_MAX};
+
+use crate::api::{
+    Delta, Expect, Refusal, Response, ScanRange, SegmentKind, TableChange, TableEntry, TableInfo, VERSION_MISSING,
+};
+use crate::catalogue::Key;
+use crate::codec::{Decoder, Encoder, Malformed};
+use crate::error::StoreError;
+
+use super::decide::{Decided, OPERATION_BYTES};
+use super::keys::{self, IndexEntry};
+use super::operation::Operation;
+use super::{Container, Effects, Token};
+
+/// Bytes of an entry before its key.
+const HEADER_BYTES: usize = 17;
+/// Value length of an entry that removes its key.
+const REMOVED: i32 = -1;
+/// Version of an entry whose version is its position.
+const OWN_POSITION: i64 = i64::MIN;
+/// A log shorter than this is never compacted.
+const COMPACT_FROM_BYTES: u64 = 1 << 20;
+/// The log may be this many times as long as its live entries.
+const COMPACT_RATIO: u64 = 3;
+/// Stretch of the log that one step compacts.
+const COMPACT_STEP_BYTES: u64 = 256 << 10;
+/// The log is read in stretches of at least this for a delta.
+const DELTA_STRETCH_BYTES: u64 = 64 << 10;
+
+/// An entry as it stands in the log.
+struct LogEntry<'a> {
+    key: &'a [u8],
+    /// `None` removes the key.
+    value: Option<&'a [u8]>,
+    version: i64,
+    /// Whole length.
+    length: usize,
+}
+
+fn encode(out: &mut Encoder, key: &[u8], value: Option<&[u8]>, version: i64) {
+    let value_length = value.map_or(REMOVED, |value| value.len() as i32);
+    out.u8(0).u32(key.len() as u32).u32(value_length as u32).i64(version);
+    out.0.extend_from_slice(key);
+    out.0.extend_from_slice(value.unwrap_or_default());
+}
+
+/// Lengths of key and value, from an entry's header.
+fn decode_header(bytes: &[u8]) -> Result<(usize, Option<usize>, i64), Malformed> {
+    let mut input = Decoder::new(bytes);
+    if input.u8()? != 0 {
+        return Err(Malformed("table entry of unknown version"));
+    }
+    let (key, value, version) = (input.u32()? as usize, input.u32()? as i32, input.i64()?);
+    let value = match value {
+        REMOVED => None,
+        length => Some(usize::try_from(length).map_err(|_| Malformed("table entry of negative length"))?),
+    };
+    Ok((key, value, version))
+}
+
+fn decode<'a>(input: &mut Decoder<'a>) -> Result<LogEntry<'a>, Malformed> {
+    let before = input.remaining();
+    let (key, value, version) = decode_header(input.take(HEADER_BYTES)?)?;
+    let key = input.take(key)?;
+    let value = value.map(|length| input.take(length)).transpose()?;
+    Ok(LogEntry { key, value, version, length: before - input.remaining() })
+}
+
+fn entry_bytes(key: &[u8], value: usize) -> u64 {
+    (HEADER_BYTES + key.len() + value) as u64
+}
+
+impl<T: Token> Container<T> {
+    fn key_length(&self, id: u64) -> Option<u32> {
+        match self.segment(id).kind {
+            SegmentKind::Table { key_length } => Some(key_length),
+            SegmentKind::Stream | SegmentKind::Transient => None,
+        }
+    }
+
+    fn index(&self, id: u64, key: &[u8]) -> Result<Option<IndexEntry>, StoreError> {
+        let value = self.catalogue.get(&keys::table_key(id, key))?;
+        value.map(|value| IndexEntry::decode(&value)).transpose().map_err(StoreError::malformed("catalogue", 0))
+    }
+
+    pub(super) fn table_update(
+        &mut self,
+        now: i64,
+        id: u64,
+        changes: &[TableChange],
+        at: Option<u64>,
+        effects: &mut Effects<T>,
+    ) -> Result<Decided, StoreError> {
+        let Some(key_length) = self.key_length(id) else { return Ok(self.now(id, Err(Refusal::WrongKind))) };
+        let length = self.segment(id).length;
+        let refusal = if at.is_some_and(|at| at != length) {
+            Some(Refusal::OffsetMismatch { length })
+        } else {
+            check_sizes(changes, key_length, self.limits.record_bytes).err()
+        };
+        if let Some(refusal) = refusal {
+            return Ok(self.now(id, Err(refusal)));
+        }
+        let mut found = Vec::with_capacity(changes.len());
+        for change in changes {
+            found.push(self.index(id, &change.key)?.map(|entry| entry.version));
+        }
+        if let Err(refusal) = check_versions(changes, &found, key_length > 0) {
+            return Ok(self.now(id, Err(refusal)));
+        }
+        let mut log = Encoder::default();
+        let mut versions = Vec::with_capacity(changes.len());
+        let mut put_before = BTreeSet::new();
+        for (change, found) in changes.iter().zip(&found) {
+            match &change.value {
+                Some(value) => {
+                    put_before.insert(&change.key);
+                    versions.push((length + log.0.len() as u64) as i64);
+                    encode(&mut log, &change.key, Some(value), OWN_POSITION);
+                }
+                None => {
+                    versions.push(VERSION_MISSING);
+                    if found.is_some() || put_before.contains(&change.key) {
+                        encode(&mut log, &change.key, None, OWN_POSITION);
+                    }
+                }
+            }
+        }
+        if !log.0.is_empty() {
+            self.order(Operation::TableEntries { segment: id, offset: length, now }, log.0.into(), effects)?;
+        }
+        let decided = self.now(id, Ok(Response::Versions(versions)));
+        self.compact(id, effects)?;
+        Ok(decided)
+    }
+
+    pub(super) fn table_get(&self, id: u64, wanted: &[Bytes]) -> Result<Decided, StoreError> {
+        let Some(key_length) = self.key_length(id) else { return Ok(self.now(id, Err(Refusal::WrongKind))) };
+        let mut values = Vec::with_capacity(wanted.len());
+        for key in wanted {
+            if let Err(refusal) = check_key(key, key_length) {
+                return Ok(self.now(id, Err(refusal)));
+            }
+            let entry = match self.index(id, key)? {
+                Some(found) => Some(self.entry(id, key.clone(), &found)?),
+                None => None,
+            };
+            values.push(entry);
+        }
+        Ok(self.now(id, Ok(Response::Values(values))))
+    }
+
+    fn entry(&self, id: u64, key: Bytes, found: &IndexEntry) -> Result<TableEntry, StoreError> {
+        let position = found.position + (HEADER_BYTES + key.len()) as u64;
+        let value = self.bytes_of(id, position, found.value_length as usize)?;
+        Ok(TableEntry { key, version: found.version, value })
+    }
+
+    pub(super) fn table_scan(
+        &self,
+        id: u64,
+        range: &ScanRange,
+        count_max: usize,
+        keys_only: bool,
+    ) -> Result<Decided, StoreError> {
+        if self.key_length(id).is_none() {
+            return Ok(self.now(id, Err(Refusal::WrongKind)));
+        }
+        let first: Key = keys::table_key(id, range.from.as_deref().unwrap_or_default().max(&range.prefix));
+        let prefix: Key = keys::table_key(id, &range.prefix);
+        let mut scan = self.catalogue.scan(std::ops::Bound::Included(&first))?;
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        while entries.len() < count_max.max(1)
+            && bytes < TABLE_PAGE_BYTES
+            && let Some((catalogue_key, value)) = scan.next()?
+            && catalogue_key.starts_with(&prefix)
+        {
+            let key = &catalogue_key[keys::PREFIX_BYTES..];
+            if range.to.as_ref().is_some_and(|to| key > &to[..]) {
+                break;
+            }
+            if range.exclusive && range.from.as_ref().is_some_and(|from| key == &from[..]) {
+                continue;
+            }
+            let found = IndexEntry::decode(&value).map_err(StoreError::malformed("catalogue", 0))?;
+            let key = Bytes::copy_from_slice(key);
+            let entry = if keys_only {
+                TableEntry { key, version: found.version, value: Bytes::new() }
+            } else {
+                self.entry(id, key, &found)?
+            };
+            bytes += HEADER_BYTES + entry.key.len() + entry.value.len();
+            entries.push(entry);
+        }
+        Ok(self.now(id, Ok(Response::Page(entries))))
+    }
+
+    pub(super) fn table_delta(&self, id: u64, from: u64, count_max: usize) -> Result<Decided, StoreError> {
+        let refusal = match self.key_length(id) {
+            None => Some(Refusal::WrongKind),
+            Some(0) if from > self.segment(id).length => Some(Refusal::Invalid("position is behind the table's end")),
+            Some(0) => None,
+            Some(_) => Some(Refusal::Unsupported),
+        };
+        if let Some(refusal) = refusal {
+            return Ok(self.now(id, Err(refusal)));
+        }
+        let segment = self.segment(id);
+        let (start, length) = (segment.start, segment.length);
+        let mut position = from.max(start);
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        // An empty page before the log's end would make the Rust client stop, and an entry that is no longer its key's
+        // newest would stay in its picture for ever: so scan on until something is live or nothing is left.
+        while position < length && entries.len() < count_max.max(1) && bytes < TABLE_PAGE_BYTES {
+            let stretch = self.stretch(id, position, length.min(position + DELTA_STRETCH_BYTES))?;
+            let mut input = Decoder::new(&stretch);
+            while !input.is_empty() && entries.len() < count_max.max(1) && bytes < TABLE_PAGE_BYTES {
+                let entry = decode(&mut input).map_err(StoreError::malformed("table", position))?;
+                if let Some(value) = entry.value
+                    && let Some(found) = self.index(id, entry.key)?
+                    && found.position == position
+                {
+                    bytes += entry.length;
+                    entries.push(TableEntry {
+                        key: Bytes::copy_from_slice(entry.key),
+                        version: found.version,
+                        value: crate::codec::slice_of(&stretch, value),
+                    });
+                }
+                position += entry.length as u64;
+            }
+        }
+        let delta = Delta {
+            entries,
+            // Position 0 asks for everything there is; nothing can be missing from that.
+            should_clear: 0 < from && from < start,
+            reached_end: position == length,
+            position,
+        };
+        Ok(self.now(id, Ok(Response::Delta(delta))))
+    }
+
+    /// Whole entries from `position` on, at least one; up to `end` if that is where an entry ends.
+    fn stretch(&self, id: u64, position: u64, end: u64) -> Result<Bytes, StoreError> {
+        let malformed = StoreError::malformed("table", position);
+        let bytes = self.bytes_of(id, position, (end - position) as usize)?;
+        let mut input = Decoder::new(&bytes);
+        let mut whole = 0;
+        while !input.is_empty() {
+            let Ok(entry) = decode(&mut input) else { break };
+            whole += entry.length;
+        }
+        if whole > 0 {
+            return Ok(bytes.slice(..whole));
+        }
+        // One entry is longer than the stretch.
+        let header = self.bytes_of(id, position, HEADER_BYTES)?;
+        let (key, value, _) = decode_header(&header).map_err(&malformed)?;
+        let length = HEADER_BYTES + key + value.unwrap_or(0);
+        if position + length as u64 > self.segment(id).length {
+            return Err(malformed(Malformed("table entry reaches behind the end of the log")));
+        }
+        self.bytes_of(id, position, length)
+    }
+
+    pub(super) fn table_info(&self, id: u64) -> Decided {
+        let segment = self.segment(id);
+        let outcome = match self.key_length(id) {
+            None => Err(Refusal::WrongKind),
+            Some(key_length) => Ok(Response::Table(TableInfo {
+                start: segment.start,
+                length: segment.length,
+                entries: segment.entries,
+                key_length,
+            })),
+        };
+        self.now(id, outcome)
+    }
+
+    pub(super) fn table_delete(
+        &mut self,
+        id: u64,
+        must_be_empty: bool,
+        effects: &mut Effects<T>,
+    ) -> Result<Decided, StoreError> {
+        let refusal = match self.key_length(id) {
+            None => Some(Refusal::WrongKind),
+            Some(0) if must_be_empty && self.segment(id).entries > 0 => Some(Refusal::TableNotEmpty),
+            Some(key_length) if must_be_empty && key_length > 0 => Some(Refusal::Unsupported),
+            Some(_) => None,
+        };
+        if let Some(refusal) = refusal {
+            return Ok(self.now(id, Err(refusal)));
+        }
+        self.order(Operation::Delete { segment: id }, Bytes::new(), effects)?;
+        Ok((self.sequence, Ok(Response::Done)))
+    }
+
+    /// Brings the index up to date with entries that stand at `offset`. Part of applying an operation.
+    pub(super) fn index_entries(&mut self, id: u64, offset: u64, payload: &[u8]) -> Result<(), StoreError> {
+        let mut input = Decoder::new(payload);
+        let mut position = offset;
+        let mut entries = self.segment(id).entries;
+        let mut live_bytes = self.segment(id).live_bytes;
+        while !input.is_empty() {
+            let entry = decode(&mut input).map_err(StoreError::malformed(crate::journal::DIRECTORY, 0))?;
+            let key = keys::table_key(id, entry.key);
+            if let Some(old) = self.index(id, entry.key)? {
+                entries -= 1;
+                live_bytes -= entry_bytes(entry.key, old.value_length as usize);
+            }
+            match entry.value {
+                Some(value) => {
+                    entries += 1;
+                    live_bytes += entry.length as u64;
+                    let version = if entry.version == OWN_POSITION { position as i64 } else { entry.version };
+                    let found = IndexEntry { version, position, value_length: value.len() as u32 };
+                    self.catalogue.put(key, found.encode());
+                }
+                None => self.catalogue.remove(key),
+            }
+            position += entry.length as u64;
+        }
+        let segment = self.segments.get_mut(&id).expect("the segment was touched before");
+        segment.entries = entries;
+        segment.live_bytes = live_bytes;
+        Ok(())
+    }
+
+    /// Moves the live entries of the log's first stretch to its end, if too much of the log is dead.
+    fn compact(&mut self, id: u64, effects: &mut Effects<T>) -> Result<(), StoreError> {
+        let segment = self.segment(id);
+        let (start, length) = (segment.start, segment.length);
+        if length - start < COMPACT_FROM_BYTES || length - start < segment.live_bytes * COMPACT_RATIO {
+            return Ok(());
+        }
+        let stretch = self.stretch(id, start, length.min(start + COMPACT_STEP_BYTES))?;
+        let mut input = Decoder::new(&stretch);
+        let mut log = Encoder::default();
+        let mut position = start;
+        while !input.is_empty() {
+            let entry = decode(&mut input).map_err(StoreError::malformed("table", position))?;
+            if log.0.len() + entry.length + OPERATION_BYTES > self.limits.record_bytes {
+                break;
+            }
+            if entry.value.is_some()
+                && let Some(found) = self.index(id, entry.key)?
+                && found.position == position
+            {
+                encode(&mut log, entry.key, entry.value, found.version);
+            }
+            position += entry.length as u64;
+        }
+        if position > start {
+            let operation = Operation::TableCompact { segment: id, offset: length, start: position };
+            self.order(operation, log.0.into(), effects)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_key(key: &[u8], key_length: u32) -> Result<(), Refusal> {
+    if key.is_empty() || key.len() > TABLE_KEY_BYTES_MAX {
+        Err(Refusal::Invalid("table keys have 1 to 8192 bytes"))
+    } else if key_length > 0 && key.len() != key_length as usize {
+        Err(Refusal::Invalid("key has another length than the table's keys"))
+    } else {
+        Ok(())
+    }
+}
+
+fn check_sizes(changes: &[TableChange], key_length: u32, record_bytes: usize) -> Result<(), Refusal> {
+    let mut total = OPERATION_BYTES;
+    for change in changes {
+        check_key(&change.key, key_length)?;
+        let value = change.value.as_ref().map_or(0, Bytes::len);
+        if value > TABLE_VALUE_BYTES_MAX {
+            return Err(Refusal::Invalid("table values have at most 1040384 bytes"));
+        }
+        if matches!(change.expect, Expect::Version(version) if version < 0) {
+            return Err(Refusal::Invalid("expected version is negative"));
+        }
+        total += HEADER_BYTES + change.key.len() + value;
+    }
+    if total > record_bytes { Err(Refusal::Invalid("batch is too large")) } else { Ok(()) }
+}
+
+/// A missing key wins over wrong versions of other keys. Source: stock's order of checks.
+fn check_versions(changes: &[TableChange], found: &[Option<i64>], is_fixed: bool) -> Result<(), Refusal> {
+    let mut wrong = false;
+    for (change, found) in changes.iter().zip(found) {
+        match (change.expect, found) {
+            (Expect::Any, _) | (Expect::Missing, None) => {}
+            (Expect::Version(_), None) if !is_fixed => return Err(Refusal::KeyMissing),
+            (Expect::Version(expected), Some(version)) if expected == *version => {}
+            (Expect::Version(_) | Expect::Missing, _) => wrong = true,
+        }
+    }
+    if wrong { Err(Refusal::KeyVersion) } else { Ok(()) }
+}

@@ -1,0 +1,70 @@
+//! Why a store cannot be opened, or had to stop.
+
+use crate::codec::Malformed;
+
+/// An integrity or disk fault. There is no third kind: refusals are answers ([`Refusal`](crate::api::Refusal)).
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk refused.
+    #[error("{path}: could not {action}")]
+    Io {
+        /// File or directory, relative to the data directory.
+        path: String,
+        /// What was attempted.
+        action: &'static str,
+        /// The disk's word.
+        source: std::io::Error,
+    },
+    /// Stored bytes are not what was written.
+    #[error("{path} at byte {offset}: {what}")]
+    Damaged {
+        /// File, relative to the data directory.
+        path: String,
+        /// Where.
+        offset: u64,
+        /// What was expected and found.
+        what: String,
+    },
+    /// Written by a newer release; nothing was touched.
+    #[error("{path} has format {found}, this release reads up to {known}")]
+    Newer {
+        /// File, relative to the data directory.
+        path: String,
+        /// Its format.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+}
+
+impl StoreError {
+    /// The disk has no room. Nothing is wrong with what is there.
+    pub(crate) fn is_full(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+
+    /// The file is gone.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+    }
+
+    pub(crate) fn damaged(path: &str, offset: u64, what: impl Into<String>) -> Self {
+        Self::Damaged { path: path.into(), offset, what: what.into() }
+    }
+
+    pub(crate) fn malformed(path: &str, offset: u64) -> impl Fn(Malformed) -> Self {
+        move |Malformed(what)| Self::damaged(path, offset, what)
+    }
+}
+
+/// Names the file and the deed when the disk refuses.
+pub(crate) trait IoContext<T> {
+    fn on(self, path: &str, action: &'static str) -> Result<T, StoreError>;
+}
+
+impl<T> IoContext<T> for std::io::Result<T> {
+    fn on(self, path: &str, action: &'static str) -> Result<T, StoreError> {
+        self.map_err(|source| StoreError::Io { path: path.into(), action, source })
+    }
+}

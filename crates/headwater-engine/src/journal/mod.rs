@@ -1,0 +1,308 @@
+//! The journal: everything the store promised and has not yet put elsewhere.
+//!
+//! ```text
+//!   containers ─► records ─► one frame ─► write ─► sync ─► durable
+//! ```
+//!
+//! Files of fixed length are filled frame by frame; a frame holds the records of one group commit and is written only
+//! after the frame before it is durable. Files whose records all live elsewhere are recycled.
+//!
+//! Invariants:
+//! * frames are numbered without gaps, and a frame's number is durable before the next is written ([`Journal::commit`])
+//! * after a failed write or sync nothing more is written: the error ends the store
+//! * a file is recycled only when every container's checkpoint covers it, and the checkpoint is durable
+//! * after opening, every record that was replayed is durable *again* in a file of this run: what a failed sync left
+//!   readable in the page cache only cannot be served and lost later ([`recovery`])
+//!
+//! Not here: what a record means (`container`).
+
+mod format;
+mod recovery;
+mod witness;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+
+use crate::error::{IoContext, StoreError};
+use crate::io::{Disk, File};
+use format::{BLOCK_BYTES, FileHeader, FrameHead, FrameKind, HEAD_BYTES, span};
+pub(crate) use witness::Witness;
+
+/// Directory of the journal's files.
+pub(crate) const DIRECTORY: &str = "journal";
+/// Length of a file, in bytes. Two of the largest records fit; small enough that recycling is steady.
+pub(crate) const FILE_BYTES: u64 = 32 << 20;
+/// A frame is closed once its body reaches this, so that one slow commit does not delay everybody.
+pub(crate) const FRAME_BODY_BYTES: usize = 2 << 20;
+/// Largest record a file of this length takes: a whole wire frame and its bookkeeping fit into [`FILE_BYTES`].
+pub(crate) const fn record_bytes_max(file_bytes: u64) -> usize {
+    (file_bytes - 2 * BLOCK_BYTES) as usize - HEAD_BYTES
+}
+
+/// Fixed part of a record inside a frame: container, sequence and two lengths.
+const RECORD_HEAD_BYTES: usize = 4 + 8 + 4 + 4;
+/// Zero-filled files kept ready; the filesystem has nothing to allocate when they come into use.
+const SPARES_MAX: usize = 2;
+
+/// One operation of one container, on its way to the disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    /// Whose.
+    pub(crate) container: u32,
+    /// Counts the container's operations, without gaps.
+    pub(crate) sequence: u64,
+    /// The operation.
+    pub(crate) operation: Vec<u8>,
+    /// Bulk bytes that belong to it.
+    pub(crate) payload: Bytes,
+}
+
+impl Record {
+    pub(crate) fn length(&self) -> usize {
+        RECORD_HEAD_BYTES + self.operation.len() + self.payload.len()
+    }
+}
+
+/// Names of files that are ready to be taken into use. Filled in the background, emptied by the journal.
+pub(crate) type Spares = Arc<Mutex<VecDeque<String>>>;
+
+/// The open journal.
+pub(crate) struct Journal {
+    disk: Arc<dyn Disk>,
+    store: u128,
+    file_bytes: u64,
+    current: Current,
+    /// Files in use, oldest first, the current one last.
+    files: VecDeque<UsedFile>,
+    spares: Spares,
+    next_frame: u64,
+    /// Body checksum of the newest frame.
+    last_sum: u32,
+    buffer: Vec<u8>,
+    pub(crate) syncs: u64,
+    pub(crate) bytes: u64,
+    /// Bytes found behind the last frame that was ever acknowledged when the journal was opened.
+    pub(crate) discarded_bytes: u64,
+}
+
+struct Current {
+    path: String,
+    file: Arc<dyn File>,
+    header: FileHeader,
+    position: u64,
+}
+
+#[derive(Debug)]
+struct UsedFile {
+    number: u64,
+    /// Highest sequence of each container in this file.
+    newest: BTreeMap<u32, u64>,
+}
+
+impl Journal {
+    /// Makes these records durable, in this order. They may become several frames; a crash leaves a prefix. A full
+    /// disk shows when a file is taken into use, never when a frame is written: files are allocated whole.
+    ///
+    /// `done` grows by the records that are durable, also when an error is returned.
+    ///
+    /// # Errors
+    /// [`StoreError::is_full`]: the rest may be committed again later. Any other error is final: how much is durable is
+    /// unknown until the journal is opened again.
+    pub(crate) fn commit(&mut self, records: &[Record], done: &mut usize) -> Result<(), StoreError> {
+        let mut rest = records;
+        while !rest.is_empty() {
+            let mut body = 4;
+            let mut count = 0;
+            for record in rest {
+                if count > 0 && body + record.length() > FRAME_BODY_BYTES {
+                    break;
+                }
+                body += record.length();
+                count += 1;
+            }
+            let (frame, later) = rest.split_at(count);
+            self.make_room(body)?;
+            self.encode_records(frame);
+            self.write_frame(FrameKind::Records)?;
+            let newest = &mut self.files.back_mut().expect("the current file is in use").newest;
+            for record in frame {
+                newest.insert(record.container, record.sequence);
+            }
+            rest = later;
+            *done += count;
+        }
+        Ok(())
+    }
+
+    /// Writes the frame that says nothing was under way. Afterwards any damage is known to be damage.
+    pub(crate) fn close(&mut self) -> Result<(), StoreError> {
+        self.make_room(0)?;
+        self.buffer.clear();
+        self.buffer.resize(HEAD_BYTES, 0);
+        self.write_frame(FrameKind::Close)
+    }
+
+    /// Number of the newest durable frame.
+    pub(crate) fn synced(&self) -> u64 {
+        self.next_frame - 1
+    }
+
+    /// Bytes of disk the files in use take up.
+    pub(crate) fn bytes_in_use(&self) -> u64 {
+        self.files.len() as u64 * self.file_bytes
+    }
+
+    /// Containers with records in the oldest file, if there is a file besides the current one: a checkpoint of these
+    /// frees it.
+    pub(crate) fn pinning(&self) -> Vec<u32> {
+        if self.files.len() < 2 { Vec::new() } else { self.files[0].newest.keys().copied().collect() }
+    }
+
+    /// Recycles the oldest files whose records are all covered. `covered`: per container, the sequence that its durable
+    /// checkpoint includes.
+    pub(crate) fn release(&mut self, covered: &BTreeMap<u32, u64>) -> Result<(), StoreError> {
+        while self.files.len() > 1 {
+            let oldest = &self.files[0];
+            let is_covered = |(id, newest): (&u32, &u64)| covered.get(id).is_some_and(|sequence| sequence >= newest);
+            if !oldest.newest.iter().all(is_covered) {
+                break;
+            }
+            let path = path_of(oldest.number);
+            let mut spares = self.spares.lock().expect("no holder of the spares panics");
+            if spares.len() < SPARES_MAX {
+                // The new name must be durable before the header is overwritten: a file never carries the name of one
+                // number and the header of another.
+                let spare = format!("{DIRECTORY}/spare-{:016}", oldest.number);
+                self.disk.rename(&path, &spare).on(&path, "set aside")?;
+                self.disk.sync_directory(DIRECTORY).on(DIRECTORY, "sync")?;
+                spares.push_back(spare);
+            } else {
+                self.disk.remove(&path).on(&path, "remove")?;
+            }
+            drop(spares);
+            self.files.pop_front();
+        }
+        Ok(())
+    }
+
+    fn encode_records(&mut self, records: &[Record]) {
+        self.buffer.clear();
+        self.buffer.resize(HEAD_BYTES, 0);
+        self.buffer.extend_from_slice(&(records.len() as u32).to_be_bytes());
+        for record in records {
+            assert!(record.length() <= record_bytes_max(self.file_bytes), "containers refuse what no record can hold");
+            self.buffer.extend_from_slice(&record.container.to_be_bytes());
+            self.buffer.extend_from_slice(&record.sequence.to_be_bytes());
+            self.buffer.extend_from_slice(&(record.operation.len() as u32).to_be_bytes());
+            self.buffer.extend_from_slice(&(record.payload.len() as u32).to_be_bytes());
+            self.buffer.extend_from_slice(&record.operation);
+            self.buffer.extend_from_slice(&record.payload);
+        }
+    }
+
+    /// Writes the body that stands in the buffer behind room for its head.
+    fn write_frame(&mut self, kind: FrameKind) -> Result<(), StoreError> {
+        let body = &self.buffer[HEAD_BYTES..];
+        let head = FrameHead {
+            kind,
+            file: self.current.header.file,
+            store: self.store,
+            frame: self.next_frame,
+            synced: self.next_frame - 1,
+            previous_sum: self.last_sum,
+            body_length: body.len() as u32,
+            body_sum: crc32c::crc32c(body),
+        };
+        head.encode(&mut self.buffer[..HEAD_BYTES]);
+        self.buffer.resize(head.span() as usize, 0);
+        let Current { path, file, position, .. } = &mut self.current;
+        assert!(*position + head.span() <= self.file_bytes, "room was made for the frame");
+        file.write_at(*position, &self.buffer).on(path, "write")?;
+        file.sync().on(path, "sync")?;
+        *position += head.span();
+        self.next_frame += 1;
+        self.last_sum = head.body_sum;
+        self.syncs += 1;
+        self.bytes += head.span();
+        Ok(())
+    }
+
+    /// Moves on to the next file if a frame with this body would not fit in the current one.
+    fn make_room(&mut self, body_length: usize) -> Result<(), StoreError> {
+        if self.current.position + span(body_length) <= self.file_bytes {
+            return Ok(());
+        }
+        let number = self.current.header.file + 1;
+        let header = FileHeader { store: self.store, file: number, first_frame: self.next_frame };
+        let spare = self.spares.lock().expect("no holder of the spares panics").pop_front();
+        self.current = take_into_use(&*self.disk, header, self.file_bytes, spare)?;
+        self.files.push_back(UsedFile { number, newest: BTreeMap::new() });
+        Ok(())
+    }
+}
+
+/// Path of a file in use.
+fn path_of(number: u64) -> String {
+    format!("{DIRECTORY}/{number:016}.log")
+}
+
+/// Gives a file its header and its name, both durable before the first frame.
+fn take_into_use(
+    disk: &dyn Disk,
+    header: FileHeader,
+    file_bytes: u64,
+    spare: Option<String>,
+) -> Result<Current, StoreError> {
+    let path = path_of(header.file);
+    let (made, file) = match spare {
+        Some(spare) => {
+            let file = disk.open(&spare).on(&spare, "open")?;
+            (spare, file)
+        }
+        None => {
+            let fresh = format!("{DIRECTORY}/fresh-{:016}", header.file);
+            let file = match disk.create(&fresh) {
+                // Left by an attempt that found the disk full.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => disk.open(&fresh),
+                made => made,
+            }
+            .on(&fresh, "create")?;
+            file.allocate(file_bytes).on(&fresh, "allocate")?;
+            (fresh, file)
+        }
+    };
+    file.write_at(0, &header.encode()).on(&made, "write")?;
+    file.sync().on(&made, "sync")?;
+    disk.rename(&made, &path).on(&made, "rename")?;
+    disk.sync_directory(DIRECTORY).on(DIRECTORY, "sync")?;
+    Ok(Current { path, file, header, position: BLOCK_BYTES })
+}
+
+/// Makes one more zero-filled file ready, if there are too few. Runs in the background, beside commits.
+///
+/// # Errors
+/// The disk's; a full disk is one of them. The journal does without spares then.
+pub(crate) fn prepare_spare(disk: &dyn Disk, spares: &Spares, file_bytes: u64, number: u64) -> Result<(), StoreError> {
+    if spares.lock().expect("no holder of the spares panics").len() >= SPARES_MAX {
+        return Ok(());
+    }
+    let path = format!("{DIRECTORY}/zero-{number:016}");
+    let file = disk.create(&path).on(&path, "create")?;
+    if let Err(error) = file.allocate(file_bytes) {
+        disk.remove(&path).on(&path, "remove")?;
+        return Err(error).on(&path, "allocate");
+    }
+    let zeros = vec![0; 256 << 10];
+    let mut position = 0;
+    while position < file_bytes {
+        let part = zeros.len().min((file_bytes - position) as usize);
+        file.write_at(position, &zeros[..part]).on(&path, "fill")?;
+        // Small bursts: one large flush would delay the commits beside it.
+        file.sync().on(&path, "sync")?;
+        position += part as u64;
+    }
+    spares.lock().expect("no holder of the spares panics").push_back(path);
+    Ok(())
+}

@@ -1,0 +1,331 @@
+//! Opening the journal: what was acknowledged comes back, a torn tail is dropped, anything else stops the store.
+//!
+//! Let `known` be the largest frame number that any intact frame head, file header or the witness says was durable. The
+//! intact frames must form an unbroken chain at least up to `known`; if not, acknowledged bytes have rotted. What
+//! follows the chain was never acknowledged and is dropped, even if parts of it are intact: writes that were not synced
+//! land in any order.
+//!
+//! Frames at the end of the chain that nothing testifies to may stand in the page cache alone (a sync may have failed
+//! and its error may have been told to a process that is gone). They are written again, to a fresh file, and synced
+//! before anything of them is served.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::codec::Decoder;
+use crate::error::{IoContext, StoreError};
+use crate::io::Disk;
+
+use super::format::{BLOCK_BYTES, FORMAT, FileHeader, FrameHead, FrameKind, HEAD_BYTES, HeaderError};
+use super::{DIRECTORY, Journal, RECORD_HEAD_BYTES, Record, SPARES_MAX, Spares, UsedFile, Witness, take_into_use};
+
+/// A record found in the journal.
+pub(crate) struct Replayed<'a> {
+    pub(crate) container: u32,
+    pub(crate) sequence: u64,
+    pub(crate) operation: &'a [u8],
+    pub(crate) payload: Bytes,
+}
+
+/// One file as it was found.
+struct Found {
+    path: String,
+    header: FileHeader,
+    content: Bytes,
+    /// Position and head of every frame with an intact head and body that begins on a block boundary.
+    frames: Vec<(u64, FrameHead)>,
+    /// Largest frame number an intact head in this file testifies to.
+    testified: u64,
+}
+
+impl Journal {
+    /// Opens the journal and hands every record of the unbroken chain to `replay`, in order.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if acknowledged records are missing or rotten; nothing was changed then. What `replay`
+    /// returns. The disk's errors.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        store: u128,
+        file_bytes: u64,
+        witness: &Witness,
+        mut replay: impl FnMut(Replayed<'_>) -> Result<(), StoreError>,
+    ) -> Result<(Self, Spares), StoreError> {
+        let (numbers, leftovers) = list(&*disk)?;
+        let mut known = witness.frame;
+        let mut chain: Option<Chain> = None;
+        let mut files: VecDeque<UsedFile> = VecDeque::new();
+        for &number in &numbers {
+            let found = read_file(&*disk, store, number, file_bytes)?;
+            known = known.max(found.testified).max(found.header.first_frame - 1);
+            let mut newest = BTreeMap::new();
+            let chain = chain.get_or_insert_with(|| Chain::starting_at(&found.header));
+            chain.take_over(&found)?;
+            chain.walk(&found, &mut |head, body| {
+                if head.kind == FrameKind::Records {
+                    each_record(&found.path, &body, |record| {
+                        newest.insert(record.container, record.sequence);
+                        replay(record)
+                    })?;
+                }
+                Ok(())
+            })?;
+            files.push_back(UsedFile { number, newest });
+        }
+        let chain = chain.unwrap_or_else(Chain::empty);
+        if chain.next_frame - 1 < known {
+            return Err(StoreError::damaged(
+                &chain.path,
+                chain.position,
+                format!("journal ends with frame {}, but frame {known} was durable", chain.next_frame - 1),
+            ));
+        }
+
+        // From here on files are changed: everything that was acknowledged has been seen intact.
+        let spares = tidy(&*disk, leftovers, file_bytes)?;
+        let unproven = chain.unproven(known);
+        let first_frame = unproven.first().map_or(chain.next_frame, |frame| frame.head.frame);
+        let number = numbers.last().map_or(1, |last| last + 1);
+        let header = FileHeader { store, file: number, first_frame };
+        let spare = spares.lock().expect("no holder of the spares panics").pop_front();
+        let current = take_into_use(&*disk, header, file_bytes, spare)?;
+        files.push_back(UsedFile { number, newest: BTreeMap::new() });
+        let mut journal = Self {
+            disk,
+            store,
+            file_bytes,
+            current,
+            files,
+            spares: spares.clone(),
+            next_frame: first_frame,
+            last_sum: unproven.first().map_or(chain.last_sum, |frame| frame.head.previous_sum),
+            buffer: Vec::new(),
+            syncs: 0,
+            bytes: 0,
+            discarded_bytes: chain.discarded,
+        };
+        for frame in unproven {
+            let mut records = Vec::new();
+            each_record(&frame.path, &frame.body, |record| {
+                records.push(Record {
+                    container: record.container,
+                    sequence: record.sequence,
+                    operation: record.operation.to_vec(),
+                    payload: record.payload,
+                });
+                Ok(())
+            })?;
+            match frame.head.kind {
+                FrameKind::Records => journal.commit(&records, &mut 0)?,
+                FrameKind::Close => journal.close()?,
+            }
+        }
+        Ok((journal, spares))
+    }
+}
+
+/// The unbroken run of frames found so far.
+struct Chain {
+    next_frame: u64,
+    last_sum: u32,
+    path: String,
+    position: u64,
+    discarded: u64,
+    /// The newest frames, while nothing newer testifies to them. One frame is under way at a time, so few are kept.
+    newest: VecDeque<ChainFrame>,
+}
+
+#[derive(Clone)]
+struct ChainFrame {
+    path: String,
+    head: FrameHead,
+    body: Bytes,
+}
+
+impl Chain {
+    fn empty() -> Self {
+        Self { next_frame: 1, last_sum: 0, path: DIRECTORY.into(), position: 0, discarded: 0, newest: VecDeque::new() }
+    }
+
+    fn starting_at(header: &FileHeader) -> Self {
+        Self { next_frame: header.first_frame, ..Self::empty() }
+    }
+
+    /// A file may begin with frames that an earlier file holds too: they were written again when the store was opened,
+    /// and what followed them in the earlier file was dropped then.
+    fn take_over(&mut self, found: &Found) -> Result<(), StoreError> {
+        if found.header.first_frame > self.next_frame {
+            return Err(StoreError::damaged(
+                &self.path,
+                self.position,
+                format!(
+                    "frame {} is missing, {} begins with {}",
+                    self.next_frame, found.path, found.header.first_frame
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Follows the chain through a file. Frames seen before are checked and not handed out again.
+    fn walk(
+        &mut self,
+        found: &Found,
+        take: &mut dyn FnMut(&FrameHead, Bytes) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut position = BLOCK_BYTES;
+        let mut expected = found.header.first_frame;
+        let mut frames = found.frames.iter().peekable();
+        while let Some((at, head)) = frames.next_if(|(at, head)| *at == position && head.frame == expected) {
+            let start = *at as usize + HEAD_BYTES;
+            let body = found.content.slice(start..start + head.body_length as usize);
+            if head.frame >= self.next_frame {
+                // The first frame of the oldest file has nothing before it to be compared with.
+                if self.last_sum != 0 && head.previous_sum != self.last_sum {
+                    break;
+                }
+                take(head, body.clone())?;
+                self.next_frame = head.frame + 1;
+                self.last_sum = head.body_sum;
+                self.newest.push_back(ChainFrame { path: found.path.clone(), head: *head, body });
+                if self.newest.len() > 2 {
+                    self.newest.pop_front();
+                }
+            } else if self.newest.iter().any(|seen| seen.head.frame == head.frame && seen.body != body) {
+                return Err(StoreError::damaged(
+                    &found.path,
+                    position,
+                    format!("frame {} differs from its first copy", head.frame),
+                ));
+            }
+            expected += 1;
+            position += head.span();
+        }
+        self.discarded += frames.map(|(_, head)| head.span()).sum::<u64>();
+        (self.path, self.position) = (found.path.clone(), position);
+        Ok(())
+    }
+
+    /// Frames above `known`.
+    fn unproven(&self, known: u64) -> Vec<ChainFrame> {
+        let unproven: Vec<_> = self.newest.iter().filter(|frame| frame.head.frame > known).cloned().collect();
+        assert!(self.next_frame - 1 - known <= unproven.len() as u64, "a frame testifies to the one before it");
+        unproven
+    }
+}
+
+/// Numbers of the files in use, in order, and names of everything else but the witness.
+fn list(disk: &dyn Disk) -> Result<(Vec<u64>, Vec<String>), StoreError> {
+    let mut numbers = Vec::new();
+    let mut leftovers = Vec::new();
+    for name in disk.list(DIRECTORY).on(DIRECTORY, "list")? {
+        match name.strip_suffix(".log").and_then(|digits| digits.parse().ok()) {
+            Some(number) => numbers.push(number),
+            None if name != "witness" => leftovers.push(format!("{DIRECTORY}/{name}")),
+            None => {}
+        }
+    }
+    for pair in numbers.windows(2) {
+        if pair[0] + 1 != pair[1] {
+            return Err(StoreError::damaged(DIRECTORY, 0, format!("file {} is missing", pair[0] + 1)));
+        }
+    }
+    Ok((numbers, leftovers))
+}
+
+/// Keeps whole spare files and removes half-made ones.
+fn tidy(disk: &dyn Disk, leftovers: Vec<String>, file_bytes: u64) -> Result<Spares, StoreError> {
+    let spares = Spares::default();
+    for path in leftovers {
+        let whole = || -> std::io::Result<bool> { Ok(disk.open(&path)?.length()? == file_bytes) };
+        let mut ready = spares.lock().expect("no holder of the spares panics");
+        if ready.len() < SPARES_MAX && path.contains("/spare-") && whole().on(&path, "open")? {
+            ready.push_back(path);
+        } else {
+            drop(ready);
+            disk.remove(&path).on(&path, "remove")?;
+        }
+    }
+    Ok(spares)
+}
+
+fn read_file(disk: &dyn Disk, store: u128, number: u64, file_bytes: u64) -> Result<Found, StoreError> {
+    let path = super::path_of(number);
+    let file = disk.open(&path).on(&path, "open")?;
+    let length = file.length().on(&path, "measure")?;
+    if length != file_bytes {
+        return Err(StoreError::damaged(&path, length, format!("file has {length} bytes, expected {file_bytes}")));
+    }
+    let mut block = vec![0; BLOCK_BYTES as usize];
+    file.read_at(0, &mut block).on(&path, "read")?;
+    let header = match FileHeader::decode(&block) {
+        Ok(header) if header.store == store && header.file == number && header.first_frame > 0 => header,
+        Ok(header) => {
+            return Err(StoreError::damaged(
+                &path,
+                0,
+                format!("header of file {} of store {:032x}", header.file, header.store),
+            ));
+        }
+        Err(HeaderError::Newer(found)) => return Err(StoreError::Newer { path, found, known: FORMAT }),
+        Err(HeaderError::Damaged) => return Err(StoreError::damaged(&path, 0, "header fails its checksum")),
+    };
+    let mut content = vec![0; length as usize];
+    file.read_at(0, &mut content).on(&path, "read")?;
+    let content = Bytes::from(content);
+    let (frames, testified) = scan(&content, &header);
+    Ok(Found { path, header, content, frames, testified })
+}
+
+/// Looks for intact frames at every block boundary, also behind damage: what they testify to decides what damage means.
+fn scan(content: &Bytes, header: &FileHeader) -> (Vec<(u64, FrameHead)>, u64) {
+    let mut frames = Vec::new();
+    let mut testified = 0;
+    let mut position = BLOCK_BYTES as usize;
+    while position + HEAD_BYTES <= content.len() {
+        let mut step = BLOCK_BYTES;
+        if let Some(head) = FrameHead::decode(&content[position..position + HEAD_BYTES], header) {
+            testified = testified.max(head.synced);
+            let start = position + HEAD_BYTES;
+            if let Some(body) = content.get(start..start + head.body_length as usize)
+                && crc32c::crc32c(body) == head.body_sum
+            {
+                if head.kind == FrameKind::Close {
+                    testified = testified.max(head.frame);
+                }
+                frames.push((position as u64, head));
+                step = head.span();
+            }
+        }
+        position += step as usize;
+    }
+    (frames, testified)
+}
+
+fn each_record(
+    path: &str,
+    body: &Bytes,
+    mut take: impl FnMut(Replayed<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let damaged = StoreError::malformed(path, 0);
+    let mut input = Decoder::new(body);
+    if input.is_empty() {
+        return Ok(());
+    }
+    let count = input.u32().map_err(&damaged)? as usize;
+    if count > input.remaining() / RECORD_HEAD_BYTES {
+        return Err(StoreError::damaged(path, 0, "frame announces more records than fit"));
+    }
+    for _ in 0..count {
+        let container = input.u32().map_err(&damaged)?;
+        let sequence = input.u64().map_err(&damaged)?;
+        let operation = input.u32().map_err(&damaged)? as usize;
+        let payload = input.u32().map_err(&damaged)? as usize;
+        let operation = input.take(operation).map_err(&damaged)?;
+        let payload = crate::codec::slice_of(body, input.take(payload).map_err(&damaged)?);
+        take(Replayed { container, sequence, operation, payload })?;
+    }
+    input.end().map_err(&damaged)
+}

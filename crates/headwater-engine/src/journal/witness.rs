@@ -1,0 +1,80 @@
+//! A second witness of what was durable: the journal alone cannot tell that its own end was cut off.
+//!
+//! Two slots are written in turn, off the path of acknowledgements, at least every second and at every change of file.
+//! A journal that ends below the newest intact slot has lost acknowledged records.
+
+use std::sync::Arc;
+
+use crate::codec::{Decoder, Encoder, Malformed};
+use crate::error::{IoContext, StoreError};
+use crate::io::{Disk, File};
+
+use super::DIRECTORY;
+
+const PATH: &str = "journal/witness";
+const MAGIC: &[u8; 8] = b"HWWITNS\x01";
+/// Distance of the slots: no single torn sector or block reaches both.
+const SLOT_BYTES: u64 = 4096;
+const SLOT_USED_BYTES: usize = 8 + 16 + 8 + 8 + 4;
+
+/// The open witness file.
+pub(crate) struct Witness {
+    file: Arc<dyn File>,
+    store: u128,
+    turn: u64,
+    /// Newest frame it testifies to.
+    pub(crate) frame: u64,
+}
+
+impl Witness {
+    /// Opens it, or creates it for a store that has none yet.
+    ///
+    /// # Errors
+    /// The disk's. Damaged slots testify to nothing and are no error: the other slot is at most one turn older.
+    pub(crate) fn open(disk: &dyn Disk, store: u128) -> Result<Self, StoreError> {
+        let there = disk.list(DIRECTORY).on(DIRECTORY, "list")?.iter().any(|name| name == "witness");
+        let file = if there { disk.open(PATH).on(PATH, "open")? } else { disk.create(PATH).on(PATH, "create")? };
+        let mut witness = Self { file, store, turn: 0, frame: 0 };
+        if there {
+            for slot in 0..2 {
+                let mut bytes = [0; SLOT_USED_BYTES];
+                if witness.file.read_at(slot * SLOT_BYTES, &mut bytes).is_ok()
+                    && let Ok((turn, frame)) = decode(&bytes, store)
+                    && turn > witness.turn
+                {
+                    (witness.turn, witness.frame) = (turn, frame);
+                }
+            }
+        } else {
+            disk.sync_directory(DIRECTORY).on(DIRECTORY, "sync")?;
+        }
+        Ok(witness)
+    }
+
+    /// Testifies that `frame` is durable.
+    pub(crate) fn testify(&mut self, frame: u64) -> Result<(), StoreError> {
+        if frame <= self.frame {
+            return Ok(());
+        }
+        let turn = self.turn + 1;
+        let mut slot = Encoder::default();
+        slot.0.extend_from_slice(MAGIC);
+        slot.u128(self.store).u64(turn).u64(frame);
+        let sum = crc32c::crc32c(&slot.0);
+        slot.u32(sum);
+        self.file.write_at(turn % 2 * SLOT_BYTES, &slot.0).on(PATH, "write")?;
+        self.file.sync().on(PATH, "sync")?;
+        (self.turn, self.frame) = (turn, frame);
+        Ok(())
+    }
+}
+
+fn decode(bytes: &[u8], store: u128) -> Result<(u64, u64), Malformed> {
+    let mut input = Decoder::new(bytes);
+    if input.take(8)? != MAGIC || input.u128()? != store {
+        return Err(Malformed("not this store's witness"));
+    }
+    let (turn, frame) = (input.u64()?, input.u64()?);
+    let covered = bytes.len() - input.remaining();
+    if crc32c::crc32c(&bytes[..covered]) == input.u32()? { Ok((turn, frame)) } else { Err(Malformed("slot is torn")) }
+}

@@ -1,0 +1,239 @@
+//! The engine in one thread, one piece of work at a time, for simulation: the same containers, journal, catalogue and
+//! chunks as in production, without the threads of `tasks`. Who is next is the caller's choice, so one seed gives one run.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::Options;
+use crate::api::{Outcome, Request};
+use crate::catalogue::Manifest;
+use crate::container::{CheckpointDone, CheckpointJob, ColdOutcome, ColdRead, Container, Effects, Token};
+use crate::error::StoreError;
+use crate::io::Io;
+use crate::journal::{Journal, Record, Witness};
+use crate::store;
+
+/// Names a submitted request.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Ticket(pub u64);
+
+impl Token for Ticket {
+    fn is_abandoned(&self) -> bool {
+        false
+    }
+}
+
+/// A store that moves only when told to.
+pub struct Stepper {
+    io: Io,
+    options: Options,
+    containers: Vec<Container<Ticket>>,
+    manifests: Vec<Manifest>,
+    journal: Journal,
+    witness: Witness,
+    /// Records that no frame has yet.
+    queued: Vec<Record>,
+    /// Durability that containers have not been told of.
+    durable: BTreeMap<u32, u64>,
+    jobs: VecDeque<CheckpointJob>,
+    done: VecDeque<(u32, CheckpointDone)>,
+    reads: VecDeque<(u32, ColdRead<Ticket>)>,
+    replies: Vec<(Ticket, Outcome)>,
+    next_ticket: u64,
+}
+
+/// A piece of background work.
+#[derive(Clone, Copy, Debug)]
+enum Work {
+    Commit,
+    TellDurable,
+    Checkpoint,
+    TellCheckpoint,
+    Read,
+    Release,
+    Testify,
+}
+
+impl Stepper {
+    /// Opens the store, or creates it.
+    ///
+    /// # Errors
+    /// As [`Engine::open`](crate::Engine::open).
+    pub fn open(io: Io, options: Options) -> Result<Self, StoreError> {
+        let opened = store::open(&io, &options)?;
+        let mut stepper = Self {
+            io,
+            options,
+            containers: opened.containers,
+            manifests: opened.manifests,
+            journal: opened.journal,
+            witness: opened.witness,
+            queued: Vec::new(),
+            durable: BTreeMap::new(),
+            jobs: VecDeque::new(),
+            done: VecDeque::new(),
+            reads: VecDeque::new(),
+            replies: Vec::new(),
+            next_ticket: 0,
+        };
+        for (container, effects) in (0..).zip(opened.effects) {
+            stepper.take(container, effects);
+        }
+        Ok(stepper)
+    }
+
+    /// Number of containers of this store.
+    pub fn containers(&self) -> u32 {
+        self.containers.len() as u32
+    }
+
+    /// Hands a request to its container, which decides it at once.
+    ///
+    /// # Errors
+    /// Damage or a disk error met while deciding; the store is at its end.
+    pub fn submit(&mut self, request: Request) -> Result<Ticket, StoreError> {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let container = request.segment().container(self.containers());
+        let mut effects = Effects::default();
+        let now = self.io.clock.wall_millis();
+        self.containers[container as usize].request(now, request, ticket, &mut effects)?;
+        self.take(container, effects);
+        Ok(ticket)
+    }
+
+    /// Asks one container for a checkpoint, as the journal's size would in the long run.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn checkpoint(&mut self, container: u32) -> Result<(), StoreError> {
+        let mut effects = Effects::default();
+        self.containers[container as usize].checkpoint(&mut effects)?;
+        self.take(container, effects);
+        Ok(())
+    }
+
+    /// Does one piece of background work; `choice` picks which, whatever its value. False if there is none.
+    ///
+    /// # Errors
+    /// A failed write or sync, or damage; the store is at its end.
+    pub fn run_one(&mut self, choice: u64) -> Result<bool, StoreError> {
+        let mut possible = Vec::new();
+        let mut offer = |there: bool, work| {
+            if there {
+                possible.push(work);
+            }
+        };
+        offer(!self.queued.is_empty(), Work::Commit);
+        offer(!self.durable.is_empty(), Work::TellDurable);
+        offer(!self.jobs.is_empty(), Work::Checkpoint);
+        offer(!self.done.is_empty(), Work::TellCheckpoint);
+        offer(!self.reads.is_empty(), Work::Read);
+        if possible.is_empty() {
+            return Ok(false);
+        }
+        // These are always possible and never needed: without them in the draw alone, the store would never be at rest.
+        possible.push(Work::Release);
+        possible.push(Work::Testify);
+        let work = possible[(choice % possible.len() as u64) as usize];
+        self.perform(work)?;
+        Ok(true)
+    }
+
+    /// Does all background work there is, in a fixed order.
+    ///
+    /// # Errors
+    /// As [`run_one`](Self::run_one).
+    pub fn run_all(&mut self) -> Result<(), StoreError> {
+        while self.run_one(0)? {}
+        Ok(())
+    }
+
+    /// Answers since the last call, in the order they were given.
+    pub fn take_replies(&mut self) -> Vec<(Ticket, Outcome)> {
+        std::mem::take(&mut self.replies)
+    }
+
+    /// Closes the journal in good order, after everything is durable.
+    ///
+    /// # Errors
+    /// As [`run_one`](Self::run_one).
+    pub fn close(mut self) -> Result<Vec<(Ticket, Outcome)>, StoreError> {
+        for container in 0..self.containers() {
+            let mut effects = Effects::default();
+            self.containers[container as usize].close(&mut effects);
+            self.take(container, effects);
+        }
+        self.run_all()?;
+        self.journal.close()?;
+        self.witness.testify(self.journal.synced())?;
+        Ok(self.replies)
+    }
+
+    fn take(&mut self, container: u32, effects: Effects<Ticket>) {
+        self.queued.extend(effects.records);
+        self.replies.extend(effects.replies);
+        self.reads.extend(effects.reads.into_iter().map(|read| (container, read)));
+        self.jobs.extend(effects.checkpoint);
+    }
+
+    fn perform(&mut self, work: Work) -> Result<(), StoreError> {
+        match work {
+            Work::Commit => {
+                let records = std::mem::take(&mut self.queued);
+                self.journal.commit(&records, &mut 0)?;
+                for record in records {
+                    self.durable.insert(record.container, record.sequence);
+                }
+            }
+            Work::TellDurable => {
+                let (container, sequence) = self.durable.pop_first().expect("there is one");
+                let mut effects = Effects::default();
+                self.containers[container as usize].durable(sequence, &mut effects)?;
+                self.take(container, effects);
+            }
+            Work::Checkpoint => {
+                let mut job = self.jobs.pop_front().expect("there is one");
+                let container = job.container;
+                let chunks = self.containers[container as usize].chunks();
+                let manifest = &mut self.manifests[container as usize];
+                self.done.push_back((container, job.run(&*self.io.disk, manifest, &chunks)?));
+            }
+            Work::TellCheckpoint => {
+                let (container, done) = self.done.pop_front().expect("there is one");
+                let mut effects = Effects::default();
+                let now = self.io.clock.wall_millis();
+                self.containers[container as usize].checkpoint_done(now, done, &mut effects)?;
+                self.take(container, effects);
+            }
+            Work::Read => {
+                let (container, read) = self.reads.pop_front().expect("there is one");
+                match read.run(&self.containers[container as usize].chunks()) {
+                    ColdOutcome::Answer(ticket, outcome) => self.replies.push((ticket, outcome)),
+                    ColdOutcome::Damaged(_, error) => return Err(error),
+                    ColdOutcome::Again(again) => {
+                        let mut effects = Effects::default();
+                        self.containers[container as usize].read_again(again, &mut effects)?;
+                        self.take(container, effects);
+                    }
+                }
+            }
+            Work::Release => {
+                let covered = (0..).zip(&self.containers).map(|(id, one)| (id, one.checkpointed())).collect();
+                self.journal.release(&covered)?;
+                if self.journal.bytes_in_use() > self.options.journal_bytes() {
+                    for container in self.journal.pinning() {
+                        self.checkpoint(container)?;
+                    }
+                }
+            }
+            Work::Testify => self.witness.testify(self.journal.synced())?,
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Stepper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stepper").field("queued", &self.queued.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,192 @@
+//! Opening a data directory: who it is, what its checkpoints hold, what its journal adds.
+//!
+//! ```text
+//!   store            identity, format and number of containers; written once
+//!   lock             keeps other processes out
+//!   journal/         see `journal`
+//!   catalogue-NNNN/  see `catalogue`
+//!   chunks-NNNN/     see `chunks`
+//! ```
+
+use std::sync::Arc;
+
+use crate::catalogue::Manifest;
+use crate::codec::{Decoder, Encoder, Malformed};
+use crate::container::{Container, Effects, Limits, Token};
+use crate::error::{IoContext, StoreError};
+use crate::io::{Disk, Io};
+use crate::journal::{self, Journal, Spares, Witness};
+
+const PATH: &str = "store";
+const NEXT_PATH: &str = "store.next";
+const MAGIC: &[u8; 8] = b"HEADWTR\x01";
+/// Version of the directory's layout as a whole.
+const FORMAT: u32 = 1;
+/// More containers than this would only cost memory.
+const CONTAINERS_MAX: u32 = 256;
+
+/// How large a store may be and how it divides its memory. Everything not named here is derived.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Number of containers, 1 to 256, fixed when the store is created; later starts use what the store says.
+    pub containers: u32,
+    /// Memory for everything, in bytes; at least [`MEMORY_BYTES_MIN`], or it is taken as that.
+    pub memory_bytes: u64,
+    /// Length of a journal file, in bytes; bounds the largest request. Tests make it small.
+    pub journal_file_bytes: u64,
+}
+
+/// Less memory than this cannot hold the largest requests.
+pub const MEMORY_BYTES_MIN: u64 = 128 << 20;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { containers: 4, memory_bytes: 1 << 30, journal_file_bytes: journal::FILE_BYTES }
+    }
+}
+
+impl Options {
+    /// Room for requests under way.
+    pub(crate) fn room_bytes(&self) -> u64 {
+        self.memory_bytes.max(MEMORY_BYTES_MIN) / 8
+    }
+
+    /// Journal bytes in use at which containers are asked for checkpoints.
+    pub(crate) fn journal_bytes(&self) -> u64 {
+        self.journal_file_bytes * 6
+    }
+
+    fn limits(&self, containers: u32) -> Limits {
+        let memory = self.memory_bytes.max(MEMORY_BYTES_MIN);
+        let share = memory / u64::from(containers);
+        Limits {
+            // While one part is being written to chunks, the next collects; both together stay below the maximum.
+            flush_bytes: (share / 16).min(self.journal_file_bytes * 2),
+            unstored_bytes_max: share / 4,
+            hot_bytes: (share / 16) as usize,
+            cache_bytes: share / 8,
+            idle_segments: (share / (64 << 10)) as usize,
+            record_bytes: journal::record_bytes_max(self.journal_file_bytes),
+        }
+    }
+}
+
+/// Everything that was opened, not yet in motion.
+pub(crate) struct Opened<T> {
+    pub(crate) containers: Vec<Container<T>>,
+    pub(crate) manifests: Vec<Manifest>,
+    /// What the containers want done first.
+    pub(crate) effects: Vec<Effects<T>>,
+    pub(crate) journal: Journal,
+    pub(crate) spares: Spares,
+    pub(crate) witness: Witness,
+}
+
+/// Opens the store, or creates it in an empty directory.
+pub(crate) fn open<T: Token>(io: &Io, options: &Options) -> Result<Opened<T>, StoreError> {
+    let disk = &io.disk;
+    let identity = match Identity::read(&**disk)? {
+        Some(identity) => identity,
+        None => Identity::create(io, options)?,
+    };
+    let limits = options.limits(identity.containers);
+    let mut containers = Vec::new();
+    let mut manifests = Vec::new();
+    for id in 0..identity.containers {
+        let (container, manifest) = Container::open(disk.clone(), id, limits)?;
+        containers.push(container);
+        manifests.push(manifest);
+    }
+    let witness = Witness::open(&**disk, identity.store)?;
+    let (journal, spares) =
+        Journal::open(disk.clone(), identity.store, options.journal_file_bytes, &witness, |record| {
+            match containers.get_mut(record.container as usize) {
+                Some(container) => container.replay(record.sequence, record.operation, record.payload),
+                None => {
+                    let what =
+                        format!("record of container {}, the store has {}", record.container, identity.containers);
+                    Err(StoreError::damaged(journal::DIRECTORY, 0, what))
+                }
+            }
+        })?;
+    let mut effects = Vec::new();
+    for container in &mut containers {
+        let mut wanted = Effects::default();
+        container.recovered(&mut wanted)?;
+        effects.push(wanted);
+    }
+    Ok(Opened { containers, manifests, effects, journal, spares, witness })
+}
+
+/// Who a store is.
+struct Identity {
+    store: u128,
+    containers: u32,
+}
+
+impl Identity {
+    fn read(disk: &dyn Disk) -> Result<Option<Self>, StoreError> {
+        if !disk.list("").on(".", "list")?.iter().any(|name| name == PATH) {
+            return Ok(None);
+        }
+        let file = disk.open(PATH).on(PATH, "open")?;
+        let mut bytes = vec![0; (file.length().on(PATH, "measure")?.min(4096)) as usize];
+        file.read_at(0, &mut bytes).on(PATH, "read")?;
+        let malformed = StoreError::malformed(PATH, 0);
+        let mut input = Decoder::new(&bytes);
+        if input.take(8).map_err(&malformed)? != MAGIC {
+            return Err(StoreError::damaged(PATH, 0, "not a store"));
+        }
+        let format = input.u32().map_err(&malformed)?;
+        if format > FORMAT {
+            return Err(StoreError::Newer { path: PATH.into(), found: format, known: FORMAT });
+        }
+        let fields = |mut input: Decoder<'_>| -> Result<Self, Malformed> {
+            let identity = Self { store: input.u128()?, containers: input.u32()? };
+            let covered = bytes.len() - input.remaining();
+            if input.u32()? != crc32c::crc32c(&bytes[..covered]) || identity.containers == 0 {
+                return Err(Malformed("identity fails its checksum"));
+            }
+            Ok(identity)
+        };
+        Ok(Some(fields(input).map_err(&malformed)?))
+    }
+
+    /// Makes an empty store. The identity comes last: a directory without one holds nothing that was acknowledged, and
+    /// its creation begins anew.
+    fn create(io: &Io, options: &Options) -> Result<Self, StoreError> {
+        let disk: &Arc<dyn Disk> = &io.disk;
+        let identity = Self { store: io.random.bits(), containers: options.containers.clamp(1, CONTAINERS_MAX) };
+        for name in disk.list(journal::DIRECTORY).on(journal::DIRECTORY, "list")? {
+            let path = format!("{}/{name}", journal::DIRECTORY);
+            disk.remove(&path).on(&path, "remove")?;
+        }
+        disk.create_directory(journal::DIRECTORY).on(journal::DIRECTORY, "create")?;
+        for id in 0..identity.containers {
+            Container::<NoToken>::create(&**disk, id)?;
+        }
+        let mut out = Encoder::default();
+        out.0.extend_from_slice(MAGIC);
+        out.u32(FORMAT).u128(identity.store).u32(identity.containers);
+        let sum = crc32c::crc32c(&out.0);
+        out.u32(sum);
+        if disk.list("").on(".", "list")?.iter().any(|name| name == NEXT_PATH) {
+            disk.remove(NEXT_PATH).on(NEXT_PATH, "remove")?;
+        }
+        let file = disk.create(NEXT_PATH).on(NEXT_PATH, "create")?;
+        file.write_at(0, &out.0).on(NEXT_PATH, "write")?;
+        file.sync().on(NEXT_PATH, "sync")?;
+        disk.rename(NEXT_PATH, PATH).on(NEXT_PATH, "rename")?;
+        disk.sync_directory("").on(".", "sync")?;
+        Ok(identity)
+    }
+}
+
+/// Creating needs no answers.
+struct NoToken;
+
+impl Token for NoToken {
+    fn is_abandoned(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,111 @@
+//! The keeper's thread: checkpoints, zero-filled journal files, the witness. Nothing here is waited for by a client.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::OnFatal;
+use crate::catalogue::Manifest;
+use crate::chunks::Chunks;
+use crate::container::CheckpointJob;
+use crate::error::StoreError;
+use crate::io::Disk;
+use crate::journal::{self, Spares, Witness};
+
+use super::{ContainerInput, Figures, KeeperInput, start};
+
+/// The witness is at most this old; also the pause after a checkpoint that found the disk full.
+const TURN: Duration = Duration::from_millis(500);
+
+/// Owns the manifests and the witness.
+pub(crate) struct KeeperTask {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) inbox: Receiver<KeeperInput>,
+    pub(crate) containers: Vec<Sender<ContainerInput>>,
+    pub(crate) chunks: Vec<Arc<Chunks>>,
+    pub(crate) manifests: Vec<Manifest>,
+    pub(crate) witness: Witness,
+    pub(crate) spares: Spares,
+    pub(crate) journal_file_bytes: u64,
+    pub(crate) figures: Arc<Figures>,
+}
+
+impl KeeperTask {
+    pub(crate) fn start(self, fatal: OnFatal) -> JoinHandle<()> {
+        start("keeper".into(), fatal, move || self.run())
+    }
+
+    fn run(mut self) -> Result<(), StoreError> {
+        let mut spare = 0;
+        loop {
+            match self.inbox.recv_timeout(TURN) {
+                Ok(KeeperInput::Checkpoint(job)) => {
+                    if let Some(closed) = self.checkpoint(*job)? {
+                        return self.close(&closed);
+                    }
+                }
+                Ok(KeeperInput::Close(done)) => return self.close(&done),
+                Err(RecvTimeoutError::Timeout) => {
+                    spare += 1;
+                    match journal::prepare_spare(&*self.disk, &self.spares, self.journal_file_bytes, spare) {
+                        Err(error) if !error.is_full() => return Err(error),
+                        _ => {}
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            self.testify()?;
+        }
+    }
+
+    /// Writes a checkpoint, however long a full disk delays it, unless the store is closed meanwhile.
+    fn checkpoint(&mut self, mut job: CheckpointJob) -> Result<Option<Sender<()>>, StoreError> {
+        let container = job.container as usize;
+        let mut others = Vec::new();
+        loop {
+            match job.run(&*self.disk, &mut self.manifests[container], &self.chunks[container]) {
+                Ok(done) => {
+                    self.figures.checkpoints.fetch_add(1, Relaxed);
+                    let _ = self.containers[container].send(ContainerInput::CheckpointDone(Box::new(done)));
+                    break;
+                }
+                Err(error) if error.is_full() => {
+                    if self.figures.disk_full_waits.fetch_add(1, Relaxed) % 60 == 0 {
+                        tracing::warn!(%error, "disk is full, a checkpoint waits");
+                    }
+                    self.testify()?;
+                    match self.inbox.recv_timeout(TURN) {
+                        Ok(KeeperInput::Checkpoint(job)) => others.push(*job),
+                        Ok(KeeperInput::Close(done)) => return Ok(Some(done)),
+                        Err(RecvTimeoutError::Timeout) => {}
+                        Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            self.testify()?;
+        }
+        for job in others {
+            if let Some(closed) = self.checkpoint(job)? {
+                return Ok(Some(closed));
+            }
+        }
+        Ok(None)
+    }
+
+    fn close(&mut self, done: &Sender<()>) -> Result<(), StoreError> {
+        self.testify()?;
+        let _ = done.send(());
+        Ok(())
+    }
+
+    fn testify(&mut self) -> Result<(), StoreError> {
+        match self.witness.testify(self.figures.journal_frame.load(Relaxed)) {
+            // An old witness is allowed; a full disk passes.
+            Err(error) if error.is_full() => Ok(()),
+            result => result,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The threads of an open store, one owner per piece of state.
+//!
+//! ```text
+//!   callers ─► container 0…n ─► journal ─► container ─► reply
+//!                   │   ▲
+//!                   │   ├── readers (chunks)
+//!                   │   └── keeper  (checkpoints, spare journal files, witness)
+//!                   └────────►
+//! ```
+//!
+//! Plain threads, not async tasks: containers look things up on the disk, the journal waits for syncs, and neither
+//! should share a scheduler with sockets. Queues between threads are bounded by what the callers may have under way
+//! ([`Engine::room`](crate::Engine::room)), so sending never blocks and the threads cannot wait for one another in a ring.
+
+mod container;
+mod journal;
+mod keeper;
+mod readers;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+
+use crate::api::{Reply, Request};
+use crate::container::{Again, CheckpointDone, CheckpointJob, ColdRead, Token};
+use crate::error::StoreError;
+use crate::journal::Record;
+use crate::{OnFatal, StoreError as Fault};
+
+pub(crate) use container::ContainerTask;
+pub(crate) use journal::JournalTask;
+pub(crate) use keeper::KeeperTask;
+pub(crate) use readers::start_readers;
+
+/// Where an answer of this engine goes.
+pub(crate) type Answer = Box<dyn Reply>;
+
+impl Token for Answer {
+    fn is_abandoned(&self) -> bool {
+        (**self).is_abandoned()
+    }
+}
+
+/// What a container's thread is told.
+pub(crate) enum ContainerInput {
+    Request(Request, Answer),
+    Durable(u64),
+    CheckpointDone(Box<CheckpointDone>),
+    ReadAgain(Again<Answer>),
+    Checkpoint,
+    /// Refuse everything; answer when all that was ordered is durable.
+    Close(Sender<()>),
+}
+
+/// What the journal's thread is told.
+pub(crate) enum JournalInput {
+    Records(Vec<Record>),
+    /// A container's checkpoint is durable up to this operation.
+    Covered(u32, u64),
+    Close(Sender<()>),
+}
+
+/// What the keeper's thread is told.
+pub(crate) enum KeeperInput {
+    Checkpoint(Box<CheckpointJob>),
+    Close(Sender<()>),
+}
+
+/// A cold read and the container it belongs to.
+pub(crate) type ReadInput = (u32, ColdRead<Answer>);
+
+/// Figures the threads publish.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) journal_syncs: AtomicU64,
+    pub(crate) journal_bytes: AtomicU64,
+    pub(crate) journal_files_bytes: AtomicU64,
+    pub(crate) journal_records: AtomicU64,
+    pub(crate) journal_frame: AtomicU64,
+    pub(crate) tail_discarded_bytes: AtomicU64,
+    pub(crate) checkpoints: AtomicU64,
+    pub(crate) damaged_reads: AtomicU64,
+    pub(crate) disk_full_waits: AtomicU64,
+    pub(crate) containers: Vec<ContainerFigures>,
+}
+
+/// Figures of one container.
+#[derive(Debug, Default)]
+pub(crate) struct ContainerFigures {
+    pub(crate) unstored_bytes: AtomicU64,
+    pub(crate) cached_bytes: AtomicU64,
+    pub(crate) catalogue_bytes: AtomicU64,
+    pub(crate) segments: AtomicU64,
+}
+
+/// Starts a thread. A store has a handful for its whole life.
+fn start(
+    name: String,
+    fatal: OnFatal,
+    run: impl FnOnce() -> Result<(), StoreError> + Send + 'static,
+) -> JoinHandle<()> {
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || {
+            if let Err(fault) = run() {
+                fatal(fault);
+            }
+        })
+        .expect("the system has room for a handful of threads")
+}
+
+/// Tells `fatal` once, whichever thread is first.
+pub(crate) fn once(fatal: OnFatal) -> OnFatal {
+    let told = std::sync::Once::new();
+    Arc::new(move |fault: Fault| {
+        let mut fault = Some(fault);
+        told.call_once(|| fatal(fault.take().expect("called once")));
+    })
+}
