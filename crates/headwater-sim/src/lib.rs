@@ -2,8 +2,17 @@
 
 mod chance;
 mod clock;
+mod compare;
 mod disk;
+mod harness;
+mod history;
+pub mod model;
+mod workload;
 
 pub use chance::{Chance, SimRandom};
 pub use clock::SimClock;
+pub use compare::{Found, look_at_all};
 pub use disk::{AfterFailedSync, Counts, Crashed, Faults, Image, SimDisk};
+pub use harness::{Failure, FaultOutcome, Launch, Plan, Report, Store, crash_run, fault_run};
+pub use history::{Allowed, History, Ticket};
+pub use workload::{Universe, Workload};

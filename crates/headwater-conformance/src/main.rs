@@ -1,0 +1,122 @@
+//! `headwater-conformance`: runs the suites against the real binary, one by one or all.
+
+use clap::{Parser, Subcommand};
+use headwater_conformance::chance::Chance;
+use headwater_conformance::driver::Client;
+use headwater_conformance::prepare::{Places, prepare};
+use headwater_conformance::suites::{Outcome, crash, features, figures, flights, lifecycle, malformed, refusals};
+use std::process::ExitCode;
+
+/// Starts the real release binary and drives it with the genuine published clients.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    suite: Suite,
+    /// Do not build or fetch anything first: everything is known to be there.
+    #[arg(long, global = true)]
+    prepared: bool,
+}
+
+#[derive(Subcommand)]
+enum Suite {
+    /// Only build the server and the Rust client's driver, and fetch the Python client and the flights.
+    Prepare,
+    /// Features of the Rust crate.
+    Rust {
+        /// Only these driver commands, for instance `txn`.
+        only: Vec<String>,
+    },
+    /// Features of the Python wheel.
+    Python {
+        /// Only these driver commands, for instance `byte`.
+        only: Vec<String>,
+    },
+    /// All flights, written by the wheel while the crate scales the stream, read by three readers.
+    Flights,
+    /// `kill -9` under load.
+    Crash {
+        /// How often the server is killed.
+        #[arg(long, default_value_t = 5)]
+        cycles: u32,
+        /// Repeats a run's choices. Printed by every run.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Writer objects.
+        #[arg(long, default_value_t = 4)]
+        writers: u32,
+        /// Routing keys, shared by the writers.
+        #[arg(long, default_value_t = 16)]
+        keys: u32,
+        /// Do not scale the stream half way.
+        #[arg(long)]
+        no_scale: bool,
+    },
+    /// Bytes that no client sends.
+    Malformed {
+        /// Repeats a run's garbage. Printed by every run.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Start, health, stop.
+    Lifecycle,
+    /// Starts that must be refused.
+    Refusals,
+    /// Measurements for a closing note; not a test.
+    Figures {
+        /// How much to write before the measured restart.
+        #[arg(long, default_value_t = 256)]
+        mib: u32,
+    },
+    /// Every suite but the figures.
+    All,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let places = Places::new();
+    let result = if cli.prepared && !matches!(cli.suite, Suite::Prepare) { Ok(()) } else { prepare(&places) };
+    match result.and_then(|()| run(&places, cli.suite)) {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(outcome)) => {
+            println!("{} passed, {} failed", outcome.passed, outcome.failed);
+            if outcome.failed == 0 && outcome.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("headwater-conformance: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
+    let seeded = |seed: Option<u64>| {
+        let seed = seed.unwrap_or_else(Chance::fresh_seed);
+        println!("seed {seed}");
+        seed
+    };
+    let crash_plan = |seed| crash::Plan { cycles: 5, seed, writers: 4, keys: 16, scale: true };
+    Ok(Some(match suite {
+        Suite::Prepare => return Ok(None),
+        Suite::Figures { mib } => {
+            figures::run(places, mib)?;
+            return Ok(None);
+        }
+        Suite::Rust { only } => features::run(places, Client::Rust, &only)?,
+        Suite::Python { only } => features::run(places, Client::Python, &only)?,
+        Suite::Flights => flights::run(places)?,
+        Suite::Crash { cycles, seed, writers, keys, no_scale } => {
+            crash::run(places, &crash::Plan { cycles, seed: seeded(seed), writers, keys, scale: !no_scale })?
+        }
+        Suite::Malformed { seed } => malformed::run(places, seeded(seed))?,
+        Suite::Lifecycle => lifecycle::run(places)?,
+        Suite::Refusals => refusals::run(places)?,
+        Suite::All => {
+            let mut outcome = refusals::run(places)?.and(lifecycle::run(places)?);
+            outcome = outcome.and(features::run(places, Client::Rust, &[])?);
+            outcome = outcome.and(features::run(places, Client::Python, &[])?);
+            outcome = outcome.and(malformed::run(places, seeded(None))?);
+            outcome = outcome.and(flights::run(places)?);
+            outcome.and(crash::run(places, &crash_plan(seeded(None)))?)
+        }
+    }))
+}

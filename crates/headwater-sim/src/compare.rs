@@ -1,0 +1,258 @@
+//! Everything that can be seen of a store, and whether it fits a state of the model.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use headwater_engine::api::{Outcome, Refusal, Request, Response, ScanRange, SegmentInfo, TableEntry, TableInfo};
+use headwater_types::{AttributeId, SegmentName};
+
+use crate::model::{Finding, Ledger, Segment, State};
+use crate::workload::Universe;
+
+/// What was found under every name of the universe, by [`SegmentName::key`]; absent segments are left out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Found {
+    segments: BTreeMap<String, FoundSegment>,
+    names: Vec<SegmentName>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum FoundSegment {
+    Bytes { info: SegmentInfo, bytes: Vec<u8>, attributes: BTreeMap<AttributeId, i64> },
+    Table { info: TableInfo, entries: Vec<TableEntry> },
+}
+
+/// Asks a store for everything. `ask` hands over one request and waits for the outcome.
+///
+/// # Errors
+/// What `ask` says, or what is wrong with an answer whatever the state.
+pub fn look_at_all(
+    universe: &Universe,
+    ask: &mut dyn FnMut(Request) -> Result<Outcome, String>,
+) -> Result<Found, String> {
+    let mut segments = BTreeMap::new();
+    let mut names = Vec::new();
+    for name in universe.byte_segments() {
+        let key = name.key().into_owned();
+        names.push(name.clone());
+        if !segments.contains_key(&key)
+            && let Some(found) = look_at_bytes(universe, name, ask)?
+        {
+            segments.insert(key, found);
+        }
+    }
+    for (name, key_length) in &universe.tables {
+        names.push(name.clone());
+        if let Some(found) = look_at_table(universe, name, *key_length, ask)? {
+            segments.insert(name.key().into_owned(), found);
+        }
+    }
+    Ok(Found { segments, names })
+}
+
+type Ask<'a> = &'a mut dyn FnMut(Request) -> Result<Outcome, String>;
+
+fn unexpected(name: &SegmentName, outcome: &Outcome) -> String {
+    format!("{name}: unexpected answer {outcome:?}")
+}
+
+fn look_at_bytes(universe: &Universe, name: &SegmentName, ask: Ask<'_>) -> Result<Option<FoundSegment>, String> {
+    let segment = || name.clone();
+    let info = match ask(Request::Info { segment: segment() })? {
+        Ok(Response::Info(info)) => info,
+        Err(Refusal::NoSuchSegment) => return Ok(None),
+        other => return Err(unexpected(name, &other)),
+    };
+    let mut bytes = Vec::new();
+    while info.start + (bytes.len() as u64) < info.length {
+        let offset = info.start + bytes.len() as u64;
+        // Odd sizes, so that reads begin and end where no append did.
+        let outcome = ask(Request::Read { segment: segment(), offset, bytes_max: 40_009 })?;
+        match &outcome {
+            Ok(Response::Read(read)) if read.data.iter().any(|piece| !piece.is_empty()) => {
+                bytes.extend(read.data.concat());
+            }
+            _ => return Err(unexpected(name, &outcome)),
+        }
+    }
+    if info.sealed {
+        let outcome = ask(Request::Read { segment: segment(), offset: info.length, bytes_max: 100 })?;
+        match &outcome {
+            Ok(Response::Read(read)) if read.end_of_segment && read.data.iter().all(Bytes::is_empty) => {}
+            _ => return Err(unexpected(name, &outcome)),
+        }
+    }
+    let mut attributes = BTreeMap::new();
+    for id in universe.attribute_ids() {
+        match ask(Request::Attribute { segment: segment(), id })? {
+            Ok(Response::Attribute(value)) => {
+                if value != headwater_types::attribute::NULL {
+                    attributes.insert(id, value);
+                }
+            }
+            other => return Err(unexpected(name, &other)),
+        }
+    }
+    Ok(Some(FoundSegment::Bytes { info, bytes, attributes }))
+}
+
+/// Looks at a table in every way there is; all must agree.
+fn look_at_table(
+    universe: &Universe,
+    name: &SegmentName,
+    key_length: u32,
+    ask: Ask<'_>,
+) -> Result<Option<FoundSegment>, String> {
+    let segment = || name.clone();
+    let info = match ask(Request::TableInfo { segment: segment() })? {
+        Ok(Response::Table(info)) => info,
+        Err(Refusal::NoSuchSegment) => return Ok(None),
+        other => return Err(unexpected(name, &other)),
+    };
+    let entries = scan_all(name, ask)?;
+
+    let keys = universe.keys_of(key_length).to_vec();
+    match ask(Request::TableGet { segment: segment(), keys })? {
+        Ok(Response::Values(values)) => {
+            let mut got: Vec<_> = values.into_iter().flatten().collect();
+            got.sort_by(|one, other| one.key.cmp(&other.key));
+            if got != entries {
+                return Err(format!("{name}: a scan shows {entries:?}\n   but lookups show {got:?}"));
+            }
+        }
+        other => return Err(unexpected(name, &other)),
+    }
+    if key_length == 0 {
+        let mut walked = delta_all(name, ask)?;
+        walked.sort_by(|one, other| one.key.cmp(&other.key));
+        if walked != entries {
+            return Err(format!("{name}: a scan shows {entries:?}\n   but the log shows {walked:?}"));
+        }
+    }
+    Ok(Some(FoundSegment::Table { info, entries }))
+}
+
+fn scan_all(name: &SegmentName, ask: Ask<'_>) -> Result<Vec<TableEntry>, String> {
+    let mut entries: Vec<TableEntry> = Vec::new();
+    loop {
+        let from = entries.last().map(|entry| entry.key.clone());
+        let range = ScanRange { from, exclusive: true, ..ScanRange::default() };
+        match ask(Request::TableScan { segment: name.clone(), range, count_max: 5, keys_only: false })? {
+            Ok(Response::Page(page)) if page.is_empty() => return Ok(entries),
+            Ok(Response::Page(page)) => entries.extend(page),
+            other => return Err(unexpected(name, &other)),
+        }
+        if !entries.is_sorted_by(|one, other| one.key < other.key) {
+            return Err(format!("{name}: a scan is not in order: {entries:?}"));
+        }
+    }
+}
+
+fn delta_all(name: &SegmentName, ask: Ask<'_>) -> Result<Vec<TableEntry>, String> {
+    let (mut entries, mut from) = (Vec::new(), 0);
+    loop {
+        match ask(Request::TableDelta { segment: name.clone(), from, count_max: 3 })? {
+            Ok(Response::Delta(page)) => {
+                let ends = page.reached_end;
+                if !ends && page.position <= from {
+                    return Err(format!("{name}: a delta from {from} does not advance: {page:?}"));
+                }
+                from = page.position;
+                entries.extend(page.entries);
+                if ends {
+                    return Ok(entries);
+                }
+            }
+            other => return Err(unexpected(name, &other)),
+        }
+    }
+}
+
+impl Found {
+    /// Whether both show the same. When something was modified last is not compared: it is no promise.
+    pub fn same_as(&self, other: &Self) -> bool {
+        let without_times = |found: &Self| {
+            let mut segments = found.segments.clone();
+            for segment in segments.values_mut() {
+                if let FoundSegment::Bytes { info, .. } = segment {
+                    info.modified_millis = 0;
+                }
+            }
+            segments
+        };
+        without_times(self) == without_times(other)
+    }
+
+    /// Compares one container with a state of the model; returns what can be learnt from it.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn fits(
+        &self,
+        state: &State,
+        ledger: &Ledger,
+        is_in_container: &dyn Fn(&SegmentName) -> bool,
+    ) -> Result<Vec<Finding>, String> {
+        let mut findings = Vec::new();
+        for name in self.names.iter().filter(|name| is_in_container(name)) {
+            match (state.find(name), self.segments.get(&*name.key())) {
+                (None, None) => {}
+                (Some(_), None) => return Err(format!("{name} is missing")),
+                (None, Some(_)) => return Err(format!("{name} should not be there")),
+                (Some(expected), Some(found)) => {
+                    findings.extend(found.fits(expected).map_err(|difference| format!("{name}: {difference}"))?);
+                }
+            }
+        }
+        for finding in &findings {
+            ledger.admit(finding)?;
+        }
+        Ok(findings)
+    }
+}
+
+impl FoundSegment {
+    fn fits(&self, expected: &Segment) -> Result<Vec<Finding>, String> {
+        let incarnation = expected.incarnation;
+        match self {
+            Self::Bytes { info, bytes, attributes } => {
+                let wanted = (expected.start, expected.length(), expected.sealed, expected.event_count);
+                let got = (info.start, info.length, info.sealed, info.event_count);
+                if wanted != got {
+                    return Err(format!("(start, length, sealed, events) should be {wanted:?}, found {got:?}"));
+                }
+                let wanted = expected.bytes(expected.start, usize::MAX);
+                if wanted != *bytes {
+                    let same = wanted.iter().zip(bytes).take_while(|(wanted, got)| wanted == got).count();
+                    return Err(format!("bytes differ from offset {}", expected.start + same as u64));
+                }
+                if expected.attributes != *attributes {
+                    return Err(format!("attributes should be {:?}, found {attributes:?}", expected.attributes));
+                }
+                Ok(Vec::new())
+            }
+            Self::Table { info, entries } => {
+                let table = &expected.table;
+                if info.entries != table.entries.len() as u64 {
+                    return Err(format!("should have {} entries, says {}", table.entries.len(), info.entries));
+                }
+                let wanted = table.entries.iter().map(|(key, entry)| (key, &entry.value));
+                if !wanted.eq(entries.iter().map(|found| (&found.key, &found.value))) {
+                    return Err(format!("entries should be {:?}, found {entries:?}", table.entries));
+                }
+                let versions = table.entries.iter().zip(entries).map(|((key, entry), found)| Finding::Version {
+                    incarnation,
+                    key: key.clone(),
+                    change: entry.change,
+                    version: found.version,
+                });
+                let length = (!table.growth_in_doubt).then_some(Finding::Length {
+                    incarnation,
+                    growth: table.growth,
+                    length: info.length,
+                });
+                Ok(versions.chain(length).collect())
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What was asked and answered since the store was opened, and what must therefore be found after a crash.
+//!
+//! Every container has a list of states, one per step of what it was asked to do; steps become durable in order. An
+//! answer is a *claim*: the steps it is based on are durable. After a crash a container must be in the state after some
+//! step, not before the last one claimed, and not after the last one asked for.
+//!
+//! A success that changed something claims its own last step. Anything else claims the earliest state, not older than
+//! what was claimed when it was asked, in which the same answer would be right: a weaker answer claims less.
+
+use std::collections::BTreeMap;
+
+use headwater_engine::api::{Outcome, ReadResult, Refusal, Request, Response};
+use headwater_types::{Offset, SegmentName};
+
+use crate::model::{Answer, Ledger, Numbers, Segment, State};
+
+/// A read may return so many bytes even if fewer were asked for. Source: Pravega's segment store.
+const READ_BYTES_MIN: usize = 8;
+
+/// Number of a request.
+pub type Ticket = u64;
+
+/// One container since the store was opened.
+#[derive(Debug)]
+struct Container {
+    /// State after each step; the first is the one found at the start.
+    states: Vec<State>,
+    /// Index of the state that answers claim so far.
+    claimed: usize,
+    /// When, in calls of the disk, which state was claimed; both grow.
+    claims: Vec<(u64, usize)>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    request: Request,
+    container: usize,
+    /// State it was decided on.
+    before: usize,
+    /// State after its last step.
+    after: usize,
+    /// What was claimed when it was asked.
+    claimed: usize,
+    answer: Answer,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct History {
+    containers: Vec<Container>,
+    open: BTreeMap<Ticket, Asked>,
+    next: Ticket,
+    numbers: Numbers,
+}
+
+/// Which states a container may be in after a crash.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowed<'a> {
+    /// From the last one claimed to the last one asked for.
+    pub states: &'a [State],
+}
+
+impl History {
+    /// Begins with what may be found at the start: for each container the states it may be in, the newest of which it
+    /// is in if the opening completes. Call [`opened`](Self::opened) then.
+    pub fn new(found: Vec<Vec<State>>, numbers: Numbers) -> Self {
+        let begin = |states: Vec<State>| {
+            assert!(!states.is_empty(), "a container is in some state");
+            Container { states, claimed: 0, claims: Vec::new() }
+        };
+        Self { containers: found.into_iter().map(begin).collect(), open: BTreeMap::new(), next: 0, numbers }
+    }
+
+    /// The store is open: what it found is durable from now on.
+    pub fn opened(&mut self, calls: u64) {
+        for container in &mut self.containers {
+            container.claimed = container.states.len() - 1;
+            container.claims.push((calls, container.claimed));
+        }
+    }
+
+    /// Gives back the source of numbers, for the history after the crash.
+    pub fn into_numbers(self) -> Numbers {
+        self.numbers
+    }
+
+    /// The container that a segment belongs to.
+    pub fn container(&self, name: &SegmentName) -> usize {
+        name.container(self.containers.len() as u32) as usize
+    }
+
+    /// The state after everything that was asked.
+    pub fn newest(&self, name: &SegmentName) -> &State {
+        self.containers[self.container(name)].states.last().expect("there is a first state")
+    }
+
+    /// Notes a request that is about to be handed over.
+    pub fn ask(&mut self, request: &Request, ledger: &Ledger) -> Ticket {
+        let container = self.container(request.segment());
+        let Container { states, claimed, .. } = &mut self.containers[container];
+        let before = states.len() - 1;
+        let decision = states[before].decide(request, ledger, &mut self.numbers);
+        states.extend(decision.steps);
+        let after = states.len() - 1;
+        let asked =
+            Asked { request: request.clone(), container, before, after, claimed: *claimed, answer: decision.answer };
+        self.next += 1;
+        self.open.insert(self.next, asked);
+        self.next
+    }
+
+    /// Requests without an answer.
+    pub fn unanswered(&self) -> impl Iterator<Item = (Ticket, &Request)> {
+        self.open.iter().map(|(ticket, asked)| (*ticket, &asked.request))
+    }
+
+    /// Whether a request has no answer yet.
+    pub fn is_open(&self, ticket: Ticket) -> bool {
+        self.open.contains_key(&ticket)
+    }
+
+    /// Checks an answer that was given when the disk had seen `calls` calls.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn answered(
+        &mut self,
+        ticket: Ticket,
+        outcome: &Outcome,
+        calls: u64,
+        ledger: &mut Ledger,
+    ) -> Result<(), String> {
+        let asked = self.open.remove(&ticket).ok_or_else(|| format!("request {ticket} was answered twice"))?;
+        let claim = match &asked.request {
+            Request::Read { segment, offset, bytes_max } => {
+                self.check_read(&asked, segment, *offset, *bytes_max, outcome)?
+            }
+            _ => {
+                for finding in asked.answer.check(outcome, ledger)? {
+                    ledger.learn(finding);
+                }
+                if asked.after > asked.before { asked.after } else { self.weakest_claim(&asked, outcome, ledger) }
+            }
+        };
+        let container = &mut self.containers[asked.container];
+        container.claimed = container.claimed.max(claim);
+        container.claims.push((calls, container.claimed));
+        Ok(())
+    }
+
+    fn weakest_claim(&self, asked: &Asked, outcome: &Outcome, ledger: &Ledger) -> usize {
+        let states = &self.containers[asked.container].states;
+        let right = |index: &usize| {
+            let decision = states[*index].decide(&asked.request, ledger, &mut self.numbers.clone());
+            decision.steps.is_empty() && decision.answer.check(outcome, ledger).is_ok()
+        };
+        (asked.claimed..asked.before).find(right).unwrap_or(asked.before)
+    }
+
+    /// A read may be served at any time between question and answer.
+    fn check_read(
+        &self,
+        asked: &Asked,
+        name: &SegmentName,
+        offset: Offset,
+        bytes_max: usize,
+        outcome: &Outcome,
+    ) -> Result<usize, String> {
+        let states = &self.containers[asked.container].states;
+        let right = |index: &usize| read_is_right(states[*index].find(name), offset, bytes_max, outcome);
+        (asked.claimed..states.len()).find(right).ok_or_else(|| {
+            let newest =
+                states[states.len() - 1].find(name).map(|segment| (segment.start, segment.length(), segment.sealed));
+            format!("no state since the question explains {outcome:?}; now (start, length, sealed) is {newest:?}")
+        })
+    }
+
+    /// What may be found after a crash at the moment when the disk had seen `calls` calls.
+    pub fn allowed_at(&self, calls: u64) -> Vec<Allowed<'_>> {
+        let allowed = |container: &Container| {
+            let earlier = container.claims.partition_point(|(at, _)| *at <= calls);
+            let claimed = earlier.checked_sub(1).map_or(0, |last| container.claims[last].1);
+            (claimed, container.states.len())
+        };
+        let ranges = self.containers.iter().map(|container| (container, allowed(container)));
+        ranges.map(|(container, (from, to))| Allowed { states: &container.states[from..to] }).collect()
+    }
+}
+
+/// Whether a segment in this state could have been read like that.
+fn read_is_right(found: Option<&Segment>, offset: Offset, bytes_max: usize, outcome: &Outcome) -> bool {
+    let Some(segment) = found else { return matches!(outcome, Err(Refusal::NoSuchSegment)) };
+    match outcome {
+        Err(Refusal::WrongKind) => segment.is_table(),
+        Err(Refusal::Truncated { start }) => *start == segment.start && offset < segment.start,
+        Err(Refusal::BehindEnd { length }) => {
+            segment.sealed && *length == segment.length() && offset > segment.length()
+        }
+        Ok(Response::Read(read)) => offset >= segment.start && bytes_are_right(segment, offset, bytes_max, read),
+        _ => false,
+    }
+}
+
+fn bytes_are_right(segment: &Segment, offset: Offset, bytes_max: usize, read: &ReadResult) -> bool {
+    let bytes = read.data.concat();
+    let end = offset + bytes.len() as u64;
+    let ends = segment.sealed && end == segment.length();
+    bytes.len() <= bytes_max.max(READ_BYTES_MIN)
+        && end <= segment.length()
+        && segment.bytes(offset, bytes.len()) == bytes
+        && (!bytes.is_empty() || (read.end_of_segment && ends))
+        && (!read.end_of_segment || ends)
+        && (!read.at_tail || end == segment.length())
+}

@@ -1,0 +1,4 @@
+//! The harness on trial, and then the store.
+
+mod naive;
+mod trial;
