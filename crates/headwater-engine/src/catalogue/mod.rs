@@ -31,6 +31,8 @@ use run::{Run, RunIterator};
 pub(crate) type Key = Vec<u8>;
 /// `None` is a removal.
 pub(crate) type Entries = BTreeMap<Key, Option<Vec<u8>>>;
+/// A key and what was last written under it.
+type Entry = (Key, Option<Vec<u8>>);
 
 /// What an entry costs in memory beyond its bytes: two vectors and its place in the map.
 const ENTRY_OVERHEAD_BYTES: usize = 96;
@@ -149,7 +151,7 @@ enum Source<'a> {
 
 struct Layer<'a> {
     source: Source<'a>,
-    head: Option<(Key, Option<Vec<u8>>)>,
+    head: Option<Entry>,
 }
 
 impl<'a> Layer<'a> {
@@ -187,7 +189,7 @@ impl Scan<'_> {
     }
 
     /// The next entry, removals included.
-    fn next_raw(&mut self) -> Result<Option<(Key, Option<Vec<u8>>)>, StoreError> {
+    fn next_raw(&mut self) -> Result<Option<Entry>, StoreError> {
         let Some(smallest) = self.layers.iter().filter_map(|layer| layer.head.as_ref().map(|(key, _)| key)).min()
         else {
             return Ok(None);

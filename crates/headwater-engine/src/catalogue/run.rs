@@ -15,7 +15,7 @@ use crate::codec::{Decoder, Encoder, Malformed};
 use crate::error::{IoContext, StoreError};
 use crate::io::{Disk, File};
 
-use super::Key;
+use super::{Entry, Key};
 
 const MAGIC: &[u8; 8] = b"HWRUN\0\0\x01";
 const FORMAT: u32 = 1;
@@ -285,6 +285,9 @@ fn decode_index(bytes: &[u8]) -> Result<Vec<IndexEntry>, Malformed> {
     Ok(index)
 }
 
+/// An entry where it stands in its block.
+type BorrowedEntry<'a> = (&'a [u8], Option<&'a [u8]>);
+
 struct BlockEntries<'a>(Decoder<'a>);
 
 impl<'a> BlockEntries<'a> {
@@ -292,7 +295,7 @@ impl<'a> BlockEntries<'a> {
         Self(Decoder::new(block))
     }
 
-    fn next(&mut self) -> Result<Option<(&'a [u8], Option<&'a [u8]>)>, Malformed> {
+    fn next(&mut self) -> Result<Option<BorrowedEntry<'a>>, Malformed> {
         if self.0.is_empty() {
             return Ok(None);
         }
@@ -309,11 +312,11 @@ pub(super) struct RunIterator {
     next_block: usize,
     block: Arc<[u8]>,
     position: usize,
-    put_back: Option<(Key, Option<Vec<u8>>)>,
+    put_back: Option<Entry>,
 }
 
 impl RunIterator {
-    pub(super) fn next_entry(&mut self) -> Result<Option<(Key, Option<Vec<u8>>)>, StoreError> {
+    pub(super) fn next_entry(&mut self) -> Result<Option<Entry>, StoreError> {
         if let Some(entry) = self.put_back.take() {
             return Ok(Some(entry));
         }

@@ -108,7 +108,7 @@ impl JournalTask {
             match result {
                 Ok(()) => {}
                 Err(error) if error.is_full() => {
-                    if self.figures.disk_full_waits.fetch_add(1, Relaxed) % 60 == 0 {
+                    if self.figures.disk_full_waits.fetch_add(1, Relaxed).is_multiple_of(60) {
                         tracing::warn!(%error, "disk is full, writes wait");
                     }
                     // A checkpoint may free a file meanwhile; anything else keeps its place behind what waits.

@@ -72,7 +72,7 @@ impl KeeperTask {
                     break;
                 }
                 Err(error) if error.is_full() => {
-                    if self.figures.disk_full_waits.fetch_add(1, Relaxed) % 60 == 0 {
+                    if self.figures.disk_full_waits.fetch_add(1, Relaxed).is_multiple_of(60) {
                         tracing::warn!(%error, "disk is full, a checkpoint waits");
                     }
                     self.testify()?;

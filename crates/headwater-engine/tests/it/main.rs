@@ -1,4 +1,5 @@
 //! The engine as its callers see it, on a real disk.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests look at the real files from outside")]
 
 mod segments;
 mod store;
