@@ -28,13 +28,30 @@ use crate::workload::{Universe, Workload};
 
 /// A store that does its background work piece by piece, when told.
 pub trait Store {
-    /// Hands over a request. The reply may be sent during any later call.
-    fn submit(&mut self, request: Request, reply: Box<dyn Reply>);
+    /// Hands over a request. The reply may be sent during this or any later call.
+    ///
+    /// # Errors
+    /// The store had to stop.
+    fn submit(&mut self, request: Request, reply: Box<dyn Reply>) -> Result<(), StoreError>;
     /// Does one piece of work; `choice` picks which. `false`: there was nothing to do.
     ///
     /// # Errors
     /// The store had to stop.
     fn run_one(&mut self, choice: u64) -> Result<bool, StoreError>;
+    /// Asks for work that only a long run would bring about, such as a checkpoint; `choice` picks which.
+    ///
+    /// # Errors
+    /// The store had to stop.
+    fn nudge(&mut self, _choice: u64) -> Result<(), StoreError> {
+        Ok(())
+    }
+    /// Closes in good order: everything asked for becomes durable or is refused with `Closing`.
+    ///
+    /// # Errors
+    /// The store had to stop.
+    fn close(self) -> Result<(), StoreError>
+    where
+        Self: Sized;
 }
 
 /// Opens stores.
@@ -113,6 +130,8 @@ const CRASH_IN_RECOVERY_PERCENT: u64 = 30;
 const KILL_FIRST_PERCENT: u64 = 15;
 /// Of 100 crash points so many see another power cut after everything was looked at.
 const CUT_AFTERWARDS_PERCENT: u64 = 15;
+/// Of 100 steps without a request so many ask for work that is not needed yet.
+const NUDGE_PERCENT: u64 = 5;
 /// Pieces of work after which a store that still has more is considered stuck.
 const WORK_MAX: u32 = 100_000;
 /// Most of the history that a failure shows, in lines.
@@ -167,6 +186,10 @@ fn chain(error: &StoreError) -> String {
         cause = error.source();
     }
     text
+}
+
+fn stopped(error: &StoreError) -> String {
+    format!("the store stopped: {}", chain(error))
 }
 
 impl<L: Launch> World<'_, L> {
@@ -289,17 +312,17 @@ impl<S: Store> Running<S> {
     fn submit(&mut self, ticket: Ticket, request: Request) -> Result<(), String> {
         let reply = Mailbox { ticket, disk: self.disk.clone(), answers: self.answers.clone() };
         let store = &mut self.store;
-        guarded("the store", move || {
-            store.submit(request, Box::new(reply));
-            Ok(())
-        })
+        guarded("the store", move || store.submit(request, Box::new(reply)).map_err(|error| stopped(&error)))
     }
 
     fn run_one(&mut self, choice: u64) -> Result<bool, String> {
         let store = &mut self.store;
-        guarded("the store", move || {
-            store.run_one(choice).map_err(|error| format!("the store stopped: {}", chain(&error)))
-        })
+        guarded("the store", move || store.run_one(choice).map_err(|error| stopped(&error)))
+    }
+
+    fn nudge(&mut self, choice: u64) -> Result<(), String> {
+        let store = &mut self.store;
+        guarded("the store", move || store.nudge(choice).map_err(|error| stopped(&error)))
     }
 
     fn take_answers(&self) -> Vec<Answered> {
@@ -408,6 +431,8 @@ impl<L: Launch> Run<'_, L> {
             if self.chance.percent(submit_percent) {
                 submitted += 1;
                 self.submit(&mut running, history)?;
+            } else if self.chance.percent(NUDGE_PERCENT) {
+                running.nudge(self.chance.bits())?;
             } else {
                 running.run_one(self.chance.bits())?;
             }
@@ -416,6 +441,14 @@ impl<L: Launch> Run<'_, L> {
         }
         if self.chance.percent(30) {
             self.come_to_rest(&mut running, history)?;
+        }
+        if self.chance.percent(15) {
+            self.events.push(Event::Crashed("closed"));
+            let Running { store, answers, .. } = running;
+            guarded("the store", move || store.close().map_err(|error| stopped(&error)))?;
+            self.check_images(&disk, history)?;
+            let answers = std::mem::take(&mut *answers.lock().unwrap_or_else(PoisonError::into_inner));
+            self.check_answers(answers, history)?;
         }
         self.report.calls += disk.counts().calls;
         self.report.trace = self.report.trace.rotate_left(7) ^ disk.trace();
@@ -448,7 +481,11 @@ impl<L: Launch> Run<'_, L> {
     }
 
     fn take_answers(&mut self, running: &Running<L::Store>, history: &mut History) -> Result<(), String> {
-        for (ticket, calls, outcome) in running.take_answers() {
+        self.check_answers(running.take_answers(), history)
+    }
+
+    fn check_answers(&mut self, answers: Vec<Answered>, history: &mut History) -> Result<(), String> {
+        for (ticket, calls, outcome) in answers {
             self.report.answers += 1;
             self.report.trace = self.report.trace.rotate_left(7) ^ ticket;
             self.events.push(Event::Answered(ticket, outcome.clone()));
@@ -556,16 +593,24 @@ impl<L: Launch> Run<'_, L> {
         history.opened(disk.counts().calls);
         let mut submitted = 0;
         while submitted < requests {
+            let result;
             if self.chance.percent(40) {
                 submitted += 1;
-                self.submit(&mut running, history)?;
-            } else if let Err(what) = running.run_one(self.chance.bits()) {
-                // Whatever it still answers must be true.
-                self.take_answers(&running, history)?;
+                let request = self.workload.next(history, &self.ledger);
+                let ticket = history.ask(&request, &self.ledger);
+                self.events.push(Event::Asked(ticket, request.clone()));
+                result = running.submit(ticket, request);
+            } else if self.chance.percent(NUDGE_PERCENT) {
+                result = running.nudge(self.chance.bits());
+            } else {
+                result = running.run_one(self.chance.bits()).map(|_| ());
+            }
+            // Whatever it answers before it stops must be true.
+            self.take_answers(&running, history)?;
+            if let Err(what) = result {
                 self.events.push(Event::Crashed("stopped"));
                 return Ok(FaultOutcome::Stopped(what));
             }
-            self.take_answers(&running, history)?;
         }
         Ok(FaultOutcome::Survived)
     }

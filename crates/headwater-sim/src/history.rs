@@ -131,6 +131,9 @@ impl History {
         ledger: &mut Ledger,
     ) -> Result<(), String> {
         let asked = self.open.remove(&ticket).ok_or_else(|| format!("request {ticket} was answered twice"))?;
+        if matches!(outcome, Err(Refusal::Closing)) {
+            return Ok(());
+        }
         let claim = match &asked.request {
             Request::Read { segment, offset, bytes_max } => {
                 self.check_read(&asked, segment, *offset, *bytes_max, outcome)?

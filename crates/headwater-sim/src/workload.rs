@@ -189,11 +189,7 @@ impl Workload {
             91..95 => stored.map(|stored| stored - 1),
             _ => Some(self.chance.below(50) as i64),
         };
-        let step = match self.chance.below(20) {
-            0 => 0,
-            1 => -1,
-            _ => 1 + self.chance.below(3) as i64,
-        };
+        let step = if self.chance.percent(5) { 0 } else { 1 + self.chance.below(3) as i64 };
         let expected_length = match self.chance.below(20) {
             0..2 => Some(length),
             2 => Some(self.chance.below(length + 2)),

@@ -339,7 +339,7 @@ impl State {
 
     fn append(&self, found: &Segment, append: &Append) -> Decision {
         let stored = found.attributes.get(&append.writer.into()).copied();
-        if found.sealed {
+        if found.sealed || (found.kind == SegmentKind::Transient && self.parent_is_closed(&append.segment)) {
             return Decision::refused([Refusal::Sealed]);
         }
         if stored != append.previous {
@@ -354,6 +354,11 @@ impl State {
             segment.set_attribute(append.writer.into(), append.number);
             segment.event_count += u64::from(append.event_count);
         })
+    }
+
+    /// An upload that can never be merged is refused at once.
+    fn parent_is_closed(&self, name: &SegmentName) -> bool {
+        name.parent().is_some_and(|parent| self.find(&parent).is_none_or(|parent| parent.sealed))
     }
 
     /// Everything that stands against a merge; the interface does not say which is named first.
@@ -481,10 +486,13 @@ fn against_update(found: &Segment, changes: &[TableChange], at: Option<Offset>, 
             refusals.push(Refusal::OffsetMismatch { length: length.unwrap_or(Answer::ANY_LENGTH) });
         }
     }
+    let is_fixed = found.kind != (SegmentKind::Table { key_length: 0 });
     let (mut missing, mut version) = (false, false);
     for change in changes {
         match (change.expect, found.table.entries.get(&change.key)) {
             (Expect::Any, _) | (Expect::Missing, None) => {}
+            // Tables with keys of fixed length do not tell the two apart. Source: Pravega's segment store.
+            (Expect::Version(_), None) if is_fixed => version = true,
             (Expect::Version(_), None) => missing = true,
             (Expect::Missing, Some(_)) => version = true,
             (Expect::Version(expected), Some(entry)) => {
@@ -537,7 +545,6 @@ fn malformed(request: &Request, found: Option<&Segment>) -> Option<Refusal> {
         fixed => key.len() != fixed,
     };
     let bad = match request {
-        Request::Append(append) => append.previous.is_some_and(|previous| append.number < previous),
         Request::Merge { updates, .. } | Request::UpdateAttributes { updates, .. } => {
             updates.len() > ATTRIBUTE_UPDATES_MAX
         }

@@ -311,10 +311,19 @@ impl NaiveStore {
 }
 
 impl Store for NaiveStore {
-    fn submit(&mut self, request: Request, reply: Box<dyn Reply>) {
+    fn close(mut self) -> Result<(), StoreError> {
+        while self.run_one(0)? {}
+        for (_, reply) in self.parked.drain(..) {
+            reply.send(Err(Refusal::Closing));
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, request: Request, reply: Box<dyn Reply>) -> Result<(), StoreError> {
         if matches!(request, Request::Read { .. }) {
             self.parked.push((request, reply));
-            return self.answer_durable();
+            self.answer_durable();
+            return Ok(());
         }
         let number = {
             let mut requests = self.requests.lock().unwrap();
@@ -340,6 +349,7 @@ impl Store for NaiveStore {
             self.waiting.push_back(Waiting { outcome, reply, after });
         }
         self.answer_durable();
+        Ok(())
     }
 
     fn run_one(&mut self, choice: u64) -> Result<bool, StoreError> {
