@@ -18,6 +18,8 @@
 
 mod format;
 mod recovery;
+#[cfg(test)]
+mod tests;
 mod witness;
 
 use std::collections::{BTreeMap, VecDeque};

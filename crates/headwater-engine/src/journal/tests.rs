@@ -1,0 +1,173 @@
+//! What the journal says after its files were cut, torn, rotted or recycled.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests damage the real files from outside")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::format::BLOCK_BYTES;
+use super::{Journal, Record, Spares, Witness, prepare_spare};
+use crate::error::StoreError;
+use crate::io::{Disk, RealDisk};
+
+const STORE: u128 = 0xABCD;
+const FILE_BYTES: u64 = 64 << 10;
+const FIRST: &str = "journal/0000000000000001.log";
+
+/// Opens the journal below `root` and returns the sequences it replays.
+fn open(root: &Path) -> Result<(Journal, Spares, Witness, Vec<u64>), StoreError> {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(root));
+    disk.create_directory("journal").unwrap();
+    let witness = Witness::open(&*disk, STORE)?;
+    let mut replayed = Vec::new();
+    let (journal, spares) = Journal::open(disk, STORE, FILE_BYTES, &witness, |record| {
+        assert_eq!(record.payload, payload(record.sequence), "a record brings its own bytes");
+        replayed.push(record.sequence);
+        Ok(())
+    })?;
+    Ok((journal, spares, witness, replayed))
+}
+
+fn payload(sequence: u64) -> Bytes {
+    vec![sequence as u8; 100].into()
+}
+
+fn record(sequence: u64) -> Record {
+    Record { container: 3, sequence, operation: sequence.to_be_bytes().to_vec(), payload: payload(sequence) }
+}
+
+fn commit(journal: &mut Journal, sequences: std::ops::RangeInclusive<u64>) {
+    for sequence in sequences {
+        journal.commit(&[record(sequence)], &mut 0).unwrap();
+    }
+}
+
+/// Changes one of the files in place.
+fn damage(root: &Path, file: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(root.join(file)).unwrap();
+    change(&mut bytes);
+    std::fs::write(root.join(file), bytes).unwrap();
+}
+
+/// Where the frame of a sequence begins, with one record in each frame.
+fn frame(sequence: u64) -> usize {
+    (sequence * BLOCK_BYTES) as usize
+}
+
+#[test]
+fn what_was_committed_is_replayed_in_order_over_many_files() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut journal, ..) = open(root.path()).unwrap();
+    commit(&mut journal, 1..=100);
+    assert!(journal.files.len() > 5);
+    drop(journal);
+    let (_, _, _, replayed) = open(root.path()).unwrap();
+    assert_eq!(replayed, (1..=100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_torn_tail_is_dropped_and_what_came_before_it_stays() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut journal, ..) = open(root.path()).unwrap();
+    commit(&mut journal, 1..=5);
+    drop(journal);
+    damage(root.path(), FIRST, |bytes| bytes[frame(5) + 80] ^= 1);
+    let (mut journal, _, _, replayed) = open(root.path()).unwrap();
+    assert_eq!(replayed, [1, 2, 3, 4]);
+    commit(&mut journal, 5..=7);
+    drop(journal);
+    assert_eq!(open(root.path()).unwrap().3, (1..=7).collect::<Vec<_>>());
+}
+
+#[test]
+fn damage_that_a_later_frame_testifies_against_stops_the_store() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut journal, ..) = open(root.path()).unwrap();
+    commit(&mut journal, 1..=5);
+    drop(journal);
+    damage(root.path(), FIRST, |bytes| bytes[frame(3) + 80] ^= 1);
+    let error = open(root.path()).map(|_| ()).unwrap_err().to_string();
+    assert_eq!(error, format!("{FIRST} at byte {}: journal ends with frame 2, but frame 4 was durable", frame(3)));
+}
+
+#[test]
+fn a_journal_that_was_cut_off_is_found_out_by_the_witness() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut journal, _, mut witness, _) = open(root.path()).unwrap();
+    commit(&mut journal, 1..=5);
+    witness.testify(journal.synced()).unwrap();
+    drop(journal);
+    damage(root.path(), FIRST, |bytes| bytes[frame(5)..].fill(0));
+    let error = open(root.path()).map(|_| ()).unwrap_err().to_string();
+    assert!(error.ends_with("journal ends with frame 4, but frame 5 was durable"), "{error}");
+}
+
+#[test]
+fn after_a_clean_stop_any_damage_is_damage() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut journal, ..) = open(root.path()).unwrap();
+    commit(&mut journal, 1..=5);
+    journal.close().unwrap();
+    drop(journal);
+    damage(root.path(), FIRST, |bytes| bytes[frame(5) + 80] ^= 1);
+    assert!(matches!(open(root.path()).map(|_| ()), Err(StoreError::Damaged { .. })));
+}
+
+#[test]
+fn a_frame_nothing_testified_to_is_written_again_before_it_is_served() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut journal, ..) = open(root.path()).unwrap();
+    commit(&mut journal, 1..=5);
+    drop(journal);
+    assert_eq!(open(root.path()).unwrap().3.len(), 5);
+    // The first copy stood in the page cache alone and is gone after a power cut.
+    damage(root.path(), FIRST, |bytes| bytes[frame(5)..].fill(0));
+    assert_eq!(open(root.path()).unwrap().3, [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn old_frames_in_a_recycled_file_are_not_taken_for_new_ones() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut journal, ..) = open(root.path()).unwrap();
+    commit(&mut journal, 1..=40);
+    let covered = BTreeMap::from([(3, 39)]);
+    journal.release(&covered).unwrap();
+    assert_eq!(journal.files.len(), 1, "all but the current file are free");
+    commit(&mut journal, 41..=60);
+    drop(journal);
+    let (_, _, _, replayed) = open(root.path()).unwrap();
+    assert_eq!(replayed.last(), Some(&60));
+    assert!(replayed.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{replayed:?}");
+    assert!(replayed[0] > 1);
+}
+
+#[test]
+fn a_file_is_kept_until_every_container_in_it_is_covered() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut journal, ..) = open(root.path()).unwrap();
+    journal.commit(&[Record { container: 9, ..record(1) }], &mut 0).unwrap();
+    commit(&mut journal, 1..=40);
+    let files = journal.files.len();
+    journal.release(&BTreeMap::from([(3, 40)])).unwrap();
+    assert_eq!(journal.files.len(), files);
+    assert_eq!(journal.pinning(), [3, 9]);
+    journal.release(&BTreeMap::from([(3, 40), (9, 1)])).unwrap();
+    assert_eq!(journal.files.len(), 1);
+}
+
+#[test]
+fn spares_are_made_once_and_used() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut journal, spares, ..) = open(root.path()).unwrap();
+    let disk = RealDisk::new(root.path());
+    for number in 0..5 {
+        prepare_spare(&disk, &spares, FILE_BYTES, number).unwrap();
+    }
+    assert_eq!(spares.lock().unwrap().len(), 2);
+    commit(&mut journal, 1..=40);
+    assert_eq!(spares.lock().unwrap().len(), 0);
+    drop(journal);
+    assert_eq!(open(root.path()).unwrap().3.len(), 40);
+}
