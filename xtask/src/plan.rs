@@ -1,0 +1,283 @@
+//! Which suites there are, in which order they run, and what each of them needs.
+
+use crate::metadata::{cargo, root};
+use crate::report::{Counts, Line, Report, Verdict};
+use crate::run::{end_children_when_interrupted, run};
+use crate::system::{CLIPPY, LINKER, Need, PYTHON, RUSTFMT, provide};
+use crate::{layers, licences};
+use anyhow::{Result, bail};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// What `cargo xtask test` was asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options {
+    pub(crate) quick: bool,
+    pub(crate) ci: bool,
+    pub(crate) only: Vec<String>,
+}
+
+/// What a suite does.
+enum Work {
+    /// Cargo with these arguments, in the root or in a folder below it.
+    Cargo(&'static [&'static str], &'static str),
+    /// A function of this program; the text is printed.
+    Here(fn() -> Result<String>),
+    /// The conformance harness with these arguments.
+    Conformance(&'static [&'static str]),
+}
+
+struct Suite {
+    name: &'static str,
+    work: Work,
+    needs: &'static [Need],
+    /// Part of the inner loop.
+    quick: bool,
+    limit: Duration,
+}
+
+const fn minutes(count: u64) -> Duration {
+    Duration::from_secs(60 * count)
+}
+
+/// In order: what fails fast comes first.
+const SUITES: &[Suite] = &[
+    Suite {
+        name: "format",
+        work: Work::Cargo(&["fmt", "--all", "--check"], "."),
+        needs: &[RUSTFMT],
+        quick: true,
+        limit: minutes(2),
+    },
+    Suite {
+        name: "format-genuine",
+        work: Work::Cargo(&["fmt", "--check"], "crates/headwater-conformance/genuine-rust"),
+        needs: &[RUSTFMT],
+        quick: true,
+        limit: minutes(2),
+    },
+    Suite { name: "layers", work: Work::Here(layers::check_workspace), needs: &[], quick: true, limit: minutes(5) },
+    Suite { name: "licences", work: Work::Here(licences::check_workspace), needs: &[], quick: true, limit: minutes(5) },
+    Suite {
+        name: "clippy",
+        work: Work::Cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"], "."),
+        needs: &[CLIPPY, LINKER],
+        quick: true,
+        limit: minutes(15),
+    },
+    Suite {
+        name: "unit-tests",
+        work: Work::Cargo(
+            &["test", "--release", "--workspace", "--exclude", "headwater-sim", "--lib", "--bins", "--quiet"],
+            ".",
+        ),
+        needs: &[LINKER],
+        quick: true,
+        limit: minutes(20),
+    },
+    // Of the crates; the simulation has its own line below, whole.
+    Suite {
+        name: "integration-tests",
+        work: Work::Cargo(
+            &["test", "--release", "--workspace", "--exclude", "headwater-sim", "--test", "*", "--quiet"],
+            ".",
+        ),
+        needs: &[LINKER],
+        quick: false,
+        limit: minutes(15),
+    },
+    Suite {
+        name: "doc-tests",
+        work: Work::Cargo(&["test", "--release", "--workspace", "--doc", "--quiet"], "."),
+        needs: &[LINKER],
+        quick: false,
+        limit: minutes(10),
+    },
+    Suite {
+        name: "simulation",
+        work: Work::Cargo(&["test", "--release", "--package", "headwater-sim"], "."),
+        needs: &[LINKER],
+        quick: false,
+        limit: minutes(10),
+    },
+    Suite {
+        name: "genuine-clients",
+        work: Work::Conformance(&["prepare"]),
+        needs: &[LINKER, PYTHON],
+        quick: false,
+        limit: minutes(25),
+    },
+    Suite {
+        name: "refusals",
+        work: Work::Conformance(&["refusals", "--prepared"]),
+        needs: &[],
+        quick: false,
+        limit: minutes(5),
+    },
+    Suite {
+        name: "lifecycle",
+        work: Work::Conformance(&["lifecycle", "--prepared"]),
+        needs: &[],
+        quick: false,
+        limit: minutes(5),
+    },
+    Suite {
+        name: "rust-client",
+        work: Work::Conformance(&["rust", "--prepared"]),
+        needs: &[],
+        quick: false,
+        limit: minutes(8),
+    },
+    Suite {
+        name: "python-client",
+        work: Work::Conformance(&["python", "--prepared"]),
+        needs: &[PYTHON],
+        quick: false,
+        limit: minutes(8),
+    },
+    Suite {
+        name: "malformed",
+        work: Work::Conformance(&["malformed", "--prepared"]),
+        needs: &[],
+        quick: false,
+        limit: minutes(8),
+    },
+    Suite {
+        name: "flights",
+        work: Work::Conformance(&["flights", "--prepared"]),
+        needs: &[PYTHON],
+        quick: false,
+        limit: minutes(10),
+    },
+    Suite {
+        name: "crash",
+        work: Work::Conformance(&["crash", "--cycles", "5", "--prepared"]),
+        needs: &[],
+        quick: false,
+        limit: minutes(10),
+    },
+];
+
+/// Everything together must end within the hour that it is given elsewhere.
+const ALL_WITHIN: Duration = minutes(56);
+
+/// Runs the suites. True when everything held.
+///
+/// # Errors
+/// When a suite is asked for that does not exist, or signals cannot be received.
+pub(crate) fn test(options: &Options) -> Result<bool> {
+    for name in &options.only {
+        if !SUITES.iter().any(|suite| suite.name == name) {
+            let names: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+            bail!("there is no suite {name}, only {}", names.join(", "));
+        }
+    }
+    end_children_when_interrupted()?;
+    let started = Instant::now();
+    let mut report = Report::default();
+    let mut clients_missing = None;
+    for suite in SUITES {
+        // The genuine clients are needed by every suite behind them.
+        let behind_the_clients = matches!(suite.work, Work::Conformance(_));
+        let asked = options.only.is_empty()
+            || options.only.iter().any(|name| name == suite.name)
+            || (suite.name == "genuine-clients" && options.only.iter().any(|name| is_conformance(name)));
+        if !asked {
+            continue;
+        }
+        let begun = Instant::now();
+        let rest = ALL_WITHIN.saturating_sub(started.elapsed());
+        let skip = if options.quick && !suite.quick {
+            Some("--quick".to_owned())
+        } else if rest.is_zero() {
+            Some(format!("{} minutes are over", ALL_WITHIN.as_secs() / 60))
+        } else if behind_the_clients && let Some(why) = &clients_missing {
+            Some(format!("the genuine clients are not there: {why}"))
+        } else {
+            suite.needs.iter().find_map(|need| provide(need, options.ci).err())
+        };
+        let line = match skip {
+            Some(why) => Line {
+                suite: suite.name.to_owned(),
+                verdict: Verdict::Skipped(why),
+                counts: Counts::default(),
+                took: begun.elapsed(),
+            },
+            None => {
+                println!("\n=== {} ===", suite.name);
+                perform(suite, rest)
+            }
+        };
+        if suite.name == "genuine-clients" {
+            clients_missing = match &line.verdict {
+                Verdict::Passed => None,
+                Verdict::Failed(why) | Verdict::Skipped(why) => Some(why.clone()),
+            };
+        }
+        report.add(line);
+    }
+    report.print(started.elapsed());
+    Ok(report.good(options.ci))
+}
+
+fn is_conformance(name: &str) -> bool {
+    SUITES.iter().any(|suite| suite.name == name && matches!(suite.work, Work::Conformance(_)))
+}
+
+fn perform(suite: &Suite, rest: Duration) -> Line {
+    let started = Instant::now();
+    let line = |verdict, counts| Line { suite: suite.name.to_owned(), verdict, counts, took: started.elapsed() };
+    let command = match &suite.work {
+        Work::Here(check) => {
+            return match check() {
+                Ok(summary) => {
+                    println!("{summary}");
+                    line(Verdict::Passed, Counts { passed: 1, failed: 0 })
+                }
+                Err(error) => {
+                    println!("{error:#}");
+                    line(Verdict::Failed(format!("{error:#}")), Counts { passed: 0, failed: 1 })
+                }
+            };
+        }
+        Work::Cargo(arguments, folder) => {
+            let mut command = Command::new(cargo());
+            command.args(*arguments).current_dir(root().join(folder));
+            command
+        }
+        Work::Conformance(arguments) => {
+            let mut command = Command::new(cargo());
+            command.args(["run", "--release", "--quiet", "--package", "headwater-conformance", "--"]);
+            command.args(*arguments).current_dir(root());
+            command
+        }
+    };
+    match run(command, suite.limit.min(rest)) {
+        Err(error) => line(Verdict::Failed(format!("{error:#}")), Counts::default()),
+        Ok(ended) => {
+            let verdict = match ended.failure {
+                Some(why) => Verdict::Failed(why),
+                None if ended.counts.failed > 0 => Verdict::Failed(format!("{} tests failed", ended.counts.failed)),
+                None => Verdict::Passed,
+            };
+            Line { suite: suite.name.to_owned(), verdict, counts: ended.counts, took: ended.took }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suites_have_names_of_their_own() {
+        for (i, suite) in SUITES.iter().enumerate() {
+            assert!(SUITES[..i].iter().all(|other| other.name != suite.name), "{}", suite.name);
+        }
+    }
+
+    #[test]
+    fn the_inner_loop_needs_no_genuine_client() {
+        assert!(SUITES.iter().all(|suite| !suite.quick || !matches!(suite.work, Work::Conformance(_))));
+    }
+}
