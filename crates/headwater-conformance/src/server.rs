@@ -63,6 +63,8 @@ pub struct Launch {
     pub addresses: Addresses,
     /// More arguments after `serve` and the above.
     pub extra: Vec<String>,
+    /// More environment variables.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Launch {
@@ -74,6 +76,7 @@ impl Launch {
             log: scratch.join("server.log"),
             addresses: Addresses::any(),
             extra: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -91,6 +94,7 @@ impl Launch {
                 command.env_remove(name);
             }
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
         command
     }

@@ -171,6 +171,10 @@ fn settings(launch: &dyn Fn(&str) -> Result<Launch>) -> Result<String> {
     let usage = [CONFIG, 2, 64];
     refused(&with("flag", &["--no-such-flag", "7"])?, &usage, &["--no-such-flag"])?;
     refused(&with("address", &["--memory-limit", "lots"])?, &usage, &["lots"])?;
+    // An unknown variable as an unknown flag: a misspelt limit is worse than none.
+    let mut variable = with("variable", &[])?;
+    variable.environment = vec![("HEADWATER_NO_SUCH_SETTING".into(), "7".into())];
+    refused_in_a_line(&variable, &[CONFIG], &["HEADWATER_NO_SUCH_SETTING"])?;
     let missing = with("missing", &["--config", "/no/such/headwater.toml"])?;
     refused_in_a_line(&missing, &[CONFIG], &["/no/such/headwater.toml"])?;
     for (name, content, mention) in [
