@@ -20,7 +20,7 @@ use super::{Entry, Key};
 const MAGIC: &[u8; 8] = b"HWRUN\0\0\x01";
 const FORMAT: u32 = 1;
 /// A block is closed once it has grown to this.
-const BLOCK_BYTES: usize = 16 << 10;
+const BLOCK_BYTES: usize = 4 << 10;
 const HEADER_BYTES: usize = 8 + 4 + 8 + 4;
 /// Index offset, index length, index checksum, entry count, footer checksum.
 const FOOTER_BYTES: usize = 8 + 8 + 4 + 8 + 4;
@@ -146,7 +146,7 @@ struct BlockCache {
 }
 
 /// Blocks one run keeps in memory.
-const CACHED_BLOCKS_MAX: usize = 32;
+const CACHED_BLOCKS_MAX: usize = 256;
 
 /// Either kind of value a key has in a run: `Some(None)` is a removal.
 type Found = Option<Option<Vec<u8>>>;
