@@ -228,7 +228,13 @@ impl<L: Launch> World<'_, L> {
                 }
             });
             let Some((index, findings)) = fitting else {
-                let mut text = format!("container {container} is in none of {} allowed states", differences.len());
+                let claimed = allowed.claimed_by.map_or("found at the opening".to_owned(), |ticket| {
+                    format!("shown by the answer to request {ticket}")
+                });
+                let count = differences.len();
+                let mut text = format!(
+                    "container {container} is in none of {count} allowed states, the oldest of which was {claimed}"
+                );
                 for (steps_back, difference) in differences.iter().enumerate().take(40) {
                     text.push_str(&format!("\n  {steps_back} steps before the newest: {difference}"));
                 }
@@ -522,11 +528,33 @@ impl Event {
             Self::Answered(ticket, Err(refusal)) => format!("{ticket:5} = refused: {refusal:?}"),
             Self::Crashed(how) => format!("---- {how}"),
         };
-        match line.char_indices().nth(400) {
-            Some((end, _)) => format!("{}…", &line[..end]),
-            None => line,
-        }
+        shorten(&line)
     }
+}
+
+/// Cuts byte strings down to their beginning, which identifies a payload, and their length on paper.
+fn shorten(line: &str) -> String {
+    const SHOWN: usize = 12;
+    let mut short = String::new();
+    let mut rest = line;
+    while let Some(at) = rest.find("b\"") {
+        let (before, quoted) = rest.split_at(at + 2);
+        short.push_str(before);
+        let mut escaped = false;
+        let end = quoted.find(|c| {
+            let ends = c == '"' && !escaped;
+            escaped = c == '\\' && !escaped;
+            ends
+        });
+        let (inside, after) = quoted.split_at(end.unwrap_or(quoted.len()));
+        short.extend(inside.chars().take(SHOWN));
+        if inside.chars().count() > SHOWN {
+            short.push('…');
+        }
+        rest = after;
+    }
+    short.push_str(rest);
+    short
 }
 
 /// How a run with faults ended.

@@ -27,8 +27,19 @@ struct Container {
     states: Vec<State>,
     /// Index of the state that answers claim so far.
     claimed: usize,
-    /// When, in calls of the disk, which state was claimed; both grow.
-    claims: Vec<(u64, usize)>,
+    /// What answers claimed; calls and states grow.
+    claims: Vec<Claim>,
+}
+
+/// An answer shows that a state is durable.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    /// Of the disk, when the answer was given.
+    calls: u64,
+    /// Index of the state.
+    state: usize,
+    /// Request that was answered; `None` for the opening.
+    by: Option<Ticket>,
 }
 
 #[derive(Debug)]
@@ -39,6 +50,8 @@ struct Asked {
     before: usize,
     /// State after its last step.
     after: usize,
+    /// Whether the steps change anything.
+    changes: bool,
     /// What was claimed when it was asked.
     claimed: usize,
     answer: Answer,
@@ -58,6 +71,8 @@ pub struct History {
 pub struct Allowed<'a> {
     /// From the last one claimed to the last one asked for.
     pub states: &'a [State],
+    /// Whose answer claims the first of them; `None`: it was found at the opening.
+    pub claimed_by: Option<Ticket>,
 }
 
 impl History {
@@ -75,7 +90,7 @@ impl History {
     pub fn opened(&mut self, calls: u64) {
         for container in &mut self.containers {
             container.claimed = container.states.len() - 1;
-            container.claims.push((calls, container.claimed));
+            container.claims.push(Claim { calls, state: container.claimed, by: None });
         }
     }
 
@@ -102,8 +117,15 @@ impl History {
         let decision = states[before].decide(request, ledger, &mut self.numbers);
         states.extend(decision.steps);
         let after = states.len() - 1;
-        let asked =
-            Asked { request: request.clone(), container, before, after, claimed: *claimed, answer: decision.answer };
+        let asked = Asked {
+            request: request.clone(),
+            container,
+            before,
+            after,
+            changes: decision.changes,
+            claimed: *claimed,
+            answer: decision.answer,
+        };
         self.next += 1;
         self.open.insert(self.next, asked);
         self.next
@@ -142,12 +164,14 @@ impl History {
                 for finding in asked.answer.check(outcome, ledger)? {
                     ledger.learn(finding);
                 }
-                if asked.after > asked.before { asked.after } else { self.weakest_claim(&asked, outcome, ledger) }
+                if asked.changes { asked.after } else { self.weakest_claim(&asked, outcome, ledger) }
             }
         };
         let container = &mut self.containers[asked.container];
-        container.claimed = container.claimed.max(claim);
-        container.claims.push((calls, container.claimed));
+        if claim > container.claimed {
+            container.claimed = claim;
+            container.claims.push(Claim { calls, state: claim, by: Some(ticket) });
+        }
         Ok(())
     }
 
@@ -155,7 +179,7 @@ impl History {
         let states = &self.containers[asked.container].states;
         let right = |index: &usize| {
             let decision = states[*index].decide(&asked.request, ledger, &mut self.numbers.clone());
-            decision.steps.is_empty() && decision.answer.check(outcome, ledger).is_ok()
+            !decision.changes && decision.answer.check(outcome, ledger).is_ok()
         };
         (asked.claimed..asked.before).find(right).unwrap_or(asked.before)
     }
@@ -180,13 +204,16 @@ impl History {
 
     /// What may be found after a crash at the moment when the disk had seen `calls` calls.
     pub fn allowed_at(&self, calls: u64) -> Vec<Allowed<'_>> {
-        let allowed = |container: &Container| {
-            let earlier = container.claims.partition_point(|(at, _)| *at <= calls);
-            let claimed = earlier.checked_sub(1).map_or(0, |last| container.claims[last].1);
-            (claimed, container.states.len())
-        };
-        let ranges = self.containers.iter().map(|container| (container, allowed(container)));
-        ranges.map(|(container, (from, to))| Allowed { states: &container.states[from..to] }).collect()
+        self.containers.iter().map(|container| container.allowed_at(calls)).collect()
+    }
+}
+
+impl Container {
+    fn allowed_at(&self, calls: u64) -> Allowed<'_> {
+        let earlier = self.claims.partition_point(|claim| claim.calls <= calls);
+        let last = earlier.checked_sub(1).map(|last| self.claims[last]);
+        let states = &self.states[last.map_or(0, |claim| claim.state)..];
+        Allowed { states, claimed_by: last.and_then(|claim| claim.by) }
     }
 }
 

@@ -97,11 +97,17 @@ pub struct Decision {
     pub steps: Vec<State>,
     /// What the answer must look like.
     pub answer: Answer,
+    /// Whether the steps change anything a client could see. If not, the store need not remember them.
+    pub changes: bool,
 }
 
 impl Decision {
     fn shows(answer: Answer) -> Self {
-        Self { steps: Vec::new(), answer }
+        Self { steps: Vec::new(), answer, changes: false }
+    }
+
+    fn steps(steps: Vec<State>, answer: Answer) -> Self {
+        Self { changes: !steps.is_empty(), steps, answer }
     }
 
     fn refused(refusals: impl Into<Vec<Refusal>>) -> Self {
@@ -318,14 +324,20 @@ impl State {
 
     fn change(&self, name: &SegmentName, answer: Answer, change: impl FnOnce(&mut Segment)) -> Decision {
         let mut next = self.clone();
-        change(Arc::make_mut(next.segments.get_mut(&*name.key()).expect("the caller found it")));
-        Decision { steps: vec![next], answer }
+        let found = next.segments.get_mut(&*name.key()).expect("the caller found it");
+        let before = found.clone();
+        change(Arc::make_mut(found));
+        // Whether a log has grown is not known here, and nobody is shown it but by its length.
+        let doubt = found.table.growth_in_doubt;
+        let table = Table { growth_in_doubt: doubt, ..before.table.clone() };
+        let changes = **found != Segment { table, ..(*before).clone() };
+        Decision { steps: vec![next], answer, changes }
     }
 
     fn remove(&self, name: &SegmentName) -> Decision {
         let mut next = self.clone();
         next.segments.remove(&*name.key());
-        Decision { steps: vec![next], answer: Answer::Done }
+        Decision::steps(vec![next], Answer::Done)
     }
 
     fn create(&self, name: &SegmentName, kind: SegmentKind, policy: SegmentPolicy, numbers: &mut Numbers) -> Decision {
@@ -334,7 +346,7 @@ impl State {
         }
         let mut next = self.clone();
         next.segments.insert(name.key().into_owned(), Arc::new(Segment::new(numbers.next(), kind, policy)));
-        Decision { steps: vec![next], answer: Answer::Done }
+        Decision::steps(vec![next], Answer::Done)
     }
 
     fn append(&self, found: &Segment, append: &Append) -> Decision {
@@ -390,7 +402,7 @@ impl State {
         };
         let next = self.merged(target, source, &updated);
         let length = found.length() + from.length();
-        Decision { steps: vec![next], answer: Answer::Merged { length } }
+        Decision::steps(vec![next], Answer::Merged { length })
     }
 
     fn merged(&self, target: &SegmentName, source: &SegmentName, updated: &[(AttributeId, i64)]) -> Self {
@@ -430,7 +442,7 @@ impl State {
             }
             lengths.push(now.find(target).expect("a target outlives the merge").length());
         }
-        Decision { steps, answer: Answer::MergedBatch(lengths) }
+        Decision::steps(steps, Answer::MergedBatch(lengths))
     }
 
     fn table_update(
@@ -481,7 +493,8 @@ impl State {
 fn against_update(found: &Segment, changes: &[TableChange], at: Option<Offset>, ledger: &Ledger) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     if let Some(at) = at {
-        let length = ledger.table_length(found.incarnation, found.table.growth);
+        let length =
+            ledger.table_length(found.incarnation, found.table.growth).filter(|_| !found.table.growth_in_doubt);
         if length != Some(at) {
             refusals.push(Refusal::OffsetMismatch { length: length.unwrap_or(Answer::ANY_LENGTH) });
         }

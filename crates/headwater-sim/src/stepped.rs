@@ -1,0 +1,84 @@
+//! The engine as a [`Store`].
+
+use std::collections::BTreeMap;
+
+use headwater_engine::api::{Reply, Request};
+use headwater_engine::io::Io;
+use headwater_engine::{Options, Stepper, StoreError, Ticket};
+
+use crate::harness::{Launch, Store};
+
+/// Opens the real engine, driven step by step.
+#[derive(Clone, Debug)]
+pub struct EngineLaunch {
+    /// Of every store it opens.
+    pub options: Options,
+}
+
+/// Small enough that files are filled, recycled and checkpointed all the time, large enough for every request of the
+/// workload.
+const JOURNAL_FILE_BYTES: u64 = 512 << 10;
+
+impl Default for EngineLaunch {
+    fn default() -> Self {
+        Self { options: Options { containers: 2, journal_file_bytes: JOURNAL_FILE_BYTES, ..Options::default() } }
+    }
+}
+
+impl Launch for EngineLaunch {
+    type Store = SteppedEngine;
+
+    fn open(&self, io: Io) -> Result<SteppedEngine, StoreError> {
+        Ok(SteppedEngine { stepper: Stepper::open(io, self.options.clone())?, waiting: BTreeMap::new() })
+    }
+
+    fn containers(&self) -> u32 {
+        self.options.containers
+    }
+}
+
+/// The engine in one thread.
+pub struct SteppedEngine {
+    stepper: Stepper,
+    waiting: BTreeMap<Ticket, Box<dyn Reply>>,
+}
+
+impl SteppedEngine {
+    /// Sends on what the step that just ended has answered.
+    fn deliver(&mut self) {
+        for (ticket, outcome) in self.stepper.take_replies() {
+            let reply = self.waiting.remove(&ticket).expect("every request is answered once");
+            reply.send(outcome);
+        }
+    }
+}
+
+impl Store for SteppedEngine {
+    fn submit(&mut self, request: Request, reply: Box<dyn Reply>) -> Result<(), StoreError> {
+        let ticket = self.stepper.submit(request)?;
+        self.waiting.insert(ticket, reply);
+        self.deliver();
+        Ok(())
+    }
+
+    fn run_one(&mut self, choice: u64) -> Result<bool, StoreError> {
+        let worked = self.stepper.run_one(choice)?;
+        self.deliver();
+        Ok(worked)
+    }
+
+    fn nudge(&mut self, choice: u64) -> Result<(), StoreError> {
+        let container = (choice % u64::from(self.stepper.containers())) as u32;
+        self.stepper.checkpoint(container)?;
+        self.deliver();
+        Ok(())
+    }
+
+    fn close(self) -> Result<(), StoreError> {
+        let Self { stepper, mut waiting } = self;
+        for (ticket, outcome) in stepper.close()? {
+            waiting.remove(&ticket).expect("every request is answered once").send(outcome);
+        }
+        Ok(())
+    }
+}
