@@ -287,10 +287,9 @@ impl Workload {
     fn merge_batch(&mut self, history: &History) -> Request {
         let (_, target) = self.source(history);
         let newest = history.newest(&target);
-        let sealed = newest.find(&target).is_some_and(|found| found.sealed);
-        // What a batch does before it meets a truncated source is left open, so is a sealed target with nothing to merge.
+        // What a batch does before it meets a truncated source is left open.
         let allowed = |(name, targets): &&(SegmentName, Vec<SegmentName>)| {
-            targets.contains(&target) && newest.find(name).map_or(!sealed, |found| found.start == 0)
+            targets.contains(&target) && newest.find(name).is_none_or(|found| found.start == 0)
         };
         let candidates: Vec<_> = self.universe.sources.iter().filter(allowed).map(|(name, _)| name.clone()).collect();
         if candidates.is_empty() {

@@ -351,14 +351,21 @@ impl State {
 
     fn append(&self, found: &Segment, append: &Append) -> Decision {
         let stored = found.attributes.get(&append.writer.into()).copied();
-        if found.sealed || (found.kind == SegmentKind::Transient && self.parent_is_closed(&append.segment)) {
+        if found.sealed {
             return Decision::refused([Refusal::Sealed]);
         }
+        let mut refusals = Vec::new();
         if stored != append.previous {
-            return Decision::refused([Refusal::WriterConflict { stored }]);
+            refusals.push(Refusal::WriterConflict { stored });
+        } else if append.expected_length.is_some_and(|expected| expected != found.length()) {
+            refusals.push(Refusal::LengthMismatch { length: found.length() });
         }
-        if append.expected_length.is_some_and(|expected| expected != found.length()) {
-            return Decision::refused([Refusal::LengthMismatch { length: found.length() }]);
+        // An upload that can never be merged is refused at once, for this reason or for its own.
+        if found.kind == SegmentKind::Transient && self.parent_is_closed(&append.segment) {
+            refusals.push(Refusal::Sealed);
+        }
+        if !refusals.is_empty() {
+            return Decision::refused(refusals);
         }
         let length = found.length() + append.data.len() as u64;
         self.change(&append.segment, Answer::Appended { length }, |segment| {
@@ -368,7 +375,6 @@ impl State {
         })
     }
 
-    /// An upload that can never be merged is refused at once.
     fn parent_is_closed(&self, name: &SegmentName) -> bool {
         name.parent().is_some_and(|parent| self.find(&parent).is_none_or(|parent| parent.sealed))
     }
@@ -425,6 +431,9 @@ impl State {
         let Some(found) = self.find(target) else { return Decision::refused([Refusal::NoSuchSegment]) };
         if found.is_table() {
             return Decision::refused([Refusal::WrongKind]);
+        }
+        if found.sealed {
+            return Decision::refused([Refusal::Sealed]);
         }
         let refusals: Vec<_> = sources
             .iter()
