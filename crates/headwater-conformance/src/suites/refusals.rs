@@ -37,8 +37,10 @@ pub fn run(places: &Places) -> Result<Outcome> {
             Case::new("refusals: each port when it is taken", || taken_ports(&launch)),
             Case::new("refusals: a data directory that another process has locked", || locked(&launch("locked")?)),
             Case::new("refusals: a data directory that cannot be made or written", || not_writable(&launch)),
-            Case::new("refusals: data written by a newer version", || newer(&launch("newer")?)),
-            Case::new("refusals: a directory with somebody else's files", || foreign(&launch("foreign")?)),
+            Case::new("refusals: data written by a newer version, or damaged", || newer(&launch("newer")?)),
+            Case::new("refusals: none for a directory with somebody else's files, which stay as they are", || {
+                foreign(&launch("foreign")?)
+            }),
             Case::new("refusals: unknown keys, unknown flags and values that make no sense", || settings(&launch)),
             Case::new("refusals: listening beyond loopback without saying so", || beyond_loopback(&launch)),
         ];
@@ -130,35 +132,45 @@ fn not_writable(launch: &dyn Fn(&str) -> Result<Launch>) -> Result<String> {
 
 fn newer(launch: &Launch) -> Result<String> {
     launch.start()?.stop()?;
-    // The store's own file that says which version wrote it: text with a number, at the top of the directory.
-    let (path, text) = std::fs::read_dir(&launch.data)
-        .context("list the data directory")?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter_map(|path| Some((path.clone(), std::fs::read_to_string(path).ok()?)))
-        .find(|(path, text)| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-            (name.contains("format") || name.contains("version") || name.contains("store"))
-                && text.bytes().any(|byte| byte.is_ascii_digit())
-        })
-        .context("no file in the data directory says which version wrote it")?;
-    let start = text.find(|c: char| c.is_ascii_digit()).context("no number")?;
-    let digits = text[start..].bytes().take_while(u8::is_ascii_digit).count();
-    let newer = format!("{}9999{}", &text[..start], &text[start + digits..]);
+    // The file that says which layout the directory has: 8 bytes of magic, the version as u32, and at the end the
+    // CRC-32C of everything before.
+    let path = launch.data.join("store");
+    let original = std::fs::read(&path).context("read the store's file")?;
+    let (content, checksum) = original.split_last_chunk::<4>().context("the store's file is too short")?;
+    ensure!(
+        crc32c::crc32c(content).to_be_bytes() == *checksum,
+        "the store's file has another form than this test knows"
+    );
+    let mut newer = content.to_vec();
+    newer.get_mut(8..12).context("the store's file is too short")?.copy_from_slice(&9999_u32.to_be_bytes());
+    let checksum = crc32c::crc32c(&newer);
+    newer.extend_from_slice(&checksum.to_be_bytes());
     std::fs::write(&path, &newer).context("write a newer version")?;
     let before = snapshot(&launch.data, true)?;
-    refused_in_a_line(launch, &[CONFIG, CANNOT_CREATE, IO_OR_INTEGRITY], &["9999"])?;
+    refused_in_a_line(launch, &[CONFIG], &["9999"])?;
     ensure!(snapshot(&launch.data, true)? == before, "the refused start changed the directory");
-    std::fs::write(&path, text).context("put the version back")?;
+
+    // A damaged file is another matter: the bytes are not what was written.
+    let mut damaged = original.clone();
+    damaged[20] ^= 1;
+    std::fs::write(&path, &damaged).context("damage the store's file")?;
+    let before = snapshot(&launch.data, true)?;
+    refused_in_a_line(launch, &[IO_OR_INTEGRITY], &["store"])?;
+    ensure!(snapshot(&launch.data, true)? == before, "the refused start changed the directory");
+
+    std::fs::write(&path, original).context("put the version back")?;
     launch.start().context("start with the right version again")?.stop()?;
     Ok(String::new())
 }
 
+/// A directory may have been somebody's before, or the root of a file system with its `lost+found`.
 fn foreign(launch: &Launch) -> Result<String> {
     std::fs::create_dir_all(&launch.data).context("make a directory")?;
-    std::fs::write(launch.data.join("thesis.txt"), "years of work").context("make a file")?;
-    let before = snapshot(&launch.data, true)?;
-    refused_in_a_line(launch, &[CONFIG, CANNOT_CREATE, IO_OR_INTEGRITY], &[&launch.data.to_string_lossy()])?;
-    ensure!(snapshot(&launch.data, true)? == before, "the refused start changed the directory");
+    let theirs = launch.data.join("thesis.txt");
+    std::fs::write(&theirs, "years of work").context("make a file")?;
+    launch.start()?.stop()?;
+    launch.start()?.stop()?;
+    ensure!(std::fs::read_to_string(&theirs).is_ok_and(|text| text == "years of work"), "a foreign file was changed");
     Ok(String::new())
 }
 
@@ -181,7 +193,6 @@ fn settings(launch: &dyn Fn(&str) -> Result<Launch>) -> Result<String> {
         ("key", "no-such-key = 7\n", "no-such-key"),
         ("nested", "[no-such-table]\nx = 1\n", "no-such-table"),
         ("type", "memory-limit = [1]\n", "memory-limit"),
-        ("syntax", "controller = = \n", "toml"),
     ] {
         let mut launch = with(name, &[])?;
         let file = launch.data.with_extension("toml");
@@ -190,6 +201,12 @@ fn settings(launch: &dyn Fn(&str) -> Result<Launch>) -> Result<String> {
         refused_in_a_line(&launch, &[CONFIG], &[mention]).with_context(|| format!("configuration {content:?}"))?;
         ensure!(!launch.data.exists(), "a start refused for its configuration made the data directory");
     }
+    // A syntax error may show the place, in several lines.
+    let mut syntax = with("syntax", &[])?;
+    let file = syntax.data.with_extension("toml");
+    std::fs::write(&file, "controller = = \n").context("write a configuration")?;
+    syntax.extra = vec!["--config".into(), file.to_string_lossy().into_owned()];
+    refused(&syntax, &[CONFIG], &[&file.to_string_lossy()])?;
     Ok(String::new())
 }
 
