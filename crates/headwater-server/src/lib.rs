@@ -1,9 +1,9 @@
 //! Listeners, dispatch, HTTP, health and metrics.
 
-mod connection;
+pub mod connection;
 pub mod metrics;
 mod outbound;
-mod ports;
+pub mod ports;
 mod replies;
 mod requests;
 mod session;

@@ -41,7 +41,7 @@ pub struct EnginePorts {
 }
 
 impl EnginePorts {
-    /// Makes sure that there is a table of client tables.
+    /// Makes sure that there is a table of client tables; before, clients cannot create tables of their own.
     ///
     /// # Errors
     /// The engine did not create it.

@@ -49,18 +49,12 @@ pub(crate) fn plan(request: Wire, transient_name: impl FnOnce(&SegmentName, Writ
     use Plan::Ask;
     let request_id = request.request_id();
     let refuse = |segment: &Text, message: &str| Plan::Decided(Verdict::Reply(illegal(request_id, segment, message)));
-    // For everything but creations: a name that cannot be is a segment that is not there.
-    let find = |segment: &Text, what: What| {
-        let asked = Asked { request_id, segment: segment.clone(), what };
-        match public_name(segment) {
-            Some(name) => Ok((name, asked)),
-            None => Err(Plan::Decided(Verdict::Reply(no_such_segment(&asked)))),
-        }
-    };
+    let find =
+        |segment: &Text, what: What| (public_name(segment), Asked { request_id, segment: segment.clone(), what });
     // Shorthand for the common case: one segment, one request.
     let ask = |segment: &Text, what: What, make: &dyn Fn(SegmentName) -> Request| match find(segment, what) {
-        Ok((name, asked)) => Ask(make(name), asked),
-        Err(plan) => plan,
+        (Some(name), asked) => Ask(make(name), asked),
+        (None, asked) => missing(&asked),
     };
     match request {
         Wire::ListStorageChunks { .. } | Wire::FlushToStorage { .. } => {
@@ -135,15 +129,13 @@ pub(crate) fn plan(request: Wire, transient_name: impl FnOnce(&SegmentName, Writ
                     Ask(Request::Merge { target, source, updates }, asked)
                 }
                 (Some(_), Some(_)) => refuse(&target, "segments of a merge must share stream and number"),
-                _ => Plan::Decided(Verdict::Reply(no_such_segment(&asked))),
+                _ => missing(&asked),
             }
         }
         Wire::MergeSegmentsBatch { target, sources, .. } => {
             let names: Option<Vec<_>> = sources.iter().map(|source| public_name(source)).collect();
-            let (name, asked) = match find(&target, What::MergeBatch { sources }) {
-                Ok(found) => found,
-                Err(plan) => return plan,
-            };
+            let (name, asked) = find(&target, What::MergeBatch { sources });
+            let Some(name) = name else { return missing(&asked) };
             match names {
                 Some(sources) if sources.iter().all(|source| source.placement() == name.placement()) => {
                     Ask(Request::MergeBatch { target: name, sources }, asked)
@@ -171,13 +163,13 @@ pub(crate) fn plan(request: Wire, transient_name: impl FnOnce(&SegmentName, Writ
             }
         }
         Wire::DeleteTableSegment { segment, must_be_empty, .. } => match find(&segment, What::DeleteTable) {
-            Ok((name, Asked { segment, .. })) if is_client_table(&name) => {
+            (Some(name), Asked { segment, .. }) if is_client_table(&name) => {
                 let request = find_client_table(&name);
                 let what = What::DeleteClientTable { table: name, must_be_empty };
                 Ask(request, Asked { request_id, segment, what })
             }
-            Ok((name, asked)) => Ask(Request::DeleteTable { segment: name, must_be_empty }, asked),
-            Err(plan) => plan,
+            (Some(name), asked) => Ask(Request::DeleteTable { segment: name, must_be_empty }, asked),
+            (None, asked) => missing(&asked),
         },
         Wire::UpdateTableEntries { segment, entries, table_offset, .. } => {
             let changes = entries.into_iter().map(|entry| change(entry.key, Some(entry.value)));
@@ -195,8 +187,8 @@ pub(crate) fn plan(request: Wire, transient_name: impl FnOnce(&SegmentName, Writ
             }
             let keys = keys.into_iter().map(|key| key.key).collect();
             match find(&segment, What::TableInfo) {
-                Ok((name, _)) => Plan::Decided(table_get(request_id, segment, name, keys)),
-                Err(plan) => plan,
+                (Some(name), _) => Plan::Decided(table_get(request_id, segment, name, keys)),
+                (None, asked) => missing(&asked),
             }
         }
         Wire::ReadTableKeys { segment, suggested_count, continuation, from_key, to_key, .. } => {
@@ -213,6 +205,11 @@ pub(crate) fn plan(request: Wire, transient_name: impl FnOnce(&SegmentName, Writ
             ask(&segment, What::Delta, &|segment| Request::TableDelta { segment, from, count_max })
         }
     }
+}
+
+/// For everything but creations: a name that cannot be is a segment that is not there.
+fn missing(asked: &Asked) -> Plan {
+    Plan::Decided(Verdict::Reply(no_such_segment(asked)))
 }
 
 fn policy(scale_type: i8, rate: i32, rollover_bytes: i64) -> Option<SegmentPolicy> {
@@ -258,9 +255,7 @@ fn update_table(
     table_offset: i64,
 ) -> Plan {
     let asked = Asked { request_id, segment, what };
-    let Some(name) = public_name(&asked.segment) else {
-        return Plan::Decided(Verdict::Reply(no_such_segment(&asked)));
-    };
+    let Some(name) = public_name(&asked.segment) else { return missing(&asked) };
     let changes = match changes {
         Ok(changes) if changes.is_empty() => Err("batch is empty"),
         other => other,
@@ -282,7 +277,7 @@ fn page(suggested_count: i32, continuation: Bytes, from: Bytes, to: Bytes, keys_
 fn scan(request_id: i64, segment: Text, page: Page) -> Plan {
     match public_name(&segment) {
         Some(name) => Plan::Decided(table_scan(request_id, segment, name, page)),
-        None => Plan::Decided(Verdict::Reply(no_such_segment(&Asked { request_id, segment, what: What::TableInfo }))),
+        None => missing(&Asked { request_id, segment, what: What::TableInfo }),
     }
 }
 

@@ -164,7 +164,7 @@ impl Default for Session {
 
 impl Session {
     /// The client asks which number is stored. Until the answer, appends of this writer are an error.
-    pub fn setup(&mut self, request: i64) -> Ticket {
+    pub(crate) fn setup(&mut self, request: i64) -> Ticket {
         self.phase = Phase::Opening;
         self.push(request, StepKind::Setup { result: None })
     }
@@ -173,7 +173,7 @@ impl Session {
     ///
     /// # Errors
     /// [`NotSetUp`]: close the connection.
-    pub fn begin(&mut self, request: i64, number: EventNumber) -> Result<Begun, NotSetUp> {
+    pub(crate) fn begin(&mut self, request: i64, number: EventNumber) -> Result<Begun, NotSetUp> {
         match self.phase {
             Phase::Opening | Phase::Refused => Err(NotSetUp),
             Phase::Failed => Ok(Begun::Discard),
@@ -190,13 +190,13 @@ impl Session {
     }
 
     /// The segment answered a setup: the last number it stored, or why it does not say.
-    pub fn opened(&mut self, ticket: Ticket, stored: Result<Option<EventNumber>, Refusal>) {
+    pub(crate) fn opened(&mut self, ticket: Ticket, stored: Result<Option<EventNumber>, Refusal>) {
         let StepKind::Setup { result } = self.step(ticket) else { unreachable!("an append was answered as a setup") };
         assert!(result.replace(stored).is_none(), "a step has one result");
     }
 
     /// The segment answered an append.
-    pub fn settled(&mut self, ticket: Ticket, said: AppendResult) {
+    pub(crate) fn settled(&mut self, ticket: Ticket, said: AppendResult) {
         let StepKind::Append { result, .. } = self.step(ticket) else {
             unreachable!("a setup was answered as an append")
         };
@@ -204,7 +204,7 @@ impl Session {
     }
 
     /// The next answer, if its turn has come. Call it until it gives `None`.
-    pub fn release(&mut self) -> Option<Answer> {
+    pub(crate) fn release(&mut self) -> Option<Answer> {
         let settled = match &self.steps.front()?.kind {
             StepKind::Setup { result } => result.is_some(),
             StepKind::Append { result, .. } => result.is_some(),

@@ -1,0 +1,230 @@
+//! Reads, seals, truncations, deletions, merges and attributes.
+
+use headwater_types::AttributeId;
+use headwater_wire::{AttributeUpdate, MergedSource, Reply, Request, Token};
+
+use crate::client::{Client, SEGMENT, Store, read};
+
+const TRANSACTION: &str = "scope/stream/0.#epoch.0#transaction.00000000000000010000000000000002";
+const ANOTHER: &str = "scope/stream/0.#epoch.0#transaction.00000000000000010000000000000003";
+
+async fn write(client: &mut Client, segment: &str, data: &[u8]) {
+    let writer = u128::from(data[0]);
+    client.set_up(writer, segment).await;
+    assert!(matches!(client.append(writer, 1, data).await, Reply::DataAppended { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_at_the_tail_waits_and_each_of_several_gets_its_answer() {
+    let store = Store::open().await;
+    let (mut reader, mut writer) = (store.client().await, store.client().await);
+    writer.create(SEGMENT).await;
+    // The Java client uses one id for all its reads.
+    for _ in 0..3 {
+        reader.tell(read(SEGMENT, 0, 100, 77)).await;
+    }
+    // Answers that overtake them show that the reads wait and hold nobody up.
+    assert_eq!(reader.length(SEGMENT).await, 0);
+    write(&mut writer, SEGMENT, b"hello").await;
+    for _ in 0..3 {
+        match reader.reply().await {
+            Reply::SegmentRead { segment, offset: 0, at_tail, end_of_segment: false, data, request_id: 77 } => {
+                assert_eq!((&*segment, &data[..], at_tail), (SEGMENT, &b"hello"[..], true));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_waiting_read_ends_with_its_segment() {
+    let store = Store::open().await;
+    let (mut reader, mut other) = (store.client().await, store.client().await);
+    for segment in ["a/b/0.#epoch.0", "a/b/1.#epoch.0"] {
+        other.create(segment).await;
+        reader.tell(read(segment, 0, 100, 1)).await;
+        assert_eq!(reader.length(segment).await, 0);
+    }
+    other.seal("a/b/0.#epoch.0").await;
+    match reader.reply().await {
+        Reply::SegmentRead { offset: 0, end_of_segment: true, data, .. } => assert!(data.is_empty()),
+        Reply::SegmentIsSealed { offset: 0, .. } => {}
+        unexpected => panic!("{unexpected:?}"),
+    }
+    let request_id = other.id();
+    other.ask(Request::DeleteSegment { request_id, segment: "a/b/1.#epoch.0".into(), token: Token::default() }).await;
+    match reader.reply().await {
+        Reply::NoSuchSegment { offset: 0, .. } => {}
+        unexpected => panic!("{unexpected:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_reads_may_wait_on_one_connection() {
+    let store = Store::open().await;
+    let (mut reader, mut writer) = (store.client().await, store.client().await);
+    writer.create(SEGMENT).await;
+    for id in 0..10_000 {
+        reader.end.request(&read(SEGMENT, 0, 100, id), &mut reader.out).unwrap();
+    }
+    reader.send().await;
+    assert_eq!(reader.length(SEGMENT).await, 0);
+    write(&mut writer, SEGMENT, b"hello").await;
+    for _ in 0..10_000 {
+        assert!(matches!(reader.reply().await, Reply::SegmentRead { .. }));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_outside_of_a_segment_say_why() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    client.create(SEGMENT).await;
+    write(&mut client, SEGMENT, b"0123456789").await;
+    let request_id = client.id();
+    let truncate = |truncation_offset| Request::TruncateSegment {
+        request_id,
+        segment: SEGMENT.into(),
+        truncation_offset,
+        token: Token::default(),
+    };
+    assert!(matches!(client.ask(truncate(4)).await, Reply::SegmentTruncated { .. }));
+    assert!(matches!(client.ask(truncate(4)).await, Reply::SegmentTruncated { .. }), "the start itself is fine");
+    for outside in [3, 11, -1] {
+        match client.ask(truncate(outside)).await {
+            Reply::SegmentIsTruncated { start_offset: 4, offset, .. } => assert_eq!(offset, outside),
+            other => panic!("{outside}: {other:?}"),
+        }
+    }
+    match client.ask(read(SEGMENT, 3, 100, 5)).await {
+        Reply::SegmentIsTruncated { request_id: 5, start_offset: 4, offset: 3, .. } => {}
+        other => panic!("{other:?}"),
+    }
+    client.seal(SEGMENT).await;
+    assert!(matches!(client.seal(SEGMENT).await, Reply::SegmentIsSealed { offset: -1, .. }));
+    match client.ask(read(SEGMENT, 10, 100, 5)).await {
+        Reply::SegmentRead { offset: 10, at_tail: false, end_of_segment: true, data, .. } => assert!(data.is_empty()),
+        other => panic!("{other:?}"),
+    }
+    for beyond in [11, -1] {
+        assert!(matches!(client.ask(read(SEGMENT, beyond, 100, 5)).await, Reply::ErrorMessage { .. }), "{beyond}");
+    }
+    match client.ask(read("no/such/0.#epoch.0", 9, 100, 5)).await {
+        Reply::NoSuchSegment { offset: 9, .. } => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_brings_no_more_than_was_asked_for() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    client.create(SEGMENT).await;
+    let data: Vec<u8> = (0..5 << 20).map(|at: usize| (at % 251) as u8 | 1).collect();
+    write(&mut client, SEGMENT, &data).await;
+    let mut collected = Vec::new();
+    while collected.len() < data.len() {
+        match client.ask(read(SEGMENT, collected.len() as i64, 8 << 20, 5)).await {
+            Reply::SegmentRead { offset, data, .. } => {
+                assert_eq!(offset, collected.len() as i64);
+                assert!((1..=2 << 20).contains(&data.len()));
+                collected.extend_from_slice(&data);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(collected == data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_merge_one_by_one_and_together() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    client.create(SEGMENT).await;
+    for (segment, data) in [(TRANSACTION, b"abc"), (ANOTHER, b"def")] {
+        client.create(segment).await;
+        write(&mut client, segment, data).await;
+    }
+    let request_id = client.id();
+    let batch = Request::MergeSegmentsBatch {
+        request_id,
+        target: SEGMENT.into(),
+        sources: vec![TRANSACTION.into(), ANOTHER.into()],
+        token: Token::default(),
+    };
+    let merged = |source: &str, target_length| MergedSource { source: source.into(), target_length };
+    let expected = |first, second| Reply::SegmentsBatchMerged {
+        request_id,
+        target: SEGMENT.into(),
+        merged: vec![merged(TRANSACTION, first), merged(ANOTHER, second)],
+    };
+    assert_eq!(client.ask(batch.clone()).await, expected(3, 6));
+    assert_eq!(client.ask(batch).await, expected(6, 6), "a merge that is repeated is done");
+    match client.ask(read(SEGMENT, 0, 100, 5)).await {
+        Reply::SegmentRead { data, .. } => assert_eq!(&data[..], b"abcdef"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_whose_condition_fails_changes_nothing() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    client.create(SEGMENT).await;
+    client.create(TRANSACTION).await;
+    write(&mut client, TRANSACTION, b"abc").await;
+    let request_id = client.id();
+    let merge = |update_type, old_value| Request::MergeSegments {
+        request_id,
+        target: SEGMENT.into(),
+        source: TRANSACTION.into(),
+        token: Token::default(),
+        attribute_updates: vec![AttributeUpdate { attribute: AttributeId(5), update_type, new_value: 1, old_value }],
+    };
+    assert_eq!(client.ask(merge(4, 9)).await, Reply::SegmentAttributeUpdated { request_id, success: false });
+    assert!(matches!(client.ask(merge(9, 9)).await, Reply::ErrorMessage { .. }), "no such type of update");
+    assert_eq!(client.length(SEGMENT).await, 0);
+    assert!(matches!(client.ask(merge(4, i64::MIN)).await, Reply::SegmentsMerged { target_length: 3, .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attributes_are_compared_and_set() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    client.create(SEGMENT).await;
+    let (request_id, attribute) = (client.id(), AttributeId(0x7df9));
+    let get =
+        || Request::GetSegmentAttribute { request_id, segment: SEGMENT.into(), attribute, token: Token::default() };
+    let set = |expected_value, new_value| Request::UpdateSegmentAttribute {
+        request_id,
+        segment: SEGMENT.into(),
+        attribute,
+        new_value,
+        expected_value,
+        token: Token::default(),
+    };
+    assert_eq!(client.ask(get()).await, Reply::SegmentAttribute { request_id, value: i64::MIN });
+    for (expected, new, success, value) in
+        [(1, 2, false, i64::MIN), (i64::MIN, 13, true, 13), (13, i64::MIN, true, i64::MIN)]
+    {
+        assert_eq!(client.ask(set(expected, new)).await, Reply::SegmentAttributeUpdated { request_id, success });
+        assert_eq!(client.ask(get()).await, Reply::SegmentAttribute { request_id, value });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_is_created_once() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    client.create(SEGMENT).await;
+    let request_id = client.id();
+    let create = Request::CreateSegment {
+        request_id,
+        segment: SEGMENT.into(),
+        target_rate: 100,
+        scale_type: 2,
+        token: Token::default(),
+        rollover_bytes: 0,
+    };
+    assert!(matches!(client.ask(create).await, Reply::SegmentAlreadyExists { .. }));
+}

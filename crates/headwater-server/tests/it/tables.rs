@@ -1,0 +1,217 @@
+//! Tables, as the Rust and the Java client use them.
+
+use headwater_wire::{Reply, Request, TableEntry, TableKey, Token};
+
+use crate::client::{Client, Store, entry};
+
+const TABLE: &str = "scope/group_kvtable/0.#epoch.0";
+
+async fn create(client: &mut Client, key_length: i32) -> Reply {
+    let request_id = client.id();
+    let request = Request::CreateTableSegment {
+        request_id,
+        segment: TABLE.into(),
+        token: Token::default(),
+        sorted: false,
+        key_length,
+        rollover_bytes: 0,
+    };
+    client.ask(request).await
+}
+
+async fn put(client: &mut Client, entries: Vec<TableEntry>, table_offset: i64) -> Reply {
+    let request_id = client.id();
+    let (segment, token) = (TABLE.into(), Token::default());
+    client.ask(Request::UpdateTableEntries { request_id, segment, token, entries, table_offset }).await
+}
+
+async fn versions(client: &mut Client, entries: Vec<TableEntry>) -> Vec<i64> {
+    match put(client, entries, -1).await {
+        Reply::TableEntriesUpdated { versions, .. } => versions,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn remove(client: &mut Client, key: &'static str, version: i64) -> Reply {
+    let request_id = client.id();
+    let keys = vec![TableKey { key: key.into(), version }];
+    let (segment, token) = (TABLE.into(), Token::default());
+    client.ask(Request::RemoveTableKeys { request_id, segment, token, keys, table_offset: -1 }).await
+}
+
+async fn get(client: &mut Client, keys: &[&'static str]) -> Vec<TableEntry> {
+    let request_id = client.id();
+    let keys = keys.iter().map(|key| TableKey { key: (*key).into(), version: i64::MIN }).collect();
+    match client.ask(Request::ReadTable { request_id, segment: TABLE.into(), token: Token::default(), keys }).await {
+        Reply::TableRead { entries, .. } => entries,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_on_keys_are_checked_and_told_apart() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    assert!(matches!(create(&mut client, 0).await, Reply::SegmentCreated { .. }));
+    assert!(matches!(create(&mut client, 0).await, Reply::SegmentAlreadyExists { .. }));
+    let first = versions(&mut client, vec![entry("k1", -1, "v1")]).await;
+    assert_eq!(first, [0], "versions begin at 0");
+    assert!(matches!(put(&mut client, vec![entry("k1", -1, "x")], -1).await, Reply::TableKeyBadVersion { .. }));
+    assert!(matches!(put(&mut client, vec![entry("k1", 5, "x")], -1).await, Reply::TableKeyBadVersion { .. }));
+    assert!(matches!(put(&mut client, vec![entry("k2", 0, "x")], -1).await, Reply::TableKeyDoesNotExist { .. }));
+    let second = versions(&mut client, vec![entry("k1", 0, "v2"), entry("k3", i64::MIN, "v3")]).await;
+    assert!(second[0] > 0 && second[1] > second[0]);
+    let found = get(&mut client, &["k3", "k2", "k1"]).await;
+    assert_eq!(found, [entry("k3", second[1], "v3"), entry("k2", -1, ""), entry("k1", second[0], "v2")]);
+
+    assert!(matches!(remove(&mut client, "k1", 0).await, Reply::TableKeyBadVersion { .. }));
+    assert!(matches!(remove(&mut client, "k2", 0).await, Reply::TableKeyDoesNotExist { .. }));
+    assert!(matches!(remove(&mut client, "k2", i64::MIN).await, Reply::TableKeysRemoved { .. }));
+    assert!(matches!(remove(&mut client, "k1", second[0]).await, Reply::TableKeysRemoved { .. }));
+    assert_eq!(get(&mut client, &["k1"]).await, [entry("k1", -1, "")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_may_name_a_key_several_times_as_the_rust_client_does() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    create(&mut client, 0).await;
+    let versions = versions(&mut client, vec![entry("k", -1, "a"), entry("k", -1, "b")]).await;
+    assert_eq!(versions.len(), 2);
+    assert_eq!(get(&mut client, &["k"]).await, [entry("k", versions[1], "b")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_condition_on_a_tables_length_names_the_length() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    create(&mut client, 0).await;
+    assert!(matches!(put(&mut client, vec![entry("k1", -1, "v1")], 0).await, Reply::TableEntriesUpdated { .. }));
+    for wrong in [0, -7] {
+        match put(&mut client, vec![entry("k2", -1, "v2")], wrong).await {
+            Reply::SegmentIsTruncated { start_offset: 21, offset, .. } => assert_eq!(offset, wrong),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn page(client: &mut Client, continuation: bytes::Bytes) -> (Vec<TableEntry>, bytes::Bytes) {
+    let request_id = client.id();
+    let request = Request::ReadTableEntries {
+        request_id,
+        segment: TABLE.into(),
+        token: Token::default(),
+        suggested_count: 3,
+        continuation,
+        prefix: bytes::Bytes::new(),
+        from_key: bytes::Bytes::new(),
+        to_key: bytes::Bytes::new(),
+    };
+    match client.ask(request).await {
+        Reply::TableEntriesRead { entries, continuation, .. } => (entries, continuation),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_iteration_ends_with_an_empty_page_and_an_empty_continuation() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    create(&mut client, 0).await;
+    let keys: Vec<String> = (0..10).map(|key| format!("k{key}")).collect();
+    for key in &keys {
+        versions(&mut client, vec![entry(key, -1, "v")]).await;
+    }
+    let (mut found, mut continuation) = (Vec::new(), bytes::Bytes::new());
+    loop {
+        let (entries, next) = page(&mut client, continuation).await;
+        assert_eq!(entries.is_empty(), next.is_empty());
+        if entries.is_empty() {
+            break;
+        }
+        found.extend(entries.into_iter().map(|entry| String::from_utf8(entry.key.key.to_vec()).unwrap()));
+        continuation = next;
+    }
+    found.sort();
+    assert_eq!(found, keys);
+}
+
+async fn delta(client: &mut Client, from_position: i64) -> Reply {
+    let request_id = client.id();
+    let (segment, token, suggested_count) = (TABLE.into(), Token::default(), 10);
+    client.ask(Request::ReadTableEntriesDelta { request_id, segment, token, from_position, suggested_count }).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_a_table_shows_only_what_is_still_true() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    create(&mut client, 0).await;
+    let first = versions(&mut client, vec![entry("gone", -1, "v"), entry("kept", -1, "v")]).await;
+    remove(&mut client, "gone", first[0]).await;
+    let position = match delta(&mut client, 0).await {
+        Reply::TableEntriesDeltaRead { entries, reached_end: true, last_position, .. } => {
+            assert_eq!(entries, [entry("kept", first[1], "v")]);
+            last_position
+        }
+        other => panic!("{other:?}"),
+    };
+    match delta(&mut client, position).await {
+        Reply::TableEntriesDeltaRead { entries, reached_end: true, .. } => assert!(entries.is_empty()),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(delta(&mut client, position + 1).await, Reply::ErrorMessage { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_fixed_key_length_is_paged_by_ranges_and_has_no_log_to_read() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    create(&mut client, 2).await;
+    for key in ["aa", "ab", "ba"] {
+        versions(&mut client, vec![entry(key, -1, "v")]).await;
+    }
+    assert!(matches!(put(&mut client, vec![entry("abc", -1, "v")], -1).await, Reply::ErrorMessage { .. }));
+    let request_id = client.id();
+    let request = Request::ReadTableKeys {
+        request_id,
+        segment: TABLE.into(),
+        token: Token::default(),
+        suggested_count: 10,
+        continuation: bytes::Bytes::new(),
+        prefix: bytes::Bytes::new(),
+        from_key: "ab".into(),
+        to_key: "ba".into(),
+    };
+    match client.ask(request).await {
+        Reply::TableKeysRead { keys, .. } => {
+            assert_eq!(keys.iter().map(|key| &key.key[..]).collect::<Vec<_>>(), [b"ab", b"ba"]);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(delta(&mut client, 0).await, Reply::OperationUnsupported { .. }));
+    let request_id = client.id();
+    let info = Request::GetTableSegmentInfo { request_id, segment: TABLE.into(), token: Token::default() };
+    match client.ask(info).await {
+        Reply::TableSegmentInfo { entry_count: 3, key_length: 2, .. } => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_deleted_empty_or_not_as_wished() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    create(&mut client, 0).await;
+    versions(&mut client, vec![entry("k", -1, "v")]).await;
+    let request_id = client.id();
+    let delete = |must_be_empty| Request::DeleteTableSegment {
+        request_id,
+        segment: TABLE.into(),
+        must_be_empty,
+        token: Token::default(),
+    };
+    assert!(matches!(client.ask(delete(true)).await, Reply::TableSegmentNotEmpty { .. }));
+    assert!(matches!(client.ask(delete(false)).await, Reply::SegmentDeleted { .. }));
+    assert!(matches!(client.ask(delete(false)).await, Reply::NoSuchSegment { .. }));
+}
