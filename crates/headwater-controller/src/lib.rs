@@ -7,8 +7,10 @@ mod codec;
 pub mod model;
 mod ports;
 mod state;
+mod tasks;
 
 pub use ports::{
     Change, Clock, Created, Deleted, Entry, Expect, Merged, MetadataTable, PolicyUpdated, PortError, Ports, ScaleHint,
     Sealed, SegmentInfo, SegmentOps, TableError, Truncated, Version,
 };
+pub use tasks::Controller;

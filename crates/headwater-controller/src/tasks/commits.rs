@@ -1,0 +1,198 @@
+//! Merging committed transactions into their stream, and deleting aborted ones.
+//!
+//! One commit run per stream at a time, under the stream's lock. Transactions of the lowest epoch go first, in the order
+//! in which their commits were accepted. As long as the stream still has the layout that they were written for, each of
+//! their segments is merged into the open segment of the same number. Otherwise they are *rolled* in: one epoch repeats their
+//! layout and takes their events, and the next repeats the layout that was current. Readers pass through both, so what
+//! was in the stream before the commit is read before it, and what comes after it after it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use headwater_types::{ScopedStream, SegmentId, SegmentName, TransactionId};
+use tracing::{info, warn};
+
+use super::open::{Open, missing_epoch};
+use super::scaling::sealed_changes;
+use super::{Result, fan_out, present, put, remove, segment_names};
+use crate::ports::{Change, Expect, Merged};
+use crate::state::epochs::{Epoch, SealedSegment};
+use crate::state::head::{Head, RollingCommit};
+use crate::state::keys;
+use crate::state::transactions::{Phase, Transaction};
+
+/// Transactions merged by one step. Source: Pravega commits up to 100 at once.
+const BATCH: usize = 100;
+
+/// A transaction waiting to be committed and its position among them.
+type Waiting = (i64, TransactionId);
+
+impl Open {
+    /// Commits everything that was accepted. Returns how many.
+    pub(super) async fn run_commits(&mut self) -> Result<usize> {
+        let mut count = 0;
+        loop {
+            let batch = self.next_batch().await?;
+            let Some((_, first)) = batch.first() else { break };
+            let epoch = first.epoch();
+            count += batch.len();
+            let view = self.view()?;
+            let fits = view.current.epoch == epoch || view.current.reference == epoch;
+            if fits && self.merge(&batch, &Arc::clone(&view.current)).await? {
+                let changes =
+                    self.completed(batch.into_iter().map(|(position, id)| (id, keys::committing(position, id))), true);
+                let changes = changes.await?;
+                self.commit_beside(changes).await?;
+                continue;
+            }
+            if fits {
+                // Somebody sealed or deleted an open segment behind our back; new epochs heal the stream.
+                warn!(stream = %self.slot.name, "an open segment does not take merges, rolling over it");
+            }
+            self.inner.mark(&self.slot).await?;
+            let at_ms = self.inner.now_ms();
+            let rolling = RollingCommit { epoch, transactions: batch, at_ms, recorded: false };
+            self.commit(Head { rolling: Some(rolling), ..view.head.clone() }, None, Vec::new()).await?;
+            self.finish_rolling().await?;
+        }
+        if count > 0 {
+            let inner = Arc::clone(&self.inner);
+            inner.purge_completed(&self.slot).await?;
+        }
+        Ok(count)
+    }
+
+    async fn next_batch(&self) -> Result<Vec<Waiting>> {
+        let tables = &self.inner.ports.tables;
+        let page = tables.scan(&self.slot.table, keys::COMMITTING_PREFIX, None, BATCH).await?;
+        let mut batch: Vec<Waiting> = Vec::with_capacity(page.len());
+        for entry in page {
+            let (Some(position), Some(id)) = (keys::committing_position(&entry.key), keys::transaction_of(&entry.key))
+            else {
+                continue;
+            };
+            if batch.first().is_some_and(|(_, first)| first.epoch() != id.epoch()) {
+                break;
+            }
+            batch.push((position, id));
+        }
+        Ok(batch)
+    }
+
+    /// Merges a batch into the segments of an epoch with the transactions' layout. False if a segment is sealed or gone.
+    async fn merge(&self, batch: &[Waiting], into: &Epoch) -> Result<bool> {
+        let name = &self.slot.name;
+        let steps: Vec<_> = into
+            .segments()
+            .iter()
+            .map(|segment| (name.segment(segment.id), sources(name, batch, segment.id.number)))
+            .collect();
+        let outcomes = fan_out(steps, |(target, sources)| {
+            let segments = Arc::clone(&self.inner.ports.segments);
+            async move { segments.merge_segments(&target, &sources).await }
+        })
+        .await?;
+        Ok(outcomes.iter().all(|outcome| matches!(outcome, Merged::Merged { .. })))
+    }
+
+    /// Creates both epochs, merges, seals. Each step can be run again: a duplicate is sealed only after everything was
+    /// merged into it, so a sealed duplicate is a finished one.
+    pub(super) async fn finish_rolling(&mut self) -> Result<()> {
+        let view = self.view()?;
+        let (inner, name) = (Arc::clone(&self.inner), self.slot.name.clone());
+        let Some(rolling) = view.head.rolling.clone() else { return Ok(()) };
+        let active = Arc::clone(&view.current);
+        let layout =
+            inner.epoch(&self.slot, rolling.epoch).await?.ok_or_else(|| missing_epoch(&self.slot, rolling.epoch))?;
+        let passing = layout.duplicate(active.epoch + 1, rolling.epoch, rolling.at_ms);
+        let next = Arc::new(active.duplicate(active.epoch + 2, active.reference, rolling.at_ms));
+        if !rolling.recorded {
+            let config = view.head.update.as_ref().unwrap_or(&view.head.config);
+            inner.create_segments(segment_names(&name, passing.segments()), config).await?;
+            self.merge(&rolling.transactions, &passing).await?;
+            let ends = inner.seal_segments(segment_names(&name, passing.segments())).await?;
+            inner.create_segments(segment_names(&name, next.segments()), config).await?;
+            let mut changes =
+                vec![put(keys::epoch(passing.epoch), passing.encode()), put(keys::epoch(next.epoch), next.encode())];
+            changes.extend(sealed_changes(active.ids().map(|id| (id, SealedSegment::BYTES_UNKNOWN)), passing.epoch));
+            changes.extend(sealed_changes(passing.ids().zip(ends), next.epoch));
+            let rolling = RollingCommit { recorded: true, ..rolling.clone() };
+            self.commit(Head { rolling: Some(rolling), ..view.head.clone() }, None, changes).await?;
+        }
+        let ends = inner.seal_segments(segment_names(&name, active.segments())).await?;
+        let mut changes = sealed_changes(active.ids().zip(ends), passing.epoch);
+        let done = rolling.transactions.iter().map(|(position, id)| (*id, keys::committing(*position, *id)));
+        changes.extend(self.completed(done, true).await?);
+        let epoch = next.epoch;
+        let head = Head { rolling: None, epoch, ..self.head()? };
+        self.commit(head, Some(next), changes).await?;
+        info!(stream = %name, epoch, transactions = rolling.transactions.len(), "committed over a scale");
+        Ok(())
+    }
+
+    /// Deletes the segments of everything that was aborted. Returns how many transactions.
+    pub(super) async fn run_aborts(&mut self) -> Result<usize> {
+        let (inner, name) = (Arc::clone(&self.inner), self.slot.name.clone());
+        let mut count = 0;
+        loop {
+            let page = inner.ports.tables.scan(&self.slot.table, keys::ABORTING_PREFIX, None, BATCH).await?;
+            let ids: Vec<_> = page.iter().filter_map(|entry| keys::transaction_of(&entry.key)).collect();
+            if ids.is_empty() {
+                return Ok(count);
+            }
+            count += ids.len();
+            for id in &ids {
+                let layout = inner.epoch(&self.slot, id.epoch()).await?;
+                let layout = layout.ok_or_else(|| missing_epoch(&self.slot, id.epoch()))?;
+                let segments = layout.generalised(id.epoch());
+                let segments = segments.iter().map(|parent| name.transaction_segment(parent.id, *id));
+                inner.delete_segments(segments.collect()).await?;
+            }
+            let changes = self.completed(ids.into_iter().map(|id| (id, keys::aborting(id))), false).await?;
+            self.commit_beside(changes).await?;
+            inner.purge_completed(&self.slot).await?;
+        }
+    }
+
+    /// Decides that some of the open transactions are aborted, since the stream is being sealed. Returns how many it saw.
+    pub(super) async fn abort_open(&mut self) -> Result<usize> {
+        let inner = Arc::clone(&self.inner);
+        let page = inner.ports.tables.scan(&self.slot.table, keys::OPEN_PREFIX, None, BATCH).await?;
+        let ids: Vec<_> = page.iter().filter_map(|entry| keys::transaction_of(&entry.key)).collect();
+        for id in &ids {
+            if inner.transaction(&self.slot, *id).await?.is_none() {
+                self.commit_beside(vec![remove(keys::open(*id))]).await?;
+            }
+            inner.end_by_abort(&self.slot, *id).await?;
+        }
+        Ok(ids.len())
+    }
+
+    /// The changes that complete transactions: new state, out of the index that is given with each, into the list of
+    /// completed ones.
+    async fn completed(
+        &self,
+        transactions: impl Iterator<Item = (TransactionId, Bytes)>,
+        committed: bool,
+    ) -> Result<Vec<Change>> {
+        let at_ms = self.inner.now_ms();
+        let (ids, index): (Vec<_>, Vec<_>) = transactions.unzip();
+        let records: Vec<_> = ids.iter().map(|id| keys::transaction(*id)).collect();
+        let found = self.inner.ports.tables.read(&self.slot.table, &records).await?;
+        let mut changes = Vec::with_capacity(3 * ids.len());
+        for ((id, index), entry) in ids.into_iter().zip(index).zip(found) {
+            changes.push(remove(index));
+            let Some(entry) = entry else { continue };
+            let phase = if committed { Phase::Committed { at_ms } } else { Phase::Aborted { at_ms } };
+            let record = Transaction { phase, ..Transaction::decode(&entry.value)? };
+            changes.push(Change { key: entry.key, expect: Expect::Version(entry.version), put: Some(record.encode()) });
+            changes.push(put(keys::completed(at_ms, id), present()));
+        }
+        Ok(changes)
+    }
+}
+
+/// Segments of the transactions that go into the segment of this number, in the order of commits.
+fn sources(stream: &ScopedStream, batch: &[Waiting], number: i32) -> Vec<SegmentName> {
+    batch.iter().map(|(_, id)| stream.transaction_segment(SegmentId::new(number, id.epoch()), *id)).collect()
+}

@@ -1,0 +1,329 @@
+//! The handle that callers hold: one method per rpc.
+
+use std::fmt;
+use std::sync::Arc;
+
+use headwater_types::{Name, NameError, ScopedStream, SegmentId, TransactionId};
+
+use super::open::stopped;
+use super::scopes::SYSTEM;
+use super::{Inner, Result, detached};
+use crate::model::{
+    ControllerError, CreateScope, CreateStream, CreatedTransaction, DeleteScope, DeleteStream, EndTransaction, Listing,
+    Page, Ping, Scale, ScaleProgress, SegmentRange, StreamConfig, StreamCut, Successor, TransactionState, UpdateStream,
+};
+use crate::ports::Ports;
+
+/// Scopes, streams and transactions. A cheap clone; all clones share everything.
+///
+/// Call [`recover`](Self::recover) once before anything else. Must be used inside a Tokio runtime: work goes on after a
+/// call was answered or dropped. Every method can fail with [`ControllerError::Unavailable`] when a port does not answer;
+/// what was asked may have happened then, and asking again is safe.
+#[derive(Clone)]
+pub struct Controller {
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Controller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Controller")
+    }
+}
+
+impl Controller {
+    /// A controller on these ports. No other may work on the same tables.
+    pub fn new(ports: Ports) -> Self {
+        Self { inner: Arc::new(Inner::new(ports)) }
+    }
+
+    /// Makes an empty store usable, and has what an earlier run left unfinished done in the background. Takes a read per
+    /// thousand streams that had work or open transactions; idle streams cost nothing.
+    pub async fn recover(&self) -> Result<(), ControllerError> {
+        let inner = self.running()?;
+        detached(async move { inner.recover().await }).await
+    }
+
+    /// Stops the background work. Calls that change something answer [`ControllerError::Unavailable`] from now on; steps
+    /// under way run to their next record.
+    pub fn shutdown(&self) {
+        self.inner.stopped.send_replace(true);
+    }
+
+    fn running(&self) -> Result<Arc<Inner>> {
+        if self.inner.is_stopped() { Err(stopped()) } else { Ok(Arc::clone(&self.inner)) }
+    }
+
+    /// Creates an empty scope.
+    ///
+    /// # Errors
+    /// [`ControllerError::Invalid`] for an empty name; other bad names have a status of their own.
+    pub async fn create_scope(&self, scope: &str) -> Result<CreateScope, ControllerError> {
+        let inner = self.running()?;
+        let Some(scope) = name(scope)? else { return Ok(CreateScope::InvalidName) };
+        detached(async move { inner.create_scope(scope).await }).await
+    }
+
+    /// Whether a scope exists.
+    pub async fn scope_exists(&self, scope: &Name) -> Result<bool, ControllerError> {
+        self.inner.scope_is_active(scope).await
+    }
+
+    /// Names of scopes after the place that `token` stands for; "" is the beginning. Ends with an empty page.
+    ///
+    /// # Errors
+    /// [`ControllerError::Invalid`] for a token that never was in a page.
+    pub async fn list_scopes(&self, token: &str) -> Result<Page, ControllerError> {
+        self.inner.list_scopes(token).await
+    }
+
+    /// Deletes a scope that has no streams, and the tables that clients made in it.
+    pub async fn delete_scope(&self, scope: &Name) -> Result<DeleteScope, ControllerError> {
+        let (inner, scope) = (self.running()?, scope.clone());
+        detached(async move { inner.delete_scope(scope).await }).await
+    }
+
+    /// Creates a stream, and its mark stream `_MARK<stream>` unless its own name starts with `_`. Returns when it can
+    /// be written to. Segment numbers continue behind those of a deleted stream of the same name.
+    ///
+    /// # Errors
+    /// [`ControllerError::Invalid`] for an empty name or a configuration beyond the limits.
+    pub async fn create_stream(
+        &self,
+        scope: &str,
+        stream: &str,
+        config: StreamConfig,
+    ) -> Result<CreateStream, ControllerError> {
+        let inner = self.running()?;
+        let Some(stream) = name(stream)? else { return Ok(CreateStream::InvalidName) };
+        let Some(scope) = name(scope)? else { return Ok(CreateStream::ScopeNotFound) };
+        // The system's own tables have names that begin like segments of a stream of this name.
+        if scope.as_str() == SYSTEM && stream.as_str() == "_tables" {
+            return Ok(CreateStream::InvalidName);
+        }
+        let stream = ScopedStream { scope, stream };
+        detached(async move { inner.create_stream(stream, config).await }).await
+    }
+
+    /// Whether a stream exists, sealed or not.
+    pub async fn stream_exists(&self, stream: &ScopedStream) -> Result<bool, ControllerError> {
+        self.inner.stream_exists(stream).await
+    }
+
+    /// Configuration of a stream, sealed or not.
+    ///
+    /// # Errors
+    /// [`ControllerError::NotFound`] for no such stream.
+    pub async fn stream_configuration(&self, stream: &ScopedStream) -> Result<StreamConfig, ControllerError> {
+        self.inner.stream_configuration(stream).await
+    }
+
+    /// Replaces the configuration. A fixed stream with another number of segments, and any with too few, is scaled to the
+    /// least number. Returns when everything is in force.
+    pub async fn update_stream(
+        &self,
+        stream: &ScopedStream,
+        config: StreamConfig,
+    ) -> Result<UpdateStream, ControllerError> {
+        let (inner, stream) = (self.running()?, stream.clone());
+        detached(async move { inner.update_stream(stream, config).await }).await
+    }
+
+    /// Drops everything before a cut, which must be valid and not behind the head. The same cut again succeeds.
+    pub async fn truncate_stream(
+        &self,
+        stream: &ScopedStream,
+        cut: StreamCut,
+    ) -> Result<UpdateStream, ControllerError> {
+        let (inner, stream) = (self.running()?, stream.clone());
+        detached(async move { inner.truncate_stream(stream, cut).await }).await
+    }
+
+    /// Aborts open transactions, finishes commits that were accepted, and makes the stream read-only. Sealing a sealed
+    /// stream succeeds.
+    pub async fn seal_stream(&self, stream: &ScopedStream) -> Result<UpdateStream, ControllerError> {
+        let (inner, stream) = (self.running()?, stream.clone());
+        detached(async move { inner.seal_stream(stream).await }).await
+    }
+
+    /// Deletes a sealed stream with its mark stream.
+    pub async fn delete_stream(&self, stream: &ScopedStream) -> Result<DeleteStream, ControllerError> {
+        let (inner, stream) = (self.running()?, stream.clone());
+        detached(async move { inner.delete_stream(stream).await }).await
+    }
+
+    /// Names of streams of a scope, internal ones included; pages as in [`list_scopes`](Self::list_scopes).
+    pub async fn list_streams(&self, scope: &Name, token: &str) -> Result<Listing, ControllerError> {
+        self.inner.list_streams(scope, token).await
+    }
+
+    /// Names of streams that carry exactly this tag; internal streams are not found.
+    ///
+    /// # Errors
+    /// [`ControllerError::Invalid`] for an empty tag.
+    pub async fn list_streams_by_tag(&self, scope: &Name, tag: &str, token: &str) -> Result<Listing, ControllerError> {
+        self.inner.list_streams_by_tag(scope, tag, token).await
+    }
+
+    /// Segments that take events now, by ascending key; none for a sealed stream.
+    ///
+    /// # Errors
+    /// [`ControllerError::NotFound`] for no such stream.
+    pub async fn current_segments(&self, stream: &ScopedStream) -> Result<Vec<SegmentRange>, ControllerError> {
+        self.inner.current_segments(stream).await
+    }
+
+    /// Segments of one epoch, by ascending key.
+    ///
+    /// # Errors
+    /// [`ControllerError::NotFound`] for no such stream or epoch, [`ControllerError::Invalid`] for a negative one.
+    pub async fn epoch_segments(
+        &self,
+        stream: &ScopedStream,
+        epoch: i32,
+    ) -> Result<Vec<SegmentRange>, ControllerError> {
+        self.inner.epoch_segments(stream, epoch).await
+    }
+
+    /// Where the stream begins: the cut of the last truncation, or the segments of epoch 0 at offset 0.
+    ///
+    /// # Errors
+    /// [`ControllerError::NotFound`] for no such stream.
+    pub async fn head_segments(&self, stream: &ScopedStream) -> Result<StreamCut, ControllerError> {
+        self.inner.head_segments(stream).await
+    }
+
+    /// What follows a segment. Empty if it is open, unknown, or was sealed with its stream; never for a segment that a
+    /// scale or a commit over a scale sealed, also after it was truncated away.
+    ///
+    /// # Errors
+    /// [`ControllerError::NotFound`] for no such stream.
+    pub async fn successors(
+        &self,
+        stream: &ScopedStream,
+        segment: SegmentId,
+    ) -> Result<Vec<Successor>, ControllerError> {
+        self.inner.successors(stream, segment).await
+    }
+
+    /// All segments between two cuts, in no order. An empty `from` is the start of epoch 0, an empty `to` the tail.
+    ///
+    /// # Errors
+    /// [`ControllerError::Invalid`] if both are empty, one is not valid, or `to` is behind `from`.
+    pub async fn segments_between(
+        &self,
+        stream: &ScopedStream,
+        from: &StreamCut,
+        to: &StreamCut,
+    ) -> Result<Vec<SegmentId>, ControllerError> {
+        self.inner.segments_between(stream, from, to).await
+    }
+
+    /// Whether a segment takes events now.
+    pub async fn segment_is_open(&self, stream: &ScopedStream, segment: SegmentId) -> Result<bool, ControllerError> {
+        self.inner.segment_is_open(stream, segment).await
+    }
+
+    /// Whether a cut is one that a reader can have reached. Offsets are not compared with lengths.
+    ///
+    /// # Errors
+    /// [`ControllerError::Invalid`] for an empty cut.
+    pub async fn cut_is_valid(&self, stream: &ScopedStream, cut: &StreamCut) -> Result<bool, ControllerError> {
+        self.inner.cut_is_valid(stream, cut).await
+    }
+
+    /// Replaces open segments by new ones with the given `(low, high)` ranges. Returns once this is certain to happen;
+    /// [`check_scale`](Self::check_scale) with the epoch of the answer tells when it has.
+    ///
+    /// # Errors
+    /// [`ControllerError::Invalid`] if two ranges begin at the same key, or limits are exceeded.
+    pub async fn scale(
+        &self,
+        stream: &ScopedStream,
+        seal: Vec<SegmentId>,
+        new: Vec<(f64, f64)>,
+    ) -> Result<Scale, ControllerError> {
+        let (inner, stream) = (self.running()?, stream.clone());
+        detached(async move { inner.scale(stream, seal, new).await }).await
+    }
+
+    /// Progress of the scale that began in `epoch`. Success means that the old segments are sealed.
+    pub async fn check_scale(&self, stream: &ScopedStream, epoch: i32) -> Result<ScaleProgress, ControllerError> {
+        self.inner.check_scale(stream, epoch).await
+    }
+
+    /// Opens a transaction. It is aborted when nobody pings it for its lease and half of that again.
+    ///
+    /// # Errors
+    /// [`ControllerError::Invalid`] if the lease is outside 10 s to 600 s or the stream is sealed,
+    /// [`ControllerError::NotFound`] for no such stream.
+    pub async fn create_transaction(
+        &self,
+        stream: &ScopedStream,
+        lease_ms: i64,
+    ) -> Result<CreatedTransaction, ControllerError> {
+        let (inner, stream) = (self.running()?, stream.clone());
+        detached(async move { inner.create_transaction(stream, lease_ms).await }).await
+    }
+
+    /// Extends the lease of an open transaction to `lease_ms` from now.
+    pub async fn ping_transaction(
+        &self,
+        stream: &ScopedStream,
+        id: TransactionId,
+        lease_ms: i64,
+    ) -> Result<Ping, ControllerError> {
+        self.inner.ping(stream, id, lease_ms).await
+    }
+
+    /// Accepts an open transaction for committing: from now on it will be visible, soon. `time_ms` of `i64::MIN` is
+    /// "no time".
+    pub async fn commit_transaction(
+        &self,
+        stream: &ScopedStream,
+        id: TransactionId,
+        writer: String,
+        time_ms: i64,
+    ) -> Result<EndTransaction, ControllerError> {
+        let (inner, stream) = (self.running()?, stream.clone());
+        detached(async move { inner.commit_transaction(&stream, id, writer, time_ms).await }).await
+    }
+
+    /// Accepts an open transaction for aborting: from now on it will never be visible.
+    pub async fn abort_transaction(
+        &self,
+        stream: &ScopedStream,
+        id: TransactionId,
+    ) -> Result<EndTransaction, ControllerError> {
+        let (inner, stream) = (self.running()?, stream.clone());
+        detached(async move { inner.abort_transaction(&stream, id).await }).await
+    }
+
+    /// State of a transaction. Completed ones are forgotten after 24 hours.
+    pub async fn transaction_state(
+        &self,
+        stream: &ScopedStream,
+        id: TransactionId,
+    ) -> Result<TransactionState, ControllerError> {
+        self.inner.transaction_state(stream, id).await
+    }
+
+    /// The most recently completed transactions, newest first, at most 500.
+    ///
+    /// # Errors
+    /// [`ControllerError::NotFound`] for no such stream.
+    pub async fn completed_transactions(
+        &self,
+        stream: &ScopedStream,
+    ) -> Result<Vec<(TransactionId, TransactionState)>, ControllerError> {
+        self.inner.completed_transactions(stream).await
+    }
+}
+
+/// `None` for a name that breaks the rule; an empty one is no question at all.
+fn name(text: &str) -> Result<Option<Name>> {
+    match Name::parse(text) {
+        Ok(name) => Ok(Some(name)),
+        Err(NameError::Empty) if text.is_empty() => Err(ControllerError::Invalid("the name is empty".into())),
+        Err(_) => Ok(None),
+    }
+}

@@ -1,0 +1,213 @@
+//! Scopes, and the index of streams and tags inside each.
+//!
+//! Adding a stream to a scope and deleting the scope exclude each other by a lock, so no stream is added to a scope that
+//! was found empty.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use headwater_types::{Name, ScopedStream};
+use tokio::sync::RwLock;
+use tracing::info;
+
+use super::{Inner, Result, SCOPE_LOCKS, present, put, remove};
+use crate::codec::{Decoder, Encoder};
+use crate::model::{ControllerError, CreateScope, DeleteScope, Listing, PAGE_ENTRIES, Page};
+use crate::ports::{Change, Entry, TableError};
+use crate::state::keys;
+
+/// Scope of what the system keeps for itself.
+pub(super) const SYSTEM: &str = "_system";
+
+/// Life of a scope.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum ScopeState {
+    Active,
+    Deleting,
+}
+
+fn encode(state: ScopeState) -> Bytes {
+    let mut encoder = Encoder::new(1);
+    encoder.u8(match state {
+        ScopeState::Active => 1,
+        ScopeState::Deleting => 2,
+    });
+    encoder.finish()
+}
+
+fn decode(bytes: &[u8]) -> Result<ScopeState> {
+    let mut decoder = Decoder::new("scope", 1, bytes)?;
+    let state = match decoder.u8()? {
+        1 => ScopeState::Active,
+        2 => ScopeState::Deleting,
+        _ => return Err(decoder.malformed().into()),
+    };
+    decoder.finish()?;
+    Ok(state)
+}
+
+impl Inner {
+    fn scope_lock(&self, scope: &Name) -> &RwLock<()> {
+        let sum = scope.as_str().bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        &self.scopes[sum % SCOPE_LOCKS]
+    }
+
+    async fn scope_state(&self, scope: &Name) -> Result<Option<ScopeState>> {
+        let found = self.ports.tables.read(keys::SCOPES, &[keys::scope_key(scope)]).await?.pop().flatten();
+        found.map(|entry| decode(&entry.value)).transpose()
+    }
+
+    pub(super) async fn scope_is_active(&self, scope: &Name) -> Result<bool> {
+        Ok(self.scope_state(scope).await? == Some(ScopeState::Active))
+    }
+
+    pub(super) async fn create_scope(self: &Arc<Self>, scope: Name) -> Result<CreateScope> {
+        let _lock = self.scope_lock(&scope).write().await;
+        match self.scope_state(&scope).await? {
+            Some(ScopeState::Active) => return Ok(CreateScope::Exists),
+            Some(ScopeState::Deleting) => self.finish_scope_deletion(&scope).await?,
+            None => {}
+        }
+        // A table without a record is what an interrupted creation leaves; it is empty and serves the next one.
+        self.ports.tables.create(&keys::scope_table(&scope)).await?;
+        self.ports.tables.commit(keys::SCOPES, vec![put(keys::scope_key(&scope), encode(ScopeState::Active))]).await?;
+        info!(%scope, "scope created");
+        Ok(CreateScope::Success)
+    }
+
+    pub(super) async fn delete_scope(self: &Arc<Self>, scope: Name) -> Result<DeleteScope> {
+        if scope.as_str() == SYSTEM {
+            return Ok(DeleteScope::NotEmpty);
+        }
+        let _lock = self.scope_lock(&scope).write().await;
+        match self.scope_state(&scope).await? {
+            None => return Ok(DeleteScope::NotFound),
+            Some(ScopeState::Deleting) => {}
+            Some(ScopeState::Active) => {
+                if !self.scan_scope(&scope, keys::STREAM_PREFIX, None, 1).await?.is_empty() {
+                    return Ok(DeleteScope::NotEmpty);
+                }
+                let work = put(keys::scope_work_key(&scope), present());
+                self.ports.tables.commit(keys::WORK, vec![work]).await?;
+                let record = put(keys::scope_key(&scope), encode(ScopeState::Deleting));
+                self.ports.tables.commit(keys::SCOPES, vec![record]).await?;
+            }
+        }
+        self.finish_scope_deletion(&scope).await?;
+        info!(%scope, "scope deleted");
+        Ok(DeleteScope::Success)
+    }
+
+    /// What a restart does about a scope in the work table.
+    pub(super) async fn resume_scope_deletion(self: &Arc<Self>, scope: &Name) -> Result<()> {
+        let _lock = self.scope_lock(scope).write().await;
+        match self.scope_state(scope).await? {
+            Some(ScopeState::Active) => {
+                self.ports.tables.commit(keys::WORK, vec![remove(keys::scope_work_key(scope))]).await?;
+                Ok(())
+            }
+            Some(ScopeState::Deleting) | None => self.finish_scope_deletion(scope).await,
+        }
+    }
+
+    /// The caller holds the scope's lock for writing.
+    async fn finish_scope_deletion(&self, scope: &Name) -> Result<()> {
+        // Rust and Python clients make tables for their reader groups that no record here names.
+        self.ports.segments.drop_tables_of_scope(scope).await?;
+        self.ports.tables.drop_table(&keys::scope_table(scope)).await?;
+        self.ports.tables.commit(keys::SCOPES, vec![remove(keys::scope_key(scope))]).await?;
+        self.ports.tables.commit(keys::WORK, vec![remove(keys::scope_work_key(scope))]).await?;
+        Ok(())
+    }
+
+    /// Lists the stream in its scope. False if there is no such scope.
+    pub(super) async fn add_to_scope(&self, stream: &ScopedStream) -> Result<bool> {
+        let _lock = self.scope_lock(&stream.scope).read().await;
+        if !self.scope_is_active(&stream.scope).await? {
+            return Ok(false);
+        }
+        let entry = put(keys::stream_entry(&stream.stream), present());
+        self.ports.tables.commit(&keys::scope_table(&stream.scope), vec![entry]).await?;
+        Ok(true)
+    }
+
+    pub(super) async fn commit_in_scope(&self, scope: &Name, changes: Vec<Change>) -> Result<()> {
+        if !changes.is_empty() {
+            self.ports.tables.commit(&keys::scope_table(scope), changes).await?;
+        }
+        Ok(())
+    }
+
+    async fn scan_scope(&self, scope: &Name, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>> {
+        match self.ports.tables.scan(&keys::scope_table(scope), prefix, after, limit).await {
+            Ok(entries) => Ok(entries),
+            Err(TableError::NoSuchTable(_)) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) async fn list_scopes(&self, token: &str) -> Result<Page> {
+        let mut after = after(b"", token)?;
+        loop {
+            let entries = self.ports.tables.scan(keys::SCOPES, b"", after.as_deref(), PAGE_ENTRIES).await?;
+            let Some(last) = entries.last() else { return page(token, b"", &[]) };
+            after = Some(last.key.clone());
+            let mut active = Vec::with_capacity(entries.len());
+            for entry in entries {
+                if decode(&entry.value)? == ScopeState::Active {
+                    active.push(entry);
+                }
+            }
+            // An empty page would be taken for the end.
+            if !active.is_empty() {
+                return page(token, b"", &active);
+            }
+        }
+    }
+
+    pub(super) async fn list_streams(&self, scope: &Name, token: &str) -> Result<Listing> {
+        self.list_in_scope(scope, keys::STREAM_PREFIX, token).await
+    }
+
+    pub(super) async fn list_streams_by_tag(&self, scope: &Name, tag: &str, token: &str) -> Result<Listing> {
+        if tag.is_empty() || tag.contains('\0') {
+            return Err(ControllerError::Invalid("the tag to search for is empty or has a NUL".into()));
+        }
+        if tag.len() > crate::model::TAG_BYTES_MAX {
+            // No stream can carry it.
+            return Ok(Listing::Page(Page::default()));
+        }
+        self.list_in_scope(scope, &keys::tag_prefix(tag), token).await
+    }
+
+    async fn list_in_scope(&self, scope: &Name, prefix: &[u8], token: &str) -> Result<Listing> {
+        let after = after(prefix, token)?;
+        if !self.scope_is_active(scope).await? {
+            return Ok(Listing::ScopeNotFound);
+        }
+        let entries = self.scan_scope(scope, prefix, after.as_deref(), PAGE_ENTRIES).await?;
+        Ok(Listing::Page(page(token, prefix, &entries)?))
+    }
+}
+
+/// Where a page begins: behind the name that its token is.
+fn after(prefix: &[u8], token: &str) -> Result<Option<Bytes>> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    if Name::parse(token).is_err() {
+        return Err(ControllerError::Invalid("the continuation token is none of ours".into()));
+    }
+    Ok(Some([prefix, token.as_bytes()].concat().into()))
+}
+
+/// A page and the token that leads past it. The token of an empty page stays where it is.
+fn page(token: &str, prefix: &[u8], entries: &[Entry]) -> Result<Page> {
+    let mut names = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let name = entry.key.get(prefix.len()..).and_then(|bytes| std::str::from_utf8(bytes).ok());
+        names.push(name.ok_or_else(|| ControllerError::Damaged("a name in a listing".into()))?.to_owned());
+    }
+    let token = names.last().cloned().unwrap_or_else(|| token.to_owned());
+    Ok(Page { names, token })
+}

@@ -1,0 +1,336 @@
+//! Opening, pinging and ending transactions. What merges and deletes their segments is in `commits`.
+//!
+//! No lock is held here: the version of a transaction's record decides between callers that race.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use headwater_types::{ScopedStream, SegmentName, TransactionId};
+use tracing::warn;
+
+use super::slots::Slot;
+use super::{Inner, Result, TRANSACTION_NUMBERS, fan_out, present, put, remove};
+use crate::codec::{Decoder, Encoder};
+use crate::model::{
+    COMPLETED_LIST_MAX, ControllerError, CreatedTransaction, EndTransaction, LEASE_MS_MAX, LEASE_MS_MIN, Ping,
+    TRANSACTIONS_OPEN_MAX, TransactionState, WRITER_ID_BYTES_MAX,
+};
+use crate::ports::{Change, Expect, ScaleHint, TableError, Version};
+use crate::state::head::State;
+use crate::state::transactions::{Phase, Transaction, transaction_id};
+use crate::state::{keys, transactions};
+
+/// Entries per read of an index.
+const SCAN: usize = 1000;
+
+impl Inner {
+    pub(super) async fn create_transaction(
+        self: &Arc<Self>,
+        name: ScopedStream,
+        lease_ms: i64,
+    ) -> Result<CreatedTransaction> {
+        if !(LEASE_MS_MIN..=LEASE_MS_MAX).contains(&lease_ms) {
+            let text = format!("lease of {lease_ms} ms, allowed are {LEASE_MS_MIN} to {LEASE_MS_MAX}");
+            return Err(ControllerError::Invalid(text));
+        }
+        if self.leases.len() >= TRANSACTIONS_OPEN_MAX {
+            return Err(ControllerError::Exhausted(format!("{TRANSACTIONS_OPEN_MAX} transactions are open")));
+        }
+        let slot = self.slots.slot(&name);
+        let (_creating, view) = loop {
+            self.complete(&name).await?;
+            // Taken while no lock is waited for: who seals the stream holds its lock and waits for us.
+            let creating = slot.creators.read().await;
+            if let Some(view) = slot.view() {
+                break (creating, view);
+            }
+        };
+        if view.head.state != State::Active {
+            return Err(ControllerError::Invalid(format!("stream {name} is sealed")));
+        }
+        self.mark(&slot).await?;
+        let epoch = view.current.reference;
+        let id = transaction_id(epoch, self.transaction_number().await?);
+        let transaction = Transaction::open(lease_ms, self.now_ms());
+        let record = Change { key: keys::transaction(id), expect: Expect::Absent, put: Some(transaction.encode()) };
+        let grace = Duration::from_millis(transaction.remaining_ms(transaction.created_ms) as u64);
+        if let Err(error) = self.ports.tables.commit(&slot.table, vec![record, put(keys::open(id), present())]).await {
+            // It may have been written all the same, and then its lease must end it.
+            self.leases.arm(&name, id, grace);
+            return Err(error.into());
+        }
+
+        let parents = view.current.generalised(epoch);
+        let names: Vec<SegmentName> = parents.iter().map(|parent| name.transaction_segment(parent.id, id)).collect();
+        let rollover = view.head.config.rollover();
+        let created = fan_out(names, |segment| {
+            let segments = Arc::clone(&self.ports.segments);
+            async move { segments.create_segment(&segment, ScaleHint::default(), rollover).await }
+        })
+        .await;
+        self.leases.arm(&name, id, grace);
+        if let Err(error) = created {
+            if let Err(error) = self.end_by_abort(&slot, id).await {
+                warn!(stream = %name, transaction = %id, %error, "left to its lease");
+            }
+            return Err(error);
+        }
+        Ok(CreatedTransaction { id, segments: parents })
+    }
+
+    /// The next number of the counter. Ranges are taken durably, so none is given out twice.
+    async fn transaction_number(&self) -> Result<i64> {
+        let mut numbers = self.numbers.lock().await;
+        if numbers.is_empty() {
+            let key = bytes::Bytes::from_static(keys::TRANSACTION_COUNTER);
+            let found = self.ports.tables.read(keys::COUNTERS, std::slice::from_ref(&key)).await?.pop().flatten();
+            let (first, expect) = match found {
+                None => (0, Expect::Absent),
+                Some(entry) => {
+                    let mut decoder = Decoder::new("counter", 1, &entry.value)?;
+                    let first = decoder.i64()?;
+                    decoder.finish()?;
+                    (first, Expect::Version(entry.version))
+                }
+            };
+            let end = first
+                .checked_add(TRANSACTION_NUMBERS)
+                .filter(|_| first >= 0)
+                .ok_or_else(|| ControllerError::Internal("transaction numbers are used up".into()))?;
+            let mut encoder = Encoder::new(1);
+            encoder.i64(end);
+            let change = Change { key, expect, put: Some(encoder.finish()) };
+            self.ports.tables.commit(keys::COUNTERS, vec![change]).await?;
+            *numbers = first..end;
+        }
+        Ok(numbers.next().expect("the range was filled"))
+    }
+
+    /// Record of a transaction and its version.
+    pub(super) async fn transaction(&self, slot: &Slot, id: TransactionId) -> Result<Option<(Transaction, Version)>> {
+        let found = match self.ports.tables.read(&slot.table, &[keys::transaction(id)]).await {
+            Ok(mut found) => found.pop().flatten(),
+            Err(TableError::NoSuchTable(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        found.map(|entry| Ok((Transaction::decode(&entry.value)?, entry.version))).transpose()
+    }
+
+    /// Replaces a record if it still has the version. False if it has not: look again.
+    async fn replace(
+        &self,
+        slot: &Slot,
+        id: TransactionId,
+        transaction: &Transaction,
+        version: Version,
+        mut index: Vec<Change>,
+    ) -> Result<bool> {
+        let key = keys::transaction(id);
+        index.insert(0, Change { key, expect: Expect::Version(version), put: Some(transaction.encode()) });
+        match self.ports.tables.commit(&slot.table, index).await {
+            Ok(_) => Ok(true),
+            Err(TableError::Conflict(_) | TableError::NoSuchTable(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) async fn ping(self: &Arc<Self>, name: &ScopedStream, id: TransactionId, lease_ms: i64) -> Result<Ping> {
+        if self.is_stopped() {
+            return Ok(Ping::Disconnected);
+        }
+        let slot = self.slots.slot(name);
+        let Some(view) = self.view(&slot).await? else { return Ok(Ping::Unknown) };
+        loop {
+            let Some((mut transaction, version)) = self.transaction(&slot, id).await? else {
+                return Ok(Ping::Unknown);
+            };
+            let now_ms = self.now_ms();
+            if transaction.state(now_ms) == TransactionState::Unknown {
+                return Ok(Ping::Unknown);
+            }
+            let answer = transaction.ping(lease_ms, view.head.state != State::Active, now_ms);
+            if answer != Ping::Ok || self.replace(&slot, id, &transaction, version, Vec::new()).await? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    pub(super) async fn commit_transaction(
+        self: &Arc<Self>,
+        name: &ScopedStream,
+        id: TransactionId,
+        writer: String,
+        time_ms: i64,
+    ) -> Result<EndTransaction> {
+        if writer.len() > WRITER_ID_BYTES_MAX {
+            return Err(ControllerError::Invalid(format!("writer id of {} bytes", writer.len())));
+        }
+        let slot = self.slots.slot(name);
+        if self.view(&slot).await?.is_none() {
+            return Ok(EndTransaction::StreamNotFound);
+        }
+        loop {
+            let Some((mut transaction, version)) = self.transaction(&slot, id).await? else {
+                return Ok(EndTransaction::Failure);
+            };
+            if transaction.phase == Phase::Open {
+                self.mark(&slot).await?;
+            }
+            let position = self.next_position(&slot).await?;
+            if let Some(answer) = transaction.commit(position, writer.clone(), time_ms) {
+                self.kick(&slot);
+                return Ok(answer);
+            }
+            let index = vec![remove(keys::open(id)), put(keys::committing(position, id), present())];
+            if self.replace(&slot, id, &transaction, version, index).await? {
+                self.leases.disarm(name, id);
+                self.kick(&slot);
+                return Ok(EndTransaction::Success);
+            }
+        }
+    }
+
+    /// Positions grow with each commit of a stream, also across restarts.
+    async fn next_position(&self, slot: &Slot) -> Result<i64> {
+        let mut position = slot.position.lock().await;
+        let last = match *position {
+            Some(last) => last,
+            None => {
+                let mut last = 0;
+                let mut after = None;
+                loop {
+                    let page =
+                        self.ports.tables.scan(&slot.table, keys::COMMITTING_PREFIX, after.as_deref(), SCAN).await?;
+                    let Some(end) = page.last() else { break last };
+                    after = Some(end.key.clone());
+                    last = page.iter().filter_map(|e| keys::committing_position(&e.key)).fold(last, i64::max);
+                }
+            }
+        };
+        *position = Some(last + 1);
+        Ok(last + 1)
+    }
+
+    pub(super) async fn abort_transaction(
+        self: &Arc<Self>,
+        name: &ScopedStream,
+        id: TransactionId,
+    ) -> Result<EndTransaction> {
+        let slot = self.slots.slot(name);
+        if self.view(&slot).await?.is_none() {
+            return Ok(EndTransaction::StreamNotFound);
+        }
+        self.end_by_abort(&slot, id).await
+    }
+
+    /// Decides that a transaction is aborted and has it done.
+    pub(super) async fn end_by_abort(self: &Arc<Self>, slot: &Arc<Slot>, id: TransactionId) -> Result<EndTransaction> {
+        loop {
+            let Some((mut transaction, version)) = self.transaction(slot, id).await? else {
+                return Ok(EndTransaction::Failure);
+            };
+            if transaction.phase == Phase::Open {
+                self.mark(slot).await?;
+            }
+            if let Some(answer) = transaction.abort() {
+                self.kick(slot);
+                return Ok(answer);
+            }
+            let index = vec![remove(keys::open(id)), put(keys::aborting(id), present())];
+            if self.replace(slot, id, &transaction, version, index).await? {
+                self.leases.disarm(&slot.name, id);
+                self.kick(slot);
+                return Ok(EndTransaction::Success);
+            }
+        }
+    }
+
+    pub(super) async fn transaction_state(&self, name: &ScopedStream, id: TransactionId) -> Result<TransactionState> {
+        let slot = self.slots.slot(name);
+        let found = self.transaction(&slot, id).await?;
+        Ok(found.map_or(TransactionState::Unknown, |(transaction, _)| transaction.state(self.now_ms())))
+    }
+
+    /// Newest first.
+    pub(super) async fn completed_transactions(
+        &self,
+        name: &ScopedStream,
+    ) -> Result<Vec<(TransactionId, TransactionState)>> {
+        let (slot, _) = self.complete(name).await?;
+        let oldest = keys::completed_before(self.now_ms().saturating_sub(transactions::REMEMBERED_MS));
+        let mut found = Vec::new();
+        let mut after: Option<bytes::Bytes> = None;
+        while found.len() < COMPLETED_LIST_MAX {
+            let page = self
+                .ports
+                .tables
+                .scan(&slot.table, keys::COMPLETED_PREFIX, after.as_deref(), COMPLETED_LIST_MAX - found.len())
+                .await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.key.clone());
+            let ids: Vec<_> = page
+                .iter()
+                .filter(|entry| entry.key < oldest)
+                .filter_map(|entry| keys::transaction_of(&entry.key))
+                .collect();
+            let records: Vec<_> = ids.iter().map(|id| keys::transaction(*id)).collect();
+            for (id, entry) in ids.iter().zip(self.ports.tables.read(&slot.table, &records).await?) {
+                // One that was tidied away between the two reads is no longer remembered.
+                if let Some(entry) = entry {
+                    found.push((*id, Transaction::decode(&entry.value)?.state(self.now_ms())));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Gives the open transactions of an earlier run their timers: a whole lease and its grace from now, since nobody
+    /// could ping while the server was away.
+    pub(super) async fn rearm(&self, slot: &Slot) -> Result<()> {
+        let mut after: Option<bytes::Bytes> = None;
+        loop {
+            let page = match self.ports.tables.scan(&slot.table, keys::OPEN_PREFIX, after.as_deref(), SCAN).await {
+                Ok(page) => page,
+                Err(TableError::NoSuchTable(_)) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.key.clone());
+            let ids: Vec<_> = page.iter().filter_map(|entry| keys::transaction_of(&entry.key)).collect();
+            let records: Vec<_> = ids.iter().map(|id| keys::transaction(*id)).collect();
+            for (id, entry) in ids.iter().zip(self.ports.tables.read(&slot.table, &records).await?) {
+                let Some(entry) = entry else { continue };
+                let transaction = Transaction::decode(&entry.value)?;
+                let lease_ms = transaction.lease_ms.saturating_add(transaction.lease_ms / 2).clamp(0, 2 * LEASE_MS_MAX);
+                self.leases.arm(&slot.name, *id, Duration::from_millis(lease_ms as u64));
+            }
+        }
+    }
+
+    /// Forgets transactions that were completed long ago, some at a time and not often.
+    pub(super) async fn purge_completed(&self, slot: &Slot) -> Result<()> {
+        const EVERY_MS: i64 = 60_000;
+        const AT_ONCE: usize = 500;
+        let now_ms = self.now_ms();
+        if now_ms.saturating_sub(slot.purged_ms.load(Ordering::Relaxed)) < EVERY_MS {
+            return Ok(());
+        }
+        let before = keys::completed_before(now_ms.saturating_sub(transactions::REMEMBERED_MS));
+        let page = self.ports.tables.scan(&slot.table, keys::COMPLETED_PREFIX, Some(&before), AT_ONCE).await?;
+        let changes: Vec<Change> = page
+            .iter()
+            .filter_map(|entry| {
+                Some([remove(keys::transaction(keys::transaction_of(&entry.key)?)), remove(entry.key.clone())])
+            })
+            .flatten()
+            .collect();
+        if page.len() < AT_ONCE {
+            slot.purged_ms.store(now_ms, Ordering::Relaxed);
+        }
+        if !changes.is_empty() {
+            self.ports.tables.commit(&slot.table, changes).await?;
+        }
+        Ok(())
+    }
+}

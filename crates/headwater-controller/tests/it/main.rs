@@ -1,0 +1,10 @@
+//! The controller on ports in memory.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod crashes;
+mod memory;
+mod scopes;
+mod segments;
+mod support;
+mod transactions;

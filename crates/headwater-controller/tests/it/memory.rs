@@ -1,0 +1,323 @@
+//! Both ports in memory, with faults: a call may fail before or after its effect, once or from then on for ever.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use headwater_controller::{
+    Change, Created, Deleted, Entry, Expect, Merged, MetadataTable, PolicyUpdated, PortError, Ports, ScaleHint, Sealed,
+    SegmentInfo, SegmentOps, TableError, Truncated, Version,
+};
+use headwater_types::{Name, Offset, SegmentName};
+
+/// A segment.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Segment {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) start: Offset,
+    pub(crate) sealed: bool,
+    pub(crate) hint: ScaleHint,
+    pub(crate) rollover: u64,
+}
+
+type Table = BTreeMap<Bytes, (Bytes, Version)>;
+
+#[derive(Debug, Default)]
+struct State {
+    segments: BTreeMap<String, Segment>,
+    tables: BTreeMap<String, Table>,
+    version: Version,
+}
+
+/// What survives a crash.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Store(Arc<Mutex<State>>);
+
+/// When a call fails.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Fault {
+    /// The n-th call fails without effect.
+    OnceBefore(u64),
+    /// The n-th call takes effect and its answer is lost.
+    OnceAfter(u64),
+    /// From the n-th call on, all fail without effect.
+    CrashBefore(u64),
+    /// The n-th call takes effect, and from there on all fail.
+    CrashAfter(u64),
+}
+
+/// One process's way to the store.
+#[derive(Debug)]
+pub(crate) struct Link {
+    store: Store,
+    fault: Option<Fault>,
+    calls: Mutex<u64>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Store {
+    pub(crate) fn link(&self, fault: Option<Fault>) -> Arc<Link> {
+        Arc::new(Link { store: self.clone(), fault, calls: Mutex::default() })
+    }
+
+    pub(crate) fn segment(&self, name: &str) -> Option<Segment> {
+        locked(&self.0).segments.get(name).cloned()
+    }
+
+    pub(crate) fn segment_names(&self) -> Vec<String> {
+        locked(&self.0).segments.keys().cloned().collect()
+    }
+
+    pub(crate) fn table_names(&self) -> Vec<String> {
+        locked(&self.0).tables.keys().cloned().collect()
+    }
+
+    pub(crate) fn table_len(&self, name: &str) -> usize {
+        locked(&self.0).tables.get(name).map_or(0, BTreeMap::len)
+    }
+
+    /// A client's append. False if the segment does not take it.
+    pub(crate) fn append(&self, name: &str, bytes: &[u8]) -> bool {
+        let mut state = locked(&self.0);
+        let Some(segment) = state.segments.get_mut(name).filter(|segment| !segment.sealed) else { return false };
+        segment.bytes.extend_from_slice(bytes);
+        true
+    }
+
+    /// A client's own table or segment.
+    pub(crate) fn create(&self, name: &str) {
+        locked(&self.0).segments.insert(name.to_owned(), Segment::default());
+    }
+
+    /// A client's own seal.
+    pub(crate) fn seal(&self, name: &str) {
+        locked(&self.0).segments.get_mut(name).expect("the test made it").sealed = true;
+    }
+}
+
+impl Link {
+    /// Calls so far.
+    pub(crate) fn calls(&self) -> u64 {
+        *locked(&self.calls)
+    }
+
+    pub(crate) fn ports(self: &Arc<Self>, clock: impl Fn() -> i64 + Send + Sync + 'static) -> Ports {
+        Ports { segments: Arc::clone(self) as _, tables: Arc::clone(self) as _, clock: Arc::new(clock) }
+    }
+
+    /// Runs one call, unless or until the fault hits.
+    async fn call<T, E: From<PortError>>(&self, effect: impl FnOnce(&mut State) -> Result<T, E>) -> Result<T, E> {
+        // Other tasks may run between any two calls.
+        tokio::task::yield_now().await;
+        let call = {
+            let mut calls = locked(&self.calls);
+            *calls += 1;
+            *calls
+        };
+        let lost = || E::from(PortError::Unavailable(format!("injected at call {call}")));
+        match self.fault {
+            Some(Fault::OnceBefore(at)) if call == at => return Err(lost()),
+            Some(Fault::CrashBefore(at)) if call >= at => return Err(lost()),
+            Some(Fault::CrashAfter(at)) if call > at => return Err(lost()),
+            _ => {}
+        }
+        let result = effect(&mut locked(&self.store.0));
+        match self.fault {
+            Some(Fault::OnceAfter(at) | Fault::CrashAfter(at)) if call == at => Err(lost()),
+            _ => result,
+        }
+    }
+}
+
+#[async_trait]
+impl SegmentOps for Link {
+    async fn create_segment(
+        &self,
+        segment: &SegmentName,
+        hint: ScaleHint,
+        rollover: u64,
+    ) -> Result<Created, PortError> {
+        self.call(|state| {
+            if state.segments.contains_key(segment.as_str()) {
+                return Ok(Created::Exists);
+            }
+            let new = Segment { hint, rollover, ..Segment::default() };
+            state.segments.insert(segment.to_string(), new);
+            Ok(Created::Created)
+        })
+        .await
+    }
+
+    async fn seal_segment(&self, segment: &SegmentName) -> Result<Sealed, PortError> {
+        self.call(|state| {
+            let Some(segment) = state.segments.get_mut(segment.as_str()) else { return Ok(Sealed::NoSuchSegment) };
+            segment.sealed = true;
+            Ok(Sealed::Sealed { end: segment.bytes.len() as u64 })
+        })
+        .await
+    }
+
+    async fn truncate_segment(&self, segment: &SegmentName, offset: Offset) -> Result<Truncated, PortError> {
+        self.call(|state| {
+            let Some(segment) = state.segments.get_mut(segment.as_str()) else { return Ok(Truncated::NoSuchSegment) };
+            if offset > segment.bytes.len() as u64 {
+                return Ok(Truncated::BeyondEnd);
+            }
+            segment.start = segment.start.max(offset);
+            Ok(Truncated::Truncated)
+        })
+        .await
+    }
+
+    async fn delete_segment(&self, segment: &SegmentName) -> Result<Deleted, PortError> {
+        self.call(|state| {
+            Ok(match state.segments.remove(segment.as_str()) {
+                Some(_) => Deleted::Deleted,
+                None => Deleted::NoSuchSegment,
+            })
+        })
+        .await
+    }
+
+    async fn merge_segments(&self, target: &SegmentName, sources: &[SegmentName]) -> Result<Merged, PortError> {
+        self.call(|state| {
+            match state.segments.get(target.as_str()) {
+                None => return Ok(Merged::NoSuchTarget),
+                Some(target) if target.sealed => return Ok(Merged::TargetSealed),
+                Some(_) => {}
+            }
+            let mut ends = Vec::new();
+            for source in sources {
+                let bytes = state.segments.remove(source.as_str()).unwrap_or_default().bytes;
+                let target = state.segments.get_mut(target.as_str()).expect("it was there above");
+                target.bytes.extend(bytes);
+                ends.push(target.bytes.len() as u64);
+            }
+            Ok(Merged::Merged { ends })
+        })
+        .await
+    }
+
+    async fn segment_info(&self, segment: &SegmentName) -> Result<Option<SegmentInfo>, PortError> {
+        self.call(|state| {
+            Ok(state.segments.get(segment.as_str()).map(|segment| SegmentInfo {
+                start: segment.start,
+                length: segment.bytes.len() as u64,
+                sealed: segment.sealed,
+            }))
+        })
+        .await
+    }
+
+    async fn update_policy(&self, segment: &SegmentName, hint: ScaleHint) -> Result<PolicyUpdated, PortError> {
+        self.call(|state| {
+            Ok(match state.segments.get_mut(segment.as_str()) {
+                None => PolicyUpdated::NoSuchSegment,
+                Some(segment) => {
+                    segment.hint = hint;
+                    PolicyUpdated::Updated
+                }
+            })
+        })
+        .await
+    }
+
+    async fn drop_tables_of_scope(&self, scope: &Name) -> Result<(), PortError> {
+        self.call(|state| {
+            let prefix = format!("{scope}/");
+            state.segments.retain(|name, _| !(name.starts_with(&prefix) && name.contains("_kvtable/")));
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl MetadataTable for Link {
+    async fn create(&self, table: &str) -> Result<(), PortError> {
+        self.call(|state| {
+            state.tables.entry(table.to_owned()).or_default();
+            Ok(())
+        })
+        .await
+    }
+
+    async fn drop_table(&self, table: &str) -> Result<(), PortError> {
+        self.call(|state| {
+            state.tables.remove(table);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn scan(
+        &self,
+        table: &str,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, TableError> {
+        self.call(|state| {
+            let entries = state.tables.get(table).ok_or_else(|| TableError::NoSuchTable(table.to_owned()))?;
+            let found = entries
+                .iter()
+                .filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_ref() > after))
+                .take(limit)
+                .map(|(key, (value, version))| Entry { key: key.clone(), value: value.clone(), version: *version });
+            Ok(found.collect())
+        })
+        .await
+    }
+
+    async fn read(&self, table: &str, keys: &[Bytes]) -> Result<Vec<Option<Entry>>, TableError> {
+        self.call(|state| {
+            let entries = state.tables.get(table).ok_or_else(|| TableError::NoSuchTable(table.to_owned()))?;
+            let entry = |key: &Bytes| {
+                let (value, version) = entries.get(key)?;
+                Some(Entry { key: key.clone(), value: value.clone(), version: *version })
+            };
+            Ok(keys.iter().map(entry).collect())
+        })
+        .await
+    }
+
+    async fn commit(&self, table: &str, changes: Vec<Change>) -> Result<Vec<Version>, TableError> {
+        self.call(|state| {
+            let entries = state.tables.get_mut(table).ok_or_else(|| TableError::NoSuchTable(table.to_owned()))?;
+            let mut keys: Vec<_> = changes.iter().map(|change| change.key.clone()).collect();
+            keys.sort();
+            assert!(keys.windows(2).all(|pair| pair[0] != pair[1]), "no batch names a key twice");
+            for change in &changes {
+                let version = entries.get(&change.key).map(|(_, version)| *version);
+                let holds = match change.expect {
+                    Expect::Any => true,
+                    Expect::Absent => version.is_none(),
+                    Expect::Version(expected) => version == Some(expected),
+                };
+                if !holds {
+                    return Err(TableError::Conflict(table.to_owned()));
+                }
+            }
+            let mut versions = Vec::new();
+            for change in changes {
+                match change.put {
+                    Some(value) => {
+                        state.version += 1;
+                        entries.insert(change.key, (value, state.version));
+                        versions.push(state.version);
+                    }
+                    None => {
+                        entries.remove(&change.key);
+                        versions.push(-1);
+                    }
+                }
+            }
+            Ok(versions)
+        })
+        .await
+    }
+}
