@@ -9,6 +9,7 @@
 //! Guarantees:
 //! * the peer says hello within [`HELLO_PATIENCE`], and a frame that has begun goes on within [`FRAME_PATIENCE`]; in between
 //!   it may be silent for ever
+//! * a frame above 64 KiB is received only while there is room for it among those of all connections
 //! * what one peer can make us hold is bounded: [`UNANSWERED_BYTES_MAX`] of requests under way, [`PARKED_READS_MAX`] reads that
 //!   wait for data, [`TRANSIENTS_MAX`] uploads, one frame being received
 //! * malformed or misplaced frames close this connection and nothing else; answers decided before are sent first
@@ -22,17 +23,18 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use headwater_engine::api::{Append as StoredAppend, Request};
-use headwater_types::limits::{TABLE_PAGE_BYTES, TABLE_VALUE_BYTES_MAX};
+use headwater_types::limits::{SERVER_FRAME_BYTES_MAX, TABLE_PAGE_BYTES, TABLE_VALUE_BYTES_MAX};
 use headwater_types::{Offset, SegmentName};
 use headwater_wire::{Append, Reply, Request as Wire, ServerEnd, ServerEvent, SetupAppend, Text, WireError};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
-use tokio::sync::{AcquireError, Semaphore, TryAcquireError};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::outbound::{self, Charge, Delivery, Ended, Line, Pending, Writer};
+pub use crate::readahead::ReadRoom;
 use crate::replies::{GET_KEYS_MAX, Verdict};
 use crate::requests::{Plan, plan, public_name};
 use crate::session::{Begun, NotSetUp};
@@ -53,8 +55,12 @@ pub const TRANSIENTS_MAX: usize = 1024;
 const REQUEST_BYTES: usize = 512;
 /// Read from the socket at a time.
 const READ_BYTES: usize = 64 << 10;
-/// Most room made at a time for a frame that was announced: the peer has to send before it gets more.
-const GROW_BYTES: usize = 1 << 20;
+/// Frames up to this size are received without asking. Larger ones take room first: see [`Context::receiving`].
+const SMALL_FRAME_BYTES: usize = 64 << 10;
+/// How long a large frame may wait for room, and then for the answers before it to leave.
+const ROOM_PATIENCE: Duration = Duration::from_secs(60);
+/// A large frame has to arrive at this rate at least, in bytes per second, since others may wait for its room.
+const LARGE_FRAME_RATE_MIN: usize = 64 << 10;
 /// Room for what comes before hello.
 const HELLO_BYTES: usize = 1024;
 /// How long the answers to what is under way may take when the server stops.
@@ -72,8 +78,21 @@ pub struct Context {
     pub engine: headwater_engine::Engine,
     /// Where to count.
     pub metrics: Metrics,
+    /// Room for large frames that are being received, in bytes, shared by all connections: a frame is announced with 8
+    /// bytes and may have 16 MiB.
+    pub receiving: Arc<Semaphore>,
+    /// Room for read data that peers have not taken yet.
+    pub reading: Arc<ReadRoom>,
     /// Cancelled when the server stops: no new requests are read, those under way are answered.
     pub stopping: CancellationToken,
+}
+
+impl Context {
+    /// Room for large frames, at least for one of the largest.
+    pub fn room_to_receive(bytes: u64) -> Arc<Semaphore> {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        Arc::new(Semaphore::new(bytes.clamp(SERVER_FRAME_BYTES_MAX, Semaphore::MAX_PERMITS)))
+    }
 }
 
 /// Why the reading half ended.
@@ -83,8 +102,10 @@ enum ReadEnd {
     Gone,
     #[error("no hello in time")]
     NoHello,
-    #[error("frame stopped coming")]
+    #[error("frame stopped coming, or came too slowly")]
     Stalled,
+    #[error("no room for a large frame in time")]
+    NoRoom,
     #[error(transparent)]
     Malformed(#[from] WireError),
     #[error(transparent)]
@@ -98,13 +119,14 @@ enum ReadEnd {
 /// Serves one connection until it ends.
 pub async fn serve(socket: TcpStream, context: Context) {
     let (read, write) = socket.into_split();
-    let (line, deliveries) = Line::new(context.engine, context.metrics.clone());
+    let (line, deliveries) = Line::new(context.engine, context.metrics.clone(), context.reading);
     let mut writing = tokio::spawn(outbound::write(line.clone(), deliveries, write));
     let unanswered = Arc::new(Semaphore::new(UNANSWERED_BYTES_MAX));
     let mut inbound = Inbound {
         line: line.clone(),
         socket: read,
         writers: Vec::new(),
+        receiving: context.receiving.clone(),
         unanswered: unanswered.clone(),
         parked: Arc::new(Semaphore::new(PARKED_READS_MAX)),
     };
@@ -137,11 +159,19 @@ pub async fn serve(socket: TcpStream, context: Context) {
     line.delete_transients();
 }
 
+/// A large frame on its way, and the room it takes until it is handed over.
+struct LargeFrame {
+    bytes: usize,
+    until: Instant,
+    _room: OwnedSemaphorePermit,
+}
+
 struct Inbound {
     line: Arc<Line>,
     socket: OwnedReadHalf,
     /// By the slot of the writer; `None` if its last setup named no possible segment.
     writers: Vec<Option<Arc<Writer>>>,
+    receiving: Arc<Semaphore>,
     /// Bytes of requests that may still come under way.
     unanswered: Arc<Semaphore>,
     /// Reads that may still come under way.
@@ -162,15 +192,25 @@ impl Inbound {
         let mut greeted = false;
         let mut end = ServerEnd::new();
         let mut input = BytesMut::new();
+        let mut large: Option<LargeFrame> = None;
         loop {
             while let Some(event) = end.next_event(&mut input)? {
                 greeted = true;
                 self.line.metrics.frames_received.inc();
-                self.on_event(event).await?;
+                match large.take() {
+                    None => self.on_event(event).await?,
+                    // Its room is wanted by others, so its answers must not keep it waiting.
+                    Some(_room) => {
+                        timeout(ROOM_PATIENCE, self.on_event(event)).await.map_err(|_| ReadEnd::NoRoom)??
+                    }
+                }
             }
-            // A large frame gets its room in steps, so that announcing one costs the peer as much as it costs us.
-            let room = if greeted { end.wanted().clamp(READ_BYTES, GROW_BYTES.max(input.len())) } else { HELLO_BYTES };
-            input.reserve(room);
+            let frame_bytes = input.len() + end.wanted();
+            if frame_bytes > SMALL_FRAME_BYTES && large.as_ref().is_none_or(|large| large.bytes < frame_bytes) {
+                drop(large.take());
+                large = Some(self.receive_large(frame_bytes).await?);
+            }
+            input.reserve(if greeted { end.wanted().max(READ_BYTES) } else { HELLO_BYTES });
             match self.socket.try_read_buf(&mut input) {
                 Ok(0) => return Err(ReadEnd::Gone),
                 Ok(bytes) => {
@@ -187,10 +227,21 @@ impl Inbound {
                 input = BytesMut::new();
                 self.socket.readable().await
             } else {
-                timeout(FRAME_PATIENCE, self.socket.readable()).await.map_err(|_| ReadEnd::Stalled)?
+                let until = Instant::now() + FRAME_PATIENCE;
+                let until = large.as_ref().map_or(until, |large| until.min(large.until));
+                timeout_at(until, self.socket.readable()).await.map_err(|_| ReadEnd::Stalled)?
             };
             readable.map_err(|_| ReadEnd::Gone)?;
         }
+    }
+
+    /// Takes room for a frame before its bytes are taken.
+    async fn receive_large(&self, bytes: usize) -> Result<LargeFrame, ReadEnd> {
+        let permits = u32::try_from(bytes).expect("a frame has at most 16 MiB");
+        let room = timeout(ROOM_PATIENCE, self.receiving.clone().acquire_many_owned(permits)).await;
+        let _room = room.map_err(|_| ReadEnd::NoRoom)?.expect("the room is never closed");
+        let arrival = Duration::from_secs((bytes / LARGE_FRAME_RATE_MIN) as u64);
+        Ok(LargeFrame { bytes, until: Instant::now() + FRAME_PATIENCE + arrival, _room })
     }
 
     async fn on_event(&mut self, event: ServerEvent) -> Result<(), ReadEnd> {

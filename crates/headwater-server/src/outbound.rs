@@ -9,16 +9,14 @@
 //!
 //! Guarantees:
 //! * many answers leave in one write; a write ends only when nothing is left to send or the peer stops reading
-//! * data of reads that the peer has not taken is at most [`READ_AHEAD_BYTES_MAX`], or one reply: what comes on top is let
-//!   go and read again later
+//! * data of reads that the peer has not taken is bounded: what comes on top is let go and read again later (`readahead`)
 //! * everything else that waits was charged by the reading half, which stops reading when the charges are used up
 //! * after the connection's end nothing is written, and reads that still wait are abandoned ([`Waiting::is_abandoned`])
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use headwater_engine::api::{self, Outcome, Refusal, Request, Response};
 use headwater_engine::{Engine, Permit};
 use headwater_types::{Offset, SegmentName, WriterId};
@@ -29,16 +27,14 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
+use crate::readahead::{CONNECTION_BYTES_MAX, ReadAhead, ReadRoom, size};
 use crate::replies::{Asked, Verdict, What, append_result, verdict, writer_verdict};
 use crate::session::{Answer, AppendResult, Session, Ticket};
 
-/// Read data that may wait for the peer, in bytes, over all of a connection's reads: enough that one reply travels while
-/// the next is fetched, and little enough that thousands of slow readers do not fill the memory.
-const READ_AHEAD_BYTES_MAX: usize = 4 << 20;
 /// Frames are collected up to this size before they are written.
 const WRITE_BYTES: usize = 256 << 10;
 /// Reads that were put off and are asked again after a write: as many of the largest as may wait for the peer.
-const READS_AGAIN: usize = READ_AHEAD_BYTES_MAX / headwater_types::limits::READ_BYTES_MAX;
+const READS_AGAIN: usize = CONNECTION_BYTES_MAX / headwater_types::limits::READ_BYTES_MAX;
 
 /// What both halves of a connection and the store's answers share.
 #[derive(Debug)]
@@ -48,7 +44,7 @@ pub(crate) struct Line {
     /// Not bounded by itself: everything in it holds a charge of the reading half.
     deliveries: mpsc::UnboundedSender<Delivery>,
     /// Read data in `deliveries` and in the frames being written.
-    read_bytes: AtomicUsize,
+    ahead: ReadAhead,
     /// Transient segments made on this connection and not merged.
     transients: Mutex<BTreeSet<SegmentName>>,
 }
@@ -136,9 +132,14 @@ impl api::Reply for Waiting {
     fn send(self: Box<Self>, outcome: Outcome) {
         let Self { line, pending, charge, room } = *self;
         drop(room);
-        line.deliver(match pending {
-            Pending::Request { asked } if line.is_too_much(&asked, &outcome) => Delivery::PutOff { asked, charge },
-            pending => Delivery::Outcome { pending, outcome, charge },
+        line.deliver(match (pending, outcome) {
+            (Pending::Request { asked }, Ok(Response::Read(read))) => match line.ahead.admit(read) {
+                Some(read) => {
+                    Delivery::Outcome { pending: Pending::Request { asked }, outcome: Ok(Response::Read(read)), charge }
+                }
+                None => Delivery::PutOff { asked, charge },
+            },
+            (pending, outcome) => Delivery::Outcome { pending, outcome, charge },
         });
     }
 
@@ -155,10 +156,14 @@ impl api::Reply for Unheard {
 }
 
 impl Line {
-    pub(crate) fn new(engine: Engine, metrics: Metrics) -> (Arc<Self>, mpsc::UnboundedReceiver<Delivery>) {
+    pub(crate) fn new(
+        engine: Engine,
+        metrics: Metrics,
+        reading: Arc<ReadRoom>,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Delivery>) {
         let (deliveries, receiver) = mpsc::unbounded_channel();
-        let (read_bytes, transients) = (AtomicUsize::new(0), Mutex::default());
-        (Arc::new(Self { engine, metrics, deliveries, read_bytes, transients }), receiver)
+        let (ahead, transients) = (ReadAhead::new(reading), Mutex::default());
+        (Arc::new(Self { engine, metrics, deliveries, ahead, transients }), receiver)
     }
 
     /// Gives something to the writing half; after the connection's end it is dropped.
@@ -197,18 +202,6 @@ impl Line {
         for segment in transients {
             self.engine.submit(Request::Delete { segment }, Box::new(Unheard));
         }
-    }
-
-    /// Counts the data of a read, unless too much is waiting already.
-    fn is_too_much(&self, asked: &Asked, outcome: &Outcome) -> bool {
-        let (What::Read { .. }, Ok(Response::Read(read))) = (&asked.what, outcome) else { return false };
-        let bytes: usize = read.data.iter().map(Bytes::len).sum();
-        let before = self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let too_much = before > 0 && before + bytes > READ_AHEAD_BYTES_MAX;
-        if too_much {
-            self.read_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        }
-        too_much
     }
 }
 
@@ -289,7 +282,7 @@ impl Outbound {
                     (What::Merge { source }, Ok(_)) => self.line.remove_transient(source),
                     (What::CreateTransient, Err(_)) => self.line.remove_transient(&asked.segment),
                     (What::Read { .. }, Ok(Response::Read(read))) => {
-                        self.read_bytes += read.data.iter().map(Bytes::len).sum::<usize>();
+                        self.read_bytes += size(read);
                     }
                     _ => {}
                 }
@@ -394,9 +387,7 @@ impl Outbound {
 
     /// The peer took all read data that was in `out`.
     fn forget_reads(&mut self) {
-        let written = std::mem::take(&mut self.read_bytes);
-        let before = self.line.read_bytes.fetch_sub(written, Ordering::Relaxed);
-        assert!(before >= written, "read data is counted before it is written");
+        self.line.ahead.written(std::mem::take(&mut self.read_bytes));
     }
 
     fn ask_again(&mut self) {

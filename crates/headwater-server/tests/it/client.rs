@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use headwater_engine::io::{Io, RealClock, RealDisk, RealRandom};
 use headwater_engine::{Engine, Options};
-use headwater_server::connection::{self, Context};
+use headwater_server::connection::{self, Context, ReadRoom};
 use headwater_server::metrics::Metrics;
 use headwater_server::ports::EnginePorts;
 use headwater_types::WriterId;
@@ -48,7 +48,13 @@ impl Store {
         let (metrics, stopping) = (Metrics::new(), CancellationToken::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let context = Context { engine: engine.clone(), metrics: metrics.clone(), stopping: stopping.clone() };
+        let context = Context {
+            engine: engine.clone(),
+            metrics: metrics.clone(),
+            receiving: Context::room_to_receive(32 << 20),
+            reading: ReadRoom::new(32 << 20),
+            stopping: stopping.clone(),
+        };
         tokio::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
