@@ -34,9 +34,8 @@ pub const WRITER_ID_BYTES_MAX: usize = 4096;
 /// Most completed transactions that are listed.
 pub const COMPLETED_LIST_MAX: usize = 500;
 
-/// Why a call has no answer.
+/// Why a call has no answer. Whoever maps it to an interface has to choose for each, also for a new one.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
 pub enum ControllerError {
     /// The caller's mistake; the same call fails again.
     #[error("{0}")]

@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn commits_sort_by_epoch_and_then_by_position() {
         let id = |epoch: u128, number: u128| TransactionId(epoch << 96 | number);
-        let mut keys = vec![
+        let mut keys = [
             committing(7, id(1, 1)),
             committing(300, id(0, 2)),
             committing(2, id(0, 9)),

@@ -1,0 +1,266 @@
+//! The controller over a real gRPC connection, on ports in memory.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../src/grpc.rs"]
+mod grpc;
+#[allow(dead_code)]
+#[path = "../../headwater-controller/tests/it/memory.rs"]
+mod memory;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use headwater_controller::Controller;
+use headwater_proto::controller as proto;
+use headwater_proto::controller::controller_service_client::ControllerServiceClient;
+use proto::{
+    create_scope_status, create_stream_status, delete_stream_status, scale_response, scale_status_response,
+    streams_in_scope_response, txn_state, txn_status, update_stream_status,
+};
+use tokio::net::TcpListener;
+use tonic::Code;
+use tonic::transport::{Channel, Server};
+
+type Client = ControllerServiceClient<Channel>;
+
+async fn client() -> Client {
+    let store = memory::Store::default();
+    let controller = Controller::new(store.link(None).ports(|| 1_700_000_000_000));
+    controller.recover().await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address: SocketAddr = listener.local_addr().unwrap();
+    let service = grpc::ControllerGrpc::new(controller, "127.0.0.1".to_owned(), 12345, address.port()).into_service();
+    tokio::spawn(async move {
+        let incoming = tonic::transport::server::TcpIncoming::from(listener);
+        Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+    });
+    Client::connect(format!("http://{address}")).await.unwrap()
+}
+
+fn info(scope: &str, stream: &str) -> proto::StreamInfo {
+    proto::StreamInfo { scope: scope.into(), stream: stream.into(), access_operation: 0 }
+}
+
+fn scope(scope: &str) -> proto::ScopeInfo {
+    proto::ScopeInfo { scope: scope.into() }
+}
+
+/// As the Rust client sends it: the retention policy of type UNKNOWN is always there.
+fn config(stream: &str, segments: i32) -> proto::StreamConfig {
+    proto::StreamConfig {
+        stream_info: Some(info("s", stream)),
+        scaling_policy: Some(proto::ScalingPolicy { min_num_segments: segments, ..Default::default() }),
+        retention_policy: Some(proto::RetentionPolicy::default()),
+        ..Default::default()
+    }
+}
+
+async fn with_stream(segments: i32) -> Client {
+    let mut client = client().await;
+    let created = client.create_scope(scope("s")).await.unwrap().into_inner();
+    assert_eq!(created.status(), create_scope_status::Status::Success);
+    let created = client.create_stream(config("t", segments)).await.unwrap().into_inner();
+    assert_eq!(created.status(), create_stream_status::Status::Success);
+    client
+}
+
+fn request(id: Option<proto::TxnId>) -> proto::TxnRequest {
+    proto::TxnRequest { stream_info: Some(info("s", "t")), txn_id: id, writer_id: "1".into(), timestamp: i64::MIN }
+}
+
+#[tokio::test]
+async fn a_writer_finds_its_segments_and_their_store() {
+    let mut client = with_stream(2).await;
+    let current = client.get_current_segments(info("s", "t")).await.unwrap().into_inner();
+    assert_eq!(current.delegation_token, "");
+    let bounds: Vec<_> = current.segment_ranges.iter().map(|range| (range.min_key, range.max_key)).collect();
+    assert_eq!(bounds, vec![(0.0, 0.5), (0.5, 1.0)]);
+    let id = current.segment_ranges[1].segment_id.clone().unwrap();
+    assert_eq!((id.segment_id, id.stream_info.clone()), (1, Some(info("s", "t"))));
+    let node = client.get_uri(id).await.unwrap().into_inner();
+    assert_eq!((node.endpoint.as_str(), node.port), ("127.0.0.1", 12345));
+    // Tables and parents of transactions do not exist as streams.
+    for stream in ["group_kvtable", "t"] {
+        let id = proto::SegmentId { stream_info: Some(info("s", stream)), segment_id: 77 << 32 };
+        assert!(client.get_uri(id).await.is_ok());
+    }
+    let token = client.get_delegation_token(info("s", "group_kvtable")).await.unwrap().into_inner();
+    assert_eq!(token.delegation_token, "");
+    let servers = client.get_controller_server_list(proto::ServerRequest {}).await.unwrap().into_inner();
+    assert_eq!(servers.node_uri.len(), 1);
+}
+
+#[tokio::test]
+async fn a_configuration_always_has_what_clients_unwrap() {
+    let mut client = with_stream(2).await;
+    let found = client.get_stream_configuration(info("s", "t")).await.unwrap().into_inner();
+    assert_eq!(found.stream_info, Some(info("s", "t")));
+    assert_eq!(found.scaling_policy.unwrap().min_num_segments, 2);
+    assert_eq!(found.retention_policy, None, "UNKNOWN is none");
+    let mut changed = config("t", 3);
+    changed.retention_policy =
+        Some(proto::RetentionPolicy { retention_type: 2, retention_param: 10, retention_max: i64::MAX });
+    changed.tags = Some(proto::Tags { tag: vec!["a".into()] });
+    let updated = client.update_stream(changed.clone()).await.unwrap().into_inner();
+    assert_eq!(updated.status(), update_stream_status::Status::Success);
+    let found = client.get_stream_configuration(info("s", "t")).await.unwrap().into_inner();
+    assert_eq!(found, changed);
+    let missing = client.get_stream_configuration(info("s", "x")).await.unwrap_err();
+    assert_eq!(missing.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn listings_always_have_a_token_and_end() {
+    let mut client = with_stream(1).await;
+    let mut request = proto::StreamsInScopeRequest { scope: Some(scope("s")), continuation_token: None };
+    let page = client.list_streams_in_scope(request.clone()).await.unwrap().into_inner();
+    assert_eq!(page.status(), streams_in_scope_response::Status::Success);
+    assert_eq!(page.streams, vec![info("s", "_MARKt"), info("s", "t")]);
+    request.continuation_token = page.continuation_token;
+    assert!(request.continuation_token.is_some());
+    let page = client.list_streams_in_scope(request).await.unwrap().into_inner();
+    assert!(page.streams.is_empty() && page.continuation_token.is_some());
+    let missing = proto::StreamsInScopeRequest { scope: Some(scope("x")), continuation_token: None };
+    let page = client.list_streams_in_scope(missing).await.unwrap().into_inner();
+    assert_eq!(page.status(), streams_in_scope_response::Status::ScopeNotFound);
+    assert!(page.continuation_token.is_some());
+    let scopes = client.list_scopes(proto::ScopesRequest::default()).await.unwrap().into_inner();
+    assert_eq!(scopes.scopes, vec!["_system", "s"]);
+    assert!(scopes.continuation_token.is_some());
+}
+
+#[tokio::test]
+async fn a_scale_and_its_progress_pass_through() {
+    let mut client = with_stream(1).await;
+    let request = proto::ScaleRequest {
+        stream_info: Some(info("s", "t")),
+        sealed_segments: vec![0],
+        new_key_ranges: vec![
+            proto::scale_request::KeyRangeEntry { start: 0.0, end: 0.5 },
+            proto::scale_request::KeyRangeEntry { start: 0.5, end: 1.0 },
+        ],
+        scale_timestamp: 0,
+    };
+    let started = client.scale(request.clone()).await.unwrap().into_inner();
+    assert_eq!(started.status(), scale_response::ScaleStreamStatus::Started);
+    assert_eq!((started.epoch, started.segments.len()), (0, 2));
+    let progress = proto::ScaleStatusRequest { stream_info: Some(info("s", "t")), epoch: 0 };
+    loop {
+        let progress = client.check_scale(progress.clone()).await.unwrap().into_inner();
+        match progress.status() {
+            scale_status_response::ScaleStatus::InProgress => tokio::time::sleep(Duration::from_millis(1)).await,
+            scale_status_response::ScaleStatus::Success => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    let again = client.scale(request).await.unwrap().into_inner();
+    assert_eq!(again.status(), scale_response::ScaleStreamStatus::PreconditionFailed);
+    let id = proto::SegmentId { stream_info: Some(info("s", "t")), segment_id: 0 };
+    let successors = client.get_segments_immediately_following(id.clone()).await.unwrap().into_inner();
+    assert_eq!(successors.segments.len(), 2);
+    assert!(successors.segments.iter().all(|entry| entry.value == vec![0]));
+    let alias = client.get_segments_immediatly_following(id).await.unwrap().into_inner();
+    assert_eq!(alias, successors);
+    let cut: std::collections::BTreeMap<i64, i64> =
+        successors.segments.iter().map(|e| (e.segment.clone().unwrap().segment_id.unwrap().segment_id, 0)).collect();
+    let cut = proto::StreamCut { stream_info: Some(info("s", "t")), cut };
+    assert!(client.is_stream_cut_valid(cut.clone()).await.unwrap().into_inner().response);
+    let truncated = client.truncate_stream(cut.clone()).await.unwrap().into_inner();
+    assert_eq!(truncated.status(), update_stream_status::Status::Success);
+    let head = proto::GetSegmentsRequest { stream_info: Some(info("s", "t")), timestamp: 0 };
+    let head = client.get_segments(head).await.unwrap().into_inner();
+    let head: Vec<_> = head.segments.iter().map(|s| (s.segment_id.clone().unwrap().segment_id, s.offset)).collect();
+    assert_eq!(head, cut.cut.into_iter().collect::<Vec<_>>());
+    let impossible = proto::StreamCut { stream_info: Some(info("s", "t")), cut: [(-1, 0)].into() };
+    let refused = client.truncate_stream(impossible.clone()).await.unwrap().into_inner();
+    assert_eq!(refused.status(), update_stream_status::Status::Failure);
+    assert!(!client.is_stream_cut_valid(impossible).await.unwrap().into_inner().response);
+}
+
+#[tokio::test]
+async fn a_transaction_lives_and_ends() {
+    let mut client = with_stream(2).await;
+    let open = proto::CreateTxnRequest { stream_info: Some(info("s", "t")), lease: 90_000, scale_grace_period: 0 };
+    let created = client.create_transaction(open).await.unwrap().into_inner();
+    let id = created.txn_id.expect("clients unwrap it");
+    assert!(id.low_bits >= 0);
+    assert_eq!(created.active_segments.len(), 2);
+    let ping = proto::PingTxnRequest { stream_info: Some(info("s", "t")), txn_id: Some(id), lease: 90_000 };
+    let ping = client.ping_transaction(ping).await.unwrap().into_inner();
+    assert_eq!(ping.status(), proto::ping_txn_status::Status::Ok);
+    let state = client.check_transaction_state(request(Some(id))).await.unwrap().into_inner();
+    assert_eq!(state.state(), txn_state::State::Open);
+    let accepted = client.commit_transaction(request(Some(id))).await.unwrap().into_inner();
+    assert_eq!(accepted.status(), txn_status::Status::Success);
+    while client.check_transaction_state(request(Some(id))).await.unwrap().into_inner().state()
+        != txn_state::State::Committed
+    {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let refused = client.abort_transaction(request(Some(id))).await.unwrap().into_inner();
+    assert_eq!(refused.status(), txn_status::Status::Failure);
+    let list = proto::ListCompletedTxnRequest { stream_info: Some(info("s", "t")) };
+    let list = client.list_completed_transactions(list).await.unwrap().into_inner();
+    assert_eq!(list.response.len(), 1);
+    assert_eq!(list.response[0].txn_id, Some(id));
+}
+
+#[tokio::test]
+async fn mistakes_fail_at_once_and_what_is_missing_is_said_so() {
+    let mut client = with_stream(1).await;
+    let invalid = |status: tonic::Status| assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    invalid(client.create_scope(scope("")).await.unwrap_err());
+    invalid(client.create_stream(proto::StreamConfig::default()).await.unwrap_err());
+    invalid(client.create_stream(config("u", 0)).await.unwrap_err());
+    invalid(client.get_current_segments(info("", "t")).await.unwrap_err());
+    invalid(client.check_transaction_state(request(None)).await.unwrap_err());
+    let short = proto::CreateTxnRequest { stream_info: Some(info("s", "t")), lease: 1, scale_grace_period: 0 };
+    invalid(client.create_transaction(short).await.unwrap_err());
+    let tag = proto::StreamsInScopeWithTagRequest { scope: Some(scope("s")), ..Default::default() };
+    invalid(client.list_streams_in_scope_for_tag(tag).await.unwrap_err());
+    let negative = proto::GetEpochSegmentsRequest { stream_info: Some(info("s", "t")), epoch: -1 };
+    invalid(client.get_epoch_segments(negative).await.unwrap_err());
+
+    let bad_name = client.create_scope(scope("a b")).await.unwrap().into_inner();
+    assert_eq!(bad_name.status(), create_scope_status::Status::InvalidScopeName);
+    let bad_name = client.create_stream(config("a/b", 1)).await.unwrap().into_inner();
+    assert_eq!(bad_name.status(), create_stream_status::Status::InvalidStreamName);
+    for stream in ["x", "a b"] {
+        assert!(!client.check_stream_exists(info("s", stream)).await.unwrap().into_inner().exists);
+        let missing = client.get_current_segments(info("s", stream)).await.unwrap_err();
+        assert_eq!(missing.code(), Code::NotFound);
+        let missing = client.delete_stream(info("s", stream)).await.unwrap().into_inner();
+        assert_eq!(missing.status(), delete_stream_status::Status::StreamNotFound);
+        let missing = client.seal_stream(info("s", stream)).await.unwrap().into_inner();
+        assert_eq!(missing.status(), update_stream_status::Status::StreamNotFound);
+    }
+    assert!(!client.check_scope_exists(scope("a b")).await.unwrap().into_inner().exists);
+}
+
+#[tokio::test]
+async fn a_stream_is_sealed_and_deleted() {
+    let mut client = with_stream(1).await;
+    let open = client.delete_stream(info("s", "t")).await.unwrap().into_inner();
+    assert_eq!(open.status(), delete_stream_status::Status::StreamNotSealed);
+    let sealed = client.seal_stream(info("s", "t")).await.unwrap().into_inner();
+    assert_eq!(sealed.status(), update_stream_status::Status::Success);
+    let current = client.get_current_segments(info("s", "t")).await.unwrap().into_inner();
+    assert!(current.segment_ranges.is_empty());
+    let updated = client.update_stream(config("t", 2)).await.unwrap().into_inner();
+    assert_eq!(updated.status(), update_stream_status::Status::StreamSealed);
+    let deleted = client.delete_stream(info("s", "t")).await.unwrap().into_inner();
+    assert_eq!(deleted.status(), delete_stream_status::Status::Success);
+    let deleted = client.delete_scope(scope("s")).await.unwrap().into_inner();
+    assert_eq!(deleted.status(), proto::delete_scope_status::Status::Success);
+}
+
+#[tokio::test]
+async fn calls_that_are_not_built_say_so() {
+    let mut client = client().await;
+    let unbuilt = |status: tonic::Status| assert_eq!(status.code(), Code::Unimplemented);
+    unbuilt(client.create_reader_group(proto::ReaderGroupConfiguration::default()).await.unwrap_err());
+    unbuilt(client.create_key_value_table(proto::KeyValueTableConfig::default()).await.unwrap_err());
+    unbuilt(client.note_timestamp_from_writer(proto::TimestampFromWriter::default()).await.unwrap_err());
+    unbuilt(client.list_subscribers(info("s", "t")).await.unwrap_err());
+}
