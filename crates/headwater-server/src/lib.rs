@@ -1,10 +1,25 @@
-//! Listeners, dispatch, HTTP, health and metrics.
+//! Listeners, dispatch, HTTP, health and metrics: what stands between sockets and the store.
+//!
+//! ```text
+//!   segment store clients ─► connection ─► engine        (wire protocol)
+//!   controller clients ────► grpc ───────► controller ─► ports ─► engine
+//!   probes, scrapers ──────► http
+//! ```
+//!
+//! Only this crate opens listening sockets. Start reading at [`Server::start`], then [`connection`].
 
 pub mod connection;
+mod grpc;
+mod http;
+mod listen;
 pub mod metrics;
 mod outbound;
 pub mod ports;
 mod readahead;
 mod replies;
 mod requests;
+mod server;
 mod session;
+
+pub use headwater_engine::{OnFatal, StoreError};
+pub use server::{Config, Server, StartError};

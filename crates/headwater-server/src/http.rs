@@ -1,0 +1,188 @@
+//! Health, readiness and figures over HTTP.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/` | name and version, as JSON |
+//! | `/healthz` | 200 while the process is worth keeping, 503 once the store cannot go on |
+//! | `/readyz` | 200 while clients are served, 503 before and while stopping |
+//! | `/metrics` | figures in the text format that Prometheus scrapes |
+//!
+//! A peer that is slow to send its header is closed after [`HEADER_PATIENCE`].
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use headwater_engine::Engine;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+
+/// How long a request's header may take.
+const HEADER_PATIENCE: Duration = Duration::from_secs(10);
+/// Longest header; every request that has an answer here is far shorter.
+const HEADER_BYTES_MAX: usize = 16 << 10;
+/// Source: the OpenMetrics specification, which Prometheus asks for.
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Where the server stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// The store recovers.
+    Starting,
+    /// Clients are served.
+    Ready,
+    /// The last requests are answered.
+    Stopping,
+    /// The store cannot go on; the process is about to end.
+    Failed,
+}
+
+/// What the pages are made from.
+#[derive(Clone, Debug)]
+pub(crate) struct Pages {
+    phase: Arc<AtomicU8>,
+    metrics: Metrics,
+    /// Set once the store is open.
+    engine: Arc<OnceLock<Engine>>,
+}
+
+impl Pages {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self { phase: Arc::new(AtomicU8::new(Phase::Starting as u8)), metrics, engine: Arc::default() }
+    }
+
+    /// A failure is final.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn opened(&self, engine: Engine) {
+        assert!(self.engine.set(engine).is_ok(), "the store is opened once");
+    }
+
+    fn is(&self, phase: Phase) -> bool {
+        self.phase.load(Ordering::Relaxed) == phase as u8
+    }
+}
+
+pub(crate) fn router(pages: Pages) -> Router {
+    Router::new()
+        .route("/", get(about))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(pages)
+}
+
+/// Serves one connection until it ends, or finishes its request when `stopping`.
+pub(crate) async fn serve(socket: TcpStream, router: Router, stopping: CancellationToken) {
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_PATIENCE)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "HTTP connection closed");
+    }
+}
+
+async fn about() -> Response {
+    let page = concat!("{\"name\":\"headwater\",\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}\n");
+    ([(header::CONTENT_TYPE, "application/json")], page).into_response()
+}
+
+async fn healthz(State(pages): State<Pages>) -> Response {
+    if pages.is(Phase::Failed) { unavailable("failed\n") } else { "ok\n".into_response() }
+}
+
+async fn readyz(State(pages): State<Pages>) -> Response {
+    if pages.is(Phase::Ready) { "ready\n".into_response() } else { unavailable("not ready\n") }
+}
+
+async fn metrics(State(pages): State<Pages>) -> Response {
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], pages.metrics.render(pages.engine.get())).into_response()
+}
+
+fn unavailable(text: &'static str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Status line and body of one request.
+    async fn ask(pages: &Pages, path: &str) -> (String, String) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let served = tokio::spawn(serve(server, router(pages.clone()), CancellationToken::new()));
+        let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        served.await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.lines().next().unwrap().to_owned(), body.to_owned())
+    }
+
+    #[tokio::test]
+    async fn readiness_follows_the_server_and_health_only_its_failure() {
+        let pages = Pages::new(Metrics::new());
+        for (phase, ready, healthy) in [
+            (Phase::Starting, "503", "200"),
+            (Phase::Ready, "200", "200"),
+            (Phase::Stopping, "503", "200"),
+            (Phase::Failed, "503", "503"),
+        ] {
+            pages.enter(phase);
+            for (path, expected) in [("/readyz", ready), ("/healthz", healthy)] {
+                let (status, _) = ask(&pages, path).await;
+                assert!(status.contains(expected), "{phase:?} {path}: {status}");
+            }
+        }
+        pages.enter(Phase::Ready);
+        assert!(ask(&pages, "/readyz").await.0.contains("503"), "a failure is final");
+    }
+
+    #[tokio::test]
+    async fn figures_are_there_before_the_store_is() {
+        let pages = Pages::new(Metrics::new());
+        let (status, body) = ask(&pages, "/metrics").await;
+        assert!(status.contains("200") && body.contains("connections_accepted_total"), "{status}\n{body}");
+        let (_, about) = ask(&pages, "/").await;
+        assert!(about.contains("\"name\":\"headwater\""), "{about}");
+        assert!(ask(&pages, "/nothing").await.0.contains("404"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_never_ends_its_header_is_closed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
+        let begun = tokio::time::Instant::now();
+        serve(server, router(Pages::new(Metrics::new())), CancellationToken::new()).await;
+        assert!(begun.elapsed() >= HEADER_PATIENCE);
+    }
+}

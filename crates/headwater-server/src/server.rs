@@ -1,0 +1,462 @@
+//! The whole server: three listeners, one store, one controller.
+//!
+//! ```text
+//!   bind ─► lock the data directory ─► open the store ─► recover the controller ─► serve ─► stop
+//!    │              │                        │                     │
+//!    └──────────────┴────── a typed error; nothing was touched ────┘
+//! ```
+//!
+//! Guarantees:
+//! * nothing is written before all three addresses are ours, and nothing by two processes at once
+//! * `/readyz` says yes only while clients are served
+//! * a stop answers what is under way, closes the store and gives up what takes longer than its limits
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_controller::{Controller, Ports};
+use headwater_engine::io::{Clock as _, DirectoryLock, Io, RealClock, RealDisk, RealRandom, lock_directory};
+use headwater_engine::{Engine, MEMORY_BYTES_MIN, OnFatal, Options, StoreError};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::connection::{self, Context, ReadRoom};
+use crate::grpc::ControllerGrpc;
+use crate::http::{self, Pages, Phase};
+use crate::listen::{self, Gate, Placed};
+use crate::metrics::Metrics;
+use crate::ports::EnginePorts;
+
+/// Containers per processor of a new store: enough that one that waits does not leave a processor idle.
+const CONTAINERS_PER_PROCESSOR: usize = 2;
+/// Fewest containers of a new store, which may move to a larger machine.
+const CONTAINERS_MIN: usize = 4;
+/// Most containers of a new store.
+const CONTAINERS_MAX: usize = 64;
+/// Connections set aside for HTTP, so that health is answered when clients take all others.
+const HTTP_CONNECTIONS: u64 = 64;
+/// Part of the connections that is set aside for the controller.
+const CONTROLLER_SHARE: u64 = 8;
+/// Part of the memory for large frames that are being received.
+const RECEIVING_SHARE: u64 = 8;
+/// Part of the memory for read data that peers have not taken yet.
+const READING_SHARE: u64 = 8;
+/// How long connections may take to end when the server stops; they need less themselves.
+const CONNECTIONS_PATIENCE: Duration = Duration::from_secs(3);
+/// gRPC streams at a time on one connection.
+const STREAMS_MAX: u32 = 128;
+/// Largest gRPC header list, in bytes.
+const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
+/// Streams that a peer opened and reset at once before the connection is ended.
+const RESETS_MAX: usize = 20;
+/// A silent gRPC connection is asked for a sign of life.
+const PING_EVERY: Duration = Duration::from_secs(60);
+
+/// How to run a server.
+#[derive(Clone)]
+pub struct Config {
+    /// Where the store lives; created if absent.
+    pub data_dir: PathBuf,
+    /// Where gRPC is served; port 0 takes a free one.
+    pub controller: SocketAddr,
+    /// Where the segment store protocol is served; port 0 takes a free one.
+    pub segment_store: SocketAddr,
+    /// Where HTTP is served; port 0 takes a free one.
+    pub http: SocketAddr,
+    /// Host that clients reach the segment store and the controller at: an IPv4 address or a name of letters, digits, dots
+    /// and hyphens. `None`: the address of the segment store's listener.
+    pub advertise: Option<String>,
+    /// Memory for everything, in bytes.
+    pub memory_bytes: u64,
+    /// Allows listening beyond this machine, though nobody has to prove who they are.
+    pub insecure: bool,
+    /// Called once when the store cannot go on; has to end the process.
+    pub on_fatal: OnFatal,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { data_dir, controller, segment_store, http, advertise, memory_bytes, insecure, .. } = self;
+        f.debug_struct("Config")
+            .field("data_dir", data_dir)
+            .field("controller", controller)
+            .field("segment_store", segment_store)
+            .field("http", http)
+            .field("advertise", advertise)
+            .field("memory_bytes", memory_bytes)
+            .field("insecure", insecure)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Anybody who reaches the address could do anything.
+    #[error(
+        "{listener} would listen on {address}, beyond this machine, without authentication; say --insecure to allow it"
+    )]
+    Insecure {
+        /// Which.
+        listener: &'static str,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Clients could not connect to it.
+    #[error("clients cannot reach the segment store at {address}; say --advertise HOST")]
+    NotAdvertised {
+        /// Where it listens.
+        address: SocketAddr,
+    },
+    /// Clients could not parse it.
+    #[error("advertised host {host:?} is neither an IPv4 address nor a name of letters, digits, dots and hyphens")]
+    Advertise {
+        /// As configured.
+        host: String,
+    },
+    /// The store could not work.
+    #[error("memory limit of {bytes} bytes, at least {MEMORY_BYTES_MIN} are needed")]
+    Memory {
+        /// As configured.
+        bytes: u64,
+    },
+    /// Taken, or not an address of this machine.
+    #[error("{listener} could not listen on {address}")]
+    Listen {
+        /// Which.
+        listener: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// Another process uses it.
+    #[error("data directory {} is in use by another process", path.display())]
+    Locked {
+        /// Which.
+        path: PathBuf,
+    },
+    /// It cannot be created or written.
+    #[error("data directory {} cannot be used", path.display())]
+    DataDirectory {
+        /// Which.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// The store does not open.
+    #[error("store in {} cannot be opened", path.display())]
+    Store {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: StoreError,
+    },
+    /// The controller's records cannot be read.
+    #[error("controller could not recover")]
+    Controller {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    controller_address: SocketAddr,
+    segment_store_address: SocketAddr,
+    http_address: SocketAddr,
+    advertised: String,
+    engine: Engine,
+    controller: Controller,
+    pages: Pages,
+    /// Ends everything but HTTP.
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+    /// Ends HTTP.
+    silent: CancellationToken,
+    http_tasks: TaskTracker,
+    _lock: DirectoryLock,
+}
+
+impl Server {
+    /// Starts a server; when it returns, clients are served. Needs a multi-threaded Tokio runtime.
+    ///
+    /// # Errors
+    /// Any [`StartError`]. The data directory is then as it was, apart from an empty lock file.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        if config.memory_bytes < MEMORY_BYTES_MIN {
+            return Err(StartError::Memory { bytes: config.memory_bytes });
+        }
+        let listeners =
+            [("segment store", config.segment_store), ("controller", config.controller), ("http", config.http)];
+        for (listener, address) in listeners {
+            check_exposure(listener, address, config.insecure)?;
+        }
+        let advertised = advertised_host(config.advertise.as_deref(), config.segment_store)?;
+        let [segment_store, controller, http] = listeners;
+        let segment_store = bind(segment_store).await?;
+        let controller = bind(controller).await?;
+        let http = bind(http).await?;
+
+        let metrics = Metrics::new();
+        let places = listen::connections_max();
+        metrics.connections_max.set(i64::try_from(places).expect("the limit is 65536"));
+        let http_places = HTTP_CONNECTIONS.min(places / CONTROLLER_SHARE);
+        let controller_places = places / CONTROLLER_SHARE;
+        let segment_store_places = places - http_places - controller_places;
+
+        let lock = lock(&config.data_dir)?;
+
+        // From here on HTTP tells how far we are.
+        let pages = Pages::new(metrics.clone());
+        let (silent, http_tasks) = (CancellationToken::new(), TaskTracker::new());
+        let router = http::router(pages.clone());
+        http_tasks.spawn(listen::accept_each(
+            http.listener,
+            Gate::new(http_places, metrics.clone()),
+            silent.clone(),
+            http_tasks.clone(),
+            {
+                let silent = silent.clone();
+                move |socket| http::serve(socket, router.clone(), silent.clone())
+            },
+        ));
+
+        let started = Self::open(&config, &pages).await;
+        let (engine, recovered) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                silent.cancel();
+                return Err(error);
+            }
+        };
+
+        let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let context = Context {
+            engine: engine.clone(),
+            metrics: metrics.clone(),
+            receiving: Context::room_to_receive(config.memory_bytes / RECEIVING_SHARE),
+            reading: ReadRoom::new(config.memory_bytes / READING_SHARE),
+            stopping: stopping.clone(),
+        };
+        tasks.spawn(listen::accept_each(
+            segment_store.listener,
+            Gate::new(segment_store_places, metrics.clone()),
+            stopping.clone(),
+            tasks.clone(),
+            move |socket| connection::serve(socket, context.clone()),
+        ));
+        let (store_port, controller_port) = (segment_store.address.port(), controller.address.port());
+        let service = ControllerGrpc::new(recovered.clone(), advertised.clone(), store_port, controller_port);
+        let gate = Gate::new(controller_places, metrics);
+        tasks.spawn(serve_controller(service, controller.listener, gate, stopping.clone()));
+
+        pages.enter(Phase::Ready);
+        Ok(Self {
+            controller_address: controller.address,
+            segment_store_address: segment_store.address,
+            http_address: http.address,
+            advertised,
+            engine,
+            controller: recovered,
+            pages,
+            stopping,
+            tasks,
+            silent,
+            http_tasks,
+            _lock: lock,
+        })
+    }
+
+    async fn open(config: &Config, pages: &Pages) -> Result<(Engine, Controller), StartError> {
+        let clock = Arc::new(RealClock::default());
+        let disk = Arc::new(RealDisk::new(&config.data_dir));
+        let io = Io { disk, clock: clock.clone(), random: Arc::new(RealRandom) };
+        let options = Options { containers: containers(), memory_bytes: config.memory_bytes, ..Options::default() };
+        let on_fatal: OnFatal = {
+            let (pages, on_fatal) = (pages.clone(), config.on_fatal.clone());
+            Arc::new(move |error| {
+                pages.enter(Phase::Failed);
+                on_fatal(error);
+            })
+        };
+        let opening = tokio::task::spawn_blocking(move || Engine::open(io, &options, on_fatal));
+        let engine = opening.await.expect("a panic ends the process");
+        let engine = engine.map_err(|source| StartError::Store { path: config.data_dir.clone(), source })?;
+        pages.opened(engine.clone());
+
+        let ports = EnginePorts::open(engine.clone()).await.map_err(controller_error)?;
+        let ports = Arc::new(ports);
+        let controller = Controller::new(Ports {
+            segments: ports.clone(),
+            tables: ports,
+            clock: Arc::new(move || clock.wall_millis()),
+        });
+        controller.recover().await.map_err(controller_error)?;
+        Ok((engine, controller))
+    }
+
+    /// Where gRPC is served.
+    pub fn controller(&self) -> SocketAddr {
+        self.controller_address
+    }
+
+    /// Where the segment store protocol is served.
+    pub fn segment_store(&self) -> SocketAddr {
+        self.segment_store_address
+    }
+
+    /// Where HTTP is served.
+    pub fn http(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// Host that clients are told.
+    pub fn advertised(&self) -> &str {
+        &self.advertised
+    }
+
+    /// Takes no more requests, answers those under way, closes the store. Connections that do not end in time are given up;
+    /// how long the store takes is the disk's affair.
+    pub async fn stop(self) {
+        self.pages.enter(Phase::Stopping);
+        self.stopping.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(CONNECTIONS_PATIENCE, self.tasks.wait()).await.is_err() {
+            tracing::warn!(connections = self.tasks.len(), "connections did not end in time");
+        }
+        self.controller.shutdown();
+        let engine = self.engine.clone();
+        let closing = tokio::task::spawn_blocking(move || engine.close());
+        closing.await.expect("a panic ends the process");
+        self.silent.cancel();
+        self.http_tasks.close();
+        let _ = tokio::time::timeout(Duration::from_millis(200), self.http_tasks.wait()).await;
+    }
+}
+
+fn controller_error(error: impl std::error::Error + Send + Sync + 'static) -> StartError {
+    StartError::Controller { source: Box::new(error) }
+}
+
+struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// Without authentication, only this machine may reach us, unless the operator said otherwise.
+fn check_exposure(listener: &'static str, address: SocketAddr, insecure: bool) -> Result<(), StartError> {
+    if address.ip().is_loopback() || insecure { Ok(()) } else { Err(StartError::Insecure { listener, address }) }
+}
+
+async fn bind((listener, address): (&'static str, SocketAddr)) -> Result<Bound, StartError> {
+    let failed = |source| StartError::Listen { listener, address, source };
+    let bound = TcpListener::bind(address).await.map_err(failed)?;
+    let address = bound.local_addr().map_err(failed)?;
+    Ok(Bound { listener: bound, address })
+}
+
+/// The host that clients are told to connect to. The Rust client takes IPv4 addresses and names, and of a name only
+/// letters, digits, dots and hyphens.
+fn advertised_host(configured: Option<&str>, segment_store: SocketAddr) -> Result<String, StartError> {
+    match (configured, segment_store.ip()) {
+        (Some(host), _) => {
+            let unspecified = host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+            let readable = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.');
+            let bounded = (1..=253).contains(&host.len()) && !host.starts_with(['-', '.']);
+            if readable && bounded && !unspecified {
+                Ok(host.to_owned())
+            } else {
+                Err(StartError::Advertise { host: host.to_owned() })
+            }
+        }
+        (None, IpAddr::V4(address)) if !address.is_unspecified() => Ok(address.to_string()),
+        (None, _) => Err(StartError::NotAdvertised { address: segment_store }),
+    }
+}
+
+fn lock(data_dir: &std::path::Path) -> Result<DirectoryLock, StartError> {
+    lock_directory(data_dir).map_err(|source| {
+        let path = data_dir.to_path_buf();
+        match source.kind() {
+            std::io::ErrorKind::WouldBlock => StartError::Locked { path },
+            _ => StartError::DataDirectory { path, source },
+        }
+    })
+}
+
+fn containers() -> u32 {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from((processors * CONTAINERS_PER_PROCESSOR).clamp(CONTAINERS_MIN, CONTAINERS_MAX))
+        .expect("the limit is 64")
+}
+
+async fn serve_controller(service: ControllerGrpc, listener: TcpListener, gate: Gate, stopping: CancellationToken) {
+    let incoming = futures::stream::unfold((listener, gate), |(listener, gate)| async move {
+        let (socket, place) = listen::accept(&listener, &gate).await;
+        Some((Ok::<_, std::io::Error>(Placed::new(socket, place)), (listener, gate)))
+    });
+    let served = tonic::transport::Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .add_service(service.into_service())
+        .serve_with_incoming_shutdown(incoming, stopping.cancelled_owned())
+        .await;
+    if let Err(error) = served {
+        tracing::warn!(%error, "controller listener ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_told_an_address_they_can_use() {
+        let concrete: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let wildcard: SocketAddr = "0.0.0.0:1".parse().unwrap();
+        let six: SocketAddr = "[::1]:1".parse().unwrap();
+        assert_eq!(advertised_host(None, concrete).unwrap(), "127.0.0.1");
+        assert_eq!(advertised_host(Some("node-1.example"), wildcard).unwrap(), "node-1.example");
+        for address in [wildcard, six, "[::]:1".parse().unwrap()] {
+            assert!(matches!(advertised_host(None, address), Err(StartError::NotAdvertised { .. })), "{address}");
+        }
+        for host in ["", "0.0.0.0", "a b", "a_b", "host:1", "::1", "-a", &"a".repeat(254)] {
+            assert!(matches!(advertised_host(Some(host), concrete), Err(StartError::Advertise { .. })), "{host}");
+        }
+    }
+
+    #[test]
+    fn nobody_listens_beyond_this_machine_by_accident() {
+        for address in ["0.0.0.0:0", "192.0.2.1:1", "[::]:0"] {
+            let address = address.parse().unwrap();
+            assert!(matches!(check_exposure("http", address, false), Err(StartError::Insecure { .. })), "{address}");
+            assert!(check_exposure("http", address, true).is_ok());
+        }
+        for address in ["127.0.0.1:0", "127.1.2.3:1", "[::1]:0"] {
+            assert!(check_exposure("http", address.parse().unwrap(), false).is_ok(), "{address}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named() {
+        let first = bind(("http", "127.0.0.1:0".parse().unwrap())).await.unwrap();
+        match bind(("http", first.address)).await {
+            Err(StartError::Listen { listener: "http", address, .. }) => assert_eq!(address, first.address),
+            other => panic!("{:?}", other.err()),
+        }
+    }
+
+    #[test]
+    fn a_locked_directory_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let _held = lock(directory.path()).unwrap();
+        assert!(matches!(lock(directory.path()), Err(StartError::Locked { .. })));
+    }
+}
