@@ -1,3 +1,90 @@
-//! The `headwater` binary.
+//! The `headwater` binary: reads settings, runs the server, ends with a code that says why.
+//!
+//! Standard output carries one line, when the server is ready, for whoever started it; everything for people goes to
+//! standard error.
 
-fn main() {}
+mod exit;
+mod memory;
+mod serve;
+mod settings;
+
+use clap::{Parser, Subcommand};
+
+use crate::settings::{Flags, Outside, Settings, SettingsError};
+
+/// A stream store in one binary, for Pravega's clients.
+#[derive(Parser)]
+#[command(version, about)]
+struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Run the server until SIGTERM or SIGINT; a second signal ends it at once
+    Serve {
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Look at settings
+    Config {
+        #[command(subcommand)]
+        action: ConfigAction,
+    },
+}
+
+#[derive(Subcommand)]
+enum ConfigAction {
+    /// Print the settings that `serve` would use, as a settings file
+    Show {
+        /// Say where each came from
+        #[arg(long)]
+        origin: bool,
+        #[command(flatten)]
+        flags: Flags,
+    },
+}
+
+fn main() {
+    let code = match Command::try_parse() {
+        Ok(command) => run(command.action),
+        Err(error) => {
+            // Also how help and version are asked for, which are no errors. A closed terminal is nobody's problem.
+            let _ = error.print();
+            if error.use_stderr() { exit::SETTINGS } else { 0 }
+        }
+    };
+    std::process::exit(code);
+}
+
+fn run(action: Action) -> i32 {
+    match action {
+        Action::Serve { flags } => match gather(&flags) {
+            Ok(settings) => serve::serve(&settings),
+            Err(error) => refuse(&error),
+        },
+        Action::Config { action: ConfigAction::Show { origin, flags } } => match gather(&flags) {
+            Ok(settings) => {
+                serve::print(&settings.show(origin));
+                0
+            }
+            Err(error) => refuse(&error),
+        },
+    }
+}
+
+fn gather(flags: &Flags) -> Result<Settings, SettingsError> {
+    Settings::gather(flags, &Outside::of_process()?)
+}
+
+fn refuse(error: &SettingsError) -> i32 {
+    eprintln!("headwater: {error}");
+    exit::SETTINGS
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    use clap::CommandFactory as _;
+    Command::command().debug_assert();
+}

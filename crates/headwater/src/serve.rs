@@ -1,0 +1,187 @@
+//! `headwater serve`: a process around the server.
+//!
+//! Guarantees:
+//! * files are readable by their owner only
+//! * a panic anywhere, also in a task that nobody waits for, ends the process with [`exit::BUG`]
+//! * when the store cannot go on, one line says why and the process ends with its code; nothing is answered after that
+//! * the first SIGTERM or SIGINT stops in order, within [`STOP_PATIENCE`]; the second ends the process at once, which loses
+//!   nothing that was acknowledged
+
+use std::error::Error;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_server::{Config, Server};
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::exit;
+use crate::settings::{LogFormat, Settings};
+
+/// How long an orderly stop may take.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// At least this many threads, so that one slow task does not hold up the rest.
+const WORKERS_MIN: usize = 2;
+
+/// Runs the server; returns the code to end with.
+pub(crate) fn serve(settings: &Settings) -> i32 {
+    start_log(settings);
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!(%panic, "bug, stopping");
+        std::process::exit(exit::BUG);
+    }));
+    rustix::process::umask(Mode::from_raw_mode(0o077));
+    raise_file_limit();
+    let workers = std::thread::available_parallelism().map_or(WORKERS_MIN, |count| count.get().max(WORKERS_MIN));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run(settings)),
+        Err(error) => {
+            tracing::error!(error = chain(&error), "could not start threads");
+            exit::CANNOT_CREATE
+        }
+    }
+}
+
+async fn run(settings: &Settings) -> i32 {
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!(error = chain(&error), "could not listen for signals");
+            return exit::CANNOT_CREATE;
+        }
+    };
+    let config = Config {
+        data_dir: settings.data_dir.clone(),
+        controller: settings.controller,
+        segment_store: settings.segment_store,
+        http: settings.http,
+        advertise: settings.advertise.clone(),
+        memory_bytes: settings.memory_bytes,
+        insecure: settings.insecure,
+        on_fatal: Arc::new(|error| {
+            tracing::error!(error = chain(&error), "the store cannot go on, stopping");
+            std::process::exit(exit::of_store(&error));
+        }),
+    };
+    let server = tokio::select! {
+        started = Server::start(config) => match started {
+            Ok(server) => server,
+            Err(error) => {
+                tracing::error!(error = chain(&error), "could not start");
+                return exit::of_start(&error);
+            }
+        },
+        // Nothing is served yet, so there is nothing to end in order; recovery repeats at the next start.
+        number = signals.next() => std::process::exit(128 + number),
+    };
+    greet(settings, &server);
+
+    let number = signals.next().await;
+    tracing::info!(signal = number, "stopping");
+    tokio::select! {
+        () = server.stop() => {
+            tracing::info!("stopped");
+            0
+        }
+        number = signals.next() => {
+            tracing::warn!(signal = number, "stopping at once");
+            std::process::exit(128 + number);
+        }
+        () = tokio::time::sleep(STOP_PATIENCE) => {
+            // What was acknowledged is on the disk; only the disk itself can be this slow.
+            tracing::error!("did not stop in time, ending");
+            std::process::exit(exit::DISK);
+        }
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Number of the next one.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+        }
+    }
+}
+
+/// Tells people where we are, and then whoever started us.
+fn greet(settings: &Settings, server: &Server) {
+    let (controller, segment_store, http) = (server.controller(), server.segment_store(), server.http());
+    let data = std::fs::canonicalize(&settings.data_dir).unwrap_or_else(|_| settings.data_dir.clone());
+    let (data, pid) = (data.display(), std::process::id());
+    tracing::info!(%controller, %segment_store, %http, advertised = server.advertised(), %data, "ready");
+    if settings.log_format == LogFormat::Text {
+        let (host, port) = (server.advertised(), controller.port());
+        eprint!(
+            "Headwater {version}
+  controller     tcp://{host}:{port}
+  segment store  {segment_store}
+  http           http://{http}
+  data           {data}
+
+A first event from Python:
+  pip install pravega
+  python3 -c \"import pravega_client as p; m = p.StreamManager('tcp://{host}:{port}'); m.create_scope('demo'); m.create_stream('demo', 'hello', 1)\"
+  python3 -c \"import pravega_client as p; w = p.StreamManager('tcp://{host}:{port}').create_writer('demo', 'hello'); w.write_event('hello, world'); w.flush()\"
+
+",
+            version = env!("CARGO_PKG_VERSION"),
+        );
+    }
+    print(&format!("ready controller={controller} segment-store={segment_store} http={http} data={data} pid={pid}\n"));
+}
+
+/// Writes to standard output; if nobody reads it, nobody needs it.
+pub(crate) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+fn start_log(settings: &Settings) {
+    let filter = EnvFilter::try_new(&settings.log).expect("the directives were checked");
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match settings.log_format {
+        LogFormat::Text => {
+            use std::io::IsTerminal as _;
+            log.with_ansi(std::io::stderr().is_terminal()).init();
+        }
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+/// As many files as the system lets us have: each connection takes one.
+fn raise_file_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "could not raise the limit of open files");
+    }
+}
+
+/// An error and what caused it, in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,463 @@
+//! Settings and where each came from.
+//!
+//! ```text
+//!   flag  >  HEADWATER_* in the environment  >  headwater.toml  >  default
+//! ```
+//!
+//! Every setting has one key, such as `data-dir`; its flag is `--data-dir`, its variable `HEADWATER_DATA_DIR`, and the file
+//! has it as a top-level key. An unknown variable or key is refused, since a misspelt limit is worse than none.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::memory;
+
+/// File read when none is named, if it is there.
+pub(crate) const FILE: &str = "headwater.toml";
+/// Start of our environment variables.
+const PREFIX: &str = "HEADWATER_";
+/// Names the file; not a setting itself.
+const FILE_VARIABLE: &str = "HEADWATER_CONFIG";
+
+/// Every key and its default. `None`: the setting is absent, or worked out from the machine.
+const KEYS: [(&str, Option<&str>); 9] = [
+    ("advertise", None),
+    ("controller", Some("127.0.0.1:9090")),
+    ("data-dir", Some("./headwater-data")),
+    ("http", Some("127.0.0.1:9091")),
+    ("insecure", Some("false")),
+    ("log", Some("info")),
+    ("log-format", Some("text")),
+    ("memory-limit", None),
+    ("segment-store", Some("127.0.0.1:12345")),
+];
+
+/// The settings as flags. Each is also an environment variable and a key of the settings file.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct Flags {
+    /// Where the store lives; created if absent [default: ./headwater-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Where clients find the controller (gRPC); port 0 takes a free one [default: 127.0.0.1:9090]
+    #[arg(long, value_name = "ADDR")]
+    controller: Option<String>,
+    /// Where clients read and write segments; port 0 takes a free one [default: 127.0.0.1:12345]
+    #[arg(long, value_name = "ADDR")]
+    segment_store: Option<String>,
+    /// Where health, readiness and metrics are served; port 0 takes a free one [default: 127.0.0.1:9091]
+    #[arg(long, value_name = "ADDR")]
+    http: Option<String>,
+    /// Host that clients are told to connect to [default: the address of the segment store]
+    #[arg(long, value_name = "HOST")]
+    advertise: Option<String>,
+    /// Memory for everything, such as 512MiB [default: from the cgroup or the machine]
+    #[arg(long, value_name = "SIZE")]
+    memory_limit: Option<String>,
+    /// Allow listening beyond this machine without authentication
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    insecure: Option<String>,
+    /// What is logged: error, warn, info, debug, trace, or directives such as info,headwater_server=debug [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+    /// How it is logged: text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Settings file [default: headwater.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Where a setting came from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Origin {
+    /// The command line.
+    Flag(&'static str),
+    /// The environment.
+    Variable(String),
+    /// The settings file.
+    File(PathBuf),
+    /// Built in.
+    Default,
+    /// Worked out from this.
+    Machine(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(key) => write!(f, "flag --{key}"),
+            Self::Variable(name) => write!(f, "variable {name}"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Default => f.write_str("default"),
+            Self::Machine(what) => f.write_str(what),
+        }
+    }
+}
+
+/// Why settings are refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    /// No setting has this variable.
+    #[error("unknown environment variable {name}")]
+    UnknownVariable {
+        /// As found.
+        name: String,
+    },
+    /// A variable of ours is not text.
+    #[error("environment variable {name} is not UTF-8")]
+    NotText {
+        /// As found.
+        name: String,
+    },
+    /// No setting has this key.
+    #[error("{}: unknown key {key:?}", path.display())]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// As found.
+        key: String,
+    },
+    /// The file cannot be read.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A value makes no sense.
+    #[error("{key} = {value:?} ({origin}): {reason}")]
+    Value {
+        /// The setting.
+        key: &'static str,
+        /// As given.
+        value: String,
+        /// By whom.
+        origin: Origin,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// All settings, read and checked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Settings {
+    /// Where the store lives.
+    pub(crate) data_dir: PathBuf,
+    /// Where gRPC is served.
+    pub(crate) controller: SocketAddr,
+    /// Where segments are served.
+    pub(crate) segment_store: SocketAddr,
+    /// Where HTTP is served.
+    pub(crate) http: SocketAddr,
+    /// Host that clients are told.
+    pub(crate) advertise: Option<String>,
+    /// Memory for everything, in bytes.
+    pub(crate) memory_bytes: u64,
+    /// Listening beyond this machine without authentication is fine.
+    pub(crate) insecure: bool,
+    /// Log directives.
+    pub(crate) log: String,
+    /// How to log.
+    pub(crate) log_format: LogFormat,
+    /// Key, value and origin of each, for people.
+    shown: Vec<(&'static str, String, Origin)>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For collectors.
+    Json,
+}
+
+/// What the outside gives, so that tests can give something else.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    /// Name and value of every environment variable of ours.
+    pub(crate) variables: Vec<(String, String)>,
+    /// Directory that a relative settings file lies in.
+    pub(crate) directory: PathBuf,
+}
+
+impl Outside {
+    /// This process.
+    ///
+    /// # Errors
+    /// A variable of ours that is not text.
+    pub(crate) fn of_process() -> Result<Self, SettingsError> {
+        let mut variables = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
+            let value = value.into_string().map_err(|_| SettingsError::NotText { name: name.to_owned() })?;
+            variables.push((name.to_owned(), value));
+        }
+        // The order of the environment is nobody's intention; the first error should be the same each time.
+        variables.sort();
+        Ok(Self { variables, directory: PathBuf::new() })
+    }
+}
+
+type Given = BTreeMap<&'static str, (String, Origin)>;
+
+impl Settings {
+    /// Gathers, checks and ranks them.
+    ///
+    /// # Errors
+    /// Any [`SettingsError`]; it names the key and who gave it.
+    pub(crate) fn gather(flags: &Flags, outside: &Outside) -> Result<Self, SettingsError> {
+        let mut given = Given::new();
+        for (key, value) in KEYS {
+            if let Some(value) = value {
+                given.insert(key, (value.to_owned(), Origin::Default));
+            }
+        }
+        let mut from_variables = Given::new();
+        let mut file = flags.config.clone();
+        for (name, value) in &outside.variables {
+            if name == FILE_VARIABLE {
+                file = file.or_else(|| Some(PathBuf::from(value)));
+                continue;
+            }
+            let spelt = name.strip_prefix(PREFIX).unwrap_or(name).to_ascii_lowercase().replace('_', "-");
+            let key = key(&spelt).filter(|key| variable(key) == *name);
+            let key = key.ok_or_else(|| SettingsError::UnknownVariable { name: name.clone() })?;
+            from_variables.insert(key, (value.clone(), Origin::Variable(name.clone())));
+        }
+        given.extend(from_file(file.as_deref(), &outside.directory)?);
+        given.extend(from_variables);
+        given.extend(from_flags(flags));
+        Self::check(given)
+    }
+
+    fn check(given: Given) -> Result<Self, SettingsError> {
+        let mut shown = Vec::new();
+        for (key, _) in KEYS {
+            if let Some((value, origin)) = given.get(key) {
+                shown.push((key, value.clone(), origin.clone()));
+            }
+        }
+        let memory_bytes = match optional(&given, "memory-limit", memory::parse_size)? {
+            Some(bytes) => bytes,
+            None => {
+                let (bytes, origin) = memory::budget();
+                shown.push(("memory-limit", bytes.to_string(), Origin::Machine(origin)));
+                bytes
+            }
+        };
+        shown.sort_by_key(|(key, ..)| *key);
+        Ok(Self {
+            data_dir: required(&given, "data-dir", |text| {
+                if text.is_empty() { Err("is empty".into()) } else { Ok(PathBuf::from(text)) }
+            })?,
+            controller: required(&given, "controller", address)?,
+            segment_store: required(&given, "segment-store", address)?,
+            http: required(&given, "http", address)?,
+            advertise: optional(&given, "advertise", |text| Ok(text.to_owned()))?,
+            memory_bytes,
+            insecure: required(&given, "insecure", |text| {
+                text.parse().map_err(|_| "is neither true nor false".to_owned())
+            })?,
+            log: required(&given, "log", |text| {
+                tracing_subscriber::EnvFilter::try_new(text).map_err(|error| error.to_string())?;
+                Ok(text.to_owned())
+            })?,
+            log_format: required(&given, "log-format", |text| match text {
+                "text" => Ok(LogFormat::Text),
+                "json" => Ok(LogFormat::Json),
+                _ => Err("is neither text nor json".into()),
+            })?,
+            shown,
+        })
+    }
+
+    /// The settings as a file that would give the same, with the origin of each as a comment if wanted.
+    pub(crate) fn show(&self, origin: bool) -> String {
+        let mut page = String::new();
+        for (key, value, from) in &self.shown {
+            let value = match *key {
+                "insecure" => value.clone(),
+                _ => toml::Value::String(value.clone()).to_string(),
+            };
+            let comment = if origin { format!("  # {from}") } else { String::new() };
+            page.push_str(&format!("{key} = {value}{comment}\n"));
+        }
+        page
+    }
+}
+
+fn key(text: &str) -> Option<&'static str> {
+    KEYS.iter().map(|(key, _)| *key).find(|key| *key == text)
+}
+
+fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.to_ascii_uppercase().replace('-', "_"))
+}
+
+fn from_flags(flags: &Flags) -> Given {
+    let Flags {
+        data_dir,
+        controller,
+        segment_store,
+        http,
+        advertise,
+        memory_limit,
+        insecure,
+        log,
+        log_format,
+        config: _,
+    } = flags;
+    let flags = [
+        ("data-dir", data_dir),
+        ("controller", controller),
+        ("segment-store", segment_store),
+        ("http", http),
+        ("advertise", advertise),
+        ("memory-limit", memory_limit),
+        ("insecure", insecure),
+        ("log", log),
+        ("log-format", log_format),
+    ];
+    flags.into_iter().filter_map(|(key, value)| Some((key, (value.clone()?, Origin::Flag(key))))).collect()
+}
+
+/// A file that was named must be there; the one by custom may be absent.
+fn from_file(named: Option<&Path>, directory: &Path) -> Result<Given, SettingsError> {
+    let path = directory.join(named.unwrap_or(Path::new(FILE)));
+    let failed = |reason: String| SettingsError::File { path: path.clone(), reason };
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => return Ok(Given::new()),
+        text => text.map_err(|error| failed(error.to_string()))?,
+    };
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| failed(error.to_string()))?;
+    let mut given = Given::new();
+    for (spelt, value) in table {
+        let Some(key) = key(&spelt) else { return Err(SettingsError::UnknownKey { path, key: spelt }) };
+        let value = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(flag) => flag.to_string(),
+            _ => return Err(failed(format!("{key} is neither a text nor a number nor true or false"))),
+        };
+        given.insert(key, (value, Origin::File(path.clone())));
+    }
+    Ok(given)
+}
+
+fn required<T>(
+    given: &Given,
+    key: &'static str,
+    read: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, SettingsError> {
+    optional(given, key, read).map(|value| value.expect("a setting that is required has a default"))
+}
+
+fn optional<T>(
+    given: &Given,
+    key: &'static str,
+    read: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Option<T>, SettingsError> {
+    let Some((value, origin)) = given.get(key) else { return Ok(None) };
+    read(value).map(Some).map_err(|reason| SettingsError::Value {
+        key,
+        value: value.clone(),
+        origin: origin.clone(),
+        reason,
+    })
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "is no IP address with a port, such as 127.0.0.1:9090".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outside(directory: &Path, variables: &[(&str, &str)]) -> Outside {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Outside { variables, directory: directory.to_owned() }
+    }
+
+    fn write(directory: &Path, text: &str) {
+        use std::io::Write as _;
+        let mut file =
+            std::fs::File::options().write(true).create(true).truncate(true).open(directory.join(FILE)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    #[track_caller]
+    fn refused(flags: &Flags, outside: &Outside) -> String {
+        Settings::gather(flags, outside).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut flags = Flags::default();
+        let mut variables = Vec::new();
+        let expect = |flags: &Flags, variables: &[(&str, &str)], port: u16, origin: &str| {
+            let settings = Settings::gather(flags, &outside(directory.path(), variables)).unwrap();
+            assert_eq!(settings.http.port(), port);
+            assert!(settings.show(true).contains(origin), "{origin} is not in\n{}", settings.show(true));
+        };
+        expect(&flags, &variables, 9091, "http = \"127.0.0.1:9091\"  # default");
+        write(directory.path(), "http = \"127.0.0.1:1\"");
+        expect(&flags, &variables, 1, "# file ");
+        variables.push(("HEADWATER_HTTP", "127.0.0.1:2"));
+        expect(&flags, &variables, 2, "# variable HEADWATER_HTTP");
+        flags.http = Some("127.0.0.1:3".into());
+        expect(&flags, &variables, 3, "# flag --http");
+    }
+
+    #[test]
+    fn unknown_variables_and_keys_are_named() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["HEADWATER_DATADIR", "HEADWATER_data_dir", "HEADWATER_"] {
+            let message = refused(&Flags::default(), &outside(directory.path(), &[(name, "x")]));
+            assert!(message.contains(name), "{message}");
+        }
+        write(directory.path(), "data_dir = \"x\"");
+        assert!(refused(&Flags::default(), &outside(directory.path(), &[])).contains("\"data_dir\""));
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_its_key_and_its_origin() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, value) in [
+            ("HEADWATER_HTTP", "localhost"),
+            ("HEADWATER_MEMORY_LIMIT", "much"),
+            ("HEADWATER_INSECURE", "perhaps"),
+            ("HEADWATER_LOG_FORMAT", "xml"),
+            ("HEADWATER_DATA_DIR", ""),
+        ] {
+            let message = refused(&Flags::default(), &outside(directory.path(), &[(name, value)]));
+            assert!(message.contains(name) && message.contains(value), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_named_file_must_be_there_and_hold_settings() {
+        let directory = tempfile::tempdir().unwrap();
+        let named = Flags { config: Some("missing.toml".into()), ..Flags::default() };
+        assert!(refused(&named, &outside(directory.path(), &[])).contains("missing.toml"));
+        for text in ["http = [1]", "http"] {
+            write(directory.path(), text);
+            assert!(refused(&Flags::default(), &outside(directory.path(), &[])).contains(FILE), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_gives_the_same_settings_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let variables = [("HEADWATER_ADVERTISE", "a-b.c"), ("HEADWATER_INSECURE", "true")];
+        let first = Settings::gather(&Flags::default(), &outside(directory.path(), &variables)).unwrap();
+        write(directory.path(), &first.show(true));
+        let second = Settings::gather(&Flags::default(), &outside(directory.path(), &[])).unwrap();
+        assert_eq!(first.show(false), second.show(false));
+    }
+}
