@@ -1,5 +1,7 @@
 //! A real store behind a real socket, spoken to with the client's end of the protocol.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod appends;
 mod client;
 mod limits;
