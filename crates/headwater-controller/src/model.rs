@@ -19,6 +19,9 @@ pub const PAGE_ENTRIES: usize = 1000;
 pub const SEGMENTS_MAX: usize = 10_000;
 /// Most tags one stream carries.
 pub const TAGS_MAX: usize = 1024;
+/// Bytes of all tags of a stream together; a stream's head record, which may hold its configuration twice, must fit one
+/// table value.
+pub const TAGS_BYTES_MAX: usize = 128 * 1024;
 /// Longest tag, in bytes.
 pub const TAG_BYTES_MAX: usize = 1024;
 /// Longest name of a stream, in bytes: five less than any name, since its mark stream is named `_MARK<stream>`.
@@ -175,6 +178,10 @@ impl StreamConfig {
             if tag.len() > TAG_BYTES_MAX || tag.contains('\0') {
                 return invalid(format!("tag of {} bytes is longer than {TAG_BYTES_MAX} or has a NUL", tag.len()));
             }
+        }
+        let bytes: usize = self.tags.iter().map(String::len).sum();
+        if bytes > TAGS_BYTES_MAX {
+            return invalid(format!("{bytes} bytes of tags, at most {TAGS_BYTES_MAX}"));
         }
         Ok(())
     }

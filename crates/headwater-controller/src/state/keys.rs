@@ -128,12 +128,8 @@ mod tests {
     #[test]
     fn commits_sort_by_epoch_and_then_by_position() {
         let id = |epoch: u128, number: u128| TransactionId(epoch << 96 | number);
-        let mut keys = [
-            committing(7, id(1, 1)),
-            committing(300, id(0, 2)),
-            committing(2, id(0, 9)),
-            committing(2, id(0x0100, 0)),
-        ];
+        let mut keys =
+            [committing(7, id(1, 1)), committing(300, id(0, 2)), committing(2, id(0, 9)), committing(2, id(0x0100, 0))];
         keys.sort();
         let order: Vec<_> = keys.iter().map(|key| transaction_of(key).unwrap()).collect();
         assert_eq!(order, vec![id(0, 9), id(0, 2), id(1, 1), id(0x0100, 0)]);

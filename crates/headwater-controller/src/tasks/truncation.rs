@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::open::Open;
 use super::{Inner, Result, fan_out};
-use crate::model::{StreamCut, UpdateStream};
+use crate::model::{ControllerError, SEGMENTS_MAX, StreamCut, UpdateStream};
 use crate::ports::Truncated;
 use crate::state::cuts;
 use crate::state::head::{Head, State, Truncation};
@@ -37,7 +37,7 @@ impl Open {
     async fn may_truncate(&self, cut: &StreamCut) -> Result<bool> {
         let view = self.view()?;
         let Some((lowest, highest)) = cuts::creation_epochs(cut) else { return Ok(false) };
-        if highest > view.head.epoch {
+        if highest > view.head.epoch || cut.len() > SEGMENTS_MAX {
             return Ok(false);
         }
         let history = self.history(lowest, highest).await?;
@@ -73,9 +73,8 @@ impl Open {
         // From where the stream began until now to where it will begin.
         let first = before_bounds.map_or(0, |(lowest, _)| lowest);
         let history = self.history(first.min(lowest), highest).await?;
-        let surface = cuts::surface(&cut, &history).ok_or_else(|| {
-            crate::model::ControllerError::Internal(format!("the recorded truncation of {name} is no cut"))
-        })?;
+        let surface = cuts::surface(&cut, &history)
+            .ok_or_else(|| ControllerError::Internal(format!("the recorded truncation of {name} is no cut")))?;
         let head_before = match (&before, before_bounds) {
             (Some(truncation), Some((lowest, highest))) => {
                 let history = self.history(lowest, highest).await?;

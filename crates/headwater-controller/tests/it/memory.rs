@@ -53,6 +53,16 @@ pub(crate) struct Link {
     store: Store,
     fault: Option<Fault>,
     calls: Mutex<u64>,
+    /// Decides how long calls take; 0 is the same for all.
+    seed: u64,
+}
+
+/// Scrambles a number.
+pub(crate) fn mix(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -61,7 +71,12 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Store {
     pub(crate) fn link(&self, fault: Option<Fault>) -> Arc<Link> {
-        Arc::new(Link { store: self.clone(), fault, calls: Mutex::default() })
+        self.jittery_link(fault, 0)
+    }
+
+    /// Calls that are under way together end in an order that the seed decides.
+    pub(crate) fn jittery_link(&self, fault: Option<Fault>, seed: u64) -> Arc<Link> {
+        Arc::new(Link { store: self.clone(), fault, calls: Mutex::default(), seed })
     }
 
     pub(crate) fn segment(&self, name: &str) -> Option<Segment> {
@@ -111,13 +126,16 @@ impl Link {
 
     /// Runs one call, unless or until the fault hits.
     async fn call<T, E: From<PortError>>(&self, effect: impl FnOnce(&mut State) -> Result<T, E>) -> Result<T, E> {
-        // Other tasks may run between any two calls.
-        tokio::task::yield_now().await;
         let call = {
             let mut calls = locked(&self.calls);
             *calls += 1;
             *calls
         };
+        // Other tasks may run between any two calls, and between a call and its answer.
+        let turns = if self.seed == 0 { 1 } else { mix(self.seed ^ call) % 6 };
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
         let lost = || E::from(PortError::Unavailable(format!("injected at call {call}")));
         match self.fault {
             Some(Fault::OnceBefore(at)) if call == at => return Err(lost()),
@@ -126,6 +144,9 @@ impl Link {
             _ => {}
         }
         let result = effect(&mut locked(&self.store.0));
+        if self.seed != 0 && mix(self.seed ^ !call).is_multiple_of(3) {
+            tokio::task::yield_now().await;
+        }
         match self.fault {
             Some(Fault::OnceAfter(at) | Fault::CrashAfter(at)) if call == at => Err(lost()),
             _ => result,

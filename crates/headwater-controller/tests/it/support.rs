@@ -46,6 +46,13 @@ impl World {
         self.controller = Controller::new(self.link.ports(clock(self.begin)));
     }
 
+    /// As [`restart`](Self::restart), with calls that end in an order decided by the seed.
+    pub(crate) fn restart_jittery(&mut self, fault: Option<Fault>, seed: u64) {
+        self.controller.shutdown();
+        self.link = self.store.jittery_link(fault, seed);
+        self.controller = Controller::new(self.link.ports(clock(self.begin)));
+    }
+
     /// A world with a scope `s` and a stream `t` of so many fixed segments.
     pub(crate) async fn with_stream(segments: i32) -> (Self, ScopedStream) {
         let world = Self::new().await;
