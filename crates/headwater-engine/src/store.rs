@@ -176,6 +176,8 @@ impl Identity {
         let file = disk.create(NEXT_PATH).on(NEXT_PATH, "create")?;
         file.write_at(0, &out.0).on(NEXT_PATH, "write")?;
         file.sync().on(NEXT_PATH, "sync")?;
+        // The directories first: a store with an identity has them.
+        disk.sync_directory("").on(".", "sync")?;
         disk.rename(NEXT_PATH, PATH).on(NEXT_PATH, "rename")?;
         disk.sync_directory("").on(".", "sync")?;
         Ok(identity)

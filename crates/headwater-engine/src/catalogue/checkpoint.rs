@@ -86,6 +86,9 @@ pub(crate) fn open(disk: &dyn Disk, container: u32) -> Result<(Catalogue, Manife
         .iter()
         .map(|&number| Ok(Arc::new(Run::open(disk, run_path(container, number), number)?)))
         .collect::<Result<Vec<_>, StoreError>>()?;
+    // A killed process may have left a manifest whose name is not durable yet. Before anything it does not need is
+    // removed, it must be.
+    disk.sync_directory(&place).on(&place, "sync")?;
     let kept: BTreeSet<_> = manifest.runs.iter().map(|number| format!("{number:016}.run")).collect();
     for name in names.iter().filter(|name| *name != "manifest" && !kept.contains(*name)) {
         let path = format!("{place}/{name}");

@@ -113,7 +113,10 @@ impl<T: Token> Container<T> {
         // A sealed segment beats a stale writer, and a stale writer beats a wrong length. Source: stock's order of checks.
         let parent_sealed = segment.kind == SegmentKind::Transient && self.parent_sealed(&name)?;
         let segment = self.segment(id);
-        if segment.sealed || parent_sealed {
+        if parent_sealed {
+            return Ok((self.sequence, Err(Refusal::Sealed)));
+        }
+        if segment.sealed {
             return Ok(self.now(id, Err(Refusal::Sealed)));
         }
         if number == attribute::NULL {
@@ -180,7 +183,8 @@ impl<T: Token> Container<T> {
             return Ok((self.sequence, Err(Refusal::NoSuchSegment)));
         };
         if let Some(refusal) = self.merge_refusal(target, Some(source)) {
-            return Ok(self.now(target, Err(refusal)));
+            let after = self.segment(target).last_sequence.max(self.segment(source).last_sequence);
+            return Ok((after, Err(refusal)));
         }
         let attributes = match self.decide_attributes(target, updates)? {
             Ok(attributes) => attributes,
@@ -213,7 +217,8 @@ impl<T: Token> Container<T> {
             }
             lengths.push(self.segment(target).length);
         }
-        Ok(self.now(target, Ok(Response::MergedBatch(lengths))))
+        // That a source is gone may not be durable yet either.
+        Ok((self.sequence, Ok(Response::MergedBatch(lengths))))
     }
 
     fn merge_refusal(&self, target: u64, source: Option<u64>) -> Option<Refusal> {

@@ -182,6 +182,8 @@ impl Journal {
                 spares.push_back(spare);
             } else {
                 self.disk.remove(&path).on(&path, "remove")?;
+                // Files go one after the other: a gap would look like damage.
+                self.disk.sync_directory(DIRECTORY).on(DIRECTORY, "sync")?;
             }
             drop(spares);
             self.files.pop_front();

@@ -292,9 +292,6 @@ fn scan(content: &Bytes, header: &FileHeader) -> (Vec<(u64, FrameHead)>, u64) {
             if let Some(body) = content.get(start..start + head.body_length as usize)
                 && crc32c::crc32c(body) == head.body_sum
             {
-                if head.kind == FrameKind::Close {
-                    testified = testified.max(head.frame);
-                }
                 frames.push((position as u64, head));
                 step = head.span();
             }
