@@ -21,7 +21,7 @@ use headwater_types::SegmentName;
 use crate::chance::{Chance, SimRandom};
 use crate::clock::SimClock;
 use crate::compare::{Found, look_at_all};
-use crate::disk::{Faults, Image, SimDisk};
+use crate::disk::{Counts, Faults, Image, SimDisk};
 use crate::history::{Allowed, History, Ticket};
 use crate::model::{Finding, Ledger, Numbers, State};
 use crate::workload::{Universe, Workload};
@@ -130,6 +130,8 @@ const CRASH_IN_RECOVERY_PERCENT: u64 = 30;
 const KILL_FIRST_PERCENT: u64 = 15;
 /// Of 100 crash points so many see another power cut after everything was looked at.
 const CUT_AFTERWARDS_PERCENT: u64 = 15;
+/// Most requests and pieces of work between a recovery and that power cut.
+const LIVE_ON_STEPS: u64 = 40;
 /// Of 100 steps without a request so many ask for work that is not needed yet.
 const NUDGE_PERCENT: u64 = 5;
 /// Pieces of work after which a store that still has more is considered stuck.
@@ -250,8 +252,7 @@ impl<L: Launch> World<'_, L> {
     fn check_point(
         &self,
         image: &Image,
-        allowed: &[Allowed<'_>],
-        ledger: &Ledger,
+        known: &Known<'_>,
         chance: &mut Chance,
         report: &mut Report,
     ) -> Result<(), String> {
@@ -259,12 +260,10 @@ impl<L: Launch> World<'_, L> {
         if chance.percent(KILL_FIRST_PERCENT) {
             report.points_after_kill += 1;
             let disk = image.process_kill(chance.bits());
-            return self
-                .check_found(&disk, allowed, ledger, chance, report, 100)
-                .map_err(|what| format!("after a kill: {what}"));
+            return self.check_found(&disk, known, chance, report, 100).map_err(|what| format!("after a kill: {what}"));
         }
         let disk = image.power_cut(chance.bits());
-        let checked = self.check_found(&disk, allowed, ledger, chance, report, CUT_AFTERWARDS_PERCENT);
+        let checked = self.check_found(&disk, known, chance, report, CUT_AFTERWARDS_PERCENT);
         checked.map_err(|what| format!("after a power cut: {what}"))
     }
 
@@ -272,8 +271,7 @@ impl<L: Launch> World<'_, L> {
     fn check_found(
         &self,
         disk: &SimDisk,
-        allowed: &[Allowed<'_>],
-        ledger: &Ledger,
+        known: &Known<'_>,
         chance: &mut Chance,
         report: &mut Report,
         again_percent: u64,
@@ -287,23 +285,57 @@ impl<L: Launch> World<'_, L> {
                 let second = chance.pick(&images).power_cut(chance.bits());
                 let context = |what| format!("after a power cut during recovery: {what}");
                 let found = self.recover(&second, chance).map_err(context)?;
-                return self.explain(&found, allowed, ledger).map(|_| ()).map_err(context);
+                return self.explain(&found, &known.allowed, known.ledger).map(|_| ()).map_err(context);
             }
         }
         let found = self.recover(disk, chance)?;
-        self.explain(&found, allowed, ledger)?;
-        if chance.percent(again_percent) { self.check_again(disk, &found, chance) } else { Ok(()) }
+        let explained = self.explain(&found, &known.allowed, known.ledger)?;
+        if chance.percent(again_percent) { self.live_on(disk, known, explained, chance) } else { Ok(()) }
     }
 
-    /// What was shown after a recovery must survive the next power cut.
-    fn check_again(&self, disk: &SimDisk, shown: &Found, chance: &mut Chance) -> Result<(), String> {
-        let again = disk.image().power_cut(chance.bits());
-        let found = self.recover(&again, chance).map_err(|what| format!("after recovery and a power cut: {what}"))?;
-        if found.same_as(shown) {
-            return Ok(());
+    /// After a recovery, goes on for a while and cuts the power: what was shown and what was answered must still be there.
+    fn live_on(
+        &self,
+        disk: &SimDisk,
+        known: &Known<'_>,
+        explained: Explained,
+        chance: &mut Chance,
+    ) -> Result<(), String> {
+        let states = explained.fitting.iter().zip(&known.allowed);
+        let states = states.map(|(fitting, allowed)| vec![allowed.states[*fitting].after_restart()]).collect();
+        let mut history = History::new(states, known.numbers.clone());
+        let mut ledger = known.ledger.clone();
+        for finding in explained.findings {
+            ledger.learn(finding);
         }
-        Err(format!("what recovery showed was gone after a power cut\n   shown {shown:?}\n   found {found:?}"))
+        let mut workload = Workload::new(chance.bits());
+        let mut running = self.open(disk, chance).map_err(|what| format!("the store does not open again: {what}"))?;
+        history.opened(disk.counts().calls);
+        for _ in 0..chance.below(LIVE_ON_STEPS) {
+            if chance.percent(50) {
+                let request = workload.next(&history, &ledger);
+                let ticket = history.ask(&request, &ledger);
+                running.submit(ticket, request)?;
+            } else {
+                running.run_one(chance.bits())?;
+            }
+            for (ticket, calls, outcome) in running.take_answers() {
+                let checked = history.answered(ticket, &outcome, calls, &mut ledger);
+                checked.map_err(|what| format!("answer after recovery is wrong: {what}"))?;
+            }
+        }
+        drop(running);
+        let context = |what| format!("after recovery, {} more calls and a power cut: {what}", disk.counts().calls);
+        let found = self.recover(&disk.image().power_cut(chance.bits()), chance).map_err(context)?;
+        self.explain(&found, &history.allowed_at(u64::MAX), &ledger).map(|_| ()).map_err(context)
     }
+}
+
+/// What is known at the moment of a crash.
+struct Known<'a> {
+    allowed: Vec<Allowed<'a>>,
+    ledger: &'a Ledger,
+    numbers: &'a Numbers,
 }
 
 /// What was found, in terms of the model.
@@ -506,7 +538,8 @@ impl<L: Launch> Run<'_, L> {
             let mut chance = self.chance.fork();
             let calls = image.counts.calls;
             let allowed = history.allowed_at(calls);
-            let checked = self.world.check_point(&image, &allowed, &self.ledger, &mut chance, &mut self.report);
+            let known = Known { allowed, ledger: &self.ledger, numbers: history.numbers() };
+            let checked = self.world.check_point(&image, &known, &mut chance, &mut self.report);
             checked.map_err(|what| format!("crash before call {calls} since the last opening\n{what}"))?;
         }
         Ok(())
@@ -567,7 +600,8 @@ pub enum FaultOutcome {
 }
 
 /// Runs a fixed workload on a disk with faults, then restarts on a sound disk and compares. The first restart finds the
-/// page cache of the first run, as after a crash of the process; the second follows a power cut.
+/// page cache of the first run, as after a crash of the process; the second follows a power cut. Also tells what was
+/// asked of the faulty disk.
 ///
 /// # Errors
 /// A broken promise. That the store stops is none.
@@ -576,7 +610,7 @@ pub fn fault_run<L: Launch>(
     seed: u64,
     requests: u64,
     faults: Faults,
-) -> Result<FaultOutcome, Box<Failure>> {
+) -> Result<(FaultOutcome, Counts), Box<Failure>> {
     let universe = Universe::default();
     let mut chance = Chance::new(seed);
     let world = World { launch, clock: Arc::new(SimClock::new(1_700_000_000_000)), universe: &universe };
@@ -588,7 +622,7 @@ pub fn fault_run<L: Launch>(
 }
 
 impl<L: Launch> Run<'_, L> {
-    fn fault_run(&mut self, requests: u64, faults: Faults) -> Result<FaultOutcome, String> {
+    fn fault_run(&mut self, requests: u64, faults: Faults) -> Result<(FaultOutcome, Counts), String> {
         let disk = SimDisk::new(self.chance.bits());
         disk.set_faults(faults);
         let containers = self.world.launch.containers() as usize;
@@ -596,15 +630,14 @@ impl<L: Launch> Run<'_, L> {
         let outcome = self.run_until_stopped(&disk, requests, &mut history)?;
 
         self.events.push(Event::Crashed("restart on a sound disk"));
-        let allowed = history.allowed_at(u64::MAX);
-        let after = disk.image().process_kill(self.chance.bits());
-        let found = self.world.recover(&after, &mut self.chance)?;
-        self.world.explain(&found, &allowed, &self.ledger)?;
-        self.world.check_again(&after, &found, &mut self.chance)?;
-        let cut = disk.image().power_cut(self.chance.bits());
-        let found = self.world.recover(&cut, &mut self.chance)?;
-        self.world.explain(&found, &allowed, &self.ledger)?;
-        Ok(outcome)
+        let known = Known { allowed: history.allowed_at(u64::MAX), ledger: &self.ledger, numbers: history.numbers() };
+        let image = disk.image();
+        for after in [image.process_kill(self.chance.bits()), image.power_cut(self.chance.bits())] {
+            let found = self.world.recover(&after, &mut self.chance)?;
+            let explained = self.world.explain(&found, &known.allowed, known.ledger)?;
+            self.world.live_on(&after, &known, explained, &mut self.chance)?;
+        }
+        Ok((outcome, disk.counts()))
     }
 
     fn run_until_stopped(

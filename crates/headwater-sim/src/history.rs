@@ -99,6 +99,11 @@ impl History {
         self.numbers
     }
 
+    /// The source of numbers, as it is now.
+    pub fn numbers(&self) -> &Numbers {
+        &self.numbers
+    }
+
     /// The container that a segment belongs to.
     pub fn container(&self, name: &SegmentName) -> usize {
         name.container(self.containers.len() as u32) as usize

@@ -3,7 +3,8 @@
 //! ```text
 //!   cargo run --release -p headwater-sim -- crash --seed 17 --points 1000
 //!   cargo run --release -p headwater-sim -- crash --seed 1 --seeds 1000     (a night's work)
-//!   cargo run --release -p headwater-sim -- sync --seed 3 --sync 40
+//!   cargo run --release -p headwater-sim -- fault --seed 3 --fail-sync 40
+//!   cargo run --release -p headwater-sim -- sweep --seed 1 --seeds 20         (every call fails once)
 //! ```
 //!
 //! A failure prints what happened before it and ends with exit code 1.
@@ -11,7 +12,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use headwater_sim::{EngineLaunch, Faults, Plan, crash_run, fault_run};
+use headwater_sim::{EngineLaunch, Failure, FaultOutcome, Faults, Plan, crash_run, fault_run};
 
 #[derive(Parser)]
 #[command(about = "Replays simulated crashes of the engine by seed")]
@@ -34,18 +35,51 @@ enum What {
         #[arg(long, default_value_t = 250)]
         points: u64,
     },
-    /// Lets one sync fail, restarts, and compares.
-    Sync {
+    /// Lets something fail, restarts on a sound disk, and compares.
+    Fault {
         /// Decides the requests.
         #[arg(long)]
         seed: u64,
-        /// Which sync, counted from 0.
-        #[arg(long)]
-        sync: u64,
         /// How many requests.
-        #[arg(long, default_value_t = 60)]
+        #[arg(long, default_value_t = 40)]
+        requests: u64,
+        /// This call of the disk fails, counted from 0.
+        #[arg(long)]
+        error_at_call: Option<u64>,
+        /// This sync fails, counted from 0.
+        #[arg(long)]
+        fail_sync: Option<u64>,
+        /// Most bytes the disk takes.
+        #[arg(long)]
+        capacity: Option<u64>,
+    },
+    /// Runs a seed once for every call of the disk, which fails.
+    Sweep {
+        /// First seed.
+        #[arg(long)]
+        seed: u64,
+        /// How many seeds, one after the other.
+        #[arg(long, default_value_t = 1)]
+        seeds: u64,
+        /// How many requests.
+        #[arg(long, default_value_t = 40)]
         requests: u64,
     },
+}
+
+/// Lets every call fail in turn, until a run is over before its call comes.
+fn sweep(seed: u64, requests: u64) -> Result<(), Box<Failure>> {
+    let mut stopped = 0;
+    for call in 0.. {
+        let faults = Faults { error_at_calls: [call].into(), ..Faults::default() };
+        let (outcome, counts) = fault_run(&EngineLaunch::default(), seed, requests, faults)?;
+        stopped += u64::from(matches!(outcome, FaultOutcome::Stopped(_)));
+        if counts.calls <= call {
+            println!("seed {seed}: {call} calls, {stopped} of them stop the store when they fail");
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn main() -> ExitCode {
@@ -55,10 +89,15 @@ fn main() -> ExitCode {
             println!("seed {seed}: {report:?}");
             Ok(())
         }),
-        What::Sync { seed, sync, requests } => {
-            let faults = Faults { fail_syncs: [sync].into(), ..Faults::default() };
+        What::Fault { seed, requests, error_at_call, fail_sync, capacity } => {
+            let error_at_calls = error_at_call.into_iter().collect();
+            let fail_syncs = fail_sync.into_iter().collect();
+            let faults = Faults { error_at_calls, fail_syncs, capacity, ..Faults::default() };
             let outcome = fault_run(&EngineLaunch::default(), seed, requests, faults);
-            outcome.map(|outcome| println!("seed {seed}, sync {sync}: {outcome:?}"))
+            outcome.map(|outcome| println!("seed {seed}: {outcome:?}"))
+        }
+        What::Sweep { seed, seeds, requests } => {
+            (seed..seed.saturating_add(seeds)).try_for_each(|seed| sweep(seed, requests))
         }
     };
     match result {

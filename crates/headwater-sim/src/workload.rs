@@ -84,6 +84,8 @@ pub struct Workload {
     universe: Universe,
     /// Percent of payloads that are large; some runs fill memory, others the journal's frames.
     large_percent: u64,
+    /// Percent of requests that go to one table, whose log is then long enough to be compacted.
+    one_table_percent: u64,
     serial: u64,
 }
 
@@ -91,8 +93,12 @@ impl Workload {
     /// The workload of a seed.
     pub fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
-        let large_percent = *chance.pick(&[0, 2, 10, 30]);
-        Self { chance, universe: Universe::default(), large_percent, serial: 0 }
+        let mut large_percent = *chance.pick(&[0, 2, 10, 30]);
+        let one_table_percent = *chance.pick(&[0, 0, 0, 0, 0, 60]);
+        if one_table_percent > 0 {
+            large_percent = 60;
+        }
+        Self { chance, universe: Universe::default(), large_percent, one_table_percent, serial: 0 }
     }
 
     /// The names it uses.
@@ -102,6 +108,18 @@ impl Workload {
 
     /// The next request. `history` says what there is, `ledger` which versions and positions clients know.
     pub fn next(&mut self, history: &History, ledger: &Ledger) -> Request {
+        if self.chance.percent(self.one_table_percent) {
+            let table = self.universe.tables[0].clone();
+            return match history.newest(&table.0).find(&table.0) {
+                None => {
+                    let kind = SegmentKind::Table { key_length: table.1 };
+                    Request::Create { segment: table.0, kind, policy: SegmentPolicy::default() }
+                }
+                Some(_) if self.chance.percent(70) => self.table_update(history, ledger, table),
+                Some(_) => self.table_look(history, ledger, table),
+            };
+        }
+        let table = self.table(history);
         match self.chance.below(100) {
             0..10 => self.create(history),
             10..38 => self.append(history),
@@ -113,8 +131,8 @@ impl Workload {
             65..68 => self.merge_batch(history),
             68..72 => self.attributes(history),
             72..76 => self.look(history),
-            76..88 => self.table_update(history, ledger),
-            _ => self.table_look(history, ledger),
+            76..88 => self.table_update(history, ledger, table),
+            _ => self.table_look(history, ledger, table),
         }
     }
 
@@ -345,8 +363,8 @@ impl Workload {
         }
     }
 
-    fn table_update(&mut self, history: &History, ledger: &Ledger) -> Request {
-        let (segment, key_length) = self.table(history);
+    fn table_update(&mut self, history: &History, ledger: &Ledger, table: (SegmentName, u32)) -> Request {
+        let (segment, key_length) = table;
         let found = history.newest(&segment).find(&segment);
         let mut changes = Vec::new();
         for _ in 0..1 + self.chance.index(4) {
@@ -369,8 +387,8 @@ impl Workload {
         Request::TableUpdate { segment, changes, at }
     }
 
-    fn table_look(&mut self, history: &History, ledger: &Ledger) -> Request {
-        let (segment, key_length) = self.table(history);
+    fn table_look(&mut self, history: &History, ledger: &Ledger, table: (SegmentName, u32)) -> Request {
+        let (segment, key_length) = table;
         let keys = self.universe.keys_of(key_length);
         match self.chance.below(5) {
             0 => {

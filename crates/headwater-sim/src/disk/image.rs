@@ -8,7 +8,9 @@
 //! * a rename is one change: never is the file under both names, never under neither
 //! * changes of one name survive in order: whoever sees the later one sees the earlier one too
 //!
-//! A change is settled once every directory it touches was synced after it.
+//! A change is settled once every directory it touches was synced after it. A directory sync that fails settles nothing,
+//! and a later one that succeeds settles everything: names are kept by the file system's own journal, which never
+//! succeeds again once it has lost something.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Error, ErrorKind, Result};
@@ -91,9 +93,6 @@ impl Effect {
         }
     }
 }
-
-/// A directory name that no sync ever names: a change that waits for it stays in doubt.
-const NEVER: &str = "\0";
 
 /// State of a disk; see the module.
 #[derive(Clone, Debug, Default)]
@@ -225,15 +224,6 @@ impl State {
         });
         self.forget_unreachable(open);
         Ok(())
-    }
-
-    /// A directory sync that failed: what waited for it stays in doubt until the power cut.
-    pub(super) fn fail_directory_sync(&mut self, directory: &str) {
-        for change in &mut self.changes {
-            if change.unsynced.contains(directory) {
-                change.unsynced.insert(NEVER.to_owned());
-            }
-        }
     }
 
     /// Where a later change of a name holds, so do the earlier ones.

@@ -360,7 +360,6 @@ impl Disk for SimDisk {
     fn sync_directory(&self, directory: &str) -> Result<()> {
         let mut inner = self.lock();
         if inner.begin(Kind::SyncDirectory, directory, [0; 2], &[])?.is_some() {
-            inner.state.fail_directory_sync(directory);
             return Err(io_error());
         }
         let Inner { state, handles, .. } = &mut *inner;

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use headwater_sim::{EngineLaunch, Failure, FaultOutcome, Faults, Plan, Report, crash_run, fault_run};
+use headwater_sim::{AfterFailedSync, EngineLaunch, Failure, FaultOutcome, Faults, Plan, Report, crash_run, fault_run};
 
 /// Crash points of one test run; the first figure of the ladder.
 const POINTS: u64 = 10_000;
@@ -79,6 +79,34 @@ fn a_failed_sync_stops_the_store_and_nothing_it_answered_is_lost() {
         let faults = Faults { fail_syncs: [case / 4 + 20].into(), ..Faults::default() };
         fault_run(&EngineLaunch::default(), case % 4, 60, faults)
     });
-    let stopped = outcomes.iter().filter(|outcome| matches!(outcome, FaultOutcome::Stopped(_))).count();
+    let stopped = outcomes.iter().filter(|outcome| matches!(outcome, (FaultOutcome::Stopped(_), _))).count();
     assert!(stopped > 50, "{stopped} of {} runs met their failing sync", outcomes.len());
+}
+
+/// One run of a fixed workload per faulty call or capacity; each must end in right answers or a stop, and in a restart
+/// that finds everything that was answered.
+fn sweep(seed: u64, faults: impl Fn(u64) -> Faults + Sync, cases: u64) -> usize {
+    let cases: Vec<u64> = (0..cases).collect();
+    let outcomes = in_parallel(&cases, |case| fault_run(&EngineLaunch::default(), seed, 40, faults(case)));
+    outcomes.iter().filter(|outcome| matches!(outcome, (FaultOutcome::Stopped(_), _))).count()
+}
+
+#[test]
+fn every_call_of_the_disk_may_fail() {
+    let stopped = sweep(1, |call| Faults { error_at_calls: [call].into(), ..Faults::default() }, 300);
+    assert!(stopped > 50, "{stopped} runs met their failing call");
+}
+
+#[test]
+fn the_disk_may_be_full_at_any_size() {
+    let stopped = sweep(2, |step| Faults { capacity: Some(step * 16 << 10), ..Faults::default() }, 150);
+    assert!(stopped > 20, "{stopped} runs met the full disk");
+}
+
+#[test]
+fn a_failed_sync_may_show_the_old_bytes_at_once() {
+    let after_failed_sync = AfterFailedSync::OldAtOnce;
+    let faults = |sync| Faults { fail_syncs: [sync].into(), after_failed_sync, ..Faults::default() };
+    let stopped = sweep(3, faults, 60);
+    assert!(stopped > 20, "{stopped} runs met their failing sync");
 }
