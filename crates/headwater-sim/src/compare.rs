@@ -109,8 +109,6 @@ fn look_at_table(
         Err(Refusal::NoSuchSegment) => return Ok(None),
         other => return Err(unexpected(name, &other)),
     };
-    if info.start > 0 {}
-    if info.start > 0 {}
     let entries = scan_all(name, ask)?;
 
     let keys = universe.keys_of(key_length).to_vec();
@@ -221,12 +219,14 @@ impl FoundSegment {
             }
             Self::Table { info, entries } => {
                 let table = &expected.table;
-                if info.entries != table.entries.len() as u64 {
-                    return Err(format!("should have {} entries, says {}", table.entries.len(), info.entries));
+                let counts = (table.entries.len() as u64, info.entries, entries.len() as u64);
+                if counts.0 != counts.1 || counts.0 != counts.2 {
+                    return Err(format!("should have {} entries, says {}, shows {}", counts.0, counts.1, counts.2));
                 }
                 let wanted = table.entries.iter().map(|(key, entry)| (key, &entry.value));
-                if !wanted.eq(entries.iter().map(|found| (&found.key, &found.value))) {
-                    return Err(format!("entries should be {:?}, found {entries:?}", table.entries));
+                let got = entries.iter().map(|found| (&found.key, &found.value));
+                if let Some((wanted, got)) = wanted.zip(got).find(|(wanted, got)| wanted != got) {
+                    return Err(format!("entry should be {wanted:?}, found {got:?}"));
                 }
                 let versions = table.entries.iter().zip(entries).map(|((key, entry), found)| Finding::Version {
                     incarnation,

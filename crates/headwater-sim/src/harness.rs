@@ -116,7 +116,7 @@ impl fmt::Display for Failure {
             writeln!(f, "{line}")?;
         }
         writeln!(f, "seed {}, after {} crash points:", self.seed, self.points)?;
-        write!(f, "{}", self.what)
+        write!(f, "{}", shorten(&self.what))
     }
 }
 

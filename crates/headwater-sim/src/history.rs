@@ -184,7 +184,7 @@ impl History {
         let states = &self.containers[asked.container].states;
         let right = |index: &usize| {
             let decision = states[*index].decide(&asked.request, ledger, &mut self.numbers.clone());
-            !decision.changes && decision.answer.check(outcome, ledger).is_ok()
+            !decision.changes && decision.answer.is_right(outcome, ledger)
         };
         (asked.claimed..asked.before).find(right).unwrap_or(asked.before)
     }
@@ -239,11 +239,79 @@ fn read_is_right(found: Option<&Segment>, offset: Offset, bytes_max: usize, outc
 fn bytes_are_right(segment: &Segment, offset: Offset, bytes_max: usize, read: &ReadResult) -> bool {
     let bytes = read.data.concat();
     let end = offset + bytes.len() as u64;
-    let ends = segment.sealed && end == segment.length();
+    let finished = segment.sealed && end == segment.length();
+    let end_is_right = if read.end_of_segment { finished } else { !bytes.is_empty() };
     bytes.len() <= bytes_max.max(READ_BYTES_MIN)
         && end <= segment.length()
         && segment.bytes(offset, bytes.len()) == bytes
-        && (!bytes.is_empty() || (read.end_of_segment && ends))
-        && (!read.end_of_segment || ends)
+        && end_is_right
         && (!read.at_tail || end == segment.length())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use headwater_engine::api::{Append, SegmentKind, SegmentPolicy};
+    use headwater_types::WriterId;
+
+    use super::*;
+
+    fn name() -> SegmentName {
+        SegmentName::parse("s/t/0.#epoch.0").unwrap()
+    }
+
+    /// A history of one container with a segment and two appends of three bytes, none of them answered.
+    fn asked() -> (History, Ledger, [Ticket; 3]) {
+        let (mut history, ledger) = (History::new(vec![vec![State::default()]], Numbers::default()), Ledger::default());
+        let policy = SegmentPolicy::default();
+        let create = Request::Create { segment: name(), kind: SegmentKind::Stream, policy };
+        let append = |previous, number| {
+            Request::Append(Append {
+                segment: name(),
+                writer: WriterId(1),
+                data: Bytes::from_static(b"abc"),
+                event_count: 1,
+                previous,
+                number,
+                expected_length: None,
+            })
+        };
+        let requests = [create, append(None, 1), append(Some(1), 2)];
+        let tickets = requests.map(|request| history.ask(&request, &ledger));
+        (history, ledger, tickets)
+    }
+
+    fn read(bytes: &'static [u8]) -> Outcome {
+        Ok(Response::Read(ReadResult { data: vec![bytes.into()], at_tail: false, end_of_segment: false }))
+    }
+
+    #[test]
+    fn an_answer_claims_its_step_and_all_before_it_from_its_moment_on() {
+        let (mut history, mut ledger, [_, first, _]) = asked();
+        history.answered(first, &Ok(Response::Appended { length: 3 }), 10, &mut ledger).unwrap();
+        assert_eq!(history.allowed_at(9)[0].states.len(), 4);
+        assert_eq!(history.allowed_at(10)[0].states.len(), 2);
+        assert_eq!(history.allowed_at(10)[0].claimed_by, Some(first));
+    }
+
+    #[test]
+    fn a_read_claims_no_more_than_it_shows() {
+        let (mut history, mut ledger, _) = asked();
+        let ticket = history.ask(&Request::Read { segment: name(), offset: 0, bytes_max: 100 }, &ledger);
+        history.answered(ticket, &read(b"ab"), 10, &mut ledger).unwrap();
+        assert_eq!(history.allowed_at(10)[0].states.len(), 2, "the first append is shown, the second is not");
+    }
+
+    #[test]
+    fn answers_that_no_state_explains_are_rejected() {
+        for (bytes, why) in [(&b"abx"[..], "other bytes"), (b"abcabcabc", "more than was written"), (b"", "nothing")] {
+            let (mut history, mut ledger, _) = asked();
+            let ticket = history.ask(&Request::Read { segment: name(), offset: 0, bytes_max: 100 }, &ledger);
+            assert!(history.answered(ticket, &read(bytes), 10, &mut ledger).is_err(), "{why}");
+        }
+        let (mut history, mut ledger, [_, first, second]) = asked();
+        assert!(history.answered(first, &Ok(Response::Appended { length: 4 }), 1, &mut ledger).is_err());
+        assert!(history.answered(first, &Ok(Response::Appended { length: 3 }), 1, &mut ledger).is_err(), "twice");
+        assert!(history.answered(second, &Err(Refusal::Sealed), 1, &mut ledger).is_err());
+    }
 }

@@ -1,4 +1,17 @@
 //! Simulated disk, workloads and checkers: the engine under crashes.
+//!
+//! ```text
+//!   workload ─► harness ─► store on SimDisk ─► images at I/O boundaries ─► power cut ─► store opened again
+//!      ▲           │                                                                      │
+//!      └── model ◄─┴─ history: which states do the answers allow? ◄──── compare: what is found?
+//! ```
+//!
+//! [`SimDisk`] keeps the durability rules and breaks everything they do not promise. [`model`] says what requests do,
+//! in maps and vectors. [`History`] says what must have survived, given the answers. [`crash_run`] puts them together;
+//! anything that implements [`Store`] and [`Launch`] can be put on trial, and the tests do so with stores that have a
+//! planted bug each. Everything follows from a seed: same seed, same [`Report::trace`].
+//!
+//! `cargo run --release -p headwater-sim -- crash --seed N --points M` replays a seed; see `main.rs`.
 
 mod chance;
 mod clock;

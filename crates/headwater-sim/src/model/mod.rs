@@ -579,3 +579,6 @@ fn malformed(request: &Request, found: Option<&Segment>) -> Option<Refusal> {
     };
     bad.then_some(Refusal::Invalid(""))
 }
+
+#[cfg(test)]
+mod tests;

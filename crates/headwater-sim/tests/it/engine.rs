@@ -25,7 +25,7 @@ fn in_parallel<T: Send>(seeds: &[u64], run: impl Fn(u64) -> Result<T, Box<Failur
                 while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
                     let result = run(*seed);
                     let failed = result.is_err();
-                    results.lock().unwrap().push(result);
+                    results.lock().expect("no run panics").push(result);
                     if failed {
                         next.store(u64::MAX >> 1, Ordering::Relaxed);
                     }
@@ -35,7 +35,7 @@ fn in_parallel<T: Send>(seeds: &[u64], run: impl Fn(u64) -> Result<T, Box<Failur
     });
     results
         .into_inner()
-        .unwrap()
+        .expect("no run panics")
         .into_iter()
         .map(|result| result.unwrap_or_else(|failure| panic!("{failure}")))
         .collect()
@@ -99,7 +99,7 @@ fn every_call_of_the_disk_may_fail() {
 
 #[test]
 fn the_disk_may_be_full_at_any_size() {
-    let stopped = sweep(2, |step| Faults { capacity: Some(step * 16 << 10), ..Faults::default() }, 150);
+    let stopped = sweep(2, |step| Faults { capacity: Some(step * (16 << 10)), ..Faults::default() }, 150);
     assert!(stopped > 20, "{stopped} runs met the full disk");
 }
 

@@ -107,8 +107,9 @@ impl NaiveStore {
         }
         let mut numbers = Vec::new();
         for chunk in bytes.chunks_exact(RECORD) {
-            let number = u64::from_le_bytes(chunk[..8].try_into().unwrap());
-            let known = number == RESTARTED || number < requests.lock().unwrap().len() as u64;
+            let number = u64::from_le_bytes(chunk[..8].try_into().expect("eight bytes"));
+            let known =
+                number == RESTARTED || number < requests.lock().expect("nobody panics with the requests").len() as u64;
             if (bug != Bug::ChecksumNotChecked && record(number) != chunk) || !known {
                 break;
             }
@@ -161,7 +162,7 @@ impl NaiveStore {
                 }
                 continue;
             }
-            let request = requests.lock().unwrap()[number as usize].clone();
+            let request = requests.lock().expect("nobody panics with the requests")[number as usize].clone();
             store.replay(request);
         }
         store.durable = store.ordered.clone();
@@ -235,7 +236,7 @@ impl NaiveStore {
             Answer::Merged { length } => Response::Merged { length },
             Answer::MergedBatch(lengths) => Response::MergedBatch(lengths),
             Answer::Attribute(value) => Response::Attribute(value),
-            Answer::Located(known) => Response::Located(*known.last().unwrap()),
+            Answer::Located(known) => Response::Located(*known.last().expect("the length is always known")),
             Answer::Versions { versions, .. } => {
                 let version = |put: Option<Option<(bytes::Bytes, u64)>>| {
                     put.map_or(VERSION_MISSING, |put| put.map_or(0, |(_, change)| self.version(change)))
@@ -326,7 +327,7 @@ impl Store for NaiveStore {
             return Ok(());
         }
         let number = {
-            let mut requests = self.requests.lock().unwrap();
+            let mut requests = self.requests.lock().expect("nobody panics with the requests");
             requests.push(request.clone());
             requests.len() as u64 - 1
         };

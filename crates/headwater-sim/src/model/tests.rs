@@ -1,0 +1,142 @@
+//! The model's rules that are easiest to get wrong, and answers that must be rejected.
+
+use headwater_engine::api::{Delta, Response, TableEntry};
+use headwater_types::WriterId;
+
+use super::*;
+
+fn name(text: &str) -> SegmentName {
+    SegmentName::parse(text).unwrap()
+}
+
+const TARGET: &str = "s/t/0.#epoch.0";
+const SOURCE: &str = "s/t/0.#epoch.0#transaction.00000000000000000000000000000001";
+const UPLOAD: &str = "s/t/0.#epoch.0#transient.00000000000000000000000000000001.00000000000000000000000000000001";
+
+/// A container under test: decides, keeps the last step.
+#[derive(Default)]
+struct Sandbox {
+    state: State,
+    ledger: Ledger,
+    numbers: Numbers,
+}
+
+impl Sandbox {
+    fn ask(&mut self, request: Request) -> Answer {
+        let decision = self.state.decide(&request, &self.ledger, &mut self.numbers);
+        if let Some(last) = decision.steps.into_iter().last() {
+            self.state = last;
+        }
+        decision.answer
+    }
+
+    fn create(&mut self, text: &str, kind: SegmentKind) {
+        let policy = SegmentPolicy::default();
+        assert_eq!(self.ask(Request::Create { segment: name(text), kind, policy }), Answer::Done);
+    }
+
+    fn append(&mut self, text: &str, data: &'static str, previous: Option<i64>, expected: Option<u64>) -> Answer {
+        self.ask(Request::Append(Append {
+            segment: name(text),
+            writer: WriterId(1),
+            data: Bytes::from_static(data.as_bytes()),
+            event_count: 2,
+            previous,
+            number: previous.unwrap_or(0) + 1,
+            expected_length: expected,
+        }))
+    }
+
+    fn update(&mut self, changes: &[(&'static str, Option<&'static str>, Expect)]) -> Answer {
+        let change = |(key, value, expect): &(&'static str, Option<&'static str>, Expect)| TableChange {
+            key: Bytes::from_static(key.as_bytes()),
+            value: value.map(|value| Bytes::from_static(value.as_bytes())),
+            expect: *expect,
+        };
+        let changes = changes.iter().map(change).collect();
+        self.ask(Request::TableUpdate { segment: name(TARGET), changes, at: None })
+    }
+}
+
+#[test]
+fn a_sealed_segment_beats_a_stale_writer_and_a_stale_writer_beats_a_wrong_length() {
+    let mut sandbox = Sandbox::default();
+    sandbox.create(TARGET, SegmentKind::Stream);
+    assert_eq!(sandbox.append(TARGET, "abc", None, Some(0)), Answer::Appended { length: 3 });
+    let conflict = Answer::Refused(vec![Refusal::WriterConflict { stored: Some(1) }]);
+    assert_eq!(sandbox.append(TARGET, "abc", None, Some(9)), conflict);
+    let mismatch = Answer::Refused(vec![Refusal::LengthMismatch { length: 3 }]);
+    assert_eq!(sandbox.append(TARGET, "abc", Some(1), Some(9)), mismatch);
+    assert_eq!(sandbox.ask(Request::Seal { segment: name(TARGET) }), Answer::Sealed { length: 3 });
+    assert_eq!(sandbox.append(TARGET, "abc", None, Some(9)), Answer::Refused(vec![Refusal::Sealed]));
+}
+
+#[test]
+fn a_merge_moves_bytes_and_events_and_an_upload_is_one_event() {
+    let mut sandbox = Sandbox::default();
+    sandbox.create(TARGET, SegmentKind::Stream);
+    sandbox.create(SOURCE, SegmentKind::Stream);
+    sandbox.create(UPLOAD, SegmentKind::Transient);
+    for text in [TARGET, SOURCE, UPLOAD] {
+        sandbox.append(text, "abc", None, None);
+    }
+    let merge = Request::MergeBatch { target: name(TARGET), sources: vec![name(SOURCE), name(UPLOAD), name(SOURCE)] };
+    assert_eq!(sandbox.ask(merge), Answer::MergedBatch(vec![6, 9, 9]));
+    assert_eq!(
+        sandbox.ask(Request::Info { segment: name(TARGET) }),
+        Answer::Info { start: 0, length: 9, sealed: false, event_count: 5 }
+    );
+    assert_eq!(sandbox.state.find(&name(TARGET)).unwrap().bytes(2, 5), b"cabca");
+    assert_eq!(sandbox.state.segments.len(), 1);
+}
+
+#[test]
+fn conditions_of_a_batch_look_at_the_state_before_it_and_the_last_change_of_a_key_wins() {
+    let mut sandbox = Sandbox::default();
+    sandbox.create(TARGET, SegmentKind::Table { key_length: 0 });
+    let twice = [("k", Some("1"), Expect::Missing), ("k", Some("2"), Expect::Missing)];
+    assert!(matches!(sandbox.update(&twice), Answer::Versions { .. }));
+    assert_eq!(sandbox.update(&twice), Answer::Refused(vec![Refusal::KeyVersion]));
+    let table = &sandbox.state.find(&name(TARGET)).unwrap().table;
+    assert_eq!(table.entries[&b"k"[..]].value, "2");
+    let both = [("k", None, Expect::Missing), ("absent", None, Expect::Version(0))];
+    assert_eq!(sandbox.update(&both), Answer::Refused(vec![Refusal::KeyMissing]));
+}
+
+#[test]
+fn uploads_end_with_the_process() {
+    let mut sandbox = Sandbox::default();
+    sandbox.create(TARGET, SegmentKind::Stream);
+    sandbox.create(UPLOAD, SegmentKind::Transient);
+    let after = sandbox.state.after_restart();
+    assert!(after.find(&name(TARGET)).is_some() && after.find(&name(UPLOAD)).is_none());
+}
+
+#[test]
+fn pages_of_a_log_that_break_a_rule_are_rejected() {
+    let mut sandbox = Sandbox::default();
+    sandbox.create(TARGET, SegmentKind::Table { key_length: 0 });
+    sandbox.update(&[("a", Some("1"), Expect::Any), ("b", Some("2"), Expect::Any)]);
+    let answer = sandbox.ask(Request::TableDelta { segment: name(TARGET), from: 0, count_max: 2 });
+    let entry = |key: &'static str, version, value: &'static str| TableEntry {
+        key: Bytes::from_static(key.as_bytes()),
+        version,
+        value: Bytes::from_static(value.as_bytes()),
+    };
+    let check = |entries: Vec<TableEntry>, reached_end| {
+        let delta = Delta { entries, should_clear: false, reached_end, position: 9 };
+        answer.is_right(&Ok(Response::Delta(delta)), &sandbox.ledger)
+    };
+    assert!(check(vec![entry("a", 0, "1"), entry("b", 5, "2")], true));
+    assert!(check(vec![entry("a", 0, "1")], false));
+    for (entries, reached_end, why) in [
+        (vec![], false, "empty before the end"),
+        (vec![entry("a", 0, "1")], true, "an entry is owed"),
+        (vec![entry("a", 0, "1"), entry("a", 0, "1")], false, "twice"),
+        (vec![entry("a", 0, "2")], false, "another value"),
+        (vec![entry("c", 0, "1")], false, "not live"),
+        (vec![entry("a", -1, "1")], false, "negative version"),
+    ] {
+        assert!(!check(entries, reached_end), "{why}");
+    }
+}
