@@ -206,11 +206,19 @@ impl Inbound {
                 }
             }
             let frame_bytes = input.len() + end.wanted();
-            if frame_bytes > SMALL_FRAME_BYTES && large.as_ref().is_none_or(|large| large.bytes < frame_bytes) {
-                drop(large.take());
-                large = Some(self.receive_large(frame_bytes).await?);
+            if frame_bytes > SMALL_FRAME_BYTES {
+                if large.as_ref().is_none_or(|large| large.bytes < frame_bytes) {
+                    drop(large.take());
+                    large = Some(self.receive_large(frame_bytes).await?);
+                }
+                if input.capacity() < frame_bytes {
+                    // A buffer of its own, no larger than the frame: what is stored of it shares the buffer.
+                    let begun = std::mem::replace(&mut input, BytesMut::with_capacity(frame_bytes));
+                    input.extend_from_slice(&begun);
+                }
+            } else {
+                input.reserve(if greeted { READ_BYTES } else { HELLO_BYTES });
             }
-            input.reserve(if greeted { end.wanted().max(READ_BYTES) } else { HELLO_BYTES });
             match self.socket.try_read_buf(&mut input) {
                 Ok(0) => return Err(ReadEnd::Gone),
                 Ok(bytes) => {

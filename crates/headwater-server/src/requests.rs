@@ -44,6 +44,19 @@ pub(crate) fn public_name(text: &str) -> Option<SegmentName> {
     SegmentName::parse(text).ok().filter(|name| !name.as_str().starts_with(PRIVATE_TABLES))
 }
 
+/// Reads the name of a segment to be created: `stream/number` or `scope/stream/number`, the number with or without epoch
+/// and transaction. Nothing else has a place in a stream or table, so nobody would find it again.
+fn new_name(text: &str) -> Option<SegmentName> {
+    let name = public_name(text)?;
+    let base = name.parent();
+    let (before, number) = base.as_ref().unwrap_or(&name).as_str().rsplit_once('/')?;
+    let (number, epoch) = number.split_once(".#epoch.").unwrap_or((number, "0"));
+    let decimal = |text: &str| (1..=10).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    let word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    let owned = before.split('/').count() <= 2 && before.split('/').all(word);
+    (owned && decimal(number) && decimal(epoch)).then_some(name)
+}
+
 /// Decides what a request asks of the store. `transient_name` draws a name for a transient segment of a parent.
 pub(crate) fn plan(request: Wire, transient_name: impl FnOnce(&SegmentName, WriterId) -> SegmentName) -> Plan {
     use Plan::Ask;
@@ -63,6 +76,9 @@ pub(crate) fn plan(request: Wire, transient_name: impl FnOnce(&SegmentName, Writ
         Wire::ReadSegment { segment, offset, suggested_length, .. } => {
             let bytes_max = usize::try_from(suggested_length.max(READ_BYTES_MIN)).unwrap_or(0).min(READ_BYTES_MAX);
             let Ok(from) = Offset::try_from(offset) else { return refuse(&segment, "offset is negative") };
+            if suggested_length < 0 {
+                return refuse(&segment, "length is negative");
+            }
             ask(&segment, What::Read { offset, bytes_max }, &|segment| Request::Read {
                 segment,
                 offset: from,
@@ -71,7 +87,7 @@ pub(crate) fn plan(request: Wire, transient_name: impl FnOnce(&SegmentName, Writ
         }
         Wire::GetStreamSegmentInfo { segment, .. } => ask(&segment, What::Info, &|segment| Request::Info { segment }),
         Wire::CreateSegment { segment, target_rate, scale_type, rollover_bytes, .. } => {
-            let Some(name) = public_name(&segment) else { return refuse(&segment, "segment name is malformed") };
+            let Some(name) = new_name(&segment) else { return refuse(&segment, "segment name is malformed") };
             let Some(policy) = policy(scale_type, target_rate, rollover_bytes) else {
                 return refuse(&segment, "scale type is none of 0, 1 and 2");
             };
@@ -147,7 +163,7 @@ pub(crate) fn plan(request: Wire, transient_name: impl FnOnce(&SegmentName, Writ
             ask(&segment, What::TableInfo, &|segment| Request::TableInfo { segment })
         }
         Wire::CreateTableSegment { segment, key_length, rollover_bytes, .. } => {
-            let Some(name) = public_name(&segment) else { return refuse(&segment, "segment name is malformed") };
+            let Some(name) = new_name(&segment) else { return refuse(&segment, "segment name is malformed") };
             if !(0..=FIXED_KEY_BYTES_MAX).contains(&key_length) {
                 return refuse(&segment, "key length is none of 0 to 256");
             }
@@ -330,16 +346,46 @@ mod tests {
     }
 
     #[test]
+    fn only_names_that_belong_to_a_stream_or_table_are_created() {
+        for good in [
+            SEGMENT,
+            "scope/stream/7",
+            "stream/0.#epoch.1",
+            "_system/_RGgroup/0.#epoch.0",
+            "scope/group_kvtable/0.#epoch.0",
+            "../a.b-c/0.#epoch.0",
+            "scope/stream/0.#epoch.4#transaction.00000004000000000000000000000002",
+        ] {
+            assert!(new_name(good).is_some(), "{good}");
+        }
+        for bad in [
+            "stream",
+            "/0.#epoch.0",
+            "/stream/0.#epoch.0",
+            "scope//0.#epoch.0",
+            "scope/stream/x",
+            "scope/stream/0.#epoch.",
+            "scope/stream/0.#epoch.-1",
+            "scope/stream/99999999999",
+            "scope/str eam/0",
+            "scope/st#ream/0",
+            "a/../../b/0.#epoch.0",
+            "../../../../tmp/escaped",
+        ] {
+            assert!(new_name(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_read_asks_for_eight_bytes_to_two_mebibytes() {
-        for (suggested, expected) in
-            [(i32::MIN, 8), (0, 8), (8, 8), (100, 100), (8 << 20, 2 << 20), (i32::MAX, 2 << 20)]
-        {
+        for (suggested, expected) in [(0, 8), (8, 8), (100, 100), (8 << 20, 2 << 20), (i32::MAX, 2 << 20)] {
             match planned(read(SEGMENT, 0, suggested)) {
                 Plan::Ask(Request::Read { bytes_max, .. }, _) => assert_eq!(bytes_max, expected, "{suggested}"),
                 other => panic!("{suggested}: {other:?}"),
             }
         }
         assert!(matches!(refused(read(SEGMENT, -1, 8)), Reply::ErrorMessage { .. }));
+        assert!(matches!(refused(read(SEGMENT, 0, -1)), Reply::ErrorMessage { .. }));
     }
 
     #[test]

@@ -120,9 +120,8 @@ impl Client {
         .expect("the server answers or closes")
     }
 
-    #[track_caller]
-    pub(crate) fn reply(&mut self) -> impl Future<Output = Reply> {
-        async { self.next().await.expect("a reply, not the end of the connection") }
+    pub(crate) async fn reply(&mut self) -> Reply {
+        self.next().await.expect("a reply, not the end of the connection")
     }
 
     /// Sends a request and takes the next reply.
