@@ -84,6 +84,7 @@ impl Engine {
         let covered: BTreeMap<u32, u64> =
             (0..).zip(&opened.containers).map(|(id, container)| (id, container.checkpointed())).collect();
 
+        let (journal_file_bytes, journal_file) = (opened.journal.file_bytes(), opened.journal.file());
         let mut threads = start_readers(readers_inbox, &senders, &chunks, &figures, &fatal);
         let journal_task = JournalTask {
             journal: opened.journal,
@@ -91,7 +92,7 @@ impl Engine {
             backlog: VecDeque::new(),
             containers: senders.clone(),
             covered,
-            bytes_wanted: options.journal_bytes(),
+            asked: BTreeMap::new(),
             figures: figures.clone(),
         };
         threads.push(journal_task.start(fatal.clone()));
@@ -103,7 +104,9 @@ impl Engine {
             manifests: opened.manifests,
             witness: opened.witness,
             spares: opened.spares,
-            journal_file_bytes: options.journal_file_bytes,
+            journal_file_bytes,
+            // A run makes fewer spares than this, and the next run has a higher file number.
+            first_spare: journal_file << 32,
             figures: figures.clone(),
         };
         threads.push(keeper_task.start(fatal.clone()));

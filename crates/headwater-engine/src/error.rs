@@ -38,10 +38,25 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The disk has no room. Nothing is wrong with what is there.
+    /// The disk has no room. Nothing is wrong with what is there. A sync that says so may have lost what was written
+    /// before, and a rename or removal that says so may have happened: those are faults like any other.
     pub(crate) fn is_full(&self) -> bool {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+        match self {
+            Self::Io { action, source, .. } => {
+                matches!(source.kind(), StorageFull | QuotaExceeded)
+                    && matches!(*action, "create" | "allocate" | "write" | "fill" | "cut")
+            }
+            Self::Damaged { .. } | Self::Newer { .. } => false,
+        }
+    }
+
+    /// About one chunk, not about the store.
+    pub(crate) fn is_in_chunk(&self) -> bool {
+        match self {
+            Self::Io { path, .. } | Self::Damaged { path, .. } => path.starts_with("chunks-"),
+            Self::Newer { .. } => false,
+        }
     }
 
     /// The file is gone.

@@ -25,7 +25,6 @@ impl Token for Ticket {
 /// A store that moves only when told to.
 pub struct Stepper {
     io: Io,
-    options: Options,
     containers: Vec<Container<Ticket>>,
     manifests: Vec<Manifest>,
     journal: Journal,
@@ -62,7 +61,6 @@ impl Stepper {
         let opened = store::open(&io, &options)?;
         let mut stepper = Self {
             io,
-            options,
             containers: opened.containers,
             manifests: opened.manifests,
             journal: opened.journal,
@@ -218,10 +216,11 @@ impl Stepper {
                 }
             }
             Work::Release => {
-                let covered = (0..).zip(&self.containers).map(|(id, one)| (id, one.checkpointed())).collect();
+                let covered: BTreeMap<u32, u64> =
+                    (0..).zip(&self.containers).map(|(id, one)| (id, one.checkpointed())).collect();
                 self.journal.release(&covered)?;
-                if self.journal.bytes_in_use() > self.options.journal_bytes() {
-                    for container in self.journal.pinning() {
+                if self.journal.is_long() {
+                    for container in self.journal.pinning(&covered) {
                         self.checkpoint(container)?;
                     }
                 }

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use crate::catalogue::Manifest;
+use crate::catalogue::{self, Manifest};
 use crate::codec::{Decoder, Encoder, Malformed};
 use crate::container::{Container, Effects, Limits, Token};
 use crate::error::{IoContext, StoreError};
@@ -32,7 +32,8 @@ pub struct Options {
     pub containers: u32,
     /// Memory for everything, in bytes; at least [`MEMORY_BYTES_MIN`], or it is taken as that.
     pub memory_bytes: u64,
-    /// Length of a journal file, in bytes; bounds the largest request. Tests make it small.
+    /// Length of a journal file, in bytes; bounds the largest request. Fixed when the store is created. Tests make it
+    /// small.
     pub journal_file_bytes: u64,
 }
 
@@ -51,22 +52,17 @@ impl Options {
         self.memory_bytes.max(MEMORY_BYTES_MIN) / 8
     }
 
-    /// Journal bytes in use at which containers are asked for checkpoints.
-    pub(crate) fn journal_bytes(&self) -> u64 {
-        self.journal_file_bytes * 6
-    }
-
-    fn limits(&self, containers: u32) -> Limits {
+    fn limits(&self, containers: u32, journal_file_bytes: u64) -> Limits {
         let memory = self.memory_bytes.max(MEMORY_BYTES_MIN);
         let share = memory / u64::from(containers);
         Limits {
             // While one part is being written to chunks, the next collects; both together stay below the maximum.
-            flush_bytes: (share / 16).min(self.journal_file_bytes * 2),
+            flush_bytes: (share / 16).min(journal_file_bytes * 2),
             unstored_bytes_max: share / 4,
             hot_bytes: (share / 16) as usize,
             cache_bytes: share / 8,
             idle_segments: (share / (64 << 10)) as usize,
-            record_bytes: journal::record_bytes_max(self.journal_file_bytes),
+            record_bytes: journal::record_bytes_max(journal_file_bytes),
         }
     }
 }
@@ -89,7 +85,7 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options) -> Result<Opened<T>, St
         Some(identity) => identity,
         None => Identity::create(io, options)?,
     };
-    let limits = options.limits(identity.containers);
+    let limits = options.limits(identity.containers, identity.journal_file_bytes);
     let mut containers = Vec::new();
     let mut manifests = Vec::new();
     for id in 0..identity.containers {
@@ -99,18 +95,18 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options) -> Result<Opened<T>, St
     }
     let witness = Witness::open(&**disk, identity.store)?;
     let (journal, spares) =
-        Journal::open(disk.clone(), identity.store, options.journal_file_bytes, &witness, |record| {
-            match containers.get_mut(record.container as usize) {
-                Some(container) => container.replay(record.sequence, record.operation, record.payload),
-                None => {
-                    let what =
-                        format!("record of container {}, the store has {}", record.container, identity.containers);
-                    Err(StoreError::damaged(journal::DIRECTORY, 0, what))
-                }
+        Journal::open(disk.clone(), identity.store, identity.journal_file_bytes, &witness, |record| match containers
+            .get_mut(record.container as usize)
+        {
+            Some(container) => container.replay(record.sequence, record.operation, record.payload),
+            None => {
+                let what = format!("record of container {}, the store has {}", record.container, identity.containers);
+                Err(StoreError::damaged(journal::DIRECTORY, 0, what))
             }
         })?;
     let mut effects = Vec::new();
-    for container in &mut containers {
+    for ((id, container), manifest) in (0..).zip(&mut containers).zip(&manifests) {
+        catalogue::tidy(&**disk, id, manifest)?;
         let mut wanted = Effects::default();
         container.recovered(&mut wanted)?;
         effects.push(wanted);
@@ -122,6 +118,7 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options) -> Result<Opened<T>, St
 struct Identity {
     store: u128,
     containers: u32,
+    journal_file_bytes: u64,
 }
 
 impl Identity {
@@ -142,7 +139,7 @@ impl Identity {
             return Err(StoreError::Newer { path: PATH.into(), found: format, known: FORMAT });
         }
         let fields = |mut input: Decoder<'_>| -> Result<Self, Malformed> {
-            let identity = Self { store: input.u128()?, containers: input.u32()? };
+            let identity = Self { store: input.u128()?, containers: input.u32()?, journal_file_bytes: input.u64()? };
             let covered = bytes.len() - input.remaining();
             if input.u32()? != crc32c::crc32c(&bytes[..covered]) || identity.containers == 0 {
                 return Err(Malformed("identity fails its checksum"));
@@ -156,10 +153,14 @@ impl Identity {
     /// its creation begins anew.
     fn create(io: &Io, options: &Options) -> Result<Self, StoreError> {
         let disk: &Arc<dyn Disk> = &io.disk;
-        let identity = Self { store: io.random.bits(), containers: options.containers.clamp(1, CONTAINERS_MAX) };
-        for name in disk.list(journal::DIRECTORY).on(journal::DIRECTORY, "list")? {
-            let path = format!("{}/{name}", journal::DIRECTORY);
-            disk.remove(&path).on(&path, "remove")?;
+        let identity = Self {
+            store: io.random.bits(),
+            containers: options.containers.clamp(1, CONTAINERS_MAX),
+            journal_file_bytes: options.journal_file_bytes,
+        };
+        // The identity is durable before the journal's first file, so one without the other was taken away.
+        if !disk.list(journal::DIRECTORY).on(journal::DIRECTORY, "list")?.is_empty() {
+            return Err(StoreError::damaged(PATH, 0, "identity is missing, but there is a journal"));
         }
         disk.create_directory(journal::DIRECTORY).on(journal::DIRECTORY, "create")?;
         for id in 0..identity.containers {
@@ -167,7 +168,7 @@ impl Identity {
         }
         let mut out = Encoder::default();
         out.0.extend_from_slice(MAGIC);
-        out.u32(FORMAT).u128(identity.store).u32(identity.containers);
+        out.u32(FORMAT).u128(identity.store).u32(identity.containers).u64(identity.journal_file_bytes);
         let sum = crc32c::crc32c(&out.0);
         out.u32(sum);
         if disk.list("").on(".", "list")?.iter().any(|name| name == NEXT_PATH) {

@@ -9,7 +9,7 @@ use crate::error::{IoContext, StoreError};
 use crate::io::Disk;
 
 use super::run::{Run, RunWriter};
-use super::{Catalogue, Entries, Layer, Scan};
+use super::{Catalogue, Entries, Layer, OWNED, RETIRED, Scan};
 
 const MAGIC: &[u8; 8] = b"HWMANIF\x01";
 const FORMAT: u32 = 1;
@@ -68,8 +68,7 @@ pub(crate) fn create(disk: &dyn Disk, container: u32) -> Result<(), StoreError> 
     Manifest::default().store(disk, container)
 }
 
-/// Opens the newest checkpoint of a container and removes files that it does not name: they belong to a checkpoint
-/// that never became durable, or are left of one that was replaced.
+/// Opens the newest checkpoint of a container. [`tidy`] follows.
 pub(crate) fn open(disk: &dyn Disk, container: u32) -> Result<(Catalogue, Manifest), StoreError> {
     let place = directory(container);
     let names = disk.list(&place).on(&place, "list")?;
@@ -86,15 +85,24 @@ pub(crate) fn open(disk: &dyn Disk, container: u32) -> Result<(Catalogue, Manife
         .iter()
         .map(|&number| Ok(Arc::new(Run::open(disk, run_path(container, number), number)?)))
         .collect::<Result<Vec<_>, StoreError>>()?;
+    Ok((Catalogue::new(runs), manifest))
+}
+
+/// Removes files that the manifest does not name: they belong to a checkpoint that never became durable, or are left of
+/// one that was replaced. Called once the whole store is known to be sound.
+pub(crate) fn tidy(disk: &dyn Disk, container: u32, manifest: &Manifest) -> Result<(), StoreError> {
+    let place = directory(container);
     // A killed process may have left a manifest whose name is not durable yet. Before anything it does not need is
     // removed, it must be.
     disk.sync_directory(&place).on(&place, "sync")?;
     let kept: BTreeSet<_> = manifest.runs.iter().map(|number| format!("{number:016}.run")).collect();
-    for name in names.iter().filter(|name| *name != "manifest" && !kept.contains(*name)) {
-        let path = format!("{place}/{name}");
-        disk.remove(&path).on(&path, "remove")?;
+    for name in disk.list(&place).on(&place, "list")? {
+        if name != "manifest" && !kept.contains(&name) {
+            let path = format!("{place}/{name}");
+            disk.remove(&path).on(&path, "remove")?;
+        }
     }
-    Ok((Catalogue::new(runs), manifest))
+    Ok(())
 }
 
 impl Checkpoint {
@@ -109,6 +117,7 @@ impl Checkpoint {
     ) -> Result<Installed, StoreError> {
         let mut runs = self.runs.clone();
         let mut replaced = Vec::new();
+        let mut made = None;
         if !self.frozen.is_empty() || !additions.is_empty() {
             let mut merged = 0;
             let mut size: u64 = self.frozen.iter().map(|(key, value)| entry_bytes(key, value.as_deref())).sum();
@@ -124,20 +133,29 @@ impl Checkpoint {
             manifest.next_run += 1;
             let path = run_path(self.container, number);
             match merge(disk, &path, number, additions, &self.frozen, &replaced, runs.is_empty()) {
-                Ok(run) => runs.push(Arc::new(run)),
+                Ok(run) => runs.push(made.insert(Arc::new(run)).clone()),
                 Err(error) => {
-                    if error.is_full() {
-                        disk.remove(&path).on(&path, "remove")?;
-                    }
+                    // The room of this attempt may be what the next one lacks.
+                    let _ = disk.remove(&path);
                     return Err(error);
                 }
             }
         }
         manifest.position = position;
         manifest.runs = runs.iter().map(|run| run.number).collect();
-        manifest.store(disk, self.container)?;
+        if let Err(error) = manifest.store(disk, self.container) {
+            if error.is_full()
+                && let Some(run) = made
+            {
+                let _ = disk.remove(run.path());
+            }
+            return Err(error);
+        }
         for run in replaced {
-            disk.remove(run.path()).on(run.path(), "remove")?;
+            if let Err(error) = disk.remove(run.path()) {
+                // The checkpoint stands; the next start tidies up.
+                tracing::warn!(path = run.path(), %error, "could not remove a replaced run");
+            }
         }
         Ok(Installed { runs })
     }
@@ -161,14 +179,42 @@ fn merge(
     for run in replaced.iter().rev() {
         layers.push(Layer::run(run.clone().iterate(Bound::Unbounded)?)?);
     }
+    let retired = retired(additions, frozen, replaced)?;
+    let is_given_up = |key: &[u8]| {
+        let owner = key.get(1..9).map(|owner| u64::from_be_bytes(owner.try_into().expect("eight bytes")));
+        owner.is_some_and(|owner| retired.contains(&owner))
+    };
     let mut scan = Scan { layers };
     let mut writer = RunWriter::create(disk, path.to_owned(), number)?;
     while let Some((key, value)) = scan.next_raw()? {
-        if value.is_some() || !oldest {
+        // Owned keys of older runs wait for the merge that reaches them; their owner's retirement waits with them.
+        let is_gone = key.first().is_some_and(|letter| OWNED.contains(letter)) && is_given_up(&key);
+        let has_done = oldest && (value.is_none() || key.first() == Some(&RETIRED));
+        if !is_gone && !has_done {
             writer.add(&key, value.as_deref())?;
         }
     }
     writer.finish()
+}
+
+/// Owners that are retired by one of the layers to be merged.
+fn retired(additions: &Entries, frozen: &Entries, replaced: &[Arc<Run>]) -> Result<BTreeSet<u64>, StoreError> {
+    let first = [RETIRED];
+    let from = Bound::Included(&first[..]);
+    let range = (from, Bound::Unbounded);
+    let mut layers =
+        vec![Layer::memory(additions.range::<[u8], _>(range)), Layer::memory(frozen.range::<[u8], _>(range))];
+    for run in replaced {
+        layers.push(Layer::run(run.clone().iterate(from)?)?);
+    }
+    let mut scan = Scan { layers };
+    let mut owners = BTreeSet::new();
+    while let Some((key, _)) = scan.next()?
+        && key.first() == Some(&RETIRED)
+    {
+        owners.extend(key.get(1..9).map(|owner| u64::from_be_bytes(owner.try_into().expect("eight bytes"))));
+    }
+    Ok(owners)
 }
 
 impl Manifest {

@@ -25,7 +25,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::error::StoreError;
-pub(crate) use checkpoint::{Checkpoint, Installed, Manifest, Position, create, open};
+pub(crate) use checkpoint::{Checkpoint, Installed, Manifest, Position, create, open, tidy};
 use run::{Run, RunIterator};
 
 pub(crate) type Key = Vec<u8>;
@@ -33,6 +33,11 @@ pub(crate) type Key = Vec<u8>;
 pub(crate) type Entries = BTreeMap<Key, Option<Vec<u8>>>;
 /// A key and what was last written under it.
 type Entry = (Key, Option<Vec<u8>>);
+
+/// Letters whose keys belong to the owner whose number follows.
+pub(crate) const OWNED: &[u8] = b"AET";
+/// Letter of the keys that name owners who gave everything up.
+const RETIRED: u8 = b'D';
 
 /// What an entry costs in memory beyond its bytes: two vectors and its place in the map.
 const ENTRY_OVERHEAD_BYTES: usize = 96;
@@ -115,6 +120,24 @@ impl Catalogue {
             found.push((key, value));
         }
         Ok(found)
+    }
+
+    /// Live entries from one key to another, both included, in key order.
+    pub(crate) fn between(&self, from: &[u8], to: &[u8]) -> Result<Vec<(Key, Vec<u8>)>, StoreError> {
+        let mut found = Vec::new();
+        let mut scan = self.scan(Bound::Included(from))?;
+        while let Some((key, value)) = scan.next()?
+            && key.as_slice() <= to
+        {
+            found.push((key, value));
+        }
+        Ok(found)
+    }
+
+    /// Gives up everything that `owner` owns: every key of a letter in [`OWNED`] followed by this number. It costs one
+    /// key now; the owned ones go when runs are merged. The owner must never be asked for again.
+    pub(crate) fn retire(&mut self, owner: u64) {
+        self.put([&[RETIRED], &owner.to_be_bytes()[..]].concat(), Vec::new());
     }
 
     /// Sets the hot map aside for a checkpoint; what follows goes into a new one.

@@ -239,17 +239,18 @@ impl Chunks {
         Ok(Bytes::from(bytes).slice(skip..skip + length))
     }
 
-    /// Removes chunks that no durable checkpoint names any more.
-    pub(crate) fn remove(&self, chunks: &[u64]) -> Result<(), StoreError> {
+    /// Removes chunks that no durable checkpoint names any more. What cannot be removed now is at the next start.
+    pub(crate) fn remove(&self, chunks: &[u64]) {
         for &chunk in chunks {
             self.open.lock().expect("no holder of the open chunks panics").chunks.remove(&chunk);
             let path = path_of(self.container, chunk);
             match self.disk.remove(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                result => result.on(&path, "remove")?,
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(path, %error, "could not remove a chunk");
+                }
+                _ => {}
             }
         }
-        Ok(())
     }
 
     fn chunk(&self, number: u64) -> Result<Arc<OpenChunk>, StoreError> {

@@ -11,6 +11,11 @@ use super::{Container, Token, keys};
 /// High half of the ids that are fields of the segment itself.
 const CORE_HIGH: u128 = 0x8000_0000_0000_0000;
 
+/// The id of a field of the segment itself, or reserved for one.
+pub(super) fn is_core(id: AttributeId) -> bool {
+    id.0 >> 64 == CORE_HIGH
+}
+
 impl<T: Token> Container<T> {
     /// Value of an attribute of a segment in memory; [`attribute::NULL`] if unset.
     pub(super) fn attribute(&self, id: u64, attribute: AttributeId) -> Result<i64, StoreError> {
@@ -46,7 +51,7 @@ impl<T: Token> Container<T> {
         }
         let mut decided: Vec<(AttributeId, i64)> = Vec::with_capacity(updates.len());
         for update in updates {
-            if update.id.0 >> 64 == CORE_HIGH {
+            if is_core(update.id) {
                 return Ok(Err(Refusal::Invalid("core attributes are not set from outside")));
             }
             let current = match decided.iter().rev().find(|(id, _)| *id == update.id) {

@@ -52,11 +52,9 @@ impl CheckpointJob {
         let first = self.position.next_chunk;
         let written = self.write(disk, manifest);
         match &written {
-            Ok(_) => store.remove(&self.dead_chunks)?,
+            Ok(_) => store.remove(&self.dead_chunks),
             // Another attempt takes new numbers; the room of this one may be what it lacks.
-            Err(error) if error.is_full() => {
-                store.remove(&(first..self.position.next_chunk).collect::<Vec<_>>())?;
-            }
+            Err(error) if error.is_full() => store.remove(&(first..self.position.next_chunk).collect::<Vec<_>>()),
             Err(_) => {}
         }
         written
@@ -171,8 +169,8 @@ impl<T: Token> Container<T> {
         for (at, extent) in segment.extents.range_mut(start..end) {
             assert!(!extent.stored, "bytes are stored once");
             extent.stored = true;
-            self.unstored_bytes -= extent.bytes.len() as u64;
-            self.cached_bytes += extent.bytes.len() as u64;
+            self.unstored_bytes -= extent.cost();
+            self.cached_bytes += extent.cost();
             self.cached.push_back((id, *at));
         }
         Ok(())

@@ -6,8 +6,12 @@ use headwater_types::{EventNumber, SegmentName, attribute};
 use crate::api::{Append, AttributeUpdate, Outcome, Refusal, Request, Response, SegmentInfo, SegmentKind};
 use crate::error::StoreError;
 
+use super::attributes::is_core;
 use super::operation::Operation;
 use super::{Container, Effects, Token, keys};
+
+/// A writer's id is also the id of an attribute.
+const CORE_WRITER: Refusal = Refusal::Invalid("writer id is that of a core attribute");
 
 /// An answer and the operation it has to wait for.
 pub(super) type Decided = (u64, Outcome);
@@ -47,6 +51,7 @@ impl<T: Token> Container<T> {
             Request::Read { offset, bytes_max, .. } => return self.read(id, offset, bytes_max, token, effects),
             Request::Create { .. } => self.now(id, Err(Refusal::SegmentExists)),
             Request::Info { .. } => self.info(id),
+            Request::OpenWriter { writer, .. } if is_core(writer.into()) => self.now(id, Err(CORE_WRITER)),
             Request::OpenWriter { writer, .. } => {
                 let number = self.attribute(id, writer.into())?;
                 self.now(id, Ok(Response::LastEvent(stored_number(number))))
@@ -75,11 +80,13 @@ impl<T: Token> Container<T> {
             }
             Request::Locate { offset, .. } => self.locate(id, offset)?,
             Request::TableUpdate { changes, at, .. } => self.table_update(now, id, &changes, at, effects)?,
-            Request::TableGet { keys, .. } => self.table_get(id, &keys)?,
+            Request::TableGet { keys, .. } => self.or_damaged(id, self.table_get(id, &keys))?,
             Request::TableScan { range, count_max, keys_only, .. } => {
-                self.table_scan(id, &range, count_max, keys_only)?
+                self.or_damaged(id, self.table_scan(id, &range, count_max, keys_only))?
             }
-            Request::TableDelta { from, count_max, .. } => self.table_delta(id, from, count_max)?,
+            Request::TableDelta { from, count_max, .. } => {
+                self.or_damaged(id, self.table_delta(id, from, count_max))?
+            }
             Request::TableInfo { .. } => self.table_info(id),
             Request::DeleteTable { must_be_empty, .. } => self.table_delete(id, must_be_empty, effects)?,
         };
@@ -90,6 +97,17 @@ impl<T: Token> Container<T> {
     /// An answer that shows the segment as it is, once that is durable.
     pub(super) fn now(&self, id: u64, outcome: Outcome) -> Decided {
         (self.segment(id).last_sequence, outcome)
+    }
+
+    /// Bytes of a chunk that cannot be had are this request's trouble; anything else is the store's.
+    fn or_damaged(&self, id: u64, decided: Result<Decided, StoreError>) -> Result<Decided, StoreError> {
+        match decided {
+            Err(error) if error.is_in_chunk() => {
+                tracing::error!(%error, "stored bytes cannot be served");
+                Ok(self.now(id, Err(Refusal::Damaged)))
+            }
+            decided => decided,
+        }
     }
 
     fn info(&self, id: u64) -> Decided {
@@ -109,6 +127,9 @@ impl<T: Token> Container<T> {
         let segment = self.segment(id);
         if segment.is_table() {
             return Ok(self.now(id, Err(Refusal::WrongKind)));
+        }
+        if is_core(writer.into()) {
+            return Ok(self.now(id, Err(CORE_WRITER)));
         }
         // A sealed segment beats a stale writer, and a stale writer beats a wrong length. Source: stock's order of checks.
         let parent_sealed = segment.kind == SegmentKind::Transient && self.parent_sealed(&name)?;
@@ -149,6 +170,9 @@ impl<T: Token> Container<T> {
     }
 
     fn seal(&mut self, now: i64, id: u64, effects: &mut Effects<T>) -> Result<Decided, StoreError> {
+        if self.segment(id).is_table() {
+            return Ok(self.now(id, Err(Refusal::WrongKind)));
+        }
         if self.segment(id).sealed {
             return Ok(self.now(id, Err(Refusal::Sealed)));
         }
@@ -209,7 +233,7 @@ impl<T: Token> Container<T> {
         for source in sources {
             if let Some(source) = self.find(source)? {
                 if let Some(refusal) = self.merge_refusal(target, Some(source)) {
-                    return Ok(self.now(target, Err(refusal)));
+                    return Ok((self.sequence, Err(refusal)));
                 }
                 let offset = self.segment(target).length;
                 let attributes = Vec::new();

@@ -8,6 +8,7 @@
 //! | `C` | segment id, end offset | start offset, chunk, position |
 //! | `E` | segment id, offset | nothing: an append ended here |
 //! | `F` | chunk | bytes in it that are still needed |
+//! | `D` | segment id | nothing: its `A`, `E` and `T` keys are given up |
 //! | `T` | segment id, table key | version, position, length of the value |
 //! | `X` | segment id | nothing: the segment is transient |
 
@@ -36,10 +37,6 @@ pub(super) fn transient(id: u64) -> Key {
 }
 
 pub(super) const TRANSIENTS: &[u8] = b"X";
-
-pub(super) fn attributes(id: u64) -> Key {
-    numbered(b'A', id).0
-}
 
 pub(super) fn attribute(id: u64, attribute: AttributeId) -> Key {
     let mut key = numbered(b'A', id);
@@ -72,10 +69,6 @@ pub(super) fn chunk(number: u64) -> Key {
 }
 
 pub(super) const CHUNKS: &[u8] = b"F";
-
-pub(super) fn table(id: u64) -> Key {
-    numbered(b'T', id).0
-}
 
 pub(super) fn table_key(id: u64, table_key: &[u8]) -> Key {
     let mut key = numbered(b'T', id);

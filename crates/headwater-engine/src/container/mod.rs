@@ -32,7 +32,7 @@ mod reads;
 mod segment;
 mod tables;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -49,7 +49,7 @@ pub(crate) use checkpoint::{CheckpointDone, CheckpointJob};
 use keys::StoredRun;
 pub(crate) use operation::Operation;
 pub(crate) use reads::{Again, ColdOutcome, ColdRead};
-use segment::{Extent, Parked, Segment};
+use segment::{EXTENT_OVERHEAD_BYTES, Extent, Parked, Segment};
 
 /// Where an answer goes.
 pub(crate) trait Token {
@@ -128,6 +128,8 @@ pub(crate) struct Container<T> {
     /// Where the search for idle segments goes on.
     eviction_cursor: u64,
     closing: bool,
+    /// Chunks found at the start that nothing needs; removed once the whole store is known to be sound.
+    orphans: Vec<u64>,
 }
 
 impl<T: Token> Container<T> {
@@ -142,20 +144,16 @@ impl<T: Token> Container<T> {
     pub(crate) fn open(disk: Arc<dyn Disk>, id: u32, limits: Limits) -> Result<(Self, Manifest), StoreError> {
         let (catalogue, manifest) = catalogue::open(&*disk, id)?;
         let place = chunks::directory(id);
-        let mut known = Vec::new();
+        let mut known = BTreeSet::new();
         for (key, _) in catalogue.with_prefix(keys::CHUNKS)? {
-            known.push(keys::last_number(&key).map_err(StoreError::malformed("catalogue", 0))?);
+            known.insert(keys::last_number(&key).map_err(StoreError::malformed("catalogue", 0))?);
         }
         let found = disk.list(&place).on(&place, "list")?;
-        let found: Vec<_> = found.iter().filter_map(|name| chunks::number_of(name)).collect();
-        if let Some(missing) = known.iter().find(|chunk| !found.contains(chunk)) {
+        let found: BTreeSet<_> = found.iter().filter_map(|name| chunks::number_of(name)).collect();
+        if let Some(missing) = known.difference(&found).next() {
             return Err(StoreError::damaged(&place, 0, format!("chunk {missing} is missing")));
         }
         let chunks = Arc::new(Chunks::new(disk, id));
-        // No checkpoint names these: they were written for one that never became durable, whose bytes the journal still
-        // has, or the checkpoint that gave them up is durable. Either way nothing can need them.
-        let orphans: Vec<_> = found.into_iter().filter(|chunk| !known.contains(chunk)).collect();
-        chunks.remove(&orphans)?;
         let position = manifest.position;
         let container = Self {
             id,
@@ -181,12 +179,15 @@ impl<T: Token> Container<T> {
             dead_chunks: Vec::new(),
             eviction_cursor: 0,
             closing: false,
+            // No checkpoint names these: they were written for one that never became durable, whose bytes the journal
+            // still has, or the checkpoint that gave them up is durable. Either way nothing can need them.
+            orphans: found.difference(&known).copied().collect(),
         };
         Ok((container, manifest))
     }
 
     /// Applies an operation found in the journal, unless the checkpoint includes it.
-    pub(crate) fn replay(&mut self, sequence: u64, operation: &[u8], payload: Bytes) -> Result<(), StoreError> {
+    pub(crate) fn replay(&mut self, sequence: u64, operation: &[u8], payload: &[u8]) -> Result<(), StoreError> {
         if sequence <= self.checkpointed {
             return Ok(());
         }
@@ -196,13 +197,15 @@ impl<T: Token> Container<T> {
         }
         let operation = Operation::decode(operation).map_err(StoreError::malformed(crate::journal::DIRECTORY, 0))?;
         self.sequence = sequence;
-        let mut effects = Effects::default();
-        self.apply(operation, payload, &mut effects)
+        // A slice would keep the whole journal file it was read from in memory.
+        let payload = Bytes::copy_from_slice(payload);
+        self.apply(operation, payload, &mut Effects::default())
     }
 
     /// Everything the journal had is applied and durable. Gives up what was under way: transient segments belong to
     /// connections that are gone.
     pub(crate) fn recovered(&mut self, effects: &mut Effects<T>) -> Result<(), StoreError> {
+        self.chunks.remove(&std::mem::take(&mut self.orphans));
         self.durable = self.sequence;
         self.touched.clear();
         for segment in self.segments.values_mut() {
@@ -228,12 +231,23 @@ impl<T: Token> Container<T> {
             return Ok(());
         }
         let is_full = self.unstored_bytes > self.limits.unstored_bytes_max;
-        if (is_full || !self.held.is_empty()) && !reads::is_read(&request) {
+        if (is_full || !self.held.is_empty()) && !self.overtakes(&request) {
             self.held.push_back((request, token));
         } else {
             self.decide(now, request, token, effects)?;
         }
         self.after_step(effects)
+    }
+
+    /// Reads do not wait for memory, and neither does what gives some back, unless it would overtake a write to the
+    /// same segment.
+    fn overtakes(&self, request: &Request) -> bool {
+        match request {
+            Request::Truncate { segment, .. } | Request::Delete { segment } | Request::DeleteTable { segment, .. } => {
+                !self.held.iter().any(|(held, _)| held.segment().key() == segment.key())
+            }
+            request => reads::is_read(request),
+        }
     }
 
     /// Operations up to `sequence` are durable.
@@ -458,9 +472,10 @@ impl<T: Token> Container<T> {
         }
         segment.length += bytes.len() as u64;
         self.touched.back_mut().expect("the segment was touched before").length = segment.length;
-        self.unstored_bytes += bytes.len() as u64;
         if !bytes.is_empty() {
-            segment.extents.insert(offset, Extent { bytes, stored: false });
+            let extent = Extent { bytes, stored: false };
+            self.unstored_bytes += extent.cost();
+            segment.extents.insert(offset, extent);
         }
         Ok(())
     }
@@ -484,31 +499,23 @@ impl<T: Token> Container<T> {
             && *entry.key() < start
         {
             let (at, extent) = entry.remove_entry();
-            let length = extent.bytes.len() as u64;
-            let gone = length.min(start - at);
-            if extent.stored {
-                self.cached_bytes -= gone;
-            } else {
-                self.unstored_bytes -= gone;
-            }
-            if gone < length {
-                let rest = Extent { bytes: extent.bytes.slice(gone as usize..), stored: extent.stored };
+            let gone = (extent.bytes.len() as u64).min(start - at) as usize;
+            let used = if extent.stored { &mut self.cached_bytes } else { &mut self.unstored_bytes };
+            *used -= extent.cost();
+            if gone < extent.bytes.len() {
+                let rest = Extent { bytes: extent.bytes.slice(gone..), stored: extent.stored };
+                *used += rest.cost();
                 if rest.stored {
                     self.cached.push_back((id, start));
                 }
                 segment.extents.insert(start, rest);
             }
         }
-        for run in self.stored_runs(id)? {
-            if run.end > start {
-                break;
-            }
+        for (key, value) in self.catalogue.between(&keys::pieces(id), &keys::piece(id, start))? {
+            let run = StoredRun::decode(&key, &value).map_err(StoreError::malformed("catalogue", 0))?;
             self.forget_run(id, &run)?;
         }
-        for (key, _) in self.catalogue.with_prefix(&keys::boundaries(id))? {
-            if keys::last_number(&key).map_err(StoreError::malformed("catalogue", 0))? > start {
-                break;
-            }
+        for (key, _) in self.catalogue.between(&keys::boundaries(id), &keys::boundary(id, start))? {
             self.catalogue.remove(key);
         }
         Ok(())
@@ -520,12 +527,8 @@ impl<T: Token> Container<T> {
         }
         let segment = self.forget_segment(id)?;
         for extent in segment.extents.into_values() {
-            let length = extent.bytes.len() as u64;
-            if extent.stored {
-                self.cached_bytes -= length;
-            } else {
-                self.unstored_bytes -= length;
-            }
+            let used = if extent.stored { &mut self.cached_bytes } else { &mut self.unstored_bytes };
+            *used -= extent.cost();
         }
         for parked in segment.parked {
             self.answer(self.sequence, parked.token, Err(Refusal::NoSuchSegment), effects);
@@ -575,11 +578,8 @@ impl<T: Token> Container<T> {
         if segment.kind == SegmentKind::Transient {
             self.catalogue.remove(keys::transient(id));
         }
-        for prefix in [keys::attributes(id), keys::boundaries(id), keys::table(id)] {
-            for (key, _) in self.catalogue.with_prefix(&prefix)? {
-                self.catalogue.remove(key);
-            }
-        }
+        // Its attributes, boundaries and table keys may be millions; no id is used twice, so nobody will look.
+        self.catalogue.retire(id);
         Ok(segment)
     }
 
@@ -619,8 +619,15 @@ impl<T: Token> Container<T> {
                 && segment.extents.get(&start).is_some_and(|extent| extent.stored)
                 && let Some(extent) = segment.extents.remove(&start)
             {
-                self.cached_bytes -= extent.bytes.len() as u64;
+                self.cached_bytes -= extent.cost();
             }
+        }
+        // Extents that went another way leave their places in the queue behind.
+        if self.cached.len() as u64 > 1024 + self.cached_bytes / (EXTENT_OVERHEAD_BYTES / 2) {
+            let segments = &self.segments;
+            self.cached.retain(|(id, start)| {
+                segments.get(id).and_then(|one| one.extents.get(start)).is_some_and(|extent| extent.stored)
+            });
         }
         /// Segments looked at per step, so that no step becomes long.
         const LOOKED_AT: usize = 64;

@@ -17,7 +17,7 @@ const COLD_PIECES_MAX: usize = 64;
 /// Parked reads of a segment between two searches for abandoned ones.
 const PRUNE_EVERY: usize = 64;
 
-/// Requests that take no memory and may overtake writes that wait for some.
+/// Requests that change nothing and may overtake writes that wait for memory.
 pub(super) fn is_read(request: &Request) -> bool {
     match request {
         Request::Read { .. }
@@ -27,14 +27,14 @@ pub(super) fn is_read(request: &Request) -> bool {
         | Request::TableGet { .. }
         | Request::TableScan { .. }
         | Request::TableDelta { .. }
-        | Request::TableInfo { .. }
-        | Request::Truncate { .. }
-        | Request::Delete { .. } => true,
+        | Request::TableInfo { .. } => true,
         // An open writer has to be told of its appends that wait.
         Request::OpenWriter { .. }
         | Request::Create { .. }
         | Request::Append(_)
         | Request::Seal { .. }
+        | Request::Truncate { .. }
+        | Request::Delete { .. }
         | Request::Merge { .. }
         | Request::MergeBatch { .. }
         | Request::UpdateAttributes { .. }
@@ -55,6 +55,8 @@ pub(crate) struct ColdRead<T> {
 pub(crate) struct Again<T> {
     segment: u64,
     parked: Parked<T>,
+    /// It was decided again before; a chunk that is gone twice is missing.
+    is_second: bool,
 }
 
 /// What became of a [`ColdRead`].
@@ -74,7 +76,7 @@ impl<T> ColdRead<T> {
         for (place, length) in self.places {
             match chunks.read(place, length) {
                 Ok(bytes) => data.push(bytes),
-                Err(error) if error.is_not_found() => return ColdOutcome::Again(self.again),
+                Err(error) if error.is_not_found() && !self.again.is_second => return ColdOutcome::Again(self.again),
                 Err(error) => return ColdOutcome::Damaged(self.again.parked.token, error),
             }
         }
@@ -130,20 +132,24 @@ impl<T: Token> Container<T> {
         let places = self.places(id, offset, end)?;
         let reached = offset + places.iter().map(|(_, length)| *length as u64).sum::<u64>();
         let end_of_segment = reached == visible && reached - offset < wanted && is_finished;
-        let again = Again { segment: id, parked: Parked { offset, bytes_max, token } };
+        let again = Again { segment: id, parked: Parked { offset, bytes_max, token }, is_second: false };
         effects.reads.push(ColdRead { again, places, end_of_segment });
         Ok(())
     }
 
     /// Decides a read again whose bytes were given up while they were being read.
     pub(crate) fn read_again(&mut self, again: Again<T>, effects: &mut Effects<T>) -> Result<(), StoreError> {
-        let Again { segment, parked: Parked { offset, bytes_max, token } } = again;
+        let Again { segment, parked: Parked { offset, bytes_max, token }, .. } = again;
+        let before = effects.reads.len();
         if self.closing {
             effects.replies.push((token, Err(Refusal::Closing)));
         } else if self.load(segment)? {
             self.read(segment, offset, bytes_max, token, effects)?;
         } else {
             self.answer(self.sequence, token, Err(Refusal::NoSuchSegment), effects);
+        }
+        for read in &mut effects.reads[before..] {
+            read.again.is_second = true;
         }
         Ok(())
     }

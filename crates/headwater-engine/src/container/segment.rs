@@ -47,12 +47,22 @@ pub(super) struct Segment<T> {
     pub(super) durable_length: u64,
 }
 
+/// What an extent costs in memory beside its bytes: its place in the map, its handle, its place in the cache's queue.
+pub(super) const EXTENT_OVERHEAD_BYTES: u64 = 160;
+
 /// Consecutive bytes in memory.
 #[derive(Clone, Debug)]
 pub(super) struct Extent {
     pub(super) bytes: Bytes,
     /// Also in a chunk, or about to be named by the catalogue: memory may be given back.
     pub(super) stored: bool,
+}
+
+impl Extent {
+    /// Memory it takes, in bytes.
+    pub(super) fn cost(&self) -> u64 {
+        self.bytes.len() as u64 + EXTENT_OVERHEAD_BYTES
+    }
 }
 
 /// A read that waits.

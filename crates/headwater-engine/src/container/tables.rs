@@ -109,7 +109,9 @@ impl<T: Token> Container<T> {
     ) -> Result<Decided, StoreError> {
         let Some(key_length) = self.key_length(id) else { return Ok(self.now(id, Err(Refusal::WrongKind))) };
         let length = self.segment(id).length;
-        let refusal = if at.is_some_and(|at| at != length) {
+        let refusal = if self.segment(id).sealed {
+            Some(Refusal::Sealed)
+        } else if at.is_some_and(|at| at != length) {
             Some(Refusal::OffsetMismatch { length })
         } else {
             check_sizes(changes, key_length, self.limits.record_bytes).err()
@@ -230,7 +232,9 @@ impl<T: Token> Container<T> {
         // An empty page before the log's end would make the Rust client stop, and an entry that is no longer its key's
         // newest would stay in its picture for ever: so scan on until something is live or nothing is left.
         while position < length && entries.len() < count_max.max(1) && bytes < TABLE_PAGE_BYTES {
-            let stretch = self.stretch(id, position, length.min(position + DELTA_STRETCH_BYTES))?;
+            let Some(stretch) = self.stretch(id, position, length.min(position + DELTA_STRETCH_BYTES))? else {
+                return Ok(self.now(id, Err(Refusal::Invalid("position is not that of an entry"))));
+            };
             let mut input = Decoder::new(&stretch);
             while !input.is_empty() && entries.len() < count_max.max(1) && bytes < TABLE_PAGE_BYTES {
                 let entry = decode(&mut input).map_err(StoreError::malformed("table", position))?;
@@ -258,9 +262,10 @@ impl<T: Token> Container<T> {
         Ok(self.now(id, Ok(Response::Delta(delta))))
     }
 
-    /// Whole entries from `position` on, at least one; up to `end` if that is where an entry ends.
-    fn stretch(&self, id: u64, position: u64, end: u64) -> Result<Bytes, StoreError> {
-        let malformed = StoreError::malformed("table", position);
+    /// Whole entries from `position` on, at least one; up to `end` if that is where an entry ends. `None` if no entry
+    /// begins at `position`, which a client chooses; the bytes themselves were verified when they were read.
+    fn stretch(&self, id: u64, position: u64, end: u64) -> Result<Option<Bytes>, StoreError> {
+        let length = self.segment(id).length;
         let bytes = self.bytes_of(id, position, (end - position) as usize)?;
         let mut input = Decoder::new(&bytes);
         let mut whole = 0;
@@ -269,16 +274,20 @@ impl<T: Token> Container<T> {
             whole += entry.length;
         }
         if whole > 0 {
-            return Ok(bytes.slice(..whole));
+            return Ok(Some(bytes.slice(..whole)));
         }
-        // One entry is longer than the stretch.
+        // One entry is longer than the stretch, or none begins here.
+        if length - position < HEADER_BYTES as u64 {
+            return Ok(None);
+        }
         let header = self.bytes_of(id, position, HEADER_BYTES)?;
-        let (key, value, _) = decode_header(&header).map_err(&malformed)?;
-        let length = HEADER_BYTES + key + value.unwrap_or(0);
-        if position + length as u64 > self.segment(id).length {
-            return Err(malformed(Malformed("table entry reaches behind the end of the log")));
+        let Ok((key, value, _)) = decode_header(&header) else { return Ok(None) };
+        let whole = HEADER_BYTES.saturating_add(key).saturating_add(value.unwrap_or(0));
+        if whole as u64 > length - position {
+            return Ok(None);
         }
-        self.bytes_of(id, position, length)
+        let bytes = self.bytes_of(id, position, whole)?;
+        Ok(decode(&mut Decoder::new(&bytes)).is_ok().then_some(bytes))
     }
 
     pub(super) fn table_info(&self, id: u64) -> Decided {
@@ -352,7 +361,13 @@ impl<T: Token> Container<T> {
         if length - start < COMPACT_FROM_BYTES || length - start < segment.live_bytes * COMPACT_RATIO {
             return Ok(());
         }
-        let stretch = self.stretch(id, start, length.min(start + COMPACT_STEP_BYTES))?;
+        let stretch = match self.stretch(id, start, length.min(start + COMPACT_STEP_BYTES)) {
+            Ok(Some(stretch)) => stretch,
+            Ok(None) => return Err(StoreError::damaged("table", start, "log does not begin with an entry")),
+            // What cannot be read cannot be moved; the log stays as long as it is.
+            Err(error) if error.is_in_chunk() => return Ok(()),
+            Err(error) => return Err(error),
+        };
         let mut input = Decoder::new(&stretch);
         let mut log = Encoder::default();
         let mut position = start;

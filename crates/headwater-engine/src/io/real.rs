@@ -98,7 +98,17 @@ impl File for RealFile {
     }
 
     fn allocate(&self, length: u64) -> Result<()> {
-        Ok(rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, length)?)
+        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, length) {
+            Err(rustix::io::Errno::OPNOTSUPP) => {}
+            result => return Ok(result?),
+        }
+        // A file system that cannot reserve room can still be made to use it.
+        let zeros = vec![0; 1 << 20];
+        for position in (0..length).step_by(zeros.len()) {
+            let part = zeros.len().min((length - position) as usize);
+            self.0.write_all_at(&zeros[..part], position)?;
+        }
+        self.0.sync_data()
     }
 
     fn length(&self) -> Result<u64> {
@@ -150,9 +160,12 @@ pub struct DirectoryLock {
 /// # Errors
 /// `WouldBlock` if another process holds the lock; any other error of creating or opening.
 pub fn lock_directory(root: &Path) -> Result<DirectoryLock> {
-    match fs::DirBuilder::new().recursive(true).mode(0o700).create(root) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+    if !root.is_dir() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(root)?;
+        // That the directory exists must be as durable as what will be in it.
+        if let Some(parent) = root.canonicalize()?.parent() {
+            fs::File::open(parent)?.sync_all()?;
+        }
     }
     let file =
         fs::File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(root.join("lock"))?;

@@ -36,6 +36,8 @@ pub(crate) use witness::Witness;
 pub(crate) const DIRECTORY: &str = "journal";
 /// Length of a file, in bytes. Two of the largest records fit; small enough that recycling is steady.
 pub(crate) const FILE_BYTES: u64 = 32 << 20;
+/// More files than this are not left for a restart to read.
+const FILES_WANTED: usize = 6;
 /// A frame is closed once its body reaches this, so that one slow commit does not delay everybody.
 pub(crate) const FRAME_BODY_BYTES: usize = 2 << 20;
 /// Largest record a file of this length takes: a whole wire frame and its bookkeeping fit into [`FILE_BYTES`].
@@ -47,6 +49,8 @@ pub(crate) const fn record_bytes_max(file_bytes: u64) -> usize {
 const RECORD_HEAD_BYTES: usize = 4 + 8 + 4 + 4;
 /// Zero-filled files kept ready; the filesystem has nothing to allocate when they come into use.
 const SPARES_MAX: usize = 2;
+/// Of these, so many are left for the next start, which needs a file even if the disk is full by then.
+const SPARES_RESERVED: usize = 1;
 
 /// One operation of one container, on its way to the disk.
 #[derive(Clone, Debug)]
@@ -151,15 +155,30 @@ impl Journal {
         self.next_frame - 1
     }
 
+    /// Whether so many files are in use that containers are to be asked for checkpoints.
+    pub(crate) fn is_long(&self) -> bool {
+        self.files.len() > FILES_WANTED
+    }
+
+    /// Number of the file that is being written; grows with every start.
+    pub(crate) fn file(&self) -> u64 {
+        self.current.header.file
+    }
+
+    /// Length of every file.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
     /// Bytes of disk the files in use take up.
     pub(crate) fn bytes_in_use(&self) -> u64 {
         self.files.len() as u64 * self.file_bytes
     }
 
-    /// Containers with records in the oldest file, if there is a file besides the current one: a checkpoint of these
-    /// frees it.
-    pub(crate) fn pinning(&self) -> Vec<u32> {
-        if self.files.len() < 2 { Vec::new() } else { self.files[0].newest.keys().copied().collect() }
+    /// Containers whose checkpoint would free the oldest file, if there is a file besides the current one. Files that
+    /// are free already were released before.
+    pub(crate) fn pinning(&self, covered: &BTreeMap<u32, u64>) -> Vec<u32> {
+        if self.files.len() < 2 { Vec::new() } else { self.files[0].uncovered(covered).collect() }
     }
 
     /// Recycles the oldest files whose records are all covered. `covered`: per container, the sequence that its durable
@@ -167,8 +186,7 @@ impl Journal {
     pub(crate) fn release(&mut self, covered: &BTreeMap<u32, u64>) -> Result<(), StoreError> {
         while self.files.len() > 1 {
             let oldest = &self.files[0];
-            let is_covered = |(id, newest): (&u32, &u64)| covered.get(id).is_some_and(|sequence| sequence >= newest);
-            if !oldest.newest.iter().all(is_covered) {
+            if oldest.uncovered(covered).next().is_some() {
                 break;
             }
             let path = path_of(oldest.number);
@@ -223,7 +241,8 @@ impl Journal {
         self.buffer.resize(head.span() as usize, 0);
         let Current { path, file, position, .. } = &mut self.current;
         assert!(*position + head.span() <= self.file_bytes, "room was made for the frame");
-        file.write_at(*position, &self.buffer).on(path, "write")?;
+        // Not "write": room was allocated, so a disk that finds itself full here has broken its word.
+        file.write_at(*position, &self.buffer).on(path, "write a frame")?;
         file.sync().on(path, "sync")?;
         *position += head.span();
         self.next_frame += 1;
@@ -240,10 +259,20 @@ impl Journal {
         }
         let number = self.current.header.file + 1;
         let header = FileHeader { store: self.store, file: number, first_frame: self.next_frame };
-        let spare = self.spares.lock().expect("no holder of the spares panics").pop_front();
+        let mut spares = self.spares.lock().expect("no holder of the spares panics");
+        let spare = if spares.len() > SPARES_RESERVED { spares.pop_front() } else { None };
+        drop(spares);
         self.current = take_into_use(&*self.disk, header, self.file_bytes, spare)?;
         self.files.push_back(UsedFile { number, newest: BTreeMap::new() });
         Ok(())
+    }
+}
+
+impl UsedFile {
+    /// Containers with records here that no durable checkpoint includes.
+    fn uncovered(&self, covered: &BTreeMap<u32, u64>) -> impl Iterator<Item = u32> {
+        let is_newer = |(id, newest): &(&u32, &u64)| covered.get(*id).is_none_or(|sequence| sequence < *newest);
+        self.newest.iter().filter(is_newer).map(|(id, _)| *id)
     }
 }
 
@@ -273,7 +302,11 @@ fn take_into_use(
                 made => made,
             }
             .on(&fresh, "create")?;
-            file.allocate(file_bytes).on(&fresh, "allocate")?;
+            if let Err(error) = file.allocate(file_bytes) {
+                // Part of it may have been allocated, and others may need that room to free some.
+                disk.remove(&fresh).on(&fresh, "remove")?;
+                return Err(error).on(&fresh, "allocate");
+            }
             (fresh, file)
         }
     };
@@ -284,7 +317,8 @@ fn take_into_use(
     Ok(Current { path, file, header, position: BLOCK_BYTES })
 }
 
-/// Makes one more zero-filled file ready, if there are too few. Runs in the background, beside commits.
+/// Makes one more zero-filled file ready, if there are too few. Runs in the background, beside commits. `number` must
+/// never have been used in this store.
 ///
 /// # Errors
 /// The disk's; a full disk is one of them. The journal does without spares then.
@@ -292,21 +326,30 @@ pub(crate) fn prepare_spare(disk: &dyn Disk, spares: &Spares, file_bytes: u64, n
     if spares.lock().expect("no holder of the spares panics").len() >= SPARES_MAX {
         return Ok(());
     }
-    let path = format!("{DIRECTORY}/zero-{number:016}");
-    let file = disk.create(&path).on(&path, "create")?;
-    if let Err(error) = file.allocate(file_bytes) {
-        disk.remove(&path).on(&path, "remove")?;
-        return Err(error).on(&path, "allocate");
+    // The name says whether the file is whole: the next start keeps it then.
+    let (path, ready) = (format!("{DIRECTORY}/zero-{number:016}"), format!("{DIRECTORY}/spare-zero-{number:016}"));
+    match fill(disk, &path, file_bytes).and_then(|()| disk.rename(&path, &ready).on(&path, "rename")) {
+        Ok(()) => spares.lock().expect("no holder of the spares panics").push_back(ready),
+        Err(error) => {
+            // Another attempt takes another name.
+            let _ = disk.remove(&path);
+            return Err(error);
+        }
     }
+    Ok(())
+}
+
+fn fill(disk: &dyn Disk, path: &str, file_bytes: u64) -> Result<(), StoreError> {
+    let file = disk.create(path).on(path, "create")?;
+    file.allocate(file_bytes).on(path, "allocate")?;
     let zeros = vec![0; 256 << 10];
     let mut position = 0;
     while position < file_bytes {
         let part = zeros.len().min((file_bytes - position) as usize);
-        file.write_at(position, &zeros[..part]).on(&path, "fill")?;
+        file.write_at(position, &zeros[..part]).on(path, "fill")?;
         // Small bursts: one large flush would delay the commits beside it.
-        file.sync().on(&path, "sync")?;
+        file.sync().on(path, "sync")?;
         position += part as u64;
     }
-    spares.lock().expect("no holder of the spares panics").push_back(path);
     Ok(())
 }

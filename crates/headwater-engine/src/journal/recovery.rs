@@ -26,7 +26,7 @@ pub(crate) struct Replayed<'a> {
     pub(crate) container: u32,
     pub(crate) sequence: u64,
     pub(crate) operation: &'a [u8],
-    pub(crate) payload: Bytes,
+    pub(crate) payload: &'a [u8],
 }
 
 /// One file as it was found.
@@ -36,6 +36,8 @@ struct Found {
     content: Bytes,
     /// Position and head of every frame with an intact head and body that begins on a block boundary.
     frames: Vec<(u64, FrameHead)>,
+    /// Position and span of every frame whose head is intact and whose body is not.
+    torn: Vec<(u64, u64)>,
     /// Largest frame number an intact head in this file testifies to.
     testified: u64,
 }
@@ -113,7 +115,7 @@ impl Journal {
                     container: record.container,
                     sequence: record.sequence,
                     operation: record.operation.to_vec(),
-                    payload: record.payload,
+                    payload: Bytes::copy_from_slice(record.payload),
                 });
                 Ok(())
             })?;
@@ -203,7 +205,8 @@ impl Chain {
             expected += 1;
             position += head.span();
         }
-        self.discarded += frames.map(|(_, head)| head.span()).sum::<u64>();
+        let torn = found.torn.iter().filter(|(at, _)| *at >= position).map(|(_, span)| span);
+        self.discarded += frames.map(|(_, head)| head.span()).sum::<u64>() + torn.sum::<u64>();
         (self.path, self.position) = (found.path.clone(), position);
         Ok(())
     }
@@ -275,30 +278,32 @@ fn read_file(disk: &dyn Disk, store: u128, number: u64, file_bytes: u64) -> Resu
     let mut content = vec![0; length as usize];
     file.read_at(0, &mut content).on(&path, "read")?;
     let content = Bytes::from(content);
-    let (frames, testified) = scan(&content, &header);
-    Ok(Found { path, header, content, frames, testified })
+    let mut found = Found { path, header, content, frames: Vec::new(), torn: Vec::new(), testified: 0 };
+    found.scan();
+    Ok(found)
 }
 
-/// Looks for intact frames at every block boundary, also behind damage: what they testify to decides what damage means.
-fn scan(content: &Bytes, header: &FileHeader) -> (Vec<(u64, FrameHead)>, u64) {
-    let mut frames = Vec::new();
-    let mut testified = 0;
-    let mut position = BLOCK_BYTES as usize;
-    while position + HEAD_BYTES <= content.len() {
-        let mut step = BLOCK_BYTES;
-        if let Some(head) = FrameHead::decode(&content[position..position + HEAD_BYTES], header) {
-            testified = testified.max(head.synced);
-            let start = position + HEAD_BYTES;
-            if let Some(body) = content.get(start..start + head.body_length as usize)
-                && crc32c::crc32c(body) == head.body_sum
-            {
-                frames.push((position as u64, head));
-                step = head.span();
+impl Found {
+    /// Looks for intact frames at every block boundary, also behind damage: what they testify to decides what damage
+    /// means.
+    fn scan(&mut self) {
+        let mut position = BLOCK_BYTES as usize;
+        while position + HEAD_BYTES <= self.content.len() {
+            let mut step = BLOCK_BYTES;
+            if let Some(head) = FrameHead::decode(&self.content[position..position + HEAD_BYTES], &self.header) {
+                self.testified = self.testified.max(head.synced);
+                let start = position + HEAD_BYTES;
+                let body = self.content.get(start..start + head.body_length as usize);
+                if body.is_some_and(|body| crc32c::crc32c(body) == head.body_sum) {
+                    self.frames.push((position as u64, head));
+                    step = head.span();
+                } else {
+                    self.torn.push((position as u64, head.span()));
+                }
             }
+            position += step as usize;
         }
-        position += step as usize;
     }
-    (frames, testified)
 }
 
 fn each_record(
@@ -321,7 +326,7 @@ fn each_record(
         let operation = input.u32().map_err(&damaged)? as usize;
         let payload = input.u32().map_err(&damaged)? as usize;
         let operation = input.take(operation).map_err(&damaged)?;
-        let payload = crate::codec::slice_of(body, input.take(payload).map_err(&damaged)?);
+        let payload = input.take(payload).map_err(&damaged)?;
         take(Replayed { container, sequence, operation, payload })?;
     }
     input.end().map_err(&damaged)

@@ -25,8 +25,8 @@ pub(crate) struct JournalTask {
     pub(crate) containers: Vec<Sender<ContainerInput>>,
     /// Operations each container's durable checkpoint includes.
     pub(crate) covered: BTreeMap<u32, u64>,
-    /// Bytes in use above which containers are asked for checkpoints.
-    pub(crate) bytes_wanted: u64,
+    /// What was covered when each container was last asked for a checkpoint.
+    pub(crate) asked: BTreeMap<u32, u64>,
     pub(crate) figures: Arc<Figures>,
 }
 
@@ -36,8 +36,9 @@ impl JournalTask {
     }
 
     fn run(mut self) -> Result<(), StoreError> {
+        self.journal.release(&self.covered)?;
+        self.ask_for_checkpoints();
         self.publish();
-        let mut files_before = 0;
         while let Some(first) = self.next_input() {
             let mut records: Vec<Record> = Vec::new();
             let mut bytes = 0;
@@ -60,15 +61,13 @@ impl JournalTask {
                 }
             }
             let is_durable = self.commit(&records)?;
-            let files = self.journal.bytes_in_use();
-            if files > self.bytes_wanted && files != files_before {
-                for container in self.journal.pinning() {
-                    let _ = self.containers[container as usize].send(ContainerInput::Checkpoint);
-                }
-            }
-            files_before = files;
+            self.ask_for_checkpoints();
             if let Some(done) = close {
-                self.journal.close()?;
+                match self.journal.close() {
+                    // The next start has one frame to doubt, as after a crash.
+                    Err(error) if error.is_full() => tracing::warn!(%error, "journal is left open"),
+                    closed => closed?,
+                }
                 self.publish();
                 let _ = done.send(());
                 return Ok(());
@@ -79,6 +78,20 @@ impl JournalTask {
             self.publish();
         }
         Ok(())
+    }
+
+    /// Has the oldest file freed, once there are too many. Each container is asked once per file: asking again while its
+    /// checkpoint is under way would change nothing.
+    fn ask_for_checkpoints(&mut self) {
+        if !self.journal.is_long() {
+            return;
+        }
+        for container in self.journal.pinning(&self.covered) {
+            let covered = self.covered.get(&container).copied().unwrap_or(0);
+            if self.asked.insert(container, covered) != Some(covered) {
+                let _ = self.containers[container as usize].send(ContainerInput::Checkpoint);
+            }
+        }
     }
 
     fn next_input(&mut self) -> Option<JournalInput> {

@@ -29,6 +29,8 @@ pub(crate) struct KeeperTask {
     pub(crate) witness: Witness,
     pub(crate) spares: Spares,
     pub(crate) journal_file_bytes: u64,
+    /// First number for a spare file of this run.
+    pub(crate) first_spare: u64,
     pub(crate) figures: Arc<Figures>,
 }
 
@@ -38,7 +40,7 @@ impl KeeperTask {
     }
 
     fn run(mut self) -> Result<(), StoreError> {
-        let mut spare = 0;
+        let mut spare = self.first_spare;
         loop {
             match self.inbox.recv_timeout(TURN) {
                 Ok(KeeperInput::Checkpoint(job)) => {
