@@ -12,9 +12,17 @@ pub(crate) fn root() -> PathBuf {
     root.canonicalize().unwrap_or(root)
 }
 
-/// The cargo that started us.
-pub(crate) fn cargo() -> std::ffi::OsString {
-    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+/// The cargo that started us, without what it told us about our own package: build scripts look at these variables, so
+/// that a build started from here would otherwise rebuild half the tree, and the next one by hand rebuild it back.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"].iter().any(|start| text.starts_with(start)) {
+            command.env_remove(&name);
+        }
+    }
+    command
 }
 
 #[derive(Debug, Deserialize)]
@@ -65,11 +73,10 @@ struct DepKind {
 impl Metadata {
     /// Asks cargo about this workspace, for the platform of this machine.
     pub(crate) fn load() -> Result<Self> {
-        let cargo = cargo();
-        let host = Command::new(&cargo).args(["-vV"]).output().context("ask cargo for its host")?;
+        let host = cargo().args(["-vV"]).output().context("ask cargo for its host")?;
         let host = String::from_utf8_lossy(&host.stdout).into_owned();
         let host = host.lines().find_map(|line| line.strip_prefix("host: ")).context("cargo names no host")?;
-        let output = Command::new(&cargo)
+        let output = cargo()
             .args(["metadata", "--format-version", "1", "--filter-platform", host])
             .current_dir(root())
             .output()

@@ -6,7 +6,6 @@ use crate::run::{end_children_when_interrupted, run};
 use crate::system::{CLIPPY, LINKER, Need, PYTHON, RUSTFMT, provide};
 use crate::{layers, licences};
 use anyhow::{Result, bail};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// What `cargo xtask test` was asked for.
@@ -241,12 +240,12 @@ fn perform(suite: &Suite, rest: Duration) -> Line {
             };
         }
         Work::Cargo(arguments, folder) => {
-            let mut command = Command::new(cargo());
+            let mut command = cargo();
             command.args(*arguments).current_dir(root().join(folder));
             command
         }
         Work::Conformance(arguments) => {
-            let mut command = Command::new(cargo());
+            let mut command = cargo();
             command.args(["run", "--release", "--quiet", "--package", "headwater-conformance", "--"]);
             command.args(*arguments).current_dir(root());
             command

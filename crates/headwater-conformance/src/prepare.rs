@@ -81,16 +81,28 @@ impl Default for Places {
 /// # Errors
 /// The step that failed, with its command.
 pub fn prepare(places: &Places) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    run(Command::new(&cargo).args(["build", "--release", "--package", "headwater"]).current_dir(&places.root))?;
+    run(cargo().args(["build", "--release", "--package", "headwater"]).current_dir(&places.root))?;
     // A light tree of its own, see its Cargo.toml; its lock file fixes the very client that is driven.
     let genuine = places.root.join("crates/headwater-conformance/genuine-rust");
-    run(Command::new(&cargo)
+    run(cargo()
         .args(["build", "--release", "--locked"])
         .current_dir(genuine)
         .env("CARGO_TARGET_DIR", places.target.join("genuine-rust")))?;
     python(places)?;
     flights(places)
+}
+
+/// The cargo that started us, without what it told us about our own package: build scripts look at these variables, so
+/// that a build started from here would otherwise rebuild half the tree, and the next one by hand rebuild it back.
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"].iter().any(|start| text.starts_with(start)) {
+            command.env_remove(&name);
+        }
+    }
+    command
 }
 
 fn python(places: &Places) -> Result<()> {

@@ -188,6 +188,17 @@ async fn life(context: &Context) -> Result<()> {
     ensure!(segments.key_segment_map.len() == 3, "{stream} has {} segments", segments.key_segment_map.len());
     context.held("a stream is created once, with its tags and segments");
 
+    let current = segments.get_segments().into_iter().map(|s| s.segment).collect::<Vec<_>>();
+    for ranges in [&[(0.0, 1.0)][..], &[(0.0, 0.5), (0.6, 1.0)], &[(0.0, 0.3), (0.3, 0.6), (0.6, 0.9)]] {
+        ensure!(
+            controller.scale_stream(&stream, &current, ranges).await.is_err(),
+            "a scale below the minimum, with a gap or with the end missing was accepted: {ranges:?}"
+        );
+    }
+    let after = current_segments(context, &stream).await?.get_segments();
+    ensure!(after == segments.get_segments(), "a refused scale changed the segments to {after:?}");
+    context.held("a scale below the minimum or with a gap is refused and changes nothing");
+
     for (scaling, retention) in [
         (ScaleType::ByRateInEventsPerSec, RetentionType::Time),
         (ScaleType::ByRateInKbytesPerSec, RetentionType::Size),

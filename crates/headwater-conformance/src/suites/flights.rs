@@ -46,7 +46,9 @@ fn write(places: &Places, controller: &str) -> Result<String> {
         let arguments = [&["--scope", SCOPE, "--stream", STREAM][..], arguments].concat();
         Driver::run(Client::Rust.command(places, controller, name, &arguments), LIMIT)
     };
-    rust("setup", &["--segments", "4"])?;
+    // Three is the least the stream may ever have, so that it can come back to three; four when writing begins.
+    rust("setup", &["--segments", "3"])?;
+    rust("scale", &["--to", "4"])?;
     let flights = places.flights();
     let flights = flights.to_str().context("the path of the flights is text")?;
     let mut writer = Driver::start(Client::Python.command(
