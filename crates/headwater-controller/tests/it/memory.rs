@@ -115,6 +115,11 @@ impl Store {
 }
 
 impl Link {
+    /// What goes wrong on this way.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
     /// Calls so far.
     pub(crate) fn calls(&self) -> u64 {
         *locked(&self.calls)

@@ -131,6 +131,11 @@ async fn a_scale_that_cannot_go_on_leaves_everybody_able_to_write_and_read() {
                 assert!(world.store.segment(t.segment(successor.segment.id).as_str()).is_some());
             }
         }
+        // The start finishes a scale that was recorded, though nobody asks for it again.
+        world.controller.recover().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let other = world.controller.scale(&t, vec![id(0, 0)], vec![(0.0, 0.1), (0.1, 1.0)]).await.unwrap();
+        assert!(matches!(other, Scale::Started { .. } | Scale::PreconditionFailed), "crash at {at}: {other:?}");
     }
 }
 
