@@ -330,10 +330,18 @@ impl Outbound {
                         metrics.append_latency.observe(received.elapsed().as_secs_f64());
                     }
                 }
-                Answer::ConditionFailed { .. } | Answer::Stale { .. } | Answer::Refused { .. } => {
+                Answer::ConditionFailed { number, .. } | Answer::Stale { number, .. } => {
                     metrics.appends_refused.inc();
+                    tracing::debug!(segment = %writer.segment, number, "append does not follow what is stored");
                 }
-                Answer::Opened { .. } | Answer::NotOpened { .. } => {}
+                Answer::Refused { number, refusal, .. } => {
+                    metrics.appends_refused.inc();
+                    tracing::debug!(segment = %writer.segment, number, %refusal, "append refused");
+                }
+                Answer::NotOpened { refusal, .. } => {
+                    tracing::debug!(segment = %writer.segment, %refusal, "setup refused");
+                }
+                Answer::Opened { .. } => {}
             }
             self.carry_out(writer_verdict(writer.id, &writer.text, answer), None);
         }
