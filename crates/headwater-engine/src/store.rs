@@ -82,7 +82,12 @@ pub(crate) struct Opened<T> {
 pub(crate) fn open<T: Token>(io: &Io, options: &Options) -> Result<Opened<T>, StoreError> {
     let disk = &io.disk;
     let identity = match Identity::read(&**disk)? {
-        Some(identity) => identity,
+        Some(identity) => {
+            // A killed process may have left it under its name without making that durable; from here on files are
+            // made that must not outlive it.
+            disk.sync_directory("").on(".", "sync")?;
+            identity
+        }
         None => Identity::create(io, options)?,
     };
     let limits = options.limits(identity.containers, identity.journal_file_bytes);

@@ -122,7 +122,7 @@ impl Journal {
             let mut body = 4;
             let mut count = 0;
             for record in rest {
-                if count > 0 && body + record.length() > FRAME_BODY_BYTES {
+                if count > 0 && body + record.length() > FRAME_BODY_BYTES.min(record_bytes_max(self.file_bytes)) {
                     break;
                 }
                 body += record.length();
