@@ -15,9 +15,12 @@
 //! "HWLE" · run u64 · writer u32 · key u32 · sequence u64 · filler · crc32c u32 of everything before
 //! ```
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
 
 const MAGIC: &[u8; 4] = b"HWLE";
 const HEADER_BYTES: usize = 4 + 8 + 4 + 4 + 8;
@@ -107,11 +110,13 @@ pub struct Totals {
 ///
 /// # Errors
 /// Every promise that was broken, at most a few of each kind.
-pub fn check(written: &Written, read: &[Vec<u8>]) -> Result<Totals, Vec<Violation>> {
+pub fn check(written: &Written, read: impl IntoIterator<Item = Vec<u8>>) -> Result<Totals, Vec<Violation>> {
     let mut broken = Violations::default();
     let mut seen: BTreeMap<(u32, u32), Lane> = BTreeMap::new();
-    for (index, payload) in read.iter().enumerate() {
-        let Some((run, event)) = decode(payload) else {
+    let mut count = 0;
+    for (index, payload) in read.into_iter().enumerate() {
+        count += 1;
+        let Some((run, event)) = decode(&payload) else {
             broken.add(Violation::Corrupted { index, bytes: payload.len() });
             continue;
         };
@@ -133,12 +138,11 @@ pub fn check(written: &Written, read: &[Vec<u8>]) -> Result<Totals, Vec<Violatio
         }
     }
     if broken.0.is_empty() {
-        let read = read.len() as u64;
         Ok(Totals {
             sent: written.sent.values().sum(),
             acknowledged: written.acknowledged.len() as u64,
-            read,
-            unknown_read: read - acknowledged_read,
+            read: count,
+            unknown_read: count - acknowledged_read,
         })
     } else {
         Err(broken.0)
@@ -220,22 +224,42 @@ pub fn parse_ledger(text: &str) -> Result<Vec<EventId>> {
         .collect()
 }
 
-/// Splits what the reader wrote down: each payload after its length (u32, big-endian).
+/// Judges what a reader wrote down, without ever holding all of it: each payload after its length (u32, big-endian).
 ///
 /// # Errors
-/// A record that is cut off.
-pub fn parse_payloads(mut bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
-    let mut payloads = Vec::new();
-    while !bytes.is_empty() {
-        let Some((length, rest)) = bytes.split_at_checked(4) else { bail!("the reader's file ends inside a length") };
-        let length = u32::from_be_bytes(length.try_into().expect("split at four bytes")) as usize;
-        let Some((payload, rest)) = rest.split_at_checked(length) else {
-            bail!("the reader's file ends inside a payload of {length} bytes");
-        };
-        payloads.push(payload.to_vec());
-        bytes = rest;
+/// A file that cannot be read or ends inside a record. What the run broke is the inner result.
+pub fn check_file(written: &Written, path: &Path) -> Result<Result<Totals, Vec<Violation>>> {
+    let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    check_records(written, BufReader::with_capacity(1 << 20, file))
+}
+
+fn check_records(written: &Written, mut input: impl Read) -> Result<Result<Totals, Vec<Violation>>> {
+    let mut torn = None;
+    let payloads = std::iter::from_fn(|| match next_record(&mut input) {
+        Ok(payload) => payload,
+        Err(error) => {
+            torn = Some(error);
+            None
+        }
+    });
+    let verdict = check(written, payloads);
+    torn.map_or(Ok(verdict), Err)
+}
+
+/// The next payload, or nothing at the end.
+fn next_record(input: &mut impl Read) -> Result<Option<Vec<u8>>> {
+    let mut length = Vec::with_capacity(4);
+    input.take(4).read_to_end(&mut length).context("read the reader's file")?;
+    if length.is_empty() {
+        return Ok(None);
     }
-    Ok(payloads)
+    let length: [u8; 4] = length.try_into().ok().context("the reader's file ends inside a length")?;
+    let length = u32::from_be_bytes(length);
+    // Grows with what is there, whatever the length promises.
+    let mut payload = Vec::new();
+    input.take(u64::from(length)).read_to_end(&mut payload).context("read the reader's file")?;
+    ensure!(payload.len() == length as usize, "the reader's file ends inside a payload of {length} bytes");
+    Ok(Some(payload))
 }
 
 #[cfg(test)]
@@ -286,7 +310,7 @@ mod tests {
 
     #[track_caller]
     fn finds(read: &[Vec<u8>], expected: &[Violation]) {
-        assert_eq!(check(&written(), read), Err(expected.to_vec()));
+        assert_eq!(check(&written(), read.to_vec()), Err(expected.to_vec()));
     }
 
     fn payloads(events: &[EventId]) -> Vec<Vec<u8>> {
@@ -296,7 +320,7 @@ mod tests {
     #[test]
     fn acknowledged_and_some_unknown_events_in_order_are_a_good_history() {
         let totals = Totals { sent: 16, acknowledged: 12, read: 13, unknown_read: 1 };
-        assert_eq!(check(&written(), &payloads(&good())), Ok(totals));
+        assert_eq!(check(&written(), payloads(&good())), Ok(totals));
     }
 
     #[test]
@@ -310,7 +334,7 @@ mod tests {
     fn an_unknown_event_that_is_missing_is_no_loss() {
         let mut read = good();
         read.pop();
-        assert!(check(&written(), &payloads(&read)).is_ok());
+        assert!(check(&written(), payloads(&read)).is_ok());
     }
 
     #[test]
@@ -333,7 +357,7 @@ mod tests {
     fn writers_and_keys_may_interleave_in_any_way() {
         let mut read = good();
         read.sort_by_key(|event| (event.key, event.writer, event.sequence));
-        assert!(check(&written(), &payloads(&read)).is_ok());
+        assert!(check(&written(), payloads(&read)).is_ok());
     }
 
     #[test]
@@ -367,7 +391,7 @@ mod tests {
 
     #[test]
     fn of_many_violations_a_few_of_each_kind_are_reported() {
-        let broken = check(&written(), &[Vec::new()]).expect_err("everything is lost");
+        let broken = check(&written(), [Vec::new()]).expect_err("everything is lost");
         assert_eq!(broken.len(), 1 + REPORTED_MAX);
     }
 
@@ -380,10 +404,18 @@ mod tests {
     }
 
     #[test]
-    fn a_readers_file_that_is_cut_off_is_refused() {
-        let file = [&[0, 0, 0, 2][..], b"ab", &[0, 0, 0, 0]].concat();
-        assert_eq!(parse_payloads(&file).expect("two payloads"), [b"ab".to_vec(), Vec::new()]);
-        assert!(parse_payloads(&file[..3]).is_err());
-        assert!(parse_payloads(&file[..5]).is_err());
+    fn a_readers_file_is_judged_record_by_record_and_refused_if_it_is_cut_off() {
+        let mut file = Vec::new();
+        for payload in payloads(&good()) {
+            file.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+            file.extend_from_slice(&payload);
+        }
+        let verdict = check_records(&written(), file.as_slice()).expect("a whole file");
+        assert_eq!(verdict.map(|totals| totals.read), Ok(13));
+        for cut in [file.len() - 1, 3, 5] {
+            assert!(check_records(&written(), &file[..cut]).is_err(), "cut at {cut}");
+        }
+        let nothing = check_records(&written(), &file[..0]).expect("an empty file is whole");
+        assert!(nothing.is_err(), "everything is lost");
     }
 }

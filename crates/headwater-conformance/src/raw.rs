@@ -40,6 +40,8 @@ pub mod code {
 
 /// How long a server may take to answer or to close.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long a server may take to close after an answer.
+const AFTER_AN_ANSWER: Duration = Duration::from_millis(300);
 
 /// One connection.
 #[derive(Debug)]
@@ -151,6 +153,8 @@ impl Raw {
     pub fn reaction(&mut self, limit: Duration) -> Result<Reaction> {
         let mut frames = Vec::new();
         loop {
+            // Whoever answered at all has had its time to think; what follows is only a close.
+            let limit = if frames.is_empty() { limit } else { limit.min(AFTER_AN_ANSWER) };
             match self.receive_within(limit) {
                 Ok(Some(frame)) => frames.push(frame),
                 Ok(None) => return Ok(Reaction::Closed(frames)),
