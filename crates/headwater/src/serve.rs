@@ -137,7 +137,7 @@ fn greet(settings: &Settings, server: &Server) {
 A first event from Python:
   pip install pravega
   python3 -c \"import pravega_client as p; m = p.StreamManager('tcp://{host}:{port}'); m.create_scope('demo'); m.create_stream('demo', 'hello', 1)\"
-  python3 -c \"import pravega_client as p; w = p.StreamManager('tcp://{host}:{port}').create_writer('demo', 'hello'); w.write_event('hello, world'); w.flush()\"
+  python3 -c \"import pravega_client as p; m = p.StreamManager('tcp://{host}:{port}'); w = m.create_writer('demo', 'hello'); w.write_event('hello, world'); w.flush()\"
 
 ",
             version = env!("CARGO_PKG_VERSION"),
