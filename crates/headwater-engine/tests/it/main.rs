@@ -1,22 +1,33 @@
 //! The engine as its callers see it, on a real disk.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests look at the real files from outside")]
 
+mod faults;
+mod rigged;
 mod segments;
 mod store;
 mod tables;
 
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_engine::api::*;
 use headwater_engine::io::{Io, RealClock, RealDisk, RealRandom};
-use headwater_engine::{Engine, Options};
+use headwater_engine::{Engine, Options, StoreError};
 use headwater_types::{SegmentName, WriterId};
 
-/// A store in a directory of its own.
+/// How often a test looks for what it waits for.
+const TICK: Duration = Duration::from_millis(10);
+/// Ticks before a test gives up: many times what a busy machine needs.
+const PATIENCE_TICKS: u32 = 2_000;
+
+/// A store in a directory of its own, closed when dropped.
 struct Fixture {
-    directory: tempfile::TempDir,
+    directory: Arc<tempfile::TempDir>,
     engine: Engine,
+    /// Why the store had to stop.
+    fault: Arc<OnceLock<StoreError>>,
 }
 
 fn io(directory: &tempfile::TempDir) -> Io {
@@ -25,10 +36,6 @@ fn io(directory: &tempfile::TempDir) -> Io {
         clock: Arc::new(RealClock::default()),
         random: Arc::new(RealRandom),
     }
-}
-
-fn open(directory: &tempfile::TempDir, options: &Options) -> Engine {
-    Engine::open(io(directory), options, Arc::new(|fault| panic!("{fault}"))).unwrap()
 }
 
 fn small() -> Options {
@@ -41,22 +48,58 @@ impl Fixture {
     }
 
     fn with(options: &Options) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let engine = open(&directory, options);
-        Self { directory, engine }
+        let directory = Arc::new(tempfile::tempdir().unwrap());
+        let io = io(&directory);
+        Self::open(directory, io, options).unwrap()
+    }
+
+    /// Opens the store in a directory, or makes it there.
+    fn open(directory: Arc<tempfile::TempDir>, io: Io, options: &Options) -> Result<Self, StoreError> {
+        let fault = Arc::new(OnceLock::new());
+        let told = fault.clone();
+        let on_fatal = move |error| told.set(error).expect("a store ends once");
+        let engine = Engine::open(io, options, Arc::new(on_fatal))?;
+        Ok(Self { directory, engine, fault })
     }
 
     /// Closes the store and opens it again.
     fn reopen(self, options: &Options) -> Self {
         self.engine.close();
-        let engine = open(&self.directory, options);
-        Self { directory: self.directory, engine }
+        assert!(self.fault.get().is_none(), "{}", self.fault.get().unwrap());
+        Self::open(self.directory.clone(), io(&self.directory), options).unwrap()
     }
 
+    fn submit(&self, request: Request) -> Receiver<Outcome> {
+        let (sender, receiver) = channel();
+        self.engine.submit(request, Box::new(Answer(sender)));
+        receiver
+    }
+
+    /// Waits for an answer; the fault, if the store ends without one.
+    fn wait(&self, receiver: &Receiver<Outcome>) -> Result<Outcome, &StoreError> {
+        for _ in 0..PATIENCE_TICKS {
+            match receiver.recv_timeout(TICK) {
+                Ok(outcome) => return Ok(outcome),
+                Err(RecvTimeoutError::Timeout) => {}
+                // The thread that had the request is ending, and tells why after that.
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(TICK),
+            }
+            if let Some(fault) = self.fault.get() {
+                return Err(fault);
+            }
+        }
+        panic!("no answer in {:?}", TICK * PATIENCE_TICKS);
+    }
+
+    #[track_caller]
     fn call(&self, request: Request) -> Outcome {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        self.engine.submit(request, Box::new(sender));
-        receiver.blocking_recv().unwrap()
+        let receiver = self.submit(request);
+        self.wait(&receiver).unwrap_or_else(|fault| panic!("the store ended: {fault}"))
+    }
+
+    fn metric(&self, name: &str) -> u64 {
+        let metrics = self.engine.metrics();
+        metrics.values.iter().find(|(known, _)| *known == name).expect("there is such a metric").1
     }
 
     fn create(&self, segment: &str, kind: SegmentKind) {
@@ -93,6 +136,34 @@ impl Fixture {
             Err(refusal) => Err(refusal),
         }
     }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.engine.close();
+    }
+}
+
+/// Hands an outcome to a test.
+struct Answer(Sender<Outcome>);
+
+impl Reply for Answer {
+    fn send(self: Box<Self>, outcome: Outcome) {
+        // The test may have given up.
+        let _ = self.0.send(outcome);
+    }
+}
+
+/// Waits for something the store does on its own.
+#[track_caller]
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..PATIENCE_TICKS {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(TICK);
+    }
+    panic!("{what}: not in {:?}", TICK * PATIENCE_TICKS);
 }
 
 fn name(text: &str) -> SegmentName {

@@ -132,6 +132,28 @@ fn a_delta_shows_only_what_is_still_newest_and_is_empty_only_at_the_end() {
 }
 
 #[test]
+fn a_delta_begins_only_where_an_entry_does() {
+    let store = Fixture::table();
+    store.update(vec![change("k1", Some("v1"), Expect::Any)]).unwrap();
+    let end = store.delta(0, 10).position;
+    // Clients choose the position, so none of them may end the store.
+    for from in 1..end {
+        let inside = store.call(Request::TableDelta { segment: name(T), from, count_max: 10 });
+        assert!(matches!(inside, Err(Refusal::Invalid(_))), "from {from}: {inside:?}");
+    }
+    assert_eq!(store.get("k1"), Some((0, "v1".into())));
+}
+
+#[test]
+fn a_table_cannot_be_sealed_and_goes_on_being_changed() {
+    let store = Fixture::table();
+    store.update(vec![change("k1", Some("v1"), Expect::Any)]).unwrap();
+    assert_eq!(store.call(Request::Seal { segment: name(T) }).unwrap_err(), Refusal::WrongKind);
+    let versions = store.update(vec![change("k1", Some("v2"), Expect::Version(0))]).unwrap();
+    assert_eq!(store.get("k1"), Some((versions[0], "v2".into())));
+}
+
+#[test]
 fn a_log_of_few_keys_stays_short_and_versions_survive_its_compaction() {
     let store = Fixture::table();
     let kept = store.update(vec![change("kept", Some("for ever"), Expect::Any)]).unwrap()[0];
