@@ -127,6 +127,10 @@ pub(crate) fn plan(request: Wire, transient_name: impl FnOnce(&SegmentName, Writ
         Wire::TruncateSegment { segment, truncation_offset, .. } => {
             // No segment is that long: the store refuses and says where the segment starts, as clients expect.
             let offset = Offset::try_from(truncation_offset).unwrap_or(Offset::MAX);
+            // What has lost its beginning cannot be merged any more, and its transaction could never be committed.
+            if public_name(&segment).is_some_and(|name| name.parent().is_some()) {
+                return refuse(&segment, "segment of a transaction or upload keeps its beginning");
+            }
             let what = What::Truncate { offset: truncation_offset };
             ask(&segment, what, &|segment| Request::Truncate { segment, offset })
         }
@@ -438,6 +442,19 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert!(matches!(refused(create(&"a".repeat(1000))), Reply::ErrorMessage { .. }));
+    }
+
+    #[test]
+    fn a_transaction_cannot_be_made_unmergeable() {
+        let truncate = |segment: &str| Wire::TruncateSegment {
+            request_id: 3,
+            segment: segment.into(),
+            truncation_offset: 1,
+            token: Token::default(),
+        };
+        let transaction = "scope/stream/0.#epoch.4#transaction.00000004000000000000000000000002";
+        assert!(matches!(refused(truncate(transaction)), Reply::ErrorMessage { .. }));
+        assert!(matches!(planned(truncate(SEGMENT)), Plan::Ask(Request::Truncate { .. }, _)));
     }
 
     #[test]
