@@ -373,8 +373,8 @@ fn restarts_do_not_make_the_journal_longer() {
     for _ in 0..8 {
         store = store.reopen(&small());
     }
-    // A closing frame is all that is left of each run.
-    eventually("old files are released", || store.metric("wal_files_bytes") <= 2 << 20);
+    // A closing frame is all that is left of each run. Before the journal's first report the figure is zero.
+    eventually("old files are released", || (1..=2 << 20).contains(&store.metric("wal_files_bytes")));
 }
 
 #[test]
