@@ -32,7 +32,7 @@ pub struct Permit {
     _permit: OwnedSemaphorePermit,
 }
 
-/// A handle on the open store; clones share it.
+/// A handle on the open store; clones share it. The store's threads run until [`Engine::close`].
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
@@ -138,7 +138,7 @@ impl Engine {
     }
 
     /// Hands over a request; the reply comes from a thread of the engine. Never blocks. Requests handed over one after
-    /// the other for one segment are decided in that order.
+    /// the other for one segment are decided in that order, except that reads overtake writes that wait for memory.
     pub fn submit(&self, request: Request, reply: Box<dyn Reply>) {
         let containers = &self.shared.containers;
         let container = request.segment().container(containers.len() as u32);
@@ -187,7 +187,7 @@ impl Engine {
     /// Figures of this moment.
     pub fn metrics(&self) -> Metrics {
         let figures = &self.shared.figures;
-        let sum = |pick: fn(&ContainerFigures) -> u64| figures.containers.iter().map(pick).sum();
+        let sum = |pick: fn(&ContainerFigures) -> u64| figures.containers.iter().map(pick).sum::<u64>();
         let room = u64::from(self.shared.room_bytes);
         Metrics {
             values: vec![
@@ -197,7 +197,10 @@ impl Engine {
                 ("wal_files_bytes", figures.journal_files_bytes.load(Relaxed)),
                 ("wal_tail_discarded_bytes", figures.tail_discarded_bytes.load(Relaxed)),
                 ("checkpoints_total", figures.checkpoints.load(Relaxed)),
-                ("crc_failures_total", figures.damaged_reads.load(Relaxed)),
+                (
+                    "crc_failures_total",
+                    figures.damaged_reads.load(Relaxed) + sum(|one| one.damaged_reads.load(Relaxed)),
+                ),
                 ("disk_full_waits_total", figures.disk_full_waits.load(Relaxed)),
                 ("unstored_bytes", sum(|one| one.unstored_bytes.load(Relaxed))),
                 ("cache_bytes", sum(|one| one.cached_bytes.load(Relaxed))),

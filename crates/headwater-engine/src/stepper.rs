@@ -163,7 +163,7 @@ impl Stepper {
         }
         self.run_all()?;
         self.journal.close()?;
-        self.witness.testify(self.journal.synced())?;
+        self.witness.testify(&*self.io.disk, self.journal.synced())?;
         Ok(self.replies)
     }
 
@@ -225,7 +225,7 @@ impl Stepper {
                     }
                 }
             }
-            Work::Testify => self.witness.testify(self.journal.synced())?,
+            Work::Testify => self.witness.testify(&*self.io.disk, self.journal.synced())?,
         }
         Ok(())
     }

@@ -80,12 +80,17 @@ impl<T: Token> Container<T> {
             }
             Request::Locate { offset, .. } => self.locate(id, offset)?,
             Request::TableUpdate { changes, at, .. } => self.table_update(now, id, &changes, at, effects)?,
-            Request::TableGet { keys, .. } => self.or_damaged(id, self.table_get(id, &keys))?,
+            Request::TableGet { keys, .. } => {
+                let decided = self.table_get(id, &keys);
+                self.or_damaged(id, decided)?
+            }
             Request::TableScan { range, count_max, keys_only, .. } => {
-                self.or_damaged(id, self.table_scan(id, &range, count_max, keys_only))?
+                let decided = self.table_scan(id, &range, count_max, keys_only);
+                self.or_damaged(id, decided)?
             }
             Request::TableDelta { from, count_max, .. } => {
-                self.or_damaged(id, self.table_delta(id, from, count_max))?
+                let decided = self.table_delta(id, from, count_max);
+                self.or_damaged(id, decided)?
             }
             Request::TableInfo { .. } => self.table_info(id),
             Request::DeleteTable { must_be_empty, .. } => self.table_delete(id, must_be_empty, effects)?,
@@ -100,10 +105,11 @@ impl<T: Token> Container<T> {
     }
 
     /// Bytes of a chunk that cannot be had are this request's trouble; anything else is the store's.
-    fn or_damaged(&self, id: u64, decided: Result<Decided, StoreError>) -> Result<Decided, StoreError> {
+    fn or_damaged(&mut self, id: u64, decided: Result<Decided, StoreError>) -> Result<Decided, StoreError> {
         match decided {
             Err(error) if error.is_in_chunk() => {
                 tracing::error!(%error, "stored bytes cannot be served");
+                self.damaged_reads += 1;
                 Ok(self.now(id, Err(Refusal::Damaged)))
             }
             decided => decided,
@@ -139,6 +145,9 @@ impl<T: Token> Container<T> {
         }
         if segment.sealed {
             return Ok(self.now(id, Err(Refusal::Sealed)));
+        }
+        if previous.is_some_and(|previous| number < previous) {
+            return Ok(self.now(id, Err(Refusal::Invalid("event number goes back"))));
         }
         if number == attribute::NULL {
             return Ok(self.now(id, Err(Refusal::Invalid("event number stands for nothing"))));

@@ -128,6 +128,8 @@ pub(crate) struct Container<T> {
     /// Where the search for idle segments goes on.
     eviction_cursor: u64,
     closing: bool,
+    /// Requests refused because a chunk could not be read.
+    damaged_reads: u64,
     /// Chunks found at the start that nothing needs; removed once the whole store is known to be sound.
     orphans: Vec<u64>,
 }
@@ -179,6 +181,7 @@ impl<T: Token> Container<T> {
             dead_chunks: Vec::new(),
             eviction_cursor: 0,
             closing: false,
+            damaged_reads: 0,
             // No checkpoint names these: they were written for one that never became durable, whose bytes the journal
             // still has, or the checkpoint that gave them up is durable. Either way nothing can need them.
             orphans: found.difference(&known).copied().collect(),
@@ -313,13 +316,14 @@ impl<T: Token> Container<T> {
         self.checkpointed
     }
 
-    /// Bytes that are in no chunk yet, bytes cached, segments in memory.
+    /// What it uses and has met.
     pub(crate) fn usage(&self) -> Usage {
         Usage {
             unstored_bytes: self.unstored_bytes,
             cached_bytes: self.cached_bytes,
             catalogue_bytes: self.catalogue.hot_bytes() as u64,
             segments: self.segments.len() as u64,
+            damaged_reads: self.damaged_reads,
         }
     }
 
@@ -657,11 +661,12 @@ struct Touched {
     length: u64,
 }
 
-/// Memory a container uses.
+/// What a container uses, and how often it met damage.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     pub(crate) unstored_bytes: u64,
     pub(crate) cached_bytes: u64,
     pub(crate) catalogue_bytes: u64,
     pub(crate) segments: u64,
+    pub(crate) damaged_reads: u64,
 }

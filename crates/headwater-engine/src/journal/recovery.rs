@@ -19,7 +19,9 @@ use crate::error::{IoContext, StoreError};
 use crate::io::Disk;
 
 use super::format::{BLOCK_BYTES, FORMAT, FileHeader, FrameHead, FrameKind, HEAD_BYTES, HeaderError};
-use super::{DIRECTORY, Journal, RECORD_HEAD_BYTES, Record, SPARES_MAX, Spares, UsedFile, Witness, take_into_use};
+use super::{
+    Current, DIRECTORY, Journal, RECORD_HEAD_BYTES, Record, SPARES_MAX, Spares, UsedFile, Witness, take_into_use,
+};
 
 /// A record found in the journal.
 pub(crate) struct Replayed<'a> {
@@ -59,6 +61,7 @@ impl Journal {
         let mut known = witness.frame;
         let mut chain: Option<Chain> = None;
         let mut files: VecDeque<UsedFile> = VecDeque::new();
+        let mut newest_header = None;
         for &number in &numbers {
             let found = read_file(&*disk, store, number, file_bytes)?;
             known = known.max(found.testified).max(found.header.first_frame - 1);
@@ -75,6 +78,7 @@ impl Journal {
                 Ok(())
             })?;
             files.push_back(UsedFile { number, newest });
+            newest_header = Some(found.header);
         }
         let chain = chain.unwrap_or_else(Chain::empty);
         if chain.next_frame - 1 < known {
@@ -85,9 +89,33 @@ impl Journal {
             ));
         }
 
-        // From here on files are changed: everything that was acknowledged has been seen intact.
+        // From here on files are changed: everything that was acknowledged has been seen intact. What a killed process
+        // renamed or removed may not be durable yet; a file must not be used under its new name before it is.
+        disk.sync_directory(DIRECTORY).on(DIRECTORY, "sync")?;
         let spares = tidy(&*disk, leftovers, file_bytes)?;
         let unproven = chain.unproven(known);
+        if unproven.is_empty()
+            && let Some(newest) = newest_header
+        {
+            // Nothing to write again: go on behind the last frame. A start on a full disk needs no new file then.
+            let file = disk.open(&chain.path).on(&chain.path, "open")?;
+            let current = Current { path: chain.path, file, header: newest, position: chain.position };
+            let journal = Self {
+                disk,
+                store,
+                file_bytes,
+                current,
+                files,
+                spares: spares.clone(),
+                next_frame: chain.next_frame,
+                last_sum: chain.last_sum,
+                buffer: Vec::new(),
+                syncs: 0,
+                bytes: 0,
+                discarded_bytes: chain.discarded,
+            };
+            return Ok((journal, spares));
+        }
         let first_frame = unproven.first().map_or(chain.next_frame, |frame| frame.head.frame);
         let number = numbers.last().map_or(1, |last| last + 1);
         let header = FileHeader { store, file: number, first_frame };

@@ -98,7 +98,7 @@ fn a_journal_that_was_cut_off_is_found_out_by_the_witness() {
     let root = tempfile::tempdir().unwrap();
     let (mut journal, _, mut witness, _) = open(root.path()).unwrap();
     commit(&mut journal, 1..=5);
-    witness.testify(journal.synced()).unwrap();
+    witness.testify(&RealDisk::new(root.path()), journal.synced()).unwrap();
     drop(journal);
     damage(root.path(), FIRST, |bytes| bytes[frame(5)..].fill(0));
     let error = open(root.path()).map(|_| ()).unwrap_err().to_string();

@@ -19,7 +19,8 @@ const SLOT_USED_BYTES: usize = 8 + 16 + 8 + 8 + 4;
 
 /// The open witness file.
 pub(crate) struct Witness {
-    file: Arc<dyn File>,
+    /// `None` until there is something to testify: a store that is only looked at is not changed.
+    file: Option<Arc<dyn File>>,
     store: u128,
     turn: u64,
     /// Newest frame it testifies to.
@@ -27,43 +28,51 @@ pub(crate) struct Witness {
 }
 
 impl Witness {
-    /// Opens it, or creates it for a store that has none yet.
+    /// Opens it; a store that never testified has none.
     ///
     /// # Errors
     /// The disk's. Damaged slots testify to nothing and are no error: the other slot is at most one turn older.
     pub(crate) fn open(disk: &dyn Disk, store: u128) -> Result<Self, StoreError> {
         let there = disk.list(DIRECTORY).on(DIRECTORY, "list")?.iter().any(|name| name == "witness");
-        let file = if there { disk.open(PATH).on(PATH, "open")? } else { disk.create(PATH).on(PATH, "create")? };
+        let file = if there { Some(disk.open(PATH).on(PATH, "open")?) } else { None };
+        let mut newest = (0, 0);
         let mut witness = Self { file, store, turn: 0, frame: 0 };
-        if there {
+        if let Some(file) = &witness.file {
             for slot in 0..2 {
                 let mut bytes = [0; SLOT_USED_BYTES];
-                if witness.file.read_at(slot * SLOT_BYTES, &mut bytes).is_ok()
+                if file.read_at(slot * SLOT_BYTES, &mut bytes).is_ok()
                     && let Ok((turn, frame)) = decode(&bytes, store)
-                    && turn > witness.turn
+                    && turn > newest.0
                 {
-                    (witness.turn, witness.frame) = (turn, frame);
+                    newest = (turn, frame);
                 }
             }
-        } else {
-            disk.sync_directory(DIRECTORY).on(DIRECTORY, "sync")?;
         }
+        (witness.turn, witness.frame) = newest;
         Ok(witness)
     }
 
     /// Testifies that `frame` is durable.
-    pub(crate) fn testify(&mut self, frame: u64) -> Result<(), StoreError> {
+    pub(crate) fn testify(&mut self, disk: &dyn Disk, frame: u64) -> Result<(), StoreError> {
         if frame <= self.frame {
             return Ok(());
         }
+        let file = match &self.file {
+            Some(file) => file.clone(),
+            None => {
+                let file = disk.create(PATH).on(PATH, "create")?;
+                disk.sync_directory(DIRECTORY).on(DIRECTORY, "sync")?;
+                self.file.insert(file).clone()
+            }
+        };
         let turn = self.turn + 1;
         let mut slot = Encoder::default();
         slot.0.extend_from_slice(MAGIC);
         slot.u128(self.store).u64(turn).u64(frame);
         let sum = crc32c::crc32c(&slot.0);
         slot.u32(sum);
-        self.file.write_at(turn % 2 * SLOT_BYTES, &slot.0).on(PATH, "write")?;
-        self.file.sync().on(PATH, "sync")?;
+        file.write_at(turn % 2 * SLOT_BYTES, &slot.0).on(PATH, "write")?;
+        file.sync().on(PATH, "sync")?;
         (self.turn, self.frame) = (turn, frame);
         Ok(())
     }

@@ -97,5 +97,6 @@ impl ContainerTask {
         figures.cached_bytes.store(usage.cached_bytes, Relaxed);
         figures.catalogue_bytes.store(usage.catalogue_bytes, Relaxed);
         figures.segments.store(usage.segments, Relaxed);
+        figures.damaged_reads.store(usage.damaged_reads, Relaxed);
     }
 }

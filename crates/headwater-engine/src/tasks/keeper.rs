@@ -104,7 +104,7 @@ impl KeeperTask {
     }
 
     fn testify(&mut self) -> Result<(), StoreError> {
-        match self.witness.testify(self.figures.journal_frame.load(Relaxed)) {
+        match self.witness.testify(&*self.disk, self.figures.journal_frame.load(Relaxed)) {
             // An old witness is allowed; a full disk passes.
             Err(error) if error.is_full() => Ok(()),
             result => result,

@@ -92,6 +92,7 @@ pub(crate) struct ContainerFigures {
     pub(crate) cached_bytes: AtomicU64,
     pub(crate) catalogue_bytes: AtomicU64,
     pub(crate) segments: AtomicU64,
+    pub(crate) damaged_reads: AtomicU64,
 }
 
 /// Starts a thread. A store has a handful for its whole life.
