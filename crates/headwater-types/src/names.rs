@@ -177,11 +177,7 @@ impl SegmentName {
     /// takes up a transaction again derives the parent's epoch differently and means the same segment.
     pub fn key(&self) -> std::borrow::Cow<'_, str> {
         let (_, suffix) = self.split_suffix();
-        if suffix.starts_with(TRANSACTION) {
-            format!("{}{suffix}", self.placement()).into()
-        } else {
-            (&*self.0).into()
-        }
+        if suffix.starts_with(TRANSACTION) { format!("{}{suffix}", self.placement()).into() } else { (&*self.0).into() }
     }
 
     /// The parts, if this is a plain `scope/stream/number.#epoch.epoch`.
