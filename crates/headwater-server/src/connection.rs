@@ -34,9 +34,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::outbound::{self, Charge, Delivery, Ended, Line, Pending, Writer};
+use crate::private::public_name;
 pub use crate::readahead::ReadRoom;
 use crate::replies::{GET_KEYS_MAX, Verdict};
-use crate::requests::{Plan, plan, public_name};
+use crate::requests::{Plan, plan};
 use crate::session::{Begun, NotSetUp};
 
 /// How long a new peer may take to say hello.

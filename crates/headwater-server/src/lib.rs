@@ -15,6 +15,7 @@ mod listen;
 pub mod metrics;
 mod outbound;
 pub mod ports;
+mod private;
 mod readahead;
 mod replies;
 mod requests;

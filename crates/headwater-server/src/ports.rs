@@ -5,7 +5,7 @@
 //!   ([`table_segment`]); clients of the segment store cannot reach any of them
 //! * outcomes that a repeated call can meet are values; errors pass, except those that name a mistake
 //! * every table that a client makes under a scope is remembered before it exists, so that deleting the scope finds it
-//!   ([`CLIENT_TABLES`])
+//!   (`private`)
 
 use std::fmt::Write as _;
 
@@ -21,15 +21,7 @@ use headwater_engine::api::{
 };
 use headwater_types::{Name, Offset, SegmentName};
 
-use crate::requests::PRIVATE_TABLES;
-
-/// Table segment whose keys are the names of all table segments that clients made under a scope. A name may be here
-/// without its segment: it is put down before the segment is created and taken away after it is deleted. No table of
-/// the controller has this name, since `#` is escaped in those.
-pub(crate) const CLIENT_TABLES: &str = "_system/_tables/#clients";
-
-/// Marks the second part of a client table's name. Source: Pravega's naming of key-value table segments.
-const CLIENT_TABLE_SUFFIX: &str = "_kvtable";
+use crate::private::{PRIVATE_TABLES, client_tables, forget_client_table};
 
 /// Names looked up at a time when a scope is deleted.
 const CLIENT_TABLES_PAGE: usize = 500;
@@ -69,44 +61,6 @@ impl EnginePorts {
             Err(refusal) => Err(port_error(&refusal)),
         }
     }
-}
-
-/// The segment of [`CLIENT_TABLES`].
-pub(crate) fn client_tables() -> SegmentName {
-    SegmentName::parse(CLIENT_TABLES).expect("the name is printable and short")
-}
-
-/// Whether a client's table segment belongs to a scope and goes with it.
-pub(crate) fn is_client_table(segment: &SegmentName) -> bool {
-    let mut parts = segment.as_str().split('/');
-    let (scope, table) = (parts.next(), parts.next());
-    scope.is_some_and(|scope| !scope.is_empty()) && table.is_some_and(|table| table.ends_with(CLIENT_TABLE_SUFFIX))
-}
-
-/// Puts the name of a client's table down, before the table is created.
-pub(crate) fn note_client_table(table: &SegmentName) -> Request {
-    let change = TableChange { key: client_table_key(table), value: Some(NOTE), expect: api::Expect::Any };
-    Request::TableUpdate { segment: client_tables(), changes: vec![change], at: None }
-}
-
-/// Asks for the note of a client's table, before the table is deleted.
-pub(crate) fn find_client_table(table: &SegmentName) -> Request {
-    Request::TableGet { segment: client_tables(), keys: vec![client_table_key(table)] }
-}
-
-/// Takes the name of a client's table away, after the table was deleted. If someone put it down again since `version`
-/// was read, it stays.
-pub(crate) fn forget_client_table(table: &SegmentName, version: Version) -> Request {
-    let expect = api::Expect::Version(version);
-    let change = TableChange { key: client_table_key(table), value: None, expect };
-    Request::TableUpdate { segment: client_tables(), changes: vec![change], at: None }
-}
-
-/// A note says nothing but that it is there.
-const NOTE: Bytes = Bytes::from_static(b"1");
-
-fn client_table_key(table: &SegmentName) -> Bytes {
-    Bytes::copy_from_slice(table.as_str().as_bytes())
 }
 
 /// The segment that holds a metadata table. Whatever a segment name cannot hold, and what would mean something in one,
@@ -358,7 +312,7 @@ mod tests {
         assert!(!segments.contains(&client_tables()));
         for segment in segments {
             assert_eq!(segment.placement(), segment.as_str(), "nothing in the name is read as a suffix");
-            assert!(crate::requests::public_name(segment.as_str()).is_none(), "clients cannot reach it");
+            assert!(crate::private::public_name(segment.as_str()).is_none(), "clients cannot reach it");
         }
     }
 
@@ -367,18 +321,5 @@ mod tests {
         assert!(matches!(table_segment(""), Err(PortError::Refused(_))));
         assert!(matches!(table_segment(&"a".repeat(2000)), Err(PortError::Refused(_))));
         assert!(table_segment(&"a".repeat(600)).is_ok());
-    }
-
-    #[test]
-    fn tables_of_clients_are_known_by_their_names() {
-        for (name, expected) in [
-            ("s/t_kvtable/0.#epoch.0", true),
-            ("s/group_kvtable/0.#epoch.0", true),
-            ("s/t/0.#epoch.0", false),
-            ("t_kvtable", false),
-            ("_system/_tables/scopes", false),
-        ] {
-            assert_eq!(is_client_table(&SegmentName::parse(name).unwrap()), expected, "{name}");
-        }
     }
 }

@@ -20,7 +20,7 @@ use headwater_types::limits::{FRAME_PAYLOAD_BYTES_MAX, TABLE_KEY_BYTES_MAX, TABL
 use headwater_types::{EventNumber, Offset, SegmentName, WriterId};
 use headwater_wire::{ErrorCode, MergedSource, NOT_EXISTS, Reply, TableEntry, TableKey, Text};
 
-use crate::ports::forget_client_table;
+use crate::private::forget_client_table;
 use crate::session::{Answer, AppendResult};
 
 /// What a reply has to repeat of its request, or needs besides the outcome.

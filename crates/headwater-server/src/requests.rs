@@ -15,11 +15,8 @@ use headwater_types::limits::{READ_BYTES_MAX, SEGMENT_NAME_BYTES_MAX, TABLE_KEY_
 use headwater_types::{Offset, SegmentName, WriterId};
 use headwater_wire::{NO_VERSION, NOT_EXISTS, Request as Wire, TableKey, Text};
 
-use crate::ports::{find_client_table, is_client_table, note_client_table};
+use crate::private::{find_client_table, is_client_table, note_client_table, public_name};
 use crate::replies::{Asked, Page, Verdict, What, illegal, no_such_segment, table_get, table_scan};
-
-/// Where the controller keeps its own tables. Clients of the segment store see nothing there.
-pub(crate) const PRIVATE_TABLES: &str = "_system/_tables/";
 
 /// Smallest read that is carried out; stock servers have the same.
 const READ_BYTES_MIN: i32 = 8;
@@ -37,11 +34,6 @@ pub(crate) enum Plan {
     AskTransient(SegmentName, Request, Asked),
     /// It is decided already, or takes several steps.
     Decided(Verdict),
-}
-
-/// Reads a segment name; private ones are not names for clients.
-pub(crate) fn public_name(text: &str) -> Option<SegmentName> {
-    SegmentName::parse(text).ok().filter(|name| !name.as_str().starts_with(PRIVATE_TABLES))
 }
 
 /// Reads the name of a segment to be created: `stream/number` or `scope/stream/number`, the number with or without epoch
