@@ -134,6 +134,22 @@ impl Driver {
         self.printed.iter().rev().find_map(|value| value.get("progress")?.as_u64()).unwrap_or(0)
     }
 
+    /// Waits until it ends, well or not.
+    ///
+    /// # Errors
+    /// When it takes longer than `limit`.
+    pub fn until_it_ends(&mut self, limit: Duration) -> Result<()> {
+        match wait(&mut self.child, limit)? {
+            Some(_) => Ok(()),
+            None => bail!("{}", self.failure(&format!("did not end within {limit:?}"))),
+        }
+    }
+
+    /// Closes its standard input: the sign to finish.
+    pub fn tell_to_finish(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
     /// Ended already?
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
@@ -157,7 +173,7 @@ impl Driver {
     }
 
     fn finish_allowing_panics(mut self, limit: Duration, allowed: bool) -> Result<Vec<Value>> {
-        drop(self.child.stdin.take());
+        self.tell_to_finish();
         let Some(status) = wait(&mut self.child, limit)? else {
             let _ = self.child.kill();
             bail!("{}", self.failure(&format!("did not end within {limit:?}")));

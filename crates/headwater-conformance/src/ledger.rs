@@ -6,6 +6,7 @@
 //! * no event is read twice: the writers lived through every restart, and their numbers make repetitions harmless
 //! * events of one writer and one key are read in the order in which they were written
 //! * every payload carries the checksum it was written with
+//! * of a transaction everything is read or nothing
 //!
 //! Pure functions over plain values; the drivers only write down what they did and saw.
 //!
@@ -54,6 +55,8 @@ pub struct Written {
     pub acknowledged: Vec<EventId>,
     /// (writer, key) → number of events sent, acknowledged or not.
     pub sent: BTreeMap<(u32, u32), u64>,
+    /// A writer of transactions: transaction n wrote event n of each of its keys.
+    pub transactional: Option<u32>,
 }
 
 /// A promise that was broken.
@@ -79,6 +82,15 @@ pub enum Violation {
     },
     /// Well formed, and nobody sent it in this run.
     Invented(EventId),
+    /// A transaction of which some events were read and others not.
+    Torn {
+        /// Its number, and that of its events.
+        sequence: u64,
+        /// Keys whose event was read.
+        read: usize,
+        /// Keys it wrote to.
+        keys: usize,
+    },
 }
 
 impl fmt::Display for Violation {
@@ -89,6 +101,7 @@ impl fmt::Display for Violation {
             Self::Reordered { event, after } => write!(f, "reordered: {event} was read after sequence {after}"),
             Self::Corrupted { index, bytes } => write!(f, "corrupted: payload {index} of {bytes} bytes"),
             Self::Invented(event) => write!(f, "invented: {event} was read and never sent"),
+            Self::Torn { sequence, read, keys } => write!(f, "torn: of transaction {sequence} {read} of {keys} events"),
         }
     }
 }
@@ -135,6 +148,16 @@ pub fn check(written: &Written, read: impl IntoIterator<Item = Vec<u8>>) -> Resu
             acknowledged_read += 1;
         } else {
             broken.add(Violation::Lost(*event));
+        }
+    }
+    if let Some(writer) = written.transactional {
+        let lanes: Vec<(u64, Option<&Lane>)> =
+            written.sent.range((writer, 0)..=(writer, u32::MAX)).map(|(lane, sent)| (*sent, seen.get(lane))).collect();
+        for sequence in 0..lanes.iter().map(|(sent, _)| *sent).max().unwrap_or(0) {
+            let read = lanes.iter().filter(|(_, lane)| lane.is_some_and(|lane| lane.has(sequence))).count();
+            if read != 0 && read != lanes.len() {
+                broken.add(Violation::Torn { sequence, read, keys: lanes.len() });
+            }
         }
     }
     if broken.0.is_empty() {
@@ -378,6 +401,18 @@ mod tests {
         read.push(Vec::new());
         let bytes = [20, 0];
         finds(&read, &[0, 1].map(|i| Violation::Corrupted { index: 13 + i, bytes: bytes[i] }));
+    }
+
+    #[test]
+    fn a_transaction_of_which_only_some_keys_are_read_is_torn() {
+        // Sequence 3 of writer 1 is not acknowledged: its transaction may be there or not, but not by half.
+        let written = Written { transactional: Some(1), ..written() };
+        let mut read = good();
+        assert_eq!(check(&written, payloads(&read)), Err(vec![Violation::Torn { sequence: 3, read: 1, keys: 2 }]));
+        read.push(event(1, 0, 3));
+        assert!(check(&written, payloads(&read)).is_ok());
+        read.truncate(12);
+        assert!(check(&written, payloads(&read)).is_ok());
     }
 
     #[test]

@@ -47,9 +47,12 @@ enum Suite {
         /// Routing keys, shared by the writers.
         #[arg(long, default_value_t = 16)]
         keys: u32,
-        /// Do not scale the stream half way.
+        /// Do not scale the stream meanwhile.
         #[arg(long)]
         no_scale: bool,
+        /// No writer of transactions.
+        #[arg(long)]
+        no_transactions: bool,
     },
     /// Bytes that no client sends.
     Malformed {
@@ -94,7 +97,7 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
         println!("seed {seed}");
         seed
     };
-    let crash_plan = |seed| crash::Plan { cycles: 5, seed, writers: 4, keys: 16, scale: true };
+    let crash_plan = |seed| crash::Plan { cycles: 5, seed, writers: 4, keys: 16, scale: true, transactions: true };
     Ok(Some(match suite {
         Suite::Prepare => return Ok(None),
         Suite::Figures { mib } => {
@@ -104,8 +107,9 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
         Suite::Rust { only } => features::run(places, Client::Rust, &only)?,
         Suite::Python { only } => features::run(places, Client::Python, &only)?,
         Suite::Flights => flights::run(places)?,
-        Suite::Crash { cycles, seed, writers, keys, no_scale } => {
-            crash::run(places, &crash::Plan { cycles, seed: seeded(seed), writers, keys, scale: !no_scale })?
+        Suite::Crash { cycles, seed, writers, keys, no_scale, no_transactions } => {
+            let (scale, transactions) = (!no_scale, !no_transactions);
+            crash::run(places, &crash::Plan { cycles, seed: seeded(seed), writers, keys, scale, transactions })?
         }
         Suite::Malformed { seed } => malformed::run(places, seeded(seed))?,
         Suite::Lifecycle => lifecycle::run(places)?,

@@ -4,6 +4,9 @@
 //! and flushed before the writer goes on. The reader writes binary records of a length (u32, big-endian) and as many
 //! payload bytes, in the order of delivery. Neither side judges; the harness does, with its own code.
 //!
+//! With `--transactions` one more writer commits transactions: transaction n writes event n of every key. Its events
+//! count as acknowledged once the controller says that the transaction is committed.
+//!
 //! Payload of an event, all numbers big-endian:
 //!
 //! ```text
@@ -15,8 +18,9 @@ use crate::jumbo::noise;
 use anyhow::{anyhow, ensure, Context as _, Result};
 use pravega_client::error::Error;
 use pravega_client::event::reader::EventReader;
+use pravega_client::event::transactional_writer::{Transaction, TransactionalEventWriter};
 use pravega_client::event::EventWriter;
-use pravega_client_shared::ScopedStream;
+use pravega_client_shared::{ScopedStream, Timestamp, TransactionStatus, WriterId};
 use serde_json::json;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -28,7 +32,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::oneshot;
 
 /// How long acknowledgements of the last events may take. Longer than the client's longest pause between attempts.
-const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(120);
+const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(180);
 
 fn payload(run: u64, writer: u32, key: u32, sequence: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -63,6 +67,7 @@ pub async fn write(context: &Context, arguments: &mut Arguments) -> Result<()> {
     let run: u64 = arguments.optional("--run", 1)?;
     let in_flight: usize = arguments.optional("--in-flight", 64)?;
     let seconds: u64 = arguments.optional("--seconds", 0)?;
+    let transactions: bool = arguments.optional("--transactions", false)?;
     let stream = context.stream(&name);
     let ledger = Arc::new(Mutex::new(File::create(&path).with_context(|| format!("create {path}"))?));
     let counters = Arc::new(Counters::default());
@@ -72,6 +77,13 @@ pub async fn write(context: &Context, arguments: &mut Arguments) -> Result<()> {
         let event_writer = context.factory.create_event_writer(stream.clone());
         let (ledger, counters) = (ledger.clone(), counters.clone());
         tasks.push(tokio::spawn(one_writer(event_writer, Plan { run, writer, keys, in_flight }, ledger, counters)));
+    }
+    if transactions {
+        let id = WriterId(u128::from(writers) + 1);
+        let event_writer = context.factory.create_transactional_event_writer(stream.clone(), id).await;
+        let (ledger, counters) = (ledger.clone(), counters.clone());
+        let plan = Plan { run, writer: writers, keys, in_flight };
+        tasks.push(tokio::spawn(one_transactional_writer(event_writer, plan, ledger, counters)));
     }
     let started = Instant::now();
     let mut stdin = tokio::io::stdin();
@@ -156,6 +168,61 @@ async fn one_writer(
     Ok(next)
 }
 
+/// One transaction after the other, until told to stop. Returns how many events it sent for each key, the same number
+/// for all of them.
+async fn one_transactional_writer(
+    mut writer: TransactionalEventWriter,
+    plan: Plan,
+    ledger: Arc<Mutex<File>>,
+    counters: Arc<Counters>,
+) -> Result<Vec<u64>> {
+    let mut number = 0;
+    while !counters.stop.load(Ordering::Relaxed) {
+        // The client tries for about a minute by itself; a server that is away for longer fails the next attempt, too.
+        let Ok(mut transaction) = writer.begin().await else {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            continue;
+        };
+        number += 1;
+        counters.sent.fetch_add(u64::from(plan.keys), Ordering::Relaxed);
+        match tokio::time::timeout(PATIENCE, one_transaction(&mut transaction, &plan, number - 1)).await {
+            Ok(true) => {
+                let mut lines = String::new();
+                for key in 0..plan.keys {
+                    lines.push_str(&format!("{} {key} {}\n", plan.writer, number - 1));
+                }
+                note(&ledger, &lines)?;
+                counters.acknowledged.fetch_add(u64::from(plan.keys), Ordering::Relaxed);
+            }
+            // Aborted, or nobody knows: all of it may be there or nothing.
+            Ok(false) | Err(_) => {
+                counters.failed.fetch_add(u64::from(plan.keys), Ordering::Relaxed);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(vec![number; plan.keys as usize])
+}
+
+/// Writes and commits; true when the controller says that it is committed.
+async fn one_transaction(transaction: &mut Transaction, plan: &Plan, sequence: u64) -> bool {
+    for key in 0..plan.keys {
+        let event = payload(plan.run, plan.writer, key, sequence);
+        if transaction.write_event(Some(format!("key-{key}")), event).await.is_err() {
+            return false;
+        }
+    }
+    // An error says nothing: the commit may have arrived. Only the state tells.
+    let _ = transaction.commit(Timestamp(0)).await;
+    loop {
+        match transaction.check_status().await {
+            Ok(TransactionStatus::Committed) => return true,
+            Ok(TransactionStatus::Aborted | TransactionStatus::Aborting | TransactionStatus::Open) => return false,
+            Ok(TransactionStatus::Committing) | Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
 /// Waits until at most `leave` events are under way; each that is acknowledged goes to the ledger.
 async fn settle(
     pending: &mut VecDeque<Pending>,
@@ -178,6 +245,10 @@ async fn settle(
             }
         }
     }
+    note(ledger, &lines)
+}
+
+fn note(ledger: &Mutex<File>, lines: &str) -> Result<()> {
     let mut file = ledger.lock().expect("no writer panics while it holds the ledger");
     file.write_all(lines.as_bytes()).context("write the ledger")?;
     file.flush().context("write the ledger")

@@ -41,6 +41,7 @@ usage: genuine COMMAND --controller HOST:PORT --scope SCOPE [OPTION...]
   reader-group   [--events N]                       hand-over, a reader that dies, stream cuts
   fill           --stream S --mib N [--event N]     write N MiB of events as fast as the client can
   ledger-write   --stream S --ledger FILE [--writers N] [--keys N] [--run N] [--in-flight N] [--seconds N]
+                 [--transactions true]
                                                     until standard input closes; FILE gets each acknowledged event
   ledger-read    --stream S --out FILE --expect N [--readers N] [--quiet-seconds N]
                                                     read everything through a reader group; FILE gets every payload

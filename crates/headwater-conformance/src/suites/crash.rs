@@ -1,4 +1,7 @@
 //! `kill -9` under load, again and again, with the same writers alive throughout.
+//!
+//! Some kills hit a server that still recovers, some one that scales; a further writer commits transactions, which must
+//! be there whole or not at all.
 
 use super::{Case, Outcome, in_scratch, run_cases};
 use crate::chance::Chance;
@@ -27,8 +30,10 @@ pub struct Plan {
     pub writers: u32,
     /// Routing keys, shared by the writers.
     pub keys: u32,
-    /// Scale the stream between two kills, half way.
+    /// Scale the stream, also at the very moment of a kill.
     pub scale: bool,
+    /// One more writer, which commits transactions.
+    pub transactions: bool,
 }
 
 /// Runs it.
@@ -56,10 +61,14 @@ fn crash(places: &Places, plan: &Plan, scratch: &Path) -> Result<String> {
         let arguments = [&["--scope", SCOPE, "--stream", STREAM][..], arguments].concat();
         Client::Rust.command(places, &controller, name, &arguments)
     };
-    Driver::run(rust("setup", &["--segments", "4"]), PROGRESS_WITHIN)?;
+    // The least the stream may ever have; it begins with four.
+    Driver::run(rust("setup", &["--segments", "2"]), PROGRESS_WITHIN)?;
+    Driver::run(rust("scale", &["--to", "4"]), PROGRESS_WITHIN)?;
     let ledger = scratch.join("ledger.txt");
     let numbers = [plan.seed.to_string(), plan.writers.to_string(), plan.keys.to_string()];
+    let transactions = plan.transactions.to_string();
     let arguments = ["--run", &numbers[0], "--writers", &numbers[1], "--keys", &numbers[2]];
+    let arguments = [&arguments[..], &["--transactions", &transactions]].concat();
     let path = ledger.to_str().context("the path of the ledger is text")?;
     let mut writer = Driver::start(rust("ledger-write", &[&arguments[..], &["--ledger", path]].concat()))?;
 
@@ -67,10 +76,16 @@ fn crash(places: &Places, plan: &Plan, scratch: &Path) -> Result<String> {
     let mut slowest_resume = Duration::ZERO;
     for cycle in 1..=plan.cycles {
         slowest_resume = slowest_resume.max(progress(&mut writer, &mut server, cycle)?);
-        if plan.scale && cycle == plan.cycles.div_ceil(2) {
-            Driver::run(rust("scale", &["--to", "6"]), PROGRESS_WITHIN)?;
-        }
-        std::thread::sleep(Duration::from_millis(chance.below(1_200)));
+        // Every other kill comes while the stream is being scaled.
+        let scaling = if plan.scale && cycle % 2 == 0 {
+            let to = 2 + chance.below(7);
+            let scaling = Driver::start(rust("scale", &["--to", &to.to_string()]))?;
+            std::thread::sleep(Duration::from_millis(chance.below(60)));
+            Some(scaling)
+        } else {
+            std::thread::sleep(Duration::from_millis(chance.below(1_200)));
+            None
+        };
         server.kill()?;
         std::thread::sleep(Duration::from_millis(chance.below(200)));
         // Now and then the next one is killed while it still recovers.
@@ -81,15 +96,25 @@ fn crash(places: &Places, plan: &Plan, scratch: &Path) -> Result<String> {
         }
         server = launch.start().with_context(|| format!("start {cycle} after a kill"))?;
         to_ready.push(server.ready_after);
+        if let Some(scaling) = scaling {
+            // It may fail: the client asks again after the kill, when the stream has been scaled already. It must end.
+            let mut scaling = scaling;
+            scaling.until_it_ends(PROGRESS_WITHIN)?;
+        }
+    }
+    if plan.scale {
+        // Whatever the kills left half done must be finished by now, or this one would be refused.
+        Driver::run(rust("scale", &["--to", "5"]), PROGRESS_WITHIN)?;
     }
     progress(&mut writer, &mut server, plan.cycles + 1)?;
-    let printed = writer.finish_after_crashes(Duration::from_secs(180))?;
+    let printed = writer.finish_after_crashes(Duration::from_secs(240))?;
     // Once more, when nothing is under way: what is read afterwards comes from what is on disk.
     server.kill()?;
     let server = launch.start().context("start after the last kill")?;
     to_ready.push(server.ready_after);
 
-    let written = written(plan.seed, &ledger, &printed)?;
+    let mut written = written(plan.seed, &ledger, &printed)?;
+    written.transactional = plan.transactions.then_some(plan.writers);
     let payloads = scratch.join("read.bin");
     let out = payloads.to_str().context("the path of the payloads is text")?;
     let expect = written.acknowledged.len().to_string();
@@ -102,8 +127,11 @@ fn crash(places: &Places, plan: &Plan, scratch: &Path) -> Result<String> {
         }
     };
     ensure!(totals.acknowledged > u64::from(plan.cycles), "only {totals:?}: that was no load");
+    let committed = written.acknowledged.iter().filter(|event| Some(event.writer) == written.transactional).count();
+    let committed = committed / plan.keys.max(1) as usize;
+    ensure!(committed > 0 || !plan.transactions, "no transaction was committed");
     server.stop()?;
-    Ok(summary(&totals, &mut to_ready, slowest_resume))
+    Ok(format!("{}; {committed} transactions", summary(&totals, &mut to_ready, slowest_resume)))
 }
 
 /// Waits until acknowledgements arrive again. Returns how long that took.

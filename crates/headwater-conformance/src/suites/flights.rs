@@ -67,6 +67,8 @@ fn write(places: &Places, controller: &str) -> Result<String> {
         ensure!(number(&printed, "to")? == f64::from(to), "scaled to {printed:?}");
         ensure!(!writer.has_ended(), "the writer had finished before the stream was scaled to {to}");
     }
+    // Until now it would have held back a little towards its end, so that it cannot finish first.
+    writer.tell_to_finish();
     let printed = writer.finish(LIMIT)?;
     ensure!(number(&printed, "written")? == FLIGHTS as f64, "the writer wrote {printed:?}");
     let segments = rust("segments", &[])?;
