@@ -40,7 +40,7 @@ pub(crate) fn assemble(block: Bytes, end: BlockEnd) -> Result<Bytes, WireError> 
     match partial {
         None if !end.data.is_empty() => Err(refused(BlockMismatch::Unexpected { bytes: end.data.len() })),
         None if whole == block_bytes => Ok(block),
-        None => Ok(block.slice(..whole)),
+        None => Ok(frame::without_ballast(block.slice(..whole), block_bytes)),
         Some(partial) => Ok(join([block.slice(..whole), partial, end.data])),
     }
 }

@@ -55,6 +55,12 @@ pub(crate) fn cut<T>(
     }
 }
 
+/// The data, in an allocation of its own if it is clearly less than the `held_bytes` it would keep alive: padding and
+/// bytes behind the last field cost their sender nothing, and the data may be kept for long.
+pub(crate) fn without_ballast(data: Bytes, held_bytes: usize) -> Bytes {
+    if data.len() < held_bytes / 4 * 3 { Bytes::copy_from_slice(&data) } else { data }
+}
+
 /// Code and payload of a buffer that holds one whole frame and nothing else.
 pub(crate) fn split(frame: &Bytes) -> Result<(i32, Bytes), WireError> {
     match peek(frame)? {
@@ -67,4 +73,21 @@ pub(crate) fn put_header(code: i32, payload_bytes: usize, out: &mut impl FrameSi
     out.put_slice(&code.to_be_bytes());
     let length = i32::try_from(payload_bytes).expect("payloads are checked against a limit far below i32::MAX");
     out.put_slice(&length.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_that_is_a_small_part_of_what_it_holds_is_copied_out() {
+        let frame = Bytes::from(vec![7; 1 << 20]);
+        let owned = without_ballast(frame.slice(..100), frame.len());
+        drop(frame);
+        let kept = owned.try_into_mut().expect("nobody else has it").capacity();
+        assert!(kept < 1000, "100 bytes keep {kept} alive");
+        let frame = Bytes::from(vec![7; 1 << 20]);
+        let most = without_ballast(frame.slice(..900_000), frame.len());
+        assert_eq!(most.as_ptr(), frame.as_ptr(), "what is most of it is shared");
+    }
 }

@@ -175,7 +175,10 @@ impl ServerEnd {
                 self.wanted = header.frame_bytes() - input.len();
                 return Ok(None);
             }
-            if let Some(event) = frame::cut(input, header, |reader| self.on_frame(header.code, reader))? {
+            if let Some(mut event) = frame::cut(input, header, |reader| self.on_frame(header.code, reader))? {
+                if let ServerEvent::Append(append) = &mut event {
+                    append.data = frame::without_ballast(std::mem::take(&mut append.data), header.payload_bytes);
+                }
                 self.wanted = HEADER_BYTES;
                 return Ok(Some(event));
             }
