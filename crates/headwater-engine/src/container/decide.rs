@@ -241,8 +241,15 @@ impl<T: Token> Container<T> {
         let mut lengths = Vec::with_capacity(sources.len());
         for source in sources {
             if let Some(source) = self.find(source)? {
-                if let Some(refusal) = self.merge_refusal(target, Some(source)) {
-                    return Ok((self.sequence, Err(refusal)));
+                match self.merge_refusal(target, Some(source)) {
+                    None => {}
+                    // It can never be merged, and a batch that waited for it would wait for ever.
+                    Some(Refusal::WrongKind) => {
+                        tracing::warn!(segment = source, "a table stands in the place of a segment to be merged");
+                        lengths.push(self.segment(target).length);
+                        continue;
+                    }
+                    Some(refusal) => return Ok((self.sequence, Err(refusal))),
                 }
                 let offset = self.segment(target).length;
                 let attributes = Vec::new();

@@ -162,6 +162,16 @@ impl<T: Token> Container<T> {
         segment.parked.push(parked);
     }
 
+    /// Drops the parked reads that nobody waits for any more.
+    pub(crate) fn sweep(&mut self) {
+        for segment in self.segments.values_mut() {
+            segment.parked.retain(|parked| !parked.token.is_abandoned());
+            if segment.parked.is_empty() {
+                segment.parked.shrink_to_fit();
+            }
+        }
+    }
+
     /// Looks at the parked reads of a segment again: it has grown, or ended.
     pub(super) fn wake(&mut self, id: u64, effects: &mut Effects<T>) -> Result<(), StoreError> {
         let Some(segment) = self.segments.get_mut(&id) else { return Ok(()) };

@@ -282,6 +282,10 @@ impl<T: Token> Container<T> {
         }
         let header = self.bytes_of(id, position, HEADER_BYTES)?;
         let Ok((key, value, _)) = decode_header(&header) else { return Ok(None) };
+        // What looks like a header may be bytes of a client's value.
+        if key > TABLE_KEY_BYTES_MAX || value.is_some_and(|value| value > TABLE_VALUE_BYTES_MAX) {
+            return Ok(None);
+        }
         let whole = HEADER_BYTES.saturating_add(key).saturating_add(value.unwrap_or(0));
         if whole as u64 > length - position {
             return Ok(None);

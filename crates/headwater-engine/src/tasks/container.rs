@@ -60,6 +60,7 @@ impl ContainerTask {
                         let _ = self.journal.send(covered);
                     }
                     ContainerInput::ReadAgain(again) => self.container.read_again(again, &mut effects)?,
+                    ContainerInput::Sweep => self.container.sweep(),
                     ContainerInput::Checkpoint => self.container.checkpoint(&mut effects)?,
                     ContainerInput::Close(done) => {
                         self.container.close(&mut effects);

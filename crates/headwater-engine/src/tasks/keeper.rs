@@ -19,6 +19,9 @@ use super::{ContainerInput, Figures, KeeperInput, start};
 /// The witness is at most this old; also the pause after a checkpoint that found the disk full.
 const TURN: Duration = Duration::from_millis(500);
 
+/// Turns between two searches for reads that nobody waits for.
+const SWEEP_TURNS: u64 = 10;
+
 /// Owns the manifests and the witness.
 pub(crate) struct KeeperTask {
     pub(crate) disk: Arc<dyn Disk>,
@@ -41,6 +44,7 @@ impl KeeperTask {
 
     fn run(mut self) -> Result<(), StoreError> {
         let mut spare = self.first_spare;
+        let mut turns = 0_u64;
         loop {
             match self.inbox.recv_timeout(TURN) {
                 Ok(KeeperInput::Checkpoint(job)) => {
@@ -59,6 +63,12 @@ impl KeeperTask {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
             self.testify()?;
+            turns += 1;
+            if turns.is_multiple_of(SWEEP_TURNS) {
+                for container in &self.containers {
+                    let _ = container.send(ContainerInput::Sweep);
+                }
+            }
         }
     }
 

@@ -49,6 +49,8 @@ pub(crate) enum ContainerInput {
     CheckpointDone(Box<CheckpointDone>),
     ReadAgain(Again<Answer>),
     Checkpoint,
+    /// Drop reads that nobody waits for.
+    Sweep,
     /// Refuse everything; answer when all that was ordered is durable.
     Close(Sender<()>),
 }

@@ -173,6 +173,21 @@ fn a_log_of_few_keys_stays_short_and_versions_survive_its_compaction() {
 }
 
 #[test]
+fn a_position_inside_an_entry_reads_no_more_than_an_entry_can_have() {
+    let store = Fixture::table();
+    // The value looks like the header of an entry of nearly a gigabyte.
+    let mut forged = vec![0];
+    forged.extend_from_slice(&4_u32.to_be_bytes());
+    forged.extend_from_slice(&800_000_000_u32.to_be_bytes());
+    forged.extend_from_slice(&[0; 8]);
+    let value = Some(Bytes::from(forged));
+    let change = TableChange { key: Bytes::from_static(b"k"), value, expect: Expect::Any };
+    store.update(vec![change]).unwrap();
+    let inside = store.call(Request::TableDelta { segment: name(T), from: 18, count_max: 1 });
+    assert!(matches!(inside, Err(Refusal::Invalid(_))), "{inside:?}");
+}
+
+#[test]
 fn sizes_are_checked_and_kinds_are_not_confused() {
     let store = Fixture::table();
     let long = "k".repeat(8193);
