@@ -32,7 +32,12 @@ impl Inner {
             for entry in page {
                 count += 1;
                 match work_of(&entry.key)? {
-                    Work::Scope(scope) => self.resume_scope_deletion(&scope).await?,
+                    // One scope that cannot be deleted is no reason to keep everybody else waiting.
+                    Work::Scope(scope) => {
+                        if let Err(error) = self.resume_scope_deletion(&scope).await {
+                            tracing::warn!(%scope, %error, "deletion of a scope is left for the next start");
+                        }
+                    }
                     Work::Stream(stream) => {
                         let slot = self.slots.slot(&stream);
                         *slot.mark.lock().await = Some(entry.version);

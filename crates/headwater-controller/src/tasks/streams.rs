@@ -57,8 +57,13 @@ impl Inner {
         if !stream.begin_creation(config).await? {
             return Ok(CreateStream::ScopeNotFound);
         }
+        // A transaction begun as soon as the stream is active relies on the note of work it finds. So nobody begins one
+        // between the two.
+        let slot = Arc::clone(&stream.slot);
+        let alone = slot.creators.write().await;
         stream.settle().await?;
-        self.unmark(&stream.slot).await?;
+        self.unmark(&slot).await?;
+        drop(alone);
         info!(stream = %name, "created");
         Ok(CreateStream::Success)
     }
