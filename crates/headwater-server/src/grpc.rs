@@ -21,6 +21,8 @@ use tonic::{Request, Response, Status};
 
 /// Largest message either way, in bytes; what gRPC clients accept by default.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Largest request: a scaling or a cut of as many segments as a stream may have takes a quarter of it.
+const REQUEST_BYTES_MAX: usize = 1 << 20;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -42,7 +44,7 @@ impl ControllerGrpc {
     /// The service for a tonic server.
     pub(crate) fn into_service(self) -> ControllerServiceServer<Self> {
         ControllerServiceServer::new(self)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 

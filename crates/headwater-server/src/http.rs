@@ -7,7 +7,8 @@
 //! | `/readyz` | 200 while clients are served, 503 before and while stopping |
 //! | `/metrics` | figures in the text format that Prometheus scrapes |
 //!
-//! A peer that is slow to send its header is closed after [`HEADER_PATIENCE`].
+//! A connection answers one request. A peer that is slow to send its header is closed after [`HEADER_PATIENCE`], and any
+//! peer after [`CONNECTION_PATIENCE`].
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -26,6 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
+/// How long one connection may last: pages are small, and a peer that does not read must not keep its place.
+const CONNECTION_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a request's header may take.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
 /// Longest header; every request that has an answer here is far shorter.
@@ -89,11 +92,13 @@ pub(crate) async fn serve(socket: TcpStream, router: Router, stopping: Cancellat
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_PATIENCE)
+        .keep_alive(false)
         .max_buf_size(HEADER_BYTES_MAX)
         .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
+        () = tokio::time::sleep(CONNECTION_PATIENCE) => return,
         () = stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await

@@ -221,7 +221,11 @@ impl SegmentOps for EnginePorts {
             for entry in page {
                 let name = std::str::from_utf8(&entry.key).ok().and_then(|name| SegmentName::parse(name).ok());
                 let name = name.expect("only names of segments are put down");
-                self.delete_table(name.clone()).await?;
+                match self.call(Request::DeleteTable { segment: name.clone(), must_be_empty: false }).await {
+                    // Not there, or something else of that name, which was never a table.
+                    Ok(_) | Err(Refusal::NoSuchSegment | Refusal::WrongKind) => {}
+                    Err(refusal) => return Err(port_error(&refusal)),
+                }
                 match self.call(forget_client_table(&name, entry.version)).await {
                     // Put down again meanwhile: the next page has it.
                     Ok(_) | Err(Refusal::KeyVersion | Refusal::KeyMissing) => {}
@@ -314,6 +318,31 @@ mod tests {
             assert_eq!(segment.placement(), segment.as_str(), "nothing in the name is read as a suffix");
             assert!(crate::private::public_name(segment.as_str()).is_none(), "clients cannot reach it");
         }
+    }
+
+    #[tokio::test]
+    async fn a_scope_can_go_although_something_else_has_the_name_of_a_table() {
+        use headwater_engine::io::{Io, RealClock, RealDisk, RealRandom};
+
+        let directory = tempfile::tempdir().unwrap();
+        let io = Io {
+            disk: std::sync::Arc::new(RealDisk::new(directory.path())),
+            clock: std::sync::Arc::new(RealClock::default()),
+            random: std::sync::Arc::new(RealRandom),
+        };
+        let options = headwater_engine::Options::default();
+        let engine = Engine::open(io, &options, std::sync::Arc::new(|fault| panic!("{fault}"))).unwrap();
+        let ports = EnginePorts::open(engine.clone()).await.unwrap();
+        let name = SegmentName::parse("s/x_kvtable/0.#epoch.0").unwrap();
+        let (kind, policy) = (SegmentKind::Stream, SegmentPolicy::default());
+        engine.call(Request::Create { segment: name.clone(), kind, policy }).await.unwrap();
+        // A client's attempt to make a table of this name leaves its note behind.
+        engine.call(crate::private::note_client_table(&name)).await.unwrap();
+        let scope = Name::parse("s").unwrap();
+        ports.drop_tables_of_scope(&scope).await.unwrap();
+        ports.drop_tables_of_scope(&scope).await.unwrap();
+        assert!(engine.call(Request::Info { segment: name }).await.is_ok(), "what is no table stays");
+        tokio::task::spawn_blocking(move || engine.close()).await.unwrap();
     }
 
     #[test]

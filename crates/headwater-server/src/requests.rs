@@ -163,6 +163,9 @@ pub(crate) fn plan(request: Wire, transient_name: impl FnOnce(&SegmentName, Writ
             if !(0..=FIXED_KEY_BYTES_MAX).contains(&key_length) {
                 return refuse(&segment, "key length is none of 0 to 256");
             }
+            if name.parent().is_some() {
+                return refuse(&segment, "segment of a transaction or upload is no table");
+            }
             let kind = SegmentKind::Table { key_length: key_length.unsigned_abs() };
             let rollover_bytes = u64::try_from(rollover_bytes).unwrap_or(0);
             let policy = SegmentPolicy { rollover_bytes, ..SegmentPolicy::default() };
@@ -446,6 +449,15 @@ mod tests {
         };
         let transaction = "scope/stream/0.#epoch.4#transaction.00000004000000000000000000000002";
         assert!(matches!(refused(truncate(transaction)), Reply::ErrorMessage { .. }));
+        let table = Wire::CreateTableSegment {
+            request_id: 3,
+            segment: transaction.into(),
+            token: Token::default(),
+            sorted: false,
+            key_length: 0,
+            rollover_bytes: 0,
+        };
+        assert!(matches!(refused(table), Reply::ErrorMessage { .. }));
         assert!(matches!(planned(truncate(SEGMENT)), Plan::Ask(Request::Truncate { .. }, _)));
     }
 

@@ -47,7 +47,12 @@ const READING_SHARE: u64 = 8;
 /// How long connections may take to end when the server stops; they need less themselves.
 const CONNECTIONS_PATIENCE: Duration = Duration::from_secs(3);
 /// gRPC streams at a time on one connection.
-const STREAMS_MAX: u32 = 128;
+const STREAMS_MAX: u32 = 32;
+/// Longest a call may take, the arrival of its message included. Sealing waits for open transactions, deleting a scope
+/// for all its tables.
+const CALL_PATIENCE: Duration = Duration::from_secs(120);
+/// How long a new peer may take to begin to speak.
+const PREFACE_PATIENCE: Duration = Duration::from_secs(10);
 /// Largest gRPC header list, in bytes.
 const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
 /// Streams that a peer opened and reset at once before the connection is ended.
@@ -396,18 +401,33 @@ fn containers() -> u32 {
 }
 
 async fn serve_controller(service: ControllerGrpc, listener: TcpListener, gate: Gate, stopping: CancellationToken) {
-    let incoming = futures::stream::unfold((listener, gate), |(listener, gate)| async move {
-        let (socket, place) = listen::accept(&listener, &gate).await;
-        Some((Ok::<_, std::io::Error>(Placed::new(socket, place)), (listener, gate)))
+    // A peer that says nothing never becomes a connection, and gives its place back soon.
+    let (spoken, incoming) = tokio::sync::mpsc::channel(1);
+    let accepting = tokio::spawn(async move {
+        loop {
+            let (socket, place) = listen::accept(&listener, &gate).await;
+            let spoken = spoken.clone();
+            tokio::spawn(async move {
+                if let Ok(Ok(())) = tokio::time::timeout(PREFACE_PATIENCE, socket.readable()).await {
+                    // The listener may have ended meanwhile.
+                    let _ = spoken.send(Ok::<_, std::io::Error>(Placed::new(socket, place))).await;
+                }
+            });
+        }
+    });
+    let incoming = futures::stream::unfold(incoming, |mut incoming| async move {
+        incoming.recv().await.map(|connection| (connection, incoming))
     });
     let served = tonic::transport::Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
+        .timeout(CALL_PATIENCE)
         .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
         .http2_keepalive_interval(Some(PING_EVERY))
         .add_service(service.into_service())
         .serve_with_incoming_shutdown(incoming, stopping.cancelled_owned())
         .await;
+    accepting.abort();
     if let Err(error) = served {
         tracing::warn!(%error, "controller listener ended");
     }

@@ -179,6 +179,8 @@ impl Session {
             Phase::Failed => Ok(Begun::Discard),
             Phase::Open { begun } if Some(number) <= begun => {
                 self.push(request, StepKind::Append { number, result: Some(AppendResult::Stale) });
+                // The connection closes with this answer; what follows it needs none.
+                self.phase = Phase::Failed;
                 Ok(Begun::Decided)
             }
             Phase::Open { begun } => {
