@@ -94,34 +94,24 @@ impl Journal {
         disk.sync_directory(DIRECTORY).on(DIRECTORY, "sync")?;
         let spares = tidy(&*disk, leftovers, file_bytes)?;
         let unproven = chain.unproven(known);
-        if unproven.is_empty()
-            && let Some(newest) = newest_header
-        {
+        let (next_frame, last_sum) = match unproven.first() {
+            Some(first) => (first.head.frame, first.head.previous_sum),
+            None => (chain.next_frame, chain.last_sum),
+        };
+        let current = match newest_header {
             // Nothing to write again: go on behind the last frame. A start on a full disk needs no new file then.
-            let file = disk.open(&chain.path).on(&chain.path, "open")?;
-            let current = Current { path: chain.path, file, header: newest, position: chain.position };
-            let journal = Self {
-                disk,
-                store,
-                file_bytes,
-                current,
-                files,
-                spares: spares.clone(),
-                next_frame: chain.next_frame,
-                last_sum: chain.last_sum,
-                buffer: Vec::new(),
-                syncs: 0,
-                bytes: 0,
-                discarded_bytes: chain.discarded,
-            };
-            return Ok((journal, spares));
-        }
-        let first_frame = unproven.first().map_or(chain.next_frame, |frame| frame.head.frame);
-        let number = numbers.last().map_or(1, |last| last + 1);
-        let header = FileHeader { store, file: number, first_frame };
-        let spare = spares.lock().expect("no holder of the spares panics").pop_front();
-        let current = take_into_use(&*disk, header, file_bytes, spare)?;
-        files.push_back(UsedFile { number, newest: BTreeMap::new() });
+            Some(header) if unproven.is_empty() => {
+                let file = disk.open(&chain.path).on(&chain.path, "open")?;
+                Current { path: chain.path, file, header, position: chain.position }
+            }
+            _ => {
+                let number = numbers.last().map_or(1, |last| last + 1);
+                let header = FileHeader { store, file: number, first_frame: next_frame };
+                let spare = spares.lock().expect("no holder of the spares panics").pop_front();
+                files.push_back(UsedFile { number, newest: BTreeMap::new() });
+                take_into_use(&*disk, header, file_bytes, spare)?
+            }
+        };
         let mut journal = Self {
             disk,
             store,
@@ -129,8 +119,8 @@ impl Journal {
             current,
             files,
             spares: spares.clone(),
-            next_frame: first_frame,
-            last_sum: unproven.first().map_or(chain.last_sum, |frame| frame.head.previous_sum),
+            next_frame,
+            last_sum,
             buffer: Vec::new(),
             syncs: 0,
             bytes: 0,
