@@ -13,7 +13,8 @@
 //! * what one peer can make us hold is bounded: [`UNANSWERED_BYTES_MAX`] of requests under way, [`PARKED_READS_MAX`] reads that
 //!   wait for data, [`TRANSIENTS_MAX`] uploads, one frame being received
 //! * malformed or misplaced frames close this connection and nothing else; answers decided before are sent first
-//! * when the connection ends, reads that wait are dropped and transient segments that were not merged are deleted
+//! * when the connection ends, transient segments that were not merged are deleted, and nobody is answered any more; the
+//!   store drops its parked reads within seconds
 //!
 //! Not here: bytes of frames (`headwater-wire`), what a request means (`requests`), what an outcome becomes (`replies`),
 //! the order of a writer's answers (`session`).

@@ -152,6 +152,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_connection_answers_one_request_and_ends() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let router = router(Pages::new(Metrics::new()));
+        let served = tokio::spawn(serve(server, router, CancellationToken::new()));
+        client.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        served.await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    #[tokio::test]
     async fn readiness_follows_the_server_and_health_only_its_failure() {
         let pages = Pages::new(Metrics::new());
         for (phase, ready, healthy) in [

@@ -195,8 +195,9 @@ impl Line {
         }
     }
 
-    /// Deletes the transient segments of this connection, once it has ended. The store keeps the order, so a merge or
-    /// creation that was asked for before is done first.
+    /// Deletes the transient segments of this connection, once it has ended. A merge or creation that was asked for
+    /// before is done first: the store lets a deletion overtake no write to the same segment, and a merge that waits for
+    /// memory was not acknowledged.
     pub(crate) fn delete_transients(&self) {
         let transients = std::mem::take(&mut *self.transients.lock().expect("a panic ends the process"));
         for segment in transients {
