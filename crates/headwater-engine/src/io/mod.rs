@@ -5,12 +5,14 @@
 //! Paths are relative to the data directory, `/`-separated, made by the engine from numbers; no name a client gives
 //! ever becomes part of one.
 
+mod block;
 mod real;
 
 use std::io::Result;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use block::{BLOCK_BYTES, BlockBuffer};
 pub use real::{DirectoryLock, RealClock, RealDisk, RealRandom, lock_directory};
 
 /// A directory tree with POSIX durability rules.
@@ -23,6 +25,11 @@ pub trait Disk: Send + Sync + 'static {
     fn create(&self, path: &str) -> Result<Arc<dyn File>>;
     /// Opens an existing file for reading and writing.
     fn open(&self, path: &str) -> Result<Arc<dyn File>>;
+    /// Opens an existing file for [`File::write_durable`], round the page cache where the file system can do that. The
+    /// file has its final length: such writes never extend it.
+    fn open_direct(&self, path: &str) -> Result<Arc<dyn File>> {
+        self.open(path)
+    }
     /// Gives a file another name, replacing what had that name.
     fn rename(&self, from: &str, to: &str) -> Result<()>;
     /// Removes a file.
@@ -43,6 +50,12 @@ pub trait File: Send + Sync {
     fn write_at(&self, offset: u64, data: &[u8]) -> Result<()>;
     /// Makes everything written so far, and the length, durable.
     fn sync(&self) -> Result<()>;
+    /// Writes and makes durable in one step. Position, length and the memory of `data` are multiples of
+    /// [`BLOCK_BYTES`], see [`BlockBuffer`].
+    fn write_durable(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.write_at(offset, data)?;
+        self.sync()
+    }
     /// Cuts or extends (with zeros) the file.
     fn set_length(&self, length: u64) -> Result<()>;
     /// Extends the file to `length` and reserves the disk space, so that writing inside cannot find the disk full.

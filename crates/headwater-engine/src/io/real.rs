@@ -5,13 +5,16 @@
 )]
 
 use std::fs;
-use std::io::{self, Result};
+use std::io::{self, IoSlice, Result};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Clock, Disk, File, Random};
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::{BLOCK_BYTES, Clock, Disk, File, Random};
 
 /// Files below one directory, readable by their owner only.
 #[derive(Debug)]
@@ -38,6 +41,19 @@ impl Disk for RealDisk {
 
     fn open(&self, path: &str) -> Result<Arc<dyn File>> {
         Ok(Arc::new(RealFile(fs::File::options().read(true).write(true).open(self.at(path))?)))
+    }
+
+    fn open_direct(&self, path: &str) -> Result<Arc<dyn File>> {
+        let direct = rustix::fs::OFlags::DIRECT.bits() as i32;
+        match fs::File::options().read(true).write(true).custom_flags(direct).open(self.at(path)) {
+            // Some file systems, the one in memory among them, have nothing to go round.
+            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => self.open(path),
+            Err(error) => Err(error),
+            Ok(direct) => {
+                let cached = RealFile(fs::File::options().read(true).write(true).open(self.at(path))?);
+                Ok(Arc::new(DirectFile { cached, direct, refused: AtomicBool::new(false) }))
+            }
+        }
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<()> {
@@ -113,6 +129,63 @@ impl File for RealFile {
 
     fn length(&self) -> Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+}
+
+/// A file whose durable writes go round the page cache: no copy in it, and no second call to sync.
+struct DirectFile {
+    cached: RealFile,
+    direct: fs::File,
+    /// The file system took the flag when the file was opened, and refused the first write.
+    refused: AtomicBool,
+}
+
+impl File for DirectFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.cached.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.cached.write_at(offset, data)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.cached.sync()
+    }
+
+    fn write_durable(&self, mut offset: u64, mut data: &[u8]) -> Result<()> {
+        while !data.is_empty() {
+            let rest = [IoSlice::new(data)];
+            // What a short write left may lie off the boundaries.
+            if self.refused.load(Relaxed) || !data.len().is_multiple_of(BLOCK_BYTES) {
+                self.cached.write_at(offset, data)?;
+                return self.cached.sync();
+            }
+            match rustix::io::pwritev2(&self.direct, &rest, offset, ReadWriteFlags::DSYNC) {
+                // Nothing was written: the file system cannot do this after all.
+                Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => self.refused.store(true, Relaxed),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    offset += written as u64;
+                    data = &data[written..];
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn set_length(&self, length: u64) -> Result<()> {
+        self.cached.set_length(length)
+    }
+
+    fn allocate(&self, length: u64) -> Result<()> {
+        self.cached.allocate(length)
+    }
+
+    fn length(&self) -> Result<u64> {
+        self.cached.length()
     }
 }
 

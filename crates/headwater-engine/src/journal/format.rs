@@ -13,6 +13,7 @@ use crate::codec::{Decoder, Encoder, Malformed};
 
 /// Frames begin at multiples of this.
 pub(super) const BLOCK_BYTES: u64 = 4096;
+const _: () = assert!((BLOCK_BYTES as usize).is_multiple_of(crate::io::BLOCK_BYTES), "frames can be written directly");
 /// Bytes of a frame's head.
 pub(super) const HEAD_BYTES: usize = 64;
 /// Version of everything in this directory.

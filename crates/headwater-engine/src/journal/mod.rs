@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 
 use crate::error::{IoContext, StoreError};
-use crate::io::{Disk, File};
+use crate::io::{BlockBuffer, Disk, File};
 use format::{BLOCK_BYTES, FileHeader, FrameHead, FrameKind, HEAD_BYTES, span};
 pub(crate) use witness::Witness;
 
@@ -86,7 +86,7 @@ pub(crate) struct Journal {
     next_frame: u64,
     /// Body checksum of the newest frame.
     last_sum: u32,
-    buffer: Vec<u8>,
+    buffer: BlockBuffer,
     pub(crate) syncs: u64,
     pub(crate) bytes: u64,
     /// Bytes found behind the last frame that was ever acknowledged when the journal was opened.
@@ -146,7 +146,7 @@ impl Journal {
     pub(crate) fn close(&mut self) -> Result<(), StoreError> {
         self.make_room(0)?;
         self.buffer.clear();
-        self.buffer.resize(HEAD_BYTES, 0);
+        self.buffer.resize(HEAD_BYTES);
         self.write_frame(FrameKind::Close)
     }
 
@@ -211,7 +211,7 @@ impl Journal {
 
     fn encode_records(&mut self, records: &[Record]) {
         self.buffer.clear();
-        self.buffer.resize(HEAD_BYTES, 0);
+        self.buffer.resize(HEAD_BYTES);
         self.buffer.extend_from_slice(&(records.len() as u32).to_be_bytes());
         for record in records {
             assert!(record.length() <= record_bytes_max(self.file_bytes), "containers refuse what no record can hold");
@@ -226,7 +226,7 @@ impl Journal {
 
     /// Writes the body that stands in the buffer behind room for its head.
     fn write_frame(&mut self, kind: FrameKind) -> Result<(), StoreError> {
-        let body = &self.buffer[HEAD_BYTES..];
+        let body = &self.buffer.as_slice()[HEAD_BYTES..];
         let head = FrameHead {
             kind,
             file: self.current.header.file,
@@ -237,13 +237,12 @@ impl Journal {
             body_length: body.len() as u32,
             body_sum: crc32c::crc32c(body),
         };
-        head.encode(&mut self.buffer[..HEAD_BYTES]);
-        self.buffer.resize(head.span() as usize, 0);
+        head.encode(&mut self.buffer.as_mut_slice()[..HEAD_BYTES]);
+        self.buffer.resize(head.span() as usize);
         let Current { path, file, position, .. } = &mut self.current;
         assert!(*position + head.span() <= self.file_bytes, "room was made for the frame");
         // Not "write": room was allocated, so a disk that finds itself full here has broken its word.
-        file.write_at(*position, &self.buffer).on(path, "write a frame")?;
-        file.sync().on(path, "sync")?;
+        file.write_durable(*position, self.buffer.as_slice()).on(path, "write a frame")?;
         *position += head.span();
         self.next_frame += 1;
         self.last_sum = head.body_sum;
@@ -314,6 +313,7 @@ fn take_into_use(
     file.sync().on(&made, "sync")?;
     disk.rename(&made, &path).on(&made, "rename")?;
     disk.sync_directory(DIRECTORY).on(DIRECTORY, "sync")?;
+    let file = disk.open_direct(&path).on(&path, "open")?;
     Ok(Current { path, file, header, position: BLOCK_BYTES })
 }
 

@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use crate::codec::Decoder;
 use crate::error::{IoContext, StoreError};
-use crate::io::Disk;
+use crate::io::{BlockBuffer, Disk};
 
 use super::format::{BLOCK_BYTES, FORMAT, FileHeader, FrameHead, FrameKind, HEAD_BYTES, HeaderError};
 use super::{
@@ -101,7 +101,7 @@ impl Journal {
         let current = match newest_header {
             // Nothing to write again: go on behind the last frame. A start on a full disk needs no new file then.
             Some(header) if unproven.is_empty() => {
-                let file = disk.open(&chain.path).on(&chain.path, "open")?;
+                let file = disk.open_direct(&chain.path).on(&chain.path, "open")?;
                 Current { path: chain.path, file, header, position: chain.position }
             }
             _ => {
@@ -121,7 +121,7 @@ impl Journal {
             spares: spares.clone(),
             next_frame,
             last_sum,
-            buffer: Vec::new(),
+            buffer: BlockBuffer::default(),
             syncs: 0,
             bytes: 0,
             discarded_bytes: chain.discarded,

@@ -92,10 +92,10 @@ fn a_failed_sync_is_never_tried_again_and_nothing_is_acknowledged_after_it() {
     let store = Fixture::open(directory, rigged.io(), &small()).unwrap();
     store.create(S, SegmentKind::Stream);
     // The second sync would succeed although the system has dropped the pages, also if the first named want of room.
-    rigged.refuse_once(Deed::Sync, "journal/fresh-", StorageFull);
+    rigged.refuse_once(Deed::Sync, "journal/0000000000000001.log", StorageFull);
     let receiver = store.submit(event(1, b"x"));
     let fault = store.wait(&receiver).expect_err("a failed sync ends the store");
-    assert_eq!(fault.to_string(), "journal/0000000000000001.log: could not sync");
+    assert_eq!(fault.to_string(), "journal/0000000000000001.log: could not write a frame");
 }
 
 #[test]
