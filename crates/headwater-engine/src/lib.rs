@@ -14,6 +14,7 @@
 
 pub mod api;
 mod catalogue;
+pub mod check;
 mod chunks;
 mod codec;
 mod container;

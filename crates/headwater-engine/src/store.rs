@@ -17,8 +17,8 @@ use crate::error::{IoContext, StoreError};
 use crate::io::{Disk, Io};
 use crate::journal::{self, Journal, Spares, Witness};
 
-const PATH: &str = "store";
-const NEXT_PATH: &str = "store.next";
+pub(crate) const PATH: &str = "store";
+pub(crate) const NEXT_PATH: &str = "store.next";
 const MAGIC: &[u8; 8] = b"HEADWTR\x01";
 /// Version of the directory's layout as a whole.
 const FORMAT: u32 = 1;
@@ -52,7 +52,7 @@ impl Options {
         self.memory_bytes.max(MEMORY_BYTES_MIN) / 8
     }
 
-    fn limits(&self, containers: u32, journal_file_bytes: u64) -> Limits {
+    pub(crate) fn limits(&self, containers: u32, journal_file_bytes: u64) -> Limits {
         let memory = self.memory_bytes.max(MEMORY_BYTES_MIN);
         let share = memory / u64::from(containers);
         Limits {
@@ -120,14 +120,15 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options) -> Result<Opened<T>, St
 }
 
 /// Who a store is.
-struct Identity {
-    store: u128,
-    containers: u32,
-    journal_file_bytes: u64,
+pub(crate) struct Identity {
+    pub(crate) store: u128,
+    pub(crate) containers: u32,
+    pub(crate) journal_file_bytes: u64,
 }
 
 impl Identity {
-    fn read(disk: &dyn Disk) -> Result<Option<Self>, StoreError> {
+    /// `None` if there is none: the directory may be anything.
+    pub(crate) fn read(disk: &dyn Disk) -> Result<Option<Self>, StoreError> {
         if !disk.list("").on(".", "list")?.iter().any(|name| name == PATH) {
             return Ok(None);
         }
@@ -146,7 +147,9 @@ impl Identity {
         let fields = |mut input: Decoder<'_>| -> Result<Self, Malformed> {
             let identity = Self { store: input.u128()?, containers: input.u32()?, journal_file_bytes: input.u64()? };
             let covered = bytes.len() - input.remaining();
-            if input.u32()? != crc32c::crc32c(&bytes[..covered]) || identity.containers == 0 {
+            let sum = input.u32()?;
+            input.end()?;
+            if sum != crc32c::crc32c(&bytes[..covered]) || identity.containers == 0 {
                 return Err(Malformed("identity fails its checksum"));
             }
             Ok(identity)
@@ -191,7 +194,7 @@ impl Identity {
 }
 
 /// Creating needs no answers.
-struct NoToken;
+pub(crate) struct NoToken;
 
 impl Token for NoToken {
     fn is_abandoned(&self) -> bool {

@@ -22,5 +22,6 @@ mod requests;
 mod server;
 mod session;
 
+pub use headwater_engine::check;
 pub use headwater_engine::{OnFatal, StoreError};
 pub use server::{Config, Server, StartError};

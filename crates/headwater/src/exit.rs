@@ -3,6 +3,8 @@
 
 use headwater_server::{StartError, StoreError};
 
+/// What was looked at is not as it should be: `check` and `doctor` say what.
+pub(crate) const DOUBT: i32 = 1;
 /// A bug: an assertion failed or something panicked. What was acknowledged is safe.
 pub(crate) const BUG: i32 = 70;
 /// Something that has to be ours is not: a port is taken, the data directory is in use by another process or cannot be

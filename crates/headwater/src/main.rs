@@ -3,6 +3,7 @@
 //! Standard output carries one line, when the server is ready, for whoever started it; everything for people goes to
 //! standard error.
 
+mod check;
 mod exit;
 mod memory;
 mod serve;
@@ -27,6 +28,8 @@ enum Action {
         #[command(flatten)]
         flags: Flags,
     },
+    /// Verify a data directory that no server uses: reads every byte, changes nothing
+    Check(check::Arguments),
     /// Look at settings
     Config {
         #[command(subcommand)]
@@ -64,6 +67,7 @@ fn run(action: Action) -> i32 {
             Ok(settings) => serve::serve(&settings),
             Err(error) => refuse(&error),
         },
+        Action::Check(arguments) => check::run(&arguments),
         Action::Config { action: ConfigAction::Show { origin, flags } } => match gather(&flags) {
             Ok(settings) => {
                 serve::print(&settings.show(origin));

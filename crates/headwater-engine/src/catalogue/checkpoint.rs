@@ -34,7 +34,7 @@ pub(crate) struct Manifest {
     pub(crate) position: Position,
     next_run: u64,
     /// Numbers of the runs, oldest first.
-    runs: Vec<u64>,
+    pub(crate) runs: Vec<u64>,
 }
 
 /// A checkpoint's work, to be done away from the container.
@@ -49,15 +49,18 @@ pub(crate) struct Installed {
     pub(super) runs: Vec<Arc<Run>>,
 }
 
-fn directory(container: u32) -> String {
+/// Directory of a container's runs and manifest.
+pub(crate) fn directory(container: u32) -> String {
     format!("catalogue-{container:04}")
 }
 
-fn run_path(container: u32, number: u64) -> String {
+/// Path of a run.
+pub(crate) fn run_path(container: u32, number: u64) -> String {
     format!("{}/{number:016}.run", directory(container))
 }
 
-fn manifest_path(container: u32) -> String {
+/// Path of a manifest.
+pub(crate) fn manifest_path(container: u32) -> String {
     format!("{}/manifest", directory(container))
 }
 
@@ -70,22 +73,18 @@ pub(crate) fn create(disk: &dyn Disk, container: u32) -> Result<(), StoreError> 
 
 /// Opens the newest checkpoint of a container. [`tidy`] follows.
 pub(crate) fn open(disk: &dyn Disk, container: u32) -> Result<(Catalogue, Manifest), StoreError> {
-    let place = directory(container);
-    let names = disk.list(&place).on(&place, "list")?;
-    let path = manifest_path(container);
-    if !names.iter().any(|name| name == "manifest") {
-        return Err(StoreError::damaged(&path, 0, "manifest is missing"));
-    }
-    let file = disk.open(&path).on(&path, "open")?;
-    let mut bytes = vec![0; file.length().on(&path, "measure")? as usize];
-    file.read_at(0, &mut bytes).on(&path, "read")?;
-    let manifest = Manifest::decode(&bytes, container, &path)?;
+    let manifest = Manifest::read(disk, container)?;
     let runs = manifest
         .runs
         .iter()
-        .map(|&number| Ok(Arc::new(Run::open(disk, run_path(container, number), number)?)))
+        .map(|&number| Ok(Arc::new(open_run(disk, container, number)?)))
         .collect::<Result<Vec<_>, StoreError>>()?;
     Ok((Catalogue::new(runs), manifest))
+}
+
+/// Opens a run and verifies its header, index and footer.
+pub(crate) fn open_run(disk: &dyn Disk, container: u32, number: u64) -> Result<Run, StoreError> {
+    Run::open(disk, run_path(container, number), number)
 }
 
 /// Removes files that the manifest does not name: they belong to a checkpoint that never became durable, or are left of
@@ -218,6 +217,20 @@ fn retired(additions: &Entries, frozen: &Entries, replaced: &[Arc<Run>]) -> Resu
 }
 
 impl Manifest {
+    /// The manifest of a container.
+    pub(crate) fn read(disk: &dyn Disk, container: u32) -> Result<Self, StoreError> {
+        let place = directory(container);
+        let names = disk.list(&place).on(&place, "list")?;
+        let path = manifest_path(container);
+        if !names.iter().any(|name| name == "manifest") {
+            return Err(StoreError::damaged(&path, 0, "manifest is missing"));
+        }
+        let file = disk.open(&path).on(&path, "open")?;
+        let mut bytes = vec![0; file.length().on(&path, "measure")? as usize];
+        file.read_at(0, &mut bytes).on(&path, "read")?;
+        Self::decode(&bytes, container, &path)
+    }
+
     fn store(&self, disk: &dyn Disk, container: u32) -> Result<(), StoreError> {
         let mut out = Encoder::default();
         out.0.extend_from_slice(MAGIC);

@@ -25,7 +25,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::error::StoreError;
-pub(crate) use checkpoint::{Checkpoint, Installed, Manifest, Position, create, open, tidy};
+pub(crate) use checkpoint::{
+    Checkpoint, Installed, Manifest, Position, create, directory, manifest_path, open, open_run, run_path, tidy,
+};
 use run::{Run, RunIterator};
 
 pub(crate) type Key = Vec<u8>;

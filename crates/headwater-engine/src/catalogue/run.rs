@@ -7,6 +7,8 @@
 //! Blocks hold entries in key order and end with a checksum; the index names the first key of each block and is kept
 //! in memory. Every block is verified when it is read from disk.
 
+mod verify;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
@@ -122,6 +124,7 @@ impl RunWriter {
             number: self.number,
             file: self.file,
             length,
+            entries: self.entries,
             index: self.index,
             blocks: Mutex::default(),
         })
@@ -134,6 +137,7 @@ pub(crate) struct Run {
     pub(super) number: u64,
     file: Arc<dyn File>,
     pub(super) length: u64,
+    entries: u64,
     index: Vec<IndexEntry>,
     blocks: Mutex<BlockCache>,
 }
@@ -181,7 +185,7 @@ impl Run {
         let mut input = Decoder::new(&footer);
         let (index_at, index_length) = (input.u64().map_err(&malformed)?, input.u64().map_err(&malformed)?);
         let index_sum = input.u32().map_err(&malformed)?;
-        let _entries = input.u64().map_err(&malformed)?;
+        let entries = input.u64().map_err(&malformed)?;
         if input.u32().map_err(&malformed)? != crc32c::crc32c(&footer[..FOOTER_BYTES - 4])
             || index_at.checked_add(index_length) != Some(footer_at)
         {
@@ -193,7 +197,7 @@ impl Run {
             return Err(damaged(index_at, "index fails its checksum"));
         }
         let index = decode_index(&bytes).map_err(StoreError::malformed(&path, index_at))?;
-        Ok(Self { path: path.clone(), number, file, length, index, blocks: Mutex::default() })
+        Ok(Self { path: path.clone(), number, file, length, entries, index, blocks: Mutex::default() })
     }
 
     /// Path of the file.
@@ -249,16 +253,7 @@ impl Run {
         if let Some(block) = self.blocks.lock().expect("no holder of the block cache panics").blocks.get(&at) {
             return Ok(block.clone());
         }
-        let IndexEntry { offset, length, .. } = self.index[at];
-        let mut bytes = vec![0; length as usize];
-        self.file.read_at(offset, &mut bytes).on(&self.path, "read")?;
-        let (content, sum) = bytes.split_at(bytes.len() - 4);
-        let (stored, found) = (u32::from_be_bytes(sum.try_into().expect("four bytes")), crc32c::crc32c(content));
-        if stored != found {
-            let what = format!("block has checksum {found:08x}, expected {stored:08x}");
-            return Err(StoreError::damaged(&self.path, offset, what));
-        }
-        let block: Arc<[u8]> = content.into();
+        let block: Arc<[u8]> = self.read_block(at)?.into();
         let mut cache = self.blocks.lock().expect("no holder of the block cache panics");
         if cache.order.len() >= CACHED_BLOCKS_MAX
             && let Some(oldest) = cache.order.pop_front()
@@ -269,6 +264,20 @@ impl Run {
             cache.order.push_back(at);
         }
         Ok(block)
+    }
+
+    /// Content of a block, verified.
+    fn read_block(&self, at: usize) -> Result<Vec<u8>, StoreError> {
+        let IndexEntry { offset, length, .. } = self.index[at];
+        let mut bytes = vec![0; length as usize];
+        self.file.read_at(offset, &mut bytes).on(&self.path, "read")?;
+        let sum = bytes.split_off(bytes.len() - 4);
+        let (stored, found) = (u32::from_be_bytes(sum.try_into().expect("four bytes")), crc32c::crc32c(&bytes));
+        if stored != found {
+            let what = format!("block has checksum {found:08x}, expected {stored:08x}");
+            return Err(StoreError::damaged(&self.path, offset, what));
+        }
+        Ok(bytes)
     }
 }
 

@@ -12,6 +12,8 @@
 //!
 //! Names are numbers; a segment's name is nowhere on disk but in the catalogue.
 
+mod verify;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -20,10 +22,13 @@ use bytes::Bytes;
 use crate::codec::{Decoder, Encoder};
 use crate::error::{IoContext, StoreError};
 use crate::io::{Disk, File};
+pub(crate) use verify::verify;
 
 const MAGIC: &[u8; 8] = b"HWCHUNK\x01";
 const FORMAT: u32 = 1;
 const HEADER_BYTES: usize = 64;
+/// Magic, format, container, number, checksum; zeros follow.
+const HEADER_USED_BYTES: usize = 8 + 4 + 4 + 8 + 4;
 /// Length of the bytes, checksum of the table, checksum of the footer.
 const FOOTER_BYTES: usize = 8 + 4 + 4;
 /// Bytes under one checksum.
@@ -69,7 +74,8 @@ pub(crate) fn directory(container: u32) -> String {
     format!("chunks-{container:04}")
 }
 
-fn path_of(container: u32, chunk: u64) -> String {
+/// Path of a chunk.
+pub(crate) fn path_of(container: u32, chunk: u64) -> String {
     format!("{}/{chunk:016}.chunk", directory(container))
 }
 

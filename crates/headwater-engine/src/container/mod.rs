@@ -31,6 +31,7 @@ mod operation;
 mod reads;
 mod segment;
 mod tables;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -50,6 +51,7 @@ use keys::StoredRun;
 pub(crate) use operation::Operation;
 pub(crate) use reads::{Again, ColdOutcome, ColdRead};
 use segment::{EXTENT_OVERHEAD_BYTES, Extent, Parked, Segment};
+pub(crate) use verify::{Contents, owners, verify};
 
 /// Where an answer goes.
 pub(crate) trait Token {

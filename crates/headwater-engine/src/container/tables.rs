@@ -82,7 +82,7 @@ fn decode<'a>(input: &mut Decoder<'a>) -> Result<LogEntry<'a>, Malformed> {
     Ok(LogEntry { key, value, version, length: before - input.remaining() })
 }
 
-fn entry_bytes(key: &[u8], value: usize) -> u64 {
+pub(super) fn entry_bytes(key: &[u8], value: usize) -> u64 {
     (HEADER_BYTES + key.len() + value) as u64
 }
 

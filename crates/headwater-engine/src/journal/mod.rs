@@ -30,7 +30,8 @@ use bytes::Bytes;
 use crate::error::{IoContext, StoreError};
 use crate::io::{BlockBuffer, Disk, File};
 use format::{BLOCK_BYTES, FileHeader, FrameHead, FrameKind, HEAD_BYTES, span};
-pub(crate) use witness::Witness;
+pub(crate) use recovery::{JournalState, Replayed, verify};
+pub(crate) use witness::{Slots, Witness};
 
 /// Directory of the journal's files.
 pub(crate) const DIRECTORY: &str = "journal";

@@ -9,6 +9,8 @@
 //! and its error may have been told to a process that is gone). They are written again, to a fresh file, and synced
 //! before anything of them is served.
 
+mod verify;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -17,6 +19,8 @@ use bytes::Bytes;
 use crate::codec::Decoder;
 use crate::error::{IoContext, StoreError};
 use crate::io::{BlockBuffer, Disk};
+
+pub(crate) use verify::{JournalState, verify};
 
 use super::format::{BLOCK_BYTES, FORMAT, FileHeader, FrameHead, FrameKind, HEAD_BYTES, HeaderError};
 use super::{

@@ -17,6 +17,54 @@ const MAGIC: &[u8; 8] = b"HWWITNS\x01";
 const SLOT_BYTES: u64 = 4096;
 const SLOT_USED_BYTES: usize = 8 + 16 + 8 + 8 + 4;
 
+/// What the witness file holds, for whoever judges a store.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Slots {
+    /// There is a file.
+    pub(crate) is_there: bool,
+    /// Slots that testify.
+    pub(crate) intact: u32,
+    /// Slots that hold something else than zeros and do not testify.
+    pub(crate) damaged: u32,
+}
+
+impl Slots {
+    /// Looks at the slots.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) fn read(disk: &dyn Disk, store: u128) -> Result<Self, StoreError> {
+        let mut slots = Self::default();
+        if !disk.list(DIRECTORY).on(DIRECTORY, "list")?.iter().any(|name| name == "witness") {
+            return Ok(slots);
+        }
+        slots.is_there = true;
+        let file = disk.open(PATH).on(PATH, "open")?;
+        let length = file.length().on(PATH, "measure")?;
+        for slot in 0..2 {
+            let mut bytes = [0; SLOT_USED_BYTES];
+            // A file that was never long enough for the second slot has none.
+            let there = length.saturating_sub(slot * SLOT_BYTES).min(SLOT_USED_BYTES as u64) as usize;
+            file.read_at(slot * SLOT_BYTES, &mut bytes[..there]).on(PATH, "read")?;
+            match decode(&bytes, store) {
+                Ok(_) => slots.intact += 1,
+                Err(_) if bytes.iter().all(|byte| *byte == 0) => {}
+                Err(_) => slots.damaged += 1,
+            }
+        }
+        Ok(slots)
+    }
+}
+
+fn slot(store: u128, turn: u64, frame: u64) -> Vec<u8> {
+    let mut slot = Encoder::default();
+    slot.0.extend_from_slice(MAGIC);
+    slot.u128(store).u64(turn).u64(frame);
+    let sum = crc32c::crc32c(&slot.0);
+    slot.u32(sum);
+    slot.0
+}
+
 /// The open witness file.
 pub(crate) struct Witness {
     /// `None` until there is something to testify: a store that is only looked at is not changed.
@@ -66,12 +114,7 @@ impl Witness {
             }
         };
         let turn = self.turn + 1;
-        let mut slot = Encoder::default();
-        slot.0.extend_from_slice(MAGIC);
-        slot.u128(self.store).u64(turn).u64(frame);
-        let sum = crc32c::crc32c(&slot.0);
-        slot.u32(sum);
-        file.write_at(turn % 2 * SLOT_BYTES, &slot.0).on(PATH, "write")?;
+        file.write_at(turn % 2 * SLOT_BYTES, &slot(self.store, turn, frame)).on(PATH, "write")?;
         file.sync().on(PATH, "sync")?;
         (self.turn, self.frame) = (turn, frame);
         Ok(())

@@ -1,0 +1,400 @@
+//! Judging a store that no server uses: every file is read, every checksum computed, everything that names something
+//! else followed. Nothing is changed.
+//!
+//! ```text
+//!   identity ─► files that are there ─► per container: manifest ─► runs ─► what they say ─► chunks ─► journal ─► replay
+//! ```
+//!
+//! Guarantees:
+//! * nothing is opened for writing, nothing created, no time of access relied on
+//! * no doubt means: the store would open, and every acknowledged byte in it would be served
+//! * what a killed process leaves behind is a note and no doubt: a torn tail, files that no manifest names
+//! * memory grows with the number of files and, for the replay, with the length of the journal; never with the bytes stored
+//!
+//! Start reading at [`directory`].
+
+mod container;
+mod inventory;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::container::Container;
+use crate::error::{IoContext, StoreError};
+use crate::io::{Disk, ReadOnlyDisk, lock_for_reading};
+use crate::journal::{self, JournalState, Slots, Witness};
+use crate::store::{self, Identity, NoToken, Options};
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Severity {
+    /// Worth knowing; nothing that was acknowledged is affected.
+    Note,
+    /// Something is not as it should be.
+    Doubt,
+}
+
+/// One thing that was found.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// How bad.
+    pub severity: Severity,
+    /// What kind, from a list that only grows: see `docs/operations.md`.
+    pub code: &'static str,
+    /// File or directory, relative to the data directory; `.` for the directory itself.
+    pub file: String,
+    /// Byte in the file, if one can be named.
+    pub offset: Option<u64>,
+    /// Container it belongs to.
+    pub container: Option<u32>,
+    /// Segment that is affected, as clients know it (`scope/stream/number.#epoch.number`).
+    pub segment: Option<String>,
+    /// What was expected and what was found, in one line.
+    pub what: String,
+}
+
+impl Finding {
+    fn new(severity: Severity, code: &'static str, file: impl Into<String>, what: impl Into<String>) -> Self {
+        let (file, what) = (file.into(), what.into());
+        Self { severity, code, file, offset: None, container: None, segment: None, what }
+    }
+
+    fn doubt(code: &'static str, file: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::new(Severity::Doubt, code, file, what)
+    }
+
+    fn note(code: &'static str, file: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::new(Severity::Note, code, file, what)
+    }
+
+    fn of_error(error: &StoreError) -> Self {
+        match error {
+            StoreError::Io { path, action, source } => {
+                let code = if error.is_not_found() { "missing" } else { "unreadable" };
+                Self::doubt(code, path, format!("could not {action}: {source}"))
+            }
+            StoreError::Damaged { path, offset, what } => {
+                Self { offset: Some(*offset), ..Self::doubt("damaged", path, what) }
+            }
+            StoreError::Newer { path, found, known } => {
+                Self::doubt("newer", path, format!("format {found}, this release reads up to {known}"))
+            }
+        }
+    }
+
+    fn of_container(self, container: u32) -> Self {
+        Self { container: Some(container), ..self }
+    }
+}
+
+/// How far the check is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// Bytes read so far.
+    pub bytes: u64,
+    /// Bytes there are to read.
+    pub bytes_total: u64,
+    /// What is being read.
+    pub place: &'a str,
+}
+
+/// Is told what the check finds while it goes on.
+pub trait Watch {
+    /// Something was found.
+    fn finding(&mut self, finding: Finding);
+    /// A megabyte or so was read. False ends the check early; the summary then says so.
+    fn progress(&mut self, progress: Progress<'_>) -> bool;
+}
+
+/// What was looked at, and the verdict.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Number of the store, drawn when it was created; 0 if it could not be read.
+    pub store: u128,
+    /// Number of containers.
+    pub containers: u32,
+    /// Files looked at.
+    pub files: u64,
+    /// Bytes read and verified.
+    pub bytes: u64,
+    /// Segments in the checkpoints.
+    pub segments: u64,
+    /// Entries of tables are not counted here; chunks are.
+    pub chunks: u64,
+    /// Journal files in use.
+    pub journal_files: u64,
+    /// Newest journal frame.
+    pub journal_frame: u64,
+    /// Records replayed on top of the checkpoints.
+    pub records: u64,
+    /// Bytes behind the journal's last frame that were never acknowledged.
+    pub torn_bytes: u64,
+    /// The store was closed in good order.
+    pub is_closed: bool,
+    /// Findings that are doubts.
+    pub doubts: u64,
+    /// Findings that are notes.
+    pub notes: u64,
+    /// Everything was looked at.
+    pub is_complete: bool,
+}
+
+impl Summary {
+    /// Everything was looked at and nothing is doubtful.
+    pub fn is_sound(&self) -> bool {
+        self.is_complete && self.doubts == 0
+    }
+}
+
+/// Why a directory cannot be judged.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// It holds no store and never did.
+    #[error("{} is no data directory: it has no store file", path.display())]
+    NotAStore {
+        /// Which.
+        path: PathBuf,
+    },
+    /// What is read would change meanwhile.
+    #[error("data directory {} is in use by a server; stop it, or check a backup", path.display())]
+    Locked {
+        /// Which.
+        path: PathBuf,
+    },
+    /// It cannot be looked at.
+    #[error("data directory {} cannot be read", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// Written by a newer release, or the disk does not even list it.
+    #[error("store in {} cannot be checked", path.display())]
+    Store {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: StoreError,
+    },
+}
+
+/// Judges the store in a directory. Keeps servers out meanwhile. Blocks for as long as reading everything takes.
+///
+/// # Errors
+/// Any [`CheckError`]. Damage is not one: it is a finding.
+pub fn directory(root: &Path, watch: &mut dyn Watch) -> Result<Summary, CheckError> {
+    let path = || root.to_path_buf();
+    let no_directory = |source| CheckError::Directory { path: path(), source };
+    if !std::fs::metadata(root).map_err(no_directory)?.is_dir() {
+        return Err(no_directory(std::io::ErrorKind::NotADirectory.into()));
+    }
+    let _lock = lock_for_reading(root).map_err(|source| match source.kind() {
+        std::io::ErrorKind::WouldBlock => CheckError::Locked { path: path() },
+        _ => no_directory(source),
+    })?;
+    let inventory = inventory::Inventory::take(root).map_err(no_directory)?;
+    if !inventory.looks_like_a_store() {
+        return Err(CheckError::NotAStore { path: path() });
+    }
+    let mut check = Check::new(Arc::new(ReadOnlyDisk::new(root)), inventory.bytes, watch);
+    check.summary.files = inventory.files;
+    inventory.judge(&mut |finding| check.say(finding));
+    let judged = check.store();
+    judged.map_err(|source| CheckError::Store { path: path(), source })?;
+    Ok(check.summary)
+}
+
+/// Judges the store on a disk; of what else is there, nothing is said. For simulation.
+///
+/// # Errors
+/// [`StoreError::Newer`], and when directories cannot be listed.
+pub fn disk(disk: Arc<dyn Disk>, watch: &mut dyn Watch) -> Result<Summary, StoreError> {
+    let mut check = Check::new(disk, 0, watch);
+    check.store()?;
+    Ok(check.summary)
+}
+
+/// A check under way.
+struct Check<'a> {
+    disk: Arc<dyn Disk>,
+    watch: &'a mut dyn Watch,
+    summary: Summary,
+    bytes_total: u64,
+    is_ended: bool,
+}
+
+impl<'a> Check<'a> {
+    fn new(disk: Arc<dyn Disk>, bytes_total: u64, watch: &'a mut dyn Watch) -> Self {
+        Self { disk, watch, summary: Summary::default(), bytes_total, is_ended: false }
+    }
+
+    fn say(&mut self, finding: Finding) {
+        match finding.severity {
+            Severity::Doubt => self.summary.doubts += 1,
+            Severity::Note => self.summary.notes += 1,
+        }
+        self.watch.finding(finding);
+    }
+
+    /// Counts bytes that were read; false once the check is to end.
+    fn has_read(&mut self, bytes: u64, place: &str) -> bool {
+        self.summary.bytes += bytes;
+        let progress = Progress { bytes: self.summary.bytes, bytes_total: self.bytes_total, place };
+        self.is_ended |= !self.watch.progress(progress);
+        !self.is_ended
+    }
+
+    fn store(&mut self) -> Result<(), StoreError> {
+        let identity = match Identity::read(&*self.disk) {
+            Ok(Some(identity)) => Some(identity),
+            Ok(None) => {
+                self.say(Finding::doubt("missing", store::PATH, "identity of the store is missing"));
+                None
+            }
+            Err(error @ StoreError::Newer { .. }) => return Err(error),
+            Err(error) => {
+                self.say(Finding::of_error(&error));
+                None
+            }
+        };
+        let containers = match &identity {
+            Some(identity) => identity.containers,
+            None => self.containers_by_directory()?,
+        };
+        self.summary.containers = containers;
+        let mut sound = Vec::new();
+        for id in 0..containers {
+            sound.push(self.container(id)?);
+            if self.is_ended {
+                return Ok(());
+            }
+        }
+        match identity {
+            Some(identity) => {
+                self.summary.store = identity.store;
+                self.journal(&identity, &sound)?;
+            }
+            None => {
+                let what = "journal is not checked: without its identity nobody knows whose it is";
+                self.say(Finding::doubt("not-checked", journal::DIRECTORY, what));
+            }
+        }
+        self.summary.is_complete = !self.is_ended;
+        Ok(())
+    }
+
+    fn containers_by_directory(&self) -> Result<u32, StoreError> {
+        let mut count = 0;
+        while !self.disk.list(&crate::catalogue::directory(count)).on(".", "list")?.is_empty() {
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// The journal, and what it adds to the containers that are sound so far.
+    fn journal(&mut self, identity: &Identity, sound: &[bool]) -> Result<(), StoreError> {
+        let disk = self.disk.clone();
+        let slots = match Slots::read(&*disk, identity.store) {
+            Ok(slots) => slots,
+            Err(error) => {
+                self.say(Finding::of_error(&error));
+                Slots::default()
+            }
+        };
+        let witness = Witness::open(&*disk, identity.store)?;
+        let limits = Options::default().limits(identity.containers, identity.journal_file_bytes);
+        let mut replay = Replay::default();
+        for (id, sound) in (0..).zip(sound) {
+            let opened = if *sound { Container::<NoToken>::open(disk.clone(), id, limits).ok() } else { None };
+            replay.containers.push(opened.map(|(container, _)| container));
+        }
+        let (mut bad, mut read) = (Vec::new(), 0);
+        let state = journal::verify(
+            &*disk,
+            identity.store,
+            identity.journal_file_bytes,
+            &witness,
+            &mut |record| replay.take(&record),
+            &mut |bytes| {
+                read += bytes;
+                self.has_read(bytes, journal::DIRECTORY)
+            },
+            &mut |error| bad.push(error),
+        )?;
+        for error in bad {
+            self.say(Finding::of_error(&error));
+        }
+        for (id, sound) in (0..).zip(sound) {
+            if !sound {
+                let what = "what the journal adds is not checked: the checkpoint it would be added to is doubtful";
+                self.say(Finding::note("not-checked", crate::catalogue::directory(id), what).of_container(id));
+            }
+        }
+        for (id, what) in replay.contradictions {
+            self.say(Finding::doubt("contradiction", journal::DIRECTORY, what).of_container(id));
+        }
+        self.summary.records = replay.records;
+        self.judge_journal(&state, slots, &witness);
+        Ok(())
+    }
+
+    fn judge_journal(&mut self, state: &JournalState, slots: Slots, witness: &Witness) {
+        let summary = &mut self.summary;
+        (summary.journal_files, summary.journal_frame) = (state.files, state.frame);
+        (summary.torn_bytes, summary.is_closed) = (state.torn_bytes, state.is_closed && state.torn_bytes == 0);
+        if state.torn_bytes > 0 && state.is_sound {
+            let what = format!("{} bytes behind frame {} were never acknowledged", state.torn_bytes, state.frame);
+            self.say(Finding::note("torn-tail", journal::DIRECTORY, what));
+        }
+        let file = format!("{}/witness", journal::DIRECTORY);
+        if slots.is_there && slots.intact == 0 {
+            self.say(Finding::doubt(
+                "witness",
+                &file,
+                "no slot testifies: a journal that was cut off would not be noticed",
+            ));
+        } else if slots.damaged > 0 {
+            let what = format!("one slot is torn, the other testifies to frame {}", witness.frame);
+            self.say(Finding::note("witness", &file, what));
+        } else if !slots.is_there && state.newest_file > 1 {
+            self.say(Finding::doubt("missing", &file, "nothing testifies to the journal's end"));
+        }
+    }
+}
+
+/// Containers that are given what the journal has, as at a start.
+#[derive(Default)]
+struct Replay {
+    /// `None`: not judged any further.
+    containers: Vec<Option<Container<NoToken>>>,
+    contradictions: Vec<(u32, String)>,
+    records: u64,
+}
+
+impl Replay {
+    fn take(&mut self, record: &journal::Replayed<'_>) -> Result<(), StoreError> {
+        let id = record.container;
+        let Some(place) = self.containers.get_mut(id as usize) else {
+            let what = format!("record of container {id}, the store has {}", self.containers.len());
+            return Err(StoreError::damaged(journal::DIRECTORY, 0, what));
+        };
+        let Some(mut container) = place.take() else { return Ok(()) };
+        // A container asserts what only another container or its own past could have broken; here that is a finding.
+        let replayed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            container.replay(record.sequence, record.operation, record.payload).map(|()| container)
+        }));
+        self.records += 1;
+        match replayed {
+            Ok(Ok(container)) => *place = Some(container),
+            Ok(Err(error)) => self.contradictions.push((id, error.to_string())),
+            Err(panic) => {
+                let said = panic.downcast_ref::<String>().map(String::as_str);
+                let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("an invariant is broken");
+                let what = format!("operation {} does not fit the checkpoint: {said}", record.sequence);
+                self.contradictions.push((id, what));
+            }
+        }
+        Ok(())
+    }
+}

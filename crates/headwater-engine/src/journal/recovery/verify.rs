@@ -1,0 +1,121 @@
+//! Judging a journal without changing it: the same reading as at a start, without the writing that follows it.
+
+use crate::error::{IoContext, StoreError};
+use crate::io::Disk;
+
+use super::super::{Witness, path_of};
+use super::{BLOCK_BYTES, Chain, DIRECTORY, Found, FrameKind, HEAD_BYTES, Replayed, each_record, list, read_file};
+
+/// Bytes of a header block that say something; zeros follow.
+const HEADER_USED_BYTES: usize = 8 + 4 + 16 + 8 + 8 + 4;
+/// The same of a frame's head.
+const HEAD_USED_BYTES: usize = 4 + 1 + 8 + 16 + 8 + 8 + 4 + 4 + 4 + 4;
+
+/// What a sound journal holds.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct JournalState {
+    /// Files in use.
+    pub(crate) files: u64,
+    /// Number of the newest file.
+    pub(crate) newest_file: u64,
+    /// Newest frame of the unbroken chain.
+    pub(crate) frame: u64,
+    /// Newest frame that something testifies to.
+    pub(crate) known: u64,
+    /// The store was closed in good order.
+    pub(crate) is_closed: bool,
+    /// Bytes behind the chain that were never acknowledged.
+    pub(crate) torn_bytes: u64,
+    /// The chain could be followed to its end.
+    pub(crate) is_sound: bool,
+}
+
+/// Reads the whole journal, one file at a time, and hands the records of the unbroken chain to `replay`. `go_on` is told
+/// how many bytes were read and may end the reading; `bad` is told of everything that is not as it should be. After the
+/// first break `replay` is given nothing more.
+///
+/// # Errors
+/// [`StoreError::Newer`], and when the directory cannot be listed.
+pub(crate) fn verify(
+    disk: &dyn Disk,
+    store: u128,
+    file_bytes: u64,
+    witness: &Witness,
+    replay: &mut dyn FnMut(Replayed<'_>) -> Result<(), StoreError>,
+    go_on: &mut dyn FnMut(u64) -> bool,
+    bad: &mut dyn FnMut(StoreError),
+) -> Result<JournalState, StoreError> {
+    let mut state = JournalState { known: witness.frame, is_sound: true, ..JournalState::default() };
+    let numbers = match list(disk) {
+        Ok((numbers, _)) => numbers,
+        Err(error @ StoreError::Damaged { .. }) => {
+            bad(error);
+            state.is_sound = false;
+            present(disk)?
+        }
+        Err(error) => return Err(error),
+    };
+    let mut chain: Option<Chain> = None;
+    for number in numbers {
+        (state.files, state.newest_file) = (state.files + 1, number);
+        let found = match read_file(disk, store, number, file_bytes) {
+            Ok(found) => found,
+            Err(error @ StoreError::Newer { .. }) => return Err(error),
+            Err(error) => {
+                bad(error);
+                state.is_sound = false;
+                continue;
+            }
+        };
+        for at in rubbish(&found) {
+            bad(StoreError::damaged(&path_of(number), at, "there should be zeros"));
+        }
+        state.known = state.known.max(found.testified).max(found.header.first_frame - 1);
+        let ended = !go_on(found.content.len() as u64);
+        if state.is_sound {
+            let chain = chain.get_or_insert_with(|| Chain::starting_at(&found.header));
+            let walked = chain.take_over(&found).and_then(|()| {
+                chain.walk(&found, &mut |head, body| {
+                    state.is_closed = head.kind == FrameKind::Close;
+                    if head.kind == FrameKind::Records { each_record(&found.path, &body, &mut *replay) } else { Ok(()) }
+                })
+            });
+            if let Err(error) = walked {
+                bad(error);
+                state.is_sound = false;
+            }
+        }
+        if ended {
+            return Ok(state);
+        }
+    }
+    let chain = chain.unwrap_or_else(Chain::empty);
+    (state.frame, state.torn_bytes) = (chain.next_frame - 1, chain.discarded);
+    if state.is_sound && state.frame < state.known {
+        let what = format!("journal ends with frame {}, but frame {} was durable", state.frame, state.known);
+        bad(StoreError::damaged(&chain.path, chain.position, what));
+        state.is_sound = false;
+    }
+    Ok(state)
+}
+
+/// Numbers of the files in use, gaps or not.
+fn present(disk: &dyn Disk) -> Result<Vec<u64>, StoreError> {
+    let names = disk.list(DIRECTORY).on(DIRECTORY, "list")?;
+    Ok(names.iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).collect())
+}
+
+/// Positions of bytes that are not zero where we only ever write zeros: behind the header and between intact frames.
+fn rubbish(found: &Found) -> Vec<u64> {
+    let gap = |from: usize, to: usize| {
+        let at = found.content[from..to].iter().position(|byte| *byte != 0)?;
+        Some((from + at) as u64)
+    };
+    let mut places: Vec<_> = gap(HEADER_USED_BYTES, BLOCK_BYTES as usize).into_iter().collect();
+    for (at, head) in &found.frames {
+        places.extend(gap(*at as usize + HEAD_USED_BYTES, *at as usize + HEAD_BYTES));
+        let end = *at as usize + HEAD_BYTES + head.body_length as usize;
+        places.extend(gap(end, (*at + head.span()).min(found.content.len() as u64) as usize));
+    }
+    places
+}

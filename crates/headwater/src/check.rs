@@ -1,0 +1,228 @@
+//! `headwater check`: what the engine finds in a data directory, for people and for programs.
+//!
+//! People get a line for each finding on standard output and a last line with the verdict; programs get one JSON object,
+//! described in `docs/operations.md`. The exit code says the same: 0 only if nothing is doubtful.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use headwater_server::check::{self, CheckError, Finding, Progress, Severity, Summary, Watch};
+use serde_json::{Value, json};
+
+use crate::exit;
+use crate::serve::{chain, print};
+
+/// Findings that are kept for the JSON object; the counts in it are always of all.
+const FINDINGS_MAX: usize = 100_000;
+/// How often a terminal is told how far the check is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// What to check and how to say it.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Arguments {
+    /// Data directory, or a backup of one; no server may be using it
+    directory: PathBuf,
+    /// Print one JSON object instead of lines for people
+    #[arg(long)]
+    json: bool,
+}
+
+/// Checks; returns the code to end with.
+pub(crate) fn run(arguments: &Arguments) -> i32 {
+    match judge(&arguments.directory, arguments.json) {
+        Ok(summary) if summary.is_sound() => 0,
+        Ok(_) => exit::DOUBT,
+        Err(error) => {
+            eprintln!("headwater: {}", chain(&error));
+            of_error(&error)
+        }
+    }
+}
+
+/// Checks a directory and prints what is found.
+///
+/// # Errors
+/// As [`check::directory`].
+pub(crate) fn judge(directory: &Path, json: bool) -> Result<Summary, CheckError> {
+    // A contradiction in a store is a finding of its own; the words of an assertion would only disturb the list.
+    std::panic::set_hook(Box::new(|_| {}));
+    let begun = now();
+    let mut teller = Teller { json, findings: Vec::new(), left_out: 0, told: begun, has_line: false };
+    let result = check::directory(directory, &mut teller);
+    drop(std::panic::take_hook());
+    teller.clear_line();
+    let summary = result?;
+    if json {
+        print(&format!("{}\n", object(directory, &teller, &summary)));
+    } else {
+        print(&format!("{}\n", verdict(&summary, begun.elapsed())));
+    }
+    Ok(summary)
+}
+
+/// The code for a directory that cannot be judged.
+pub(crate) fn of_error(error: &CheckError) -> i32 {
+    match error {
+        CheckError::NotAStore { .. } => exit::SETTINGS,
+        CheckError::Locked { .. } => exit::CANNOT_CREATE,
+        CheckError::Directory { source, .. } if source.kind() == std::io::ErrorKind::NotFound => exit::SETTINGS,
+        CheckError::Directory { source, .. } if source.kind() == std::io::ErrorKind::NotADirectory => exit::SETTINGS,
+        CheckError::Directory { .. } => exit::CANNOT_CREATE,
+        CheckError::Store { source, .. } => exit::of_store(source),
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "a person waits; the store's own time is not concerned")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Says things as they come.
+struct Teller {
+    json: bool,
+    findings: Vec<Value>,
+    left_out: u64,
+    told: Instant,
+    /// A line on the terminal says how far we are.
+    has_line: bool,
+}
+
+impl Teller {
+    fn clear_line(&mut self) {
+        if std::mem::take(&mut self.has_line) {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+impl Watch for Teller {
+    fn finding(&mut self, finding: Finding) {
+        if !self.json {
+            self.clear_line();
+            print(&format!("{}\n", line(&finding)));
+        } else if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(value(&finding));
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    fn progress(&mut self, progress: Progress<'_>) -> bool {
+        if self.told.elapsed() >= PROGRESS_EVERY && std::io::stderr().is_terminal() {
+            self.told = now();
+            self.has_line = true;
+            let percent = (progress.bytes * 100).checked_div(progress.bytes_total).unwrap_or(0).min(100);
+            eprint!("\r\x1b[K{percent:3} % of {}, {}", size(progress.bytes_total), progress.place);
+            let _ = std::io::stderr().flush();
+        }
+        true
+    }
+}
+
+fn severity(finding: &Finding) -> &'static str {
+    match finding.severity {
+        Severity::Note => "note",
+        Severity::Doubt => "doubt",
+    }
+}
+
+/// Names come from a damaged disk; a terminal must not obey them.
+fn plain(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+fn line(finding: &Finding) -> String {
+    let mut line = format!("{:5} {}", severity(finding), plain(&finding.file));
+    if let Some(offset) = finding.offset {
+        line.push_str(&format!(" at byte {offset}"));
+    }
+    if let Some(segment) = &finding.segment {
+        line.push_str(&format!(", segment {}", plain(segment)));
+    }
+    format!("{line}: {} [{}]", plain(&finding.what), finding.code)
+}
+
+fn value(finding: &Finding) -> Value {
+    json!({
+        "severity": severity(finding),
+        "code": finding.code,
+        "file": finding.file,
+        "offset": finding.offset,
+        "container": finding.container,
+        "segment": finding.segment,
+        "what": finding.what,
+    })
+}
+
+fn object(directory: &Path, teller: &Teller, summary: &Summary) -> Value {
+    json!({
+        "format": 1,
+        "directory": directory.to_string_lossy(),
+        "verdict": word(summary),
+        "findings": teller.findings,
+        "findings_left_out": teller.left_out,
+        "summary": {
+            "store": format!("{:032x}", summary.store),
+            "doubts": summary.doubts,
+            "notes": summary.notes,
+            "containers": summary.containers,
+            "files": summary.files,
+            "bytes": summary.bytes,
+            "segments": summary.segments,
+            "chunks": summary.chunks,
+            "journal_files": summary.journal_files,
+            "journal_frame": summary.journal_frame,
+            "journal_records": summary.records,
+            "torn_bytes": summary.torn_bytes,
+            "closed": summary.is_closed,
+            "complete": summary.is_complete,
+        },
+    })
+}
+
+fn word(summary: &Summary) -> &'static str {
+    if summary.is_sound() { "sound" } else { "doubtful" }
+}
+
+fn verdict(summary: &Summary, took: Duration) -> String {
+    let closed = if summary.is_closed { "closed in order" } else { "not closed: the next start replays the journal" };
+    let Summary { doubts, notes, files, bytes, segments, chunks, records, journal_frame, .. } = summary;
+    format!(
+        "{}: {doubts} doubts, {notes} notes; {files} files, {} read in {:.1} s; {segments} segments, {chunks} chunks, \
+         journal to frame {journal_frame}, {records} records replayed; {closed}",
+        word(summary),
+        size(*bytes),
+        took.as_secs_f64(),
+    )
+}
+
+/// Bytes for people.
+pub(crate) fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_is_one_line_whatever_the_disk_says() {
+        let finding = Finding {
+            severity: Severity::Doubt,
+            code: "damaged",
+            file: "journal/x\n\u{1b}[2J".into(),
+            offset: Some(64),
+            container: Some(1),
+            segment: Some("s/t/0.#epoch.0".into()),
+            what: "block has checksum 1, expected 2".into(),
+        };
+        let expected = "doubt journal/x\\n\\u{1b}[2J at byte 64, segment s/t/0.#epoch.0: \
+                        block has checksum 1, expected 2 [damaged]";
+        assert_eq!(line(&finding), expected);
+    }
+}
