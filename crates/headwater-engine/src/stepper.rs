@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::Options;
 use crate::api::{Outcome, Request};
 use crate::catalogue::Manifest;
-use crate::container::{CheckpointDone, CheckpointJob, ColdOutcome, ColdRead, Container, Effects, Token};
+use crate::container::{Ack, CheckpointDone, CheckpointJob, ColdOutcome, ColdRead, Container, Effects, Token};
 use crate::error::StoreError;
 use crate::io::Io;
 use crate::journal::{Journal, Record, Witness};
@@ -31,6 +31,8 @@ pub struct Stepper {
     witness: Witness,
     /// Records that no frame has yet.
     queued: Vec<Record>,
+    /// Answers that go with them.
+    acks: Vec<Ack<Ticket>>,
     /// Durability that containers have not been told of.
     durable: BTreeMap<u32, u64>,
     jobs: VecDeque<CheckpointJob>,
@@ -66,6 +68,7 @@ impl Stepper {
             journal: opened.journal,
             witness: opened.witness,
             queued: Vec::new(),
+            acks: Vec::new(),
             durable: BTreeMap::new(),
             jobs: VecDeque::new(),
             done: VecDeque::new(),
@@ -92,6 +95,9 @@ impl Stepper {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let container = request.segment().container(self.containers());
+        // Whoever heard an acknowledgement may ask at once, and the container hears of it in time: in production both
+        // stand in its inbox, in this order.
+        self.tell_durable(container)?;
         let mut effects = Effects::default();
         let now = self.io.clock.wall_millis();
         self.containers[container as usize].request(now, request, ticket, &mut effects)?;
@@ -169,25 +175,34 @@ impl Stepper {
 
     fn take(&mut self, container: u32, effects: Effects<Ticket>) {
         self.queued.extend(effects.records);
+        self.acks.extend(effects.acks);
         self.replies.extend(effects.replies);
         self.reads.extend(effects.reads.into_iter().map(|read| (container, read)));
         self.jobs.extend(effects.checkpoint);
+    }
+
+    fn tell_durable(&mut self, container: u32) -> Result<(), StoreError> {
+        if let Some(sequence) = self.durable.remove(&container) {
+            let mut effects = Effects::default();
+            self.containers[container as usize].durable(sequence, &mut effects)?;
+            self.take(container, effects);
+        }
+        Ok(())
     }
 
     fn perform(&mut self, work: Work) -> Result<(), StoreError> {
         match work {
             Work::Commit => {
                 let records = std::mem::take(&mut self.queued);
-                self.journal.commit(&records, &mut 0)?;
+                self.journal.commit_all(&records)?;
                 for record in records {
                     self.durable.insert(record.container, record.sequence);
                 }
+                self.replies.extend(self.acks.drain(..).map(|ack| (ack.token, ack.outcome)));
             }
             Work::TellDurable => {
-                let (container, sequence) = self.durable.pop_first().expect("there is one");
-                let mut effects = Effects::default();
-                self.containers[container as usize].durable(sequence, &mut effects)?;
-                self.take(container, effects);
+                let (container, _) = self.durable.first_key_value().expect("there is one");
+                self.tell_durable(*container)?;
             }
             Work::Checkpoint => {
                 let mut job = self.jobs.pop_front().expect("there is one");

@@ -25,7 +25,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use headwater_engine::api::{Append as StoredAppend, Request};
 use headwater_types::limits::{SERVER_FRAME_BYTES_MAX, TABLE_PAGE_BYTES, TABLE_VALUE_BYTES_MAX};
-use headwater_types::{Offset, SegmentName};
+use headwater_types::Offset;
 use headwater_wire::{Append, Reply, Request as Wire, ServerEnd, ServerEvent, SetupAppend, Text, WireError};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
@@ -283,7 +283,7 @@ impl Inbound {
             _ => Writer::new(id, text, segment.clone()),
         };
         self.writers[slot] = Some(writer.clone());
-        let ticket = writer.state().session.setup(request_id);
+        let ticket = writer.session().setup(request_id);
         let request = Request::OpenWriter { segment, writer: id };
         self.line.submit(request, Pending::Setup { writer, ticket }, Some(charge), None);
         Ok(())
@@ -295,7 +295,7 @@ impl Inbound {
         let writer = self.writers.get(slot).cloned().flatten().ok_or(NotSetUp)?;
         let bytes = data.len();
         let charge = self.charge(REQUEST_BYTES + bytes).await;
-        let begun = writer.state().session.begin(request_id, number)?;
+        let begun = writer.session().begin(request_id, number)?;
         let (ticket, previous) = match begun {
             Begun::Send { ticket, previous } => (ticket, previous),
             Begun::Decided => {
@@ -306,10 +306,6 @@ impl Inbound {
         };
         let room = self.line.engine.room(REQUEST_BYTES + bytes).await;
         let segment = writer.segment.clone();
-        if let Some(parent) = parent_of_transient(&segment) {
-            let pending = Pending::Parent { writer: writer.clone() };
-            self.line.submit(Request::Info { segment: parent }, pending, None, None);
-        }
         let append = StoredAppend {
             segment,
             writer: writer.id,
@@ -416,10 +412,6 @@ fn cost(request: &Wire) -> usize {
             }
             _ => 0,
         }
-}
-
-fn parent_of_transient(segment: &SegmentName) -> Option<SegmentName> {
-    if segment.is_transient() { segment.parent() } else { None }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Buf;
-use headwater_engine::api::{self, Outcome, Refusal, Request, Response};
+use headwater_engine::api::{self, Outcome, Request, Response};
 use headwater_engine::{Engine, Permit};
 use headwater_types::{Offset, SegmentName, WriterId};
 use headwater_wire::{FrameQueue, Reply, Text};
@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use crate::metrics::Metrics;
 use crate::readahead::{CONNECTION_BYTES_MAX, ReadAhead, ReadRoom, size};
 use crate::replies::{Asked, Verdict, What, append_result, verdict, writer_verdict};
-use crate::session::{Answer, AppendResult, Session, Ticket};
+use crate::session::{Answer, Session, Ticket};
 
 /// Frames are collected up to this size before they are written.
 const WRITE_BYTES: usize = 256 << 10;
@@ -59,47 +59,25 @@ pub(crate) struct Writer {
     /// As the client wrote it.
     pub(crate) text: Text,
     pub(crate) segment: SegmentName,
-    state: Mutex<WriterState>,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct WriterState {
-    pub(crate) session: Session,
-    /// Why the parent of a transient segment would not take it, once that is known. A client that uploads a large event
-    /// learns it from its appends and goes on with the parent's successor.
-    parent: Option<Refusal>,
+    session: Mutex<Session>,
 }
 
 impl Writer {
     pub(crate) fn new(id: WriterId, text: Text, segment: SegmentName) -> Arc<Self> {
-        Arc::new(Self { id, text, segment, state: Mutex::default() })
+        Arc::new(Self { id, text, segment, session: Mutex::default() })
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, WriterState> {
-        self.state.lock().expect("a panic ends the process")
+    pub(crate) fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().expect("a panic ends the process")
     }
 }
 
 /// What an answer of the store is needed for.
 #[derive(Debug)]
 pub(crate) enum Pending {
-    Setup {
-        writer: Arc<Writer>,
-        ticket: Ticket,
-    },
-    Append {
-        writer: Arc<Writer>,
-        ticket: Ticket,
-        bytes: usize,
-        received: Instant,
-    },
-    /// Whether the parent of a transient segment can still take it. Asked just before an append, so it is answered before.
-    Parent {
-        writer: Arc<Writer>,
-    },
-    Request {
-        asked: Asked,
-    },
+    Setup { writer: Arc<Writer>, ticket: Ticket },
+    Append { writer: Arc<Writer>, ticket: Ticket, bytes: usize, received: Instant },
+    Request { asked: Asked },
 }
 
 /// Something for the writing half.
@@ -294,26 +272,12 @@ impl Outbound {
                     Response::LastEvent(number) => number,
                     other => unreachable!("the store answered a setup with {other:?}"),
                 });
-                writer.state().session.opened(ticket, stored);
+                writer.session().opened(ticket, stored);
                 self.release(&writer, None);
             }
             Pending::Append { writer, ticket, bytes, received } => {
-                {
-                    let mut state = writer.state();
-                    let result = match state.parent.clone() {
-                        Some(refusal) => AppendResult::Refused(refusal),
-                        None => append_result(outcome),
-                    };
-                    state.session.settled(ticket, result);
-                }
+                writer.session().settled(ticket, append_result(outcome));
                 self.release(&writer, Some((bytes, received)));
-            }
-            Pending::Parent { writer } => {
-                writer.state().parent = match outcome {
-                    Ok(Response::Info(info)) => info.sealed.then_some(Refusal::Sealed),
-                    Ok(other) => unreachable!("the store answered a question for a segment with {other:?}"),
-                    Err(refusal) => Some(refusal),
-                };
             }
         }
     }
@@ -321,7 +285,7 @@ impl Outbound {
     /// Sends the answers of a writer whose turn has come. `settled`: size and arrival of the append that settled now.
     fn release(&mut self, writer: &Writer, mut settled: Option<(usize, Instant)>) {
         loop {
-            let Some(answer) = writer.state().session.release() else { break };
+            let Some(answer) = writer.session().release() else { break };
             let metrics = &self.line.metrics;
             match &answer {
                 Answer::Stored { .. } => {

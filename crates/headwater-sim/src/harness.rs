@@ -457,7 +457,7 @@ impl<L: Launch> Run<'_, L> {
         disk.record(IMAGES_PER_MILLE, self.chance.bits());
         let opened = self.world.open(&disk, &mut self.chance);
         let mut running = opened.map_err(|what| format!("the store does not open: {what}"))?;
-        self.check_images(&disk, history)?;
+        self.check_step(Vec::new(), &disk, history)?;
         history.opened(disk.counts().calls);
 
         let requests = 20 + self.chance.below(150);
@@ -474,8 +474,7 @@ impl<L: Launch> Run<'_, L> {
             } else {
                 running.run_one(self.chance.bits())?;
             }
-            self.take_answers(&running, history)?;
-            self.check_images(&disk, history)?;
+            self.take_step(&running, &disk, history)?;
         }
         if self.chance.percent(30) {
             self.come_to_rest(&mut running, history)?;
@@ -484,9 +483,8 @@ impl<L: Launch> Run<'_, L> {
             self.events.push(Event::Crashed("closed"));
             let Running { store, answers, .. } = running;
             guarded("the store", move || store.close().map_err(|error| stopped(&error)))?;
-            self.check_images(&disk, history)?;
             let answers = std::mem::take(&mut *answers.lock().unwrap_or_else(PoisonError::into_inner));
-            self.check_answers(answers, history)?;
+            self.check_step(answers, &disk, history)?;
         }
         self.report.calls += disk.counts().calls;
         self.report.trace = self.report.trace.rotate_left(7) ^ disk.trace();
@@ -505,8 +503,7 @@ impl<L: Launch> Run<'_, L> {
     fn come_to_rest(&mut self, running: &mut Running<L::Store>, history: &mut History) -> Result<(), String> {
         for _ in 0..WORK_MAX {
             let worked = running.run_one(self.chance.bits())?;
-            self.take_answers(running, history)?;
-            self.check_images(&running.disk.clone(), history)?;
+            self.take_step(running, &running.disk.clone(), history)?;
             if !worked {
                 let forgotten = history.unanswered().find(|(_, request)| !matches!(request, Request::Read { .. }));
                 return match forgotten {
@@ -518,8 +515,26 @@ impl<L: Launch> Run<'_, L> {
         Err(format!("the store still has work after {WORK_MAX} pieces of it"))
     }
 
-    fn take_answers(&mut self, running: &Running<L::Store>, history: &mut History) -> Result<(), String> {
-        self.check_answers(running.take_answers(), history)
+    fn take_step(&mut self, running: &Running<L::Store>, disk: &SimDisk, history: &mut History) -> Result<(), String> {
+        self.check_step(running.take_answers(), disk, history)
+    }
+
+    /// Checks the answers and the crash points of one step. A step may both write and answer: what was acknowledged
+    /// before a crash point must be there, but what an answer taught of versions came after it, and a store that crashed
+    /// there may give them to others.
+    fn check_step(&mut self, answers: Vec<Answered>, disk: &SimDisk, history: &mut History) -> Result<(), String> {
+        let images = disk.take_images();
+        let ledger = if images.is_empty() || answers.is_empty() { None } else { Some(self.ledger.clone()) };
+        self.check_answers(answers, history)?;
+        let ledger = ledger.as_ref().unwrap_or(&self.ledger);
+        for image in images {
+            let mut chance = self.chance.fork();
+            let calls = image.counts.calls;
+            let known = Known { allowed: history.allowed_at(calls), ledger, numbers: history.numbers() };
+            let checked = self.world.check_point(&image, &known, &mut chance, &mut self.report);
+            checked.map_err(|what| format!("crash before call {calls} since the last opening\n{what}"))?;
+        }
+        Ok(())
     }
 
     fn check_answers(&mut self, answers: Vec<Answered>, history: &mut History) -> Result<(), String> {
@@ -529,18 +544,6 @@ impl<L: Launch> Run<'_, L> {
             self.events.push(Event::Answered(ticket, outcome.clone()));
             let checked = history.answered(ticket, &outcome, calls, &mut self.ledger);
             checked.map_err(|what| format!("answer to request {ticket} is wrong: {what}"))?;
-        }
-        Ok(())
-    }
-
-    fn check_images(&mut self, disk: &SimDisk, history: &History) -> Result<(), String> {
-        for image in disk.take_images() {
-            let mut chance = self.chance.fork();
-            let calls = image.counts.calls;
-            let allowed = history.allowed_at(calls);
-            let known = Known { allowed, ledger: &self.ledger, numbers: history.numbers() };
-            let checked = self.world.check_point(&image, &known, &mut chance, &mut self.report);
-            checked.map_err(|what| format!("crash before call {calls} since the last opening\n{what}"))?;
         }
         Ok(())
     }
@@ -667,7 +670,7 @@ impl<L: Launch> Run<'_, L> {
                 result = running.run_one(self.chance.bits()).map(|_| ());
             }
             // Whatever it answers before it stops must be true.
-            self.take_answers(&running, history)?;
+            self.check_answers(running.take_answers(), history)?;
             if let Err(what) = result {
                 self.events.push(Event::Crashed("stopped"));
                 return Ok(FaultOutcome::Stopped(what));

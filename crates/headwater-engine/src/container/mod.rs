@@ -76,10 +76,21 @@ pub(crate) struct Limits {
     pub(crate) record_bytes: usize,
 }
 
+/// An answer that may be given once an operation is durable.
+pub(crate) struct Ack<T> {
+    /// The operation.
+    pub(crate) after: u64,
+    pub(crate) token: T,
+    pub(crate) outcome: Outcome,
+}
+
 /// What a step wants done.
 pub(crate) struct Effects<T> {
     /// To be made durable, in order.
     pub(crate) records: Vec<Record>,
+    /// To be sent by whoever makes `records` durable, each after the record of its operation, which is one of them. So an
+    /// acknowledgement does not have to find its way through the container again.
+    pub(crate) acks: Vec<Ack<T>>,
     /// To be sent, in order.
     pub(crate) replies: Vec<(T, Outcome)>,
     /// To be read from chunks and answered.
@@ -90,7 +101,7 @@ pub(crate) struct Effects<T> {
 
 impl<T> Default for Effects<T> {
     fn default() -> Self {
-        Self { records: Vec::new(), replies: Vec::new(), reads: Vec::new(), checkpoint: None }
+        Self { records: Vec::new(), acks: Vec::new(), replies: Vec::new(), reads: Vec::new(), checkpoint: None }
     }
 }
 
@@ -111,7 +122,7 @@ pub(crate) struct Container<T> {
     checkpointed: u64,
     next_segment: u64,
     next_chunk: u64,
-    /// Answers by the operation they wait for, then by age.
+    /// Answers by the operation they wait for, then by age: an operation of an earlier step, see [`Effects::acks`].
     waiting: BTreeMap<(u64, u64), (T, Outcome)>,
     next_answer: u64,
     /// What the operations that are not durable yet changed, in order.
@@ -348,15 +359,16 @@ impl<T: Token> Container<T> {
             operation: operation.encode(),
             payload: payload.clone(),
         };
-        self.apply(operation, payload, effects)?;
         effects.records.push(record);
-        Ok(())
+        self.apply(operation, payload, effects)
     }
 
     /// Sends an answer once the operation `after` is durable.
     fn answer(&mut self, after: u64, token: T, outcome: Outcome, effects: &mut Effects<T>) {
         if after <= self.durable {
             effects.replies.push((token, outcome));
+        } else if effects.records.first().is_some_and(|first| first.sequence <= after) {
+            effects.acks.push(Ack { after, token, outcome });
         } else {
             self.waiting.insert((after, self.next_answer), (token, outcome));
             self.next_answer += 1;

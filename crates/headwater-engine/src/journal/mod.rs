@@ -8,7 +8,7 @@
 //! after the frame before it is durable. Files whose records all live elsewhere are recycled.
 //!
 //! Invariants:
-//! * frames are numbered without gaps, and a frame's number is durable before the next is written ([`Journal::commit`])
+//! * frames are numbered without gaps, and a frame is durable before the next is written ([`Journal::commit`])
 //! * after a failed write or sync nothing more is written: the error ends the store
 //! * a file is recycled only when every container's checkpoint covers it, and the checkpoint is durable
 //! * after opening, every record that was replayed is durable *again* in a file of this run: what a failed sync left
@@ -109,36 +109,43 @@ struct UsedFile {
 }
 
 impl Journal {
-    /// Makes these records durable, in this order. They may become several frames; a crash leaves a prefix. A full
-    /// disk shows when a file is taken into use, never when a frame is written: files are allocated whole.
-    ///
-    /// `done` grows by the records that are durable, also when an error is returned.
+    /// Makes the first of these records durable, as many as one frame takes, and says how many. A full disk shows when a
+    /// file is taken into use, never when a frame is written: files are allocated whole.
     ///
     /// # Errors
-    /// [`StoreError::is_full`]: the rest may be committed again later. Any other error is final: how much is durable is
-    /// unknown until the journal is opened again.
-    pub(crate) fn commit(&mut self, records: &[Record], done: &mut usize) -> Result<(), StoreError> {
-        let mut rest = records;
-        while !rest.is_empty() {
-            let mut body = 4;
-            let mut count = 0;
-            for record in rest {
-                if count > 0 && body + record.length() > FRAME_BODY_BYTES.min(record_bytes_max(self.file_bytes)) {
-                    break;
-                }
-                body += record.length();
-                count += 1;
+    /// [`StoreError::is_full`]: nothing was written, the same may be tried again later. Any other error is final: what is
+    /// durable is unknown until the journal is opened again.
+    pub(crate) fn commit(&mut self, records: &[Record]) -> Result<usize, StoreError> {
+        let body_max = FRAME_BODY_BYTES.min(record_bytes_max(self.file_bytes));
+        let mut body = 4;
+        let mut count = 0;
+        for record in records {
+            if count > 0 && body + record.length() > body_max {
+                break;
             }
-            let (frame, later) = rest.split_at(count);
+            body += record.length();
+            count += 1;
+        }
+        let records = &records[..count];
+        if count > 0 {
             self.make_room(body)?;
-            self.encode_records(frame);
+            self.encode_records(records);
             self.write_frame(FrameKind::Records)?;
             let newest = &mut self.files.back_mut().expect("the current file is in use").newest;
-            for record in frame {
+            for record in records {
                 newest.insert(record.container, record.sequence);
             }
-            rest = later;
-            *done += count;
+        }
+        Ok(count)
+    }
+
+    /// Makes all of these records durable, in as many frames as it takes.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit); some may be durable.
+    pub(crate) fn commit_all(&mut self, mut records: &[Record]) -> Result<(), StoreError> {
+        while !records.is_empty() {
+            records = &records[self.commit(records)?..];
         }
         Ok(())
     }

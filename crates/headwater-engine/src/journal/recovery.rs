@@ -142,7 +142,7 @@ impl Journal {
                 Ok(())
             })?;
             match frame.head.kind {
-                FrameKind::Records => journal.commit(&records, &mut 0)?,
+                FrameKind::Records => journal.commit_all(&records)?,
                 FrameKind::Close => journal.close()?,
             }
         }

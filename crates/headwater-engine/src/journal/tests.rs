@@ -40,7 +40,7 @@ fn record(sequence: u64) -> Record {
 
 fn commit(journal: &mut Journal, sequences: std::ops::RangeInclusive<u64>) {
     for sequence in sequences {
-        journal.commit(&[record(sequence)], &mut 0).unwrap();
+        journal.commit_all(&[record(sequence)]).unwrap();
     }
 }
 
@@ -148,7 +148,7 @@ fn old_frames_in_a_recycled_file_are_not_taken_for_new_ones() {
 fn a_file_is_kept_until_every_container_in_it_is_covered() {
     let root = tempfile::tempdir().unwrap();
     let (mut journal, ..) = open(root.path()).unwrap();
-    journal.commit(&[Record { container: 9, ..record(1) }], &mut 0).unwrap();
+    journal.commit_all(&[Record { container: 9, ..record(1) }]).unwrap();
     commit(&mut journal, 1..=40);
     let files = journal.files.len();
     journal.release(&BTreeMap::from([(3, 40)])).unwrap();

@@ -81,7 +81,7 @@ impl ContainerTask {
     fn carry_out(&self, effects: Effects<Answer>) {
         // A thread that is gone met a fault and has told; these sends are then in vain, and nothing is acknowledged.
         if !effects.records.is_empty() {
-            let _ = self.journal.send(JournalInput::Records(effects.records));
+            let _ = self.journal.send(JournalInput::Records(effects.records, effects.acks));
         }
         for (answer, outcome) in effects.replies {
             answer.send(outcome);

@@ -8,13 +8,32 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::OnFatal;
+use crate::container::Ack;
 use crate::error::StoreError;
 use crate::journal::{FRAME_BODY_BYTES, Journal, Record};
 
-use super::{ContainerInput, Figures, JournalInput, start};
+use super::{Answer, ContainerInput, Figures, JournalInput, start};
 
 /// How long a commit that found the disk full waits before it tries again.
 const FULL_PAUSE: Duration = Duration::from_millis(500);
+
+/// What one commit gathers.
+#[derive(Default)]
+struct Group {
+    records: Vec<Record>,
+    /// Each with its container.
+    acks: VecDeque<(u32, Ack<Answer>)>,
+    bytes: usize,
+}
+
+impl Group {
+    fn add(&mut self, records: Vec<Record>, acks: Vec<Ack<Answer>>) {
+        let container = records.first().expect("a container sends what it has").container;
+        self.bytes += records.iter().map(Record::length).sum::<usize>();
+        self.acks.extend(acks.into_iter().map(|ack| (container, ack)));
+        if self.records.is_empty() { self.records = records } else { self.records.extend(records) }
+    }
+}
 
 /// Owns the journal.
 pub(crate) struct JournalTask {
@@ -40,27 +59,23 @@ impl JournalTask {
         self.ask_for_checkpoints();
         self.publish();
         while let Some(first) = self.next_input() {
-            let mut records: Vec<Record> = Vec::new();
-            let mut bytes = 0;
+            let mut group = Group::default();
             let mut close = None;
             let mut next = Some(first);
             while let Some(input) = next.take() {
                 match input {
-                    JournalInput::Records(more) => {
-                        bytes += more.iter().map(Record::length).sum::<usize>();
-                        if records.is_empty() { records = more } else { records.extend(more) }
-                    }
+                    JournalInput::Records(records, acks) => group.add(records, acks),
                     JournalInput::Covered(container, sequence) => self.release(container, sequence)?,
                     JournalInput::Close(done) => {
                         close = Some(done);
                         break;
                     }
                 }
-                if bytes < FRAME_BODY_BYTES {
+                if group.bytes < FRAME_BODY_BYTES {
                     next = self.backlog.pop_front().or_else(|| self.inbox.try_recv().ok());
                 }
             }
-            let is_durable = self.commit(&records)?;
+            let is_durable = self.commit(group)?;
             self.ask_for_checkpoints();
             if let Some(done) = close {
                 match self.journal.close() {
@@ -103,23 +118,20 @@ impl JournalTask {
         self.journal.release(&self.covered)
     }
 
-    /// Makes the records durable and tells their containers, however long a full disk delays it. False if the store was
-    /// closed meanwhile: the rest was never acknowledged.
-    fn commit(&mut self, records: &[Record]) -> Result<bool, StoreError> {
-        let mut done = 0;
-        while done < records.len() {
-            let before = done;
-            let result = self.journal.commit(&records[before..], &mut done);
-            let mut durable = BTreeMap::new();
-            for record in &records[before..done] {
-                durable.insert(record.container, record.sequence);
-            }
-            for (container, sequence) in durable {
-                let _ = self.containers[container as usize].send(ContainerInput::Durable(sequence));
-            }
-            self.figures.journal_records.fetch_add((done - before) as u64, Relaxed);
-            match result {
-                Ok(()) => {}
+    /// Makes a group durable, tells its containers and gives its answers, however long a full disk delays it. False if
+    /// the store was closed meanwhile: the rest was never acknowledged.
+    fn commit(&mut self, group: Group) -> Result<bool, StoreError> {
+        let Group { records, mut acks, .. } = group;
+        let mut durable = BTreeMap::new();
+        let mut rest = &records[..];
+        while !rest.is_empty() {
+            match self.journal.commit(rest) {
+                Ok(count) => {
+                    let (frame, later) = rest.split_at(count);
+                    rest = later;
+                    self.figures.journal_records.fetch_add(count as u64, Relaxed);
+                    self.acknowledge(frame, &mut durable, &mut acks);
+                }
                 Err(error) if error.is_full() => {
                     if self.figures.disk_full_waits.fetch_add(1, Relaxed).is_multiple_of(60) {
                         tracing::warn!(%error, "disk is full, writes wait");
@@ -139,7 +151,30 @@ impl JournalTask {
                 Err(error) => return Err(error),
             }
         }
+        assert!(acks.is_empty(), "an answer waits for a record of its own group");
         Ok(true)
+    }
+
+    /// These records of a group are durable, and `durable` were before.
+    fn acknowledge(
+        &self,
+        records: &[Record],
+        durable: &mut BTreeMap<u32, u64>,
+        acks: &mut VecDeque<(u32, Ack<Answer>)>,
+    ) {
+        let newest: BTreeMap<u32, u64> = records.iter().map(|record| (record.container, record.sequence)).collect();
+        // The containers first: who hears an acknowledgement may ask at once, and has to find what was acknowledged. Both
+        // stand in the container's inbox then, in this order.
+        for (container, sequence) in &newest {
+            let _ = self.containers[*container as usize].send(ContainerInput::Durable(*sequence));
+        }
+        durable.extend(newest);
+        // In their order: one whose turn has come may wait for the next frame behind one whose turn has not.
+        let is_due =
+            |(container, ack): &mut (u32, Ack<Answer>)| durable.get(container).is_some_and(|last| ack.after <= *last);
+        while let Some((_, ack)) = acks.pop_front_if(is_due) {
+            ack.token.send(ack.outcome);
+        }
     }
 
     fn publish(&self) {

@@ -1,8 +1,9 @@
 //! The threads of an open store, one owner per piece of state.
 //!
 //! ```text
-//!   callers ─► container 0…n ─► journal ─► container ─► reply
-//!                   │   ▲
+//!   callers ─► container 0…n ─► journal ─► acknowledgement
+//!                   │   ▲           │
+//!                   │   ├───────────┘ what is durable
 //!                   │   ├── readers (chunks)
 //!                   │   └── keeper  (checkpoints, spare journal files, witness)
 //!                   └────────►
@@ -23,7 +24,7 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 
 use crate::api::{Reply, Request};
-use crate::container::{Again, CheckpointDone, CheckpointJob, ColdRead, Token};
+use crate::container::{Ack, Again, CheckpointDone, CheckpointJob, ColdRead, Token};
 use crate::error::StoreError;
 use crate::journal::Record;
 use crate::{OnFatal, StoreError as Fault};
@@ -57,7 +58,8 @@ pub(crate) enum ContainerInput {
 
 /// What the journal's thread is told.
 pub(crate) enum JournalInput {
-    Records(Vec<Record>),
+    /// Records of one container, and what to answer once they are durable.
+    Records(Vec<Record>, Vec<Ack<Answer>>),
     /// A container's checkpoint is durable up to this operation.
     Covered(u32, u64),
     Close(Sender<()>),
