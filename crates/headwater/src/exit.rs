@@ -3,7 +3,8 @@
 
 use headwater_server::{StartError, StoreError};
 
-/// What was looked at is not as it should be: `check` and `doctor` say what.
+/// What was looked at is not as it should be: `check` and `doctor` say what. Also a `bench` without figures: the run was
+/// invalid, or what was read back was not what was written.
 pub(crate) const DOUBT: i32 = 1;
 /// A bug: an assertion failed or something panicked. What was acknowledged is safe.
 pub(crate) const BUG: i32 = 70;

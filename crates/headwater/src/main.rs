@@ -30,6 +30,11 @@ enum Action {
     },
     /// Verify a data directory that no server uses: reads every byte, changes nothing
     Check(check::Arguments),
+    /// Measure this machine, or a server on it
+    Bench {
+        #[command(subcommand)]
+        what: headwater_bench::Bench,
+    },
     /// Look at settings
     Config {
         #[command(subcommand)]
@@ -68,6 +73,13 @@ fn run(action: Action) -> i32 {
             Err(error) => refuse(&error),
         },
         Action::Check(arguments) => check::run(&arguments),
+        Action::Bench { what } => match what.run() {
+            Ok(()) => 0,
+            Err(error) => {
+                eprintln!("headwater: {}", serve::chain(&error));
+                exit::DOUBT
+            }
+        },
         Action::Config { action: ConfigAction::Show { origin, flags } } => match gather(&flags) {
             Ok(settings) => {
                 serve::print(&settings.show(origin));

@@ -1,0 +1,47 @@
+//! The yardstick: what the machine can do, what a server does on it, and whether what it acknowledged is there.
+//!
+//! ```text
+//!   probe ── limits of this machine, floor program ──┐
+//!                                                    ├──► ratios
+//!   write · tail · … ── load on a running server ────┘
+//!                          │
+//!                          └── read back, checked ──► figures, or none
+//! ```
+//!
+//! Invariants:
+//! * no figure is printed of a run whose events are not all there, in order, once ([`check`])
+//! * latency of an open loop counts from when an event was due ([`pace`])
+//! * clients are blocking threads that allocate nothing per event: they share the machine with the server
+//!
+//! Not here: the server. Everything goes over sockets, so any server that speaks the protocol can be measured.
+//! Start reading at [`Bench::run`].
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "measures real files, clocks and sockets; nothing here runs in the simulator"
+)]
+
+mod audit;
+mod check;
+mod command;
+mod connection;
+mod durable;
+mod error;
+mod event;
+mod latency;
+mod machine;
+mod pace;
+pub mod probe;
+mod target;
+mod verify;
+mod write;
+
+pub use audit::{Audit, Durable};
+pub use check::Violation;
+pub use command::Bench;
+pub use connection::Framing;
+pub use durable::Way;
+pub use error::BenchError;
+pub use latency::Quantiles;
+pub use machine::Machine;
+pub use write::{WriteArgs, WriteReport};
