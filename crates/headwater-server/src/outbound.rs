@@ -20,7 +20,7 @@ use bytes::Buf;
 use headwater_engine::api::{self, Outcome, Request, Response};
 use headwater_engine::{Engine, Permit};
 use headwater_types::{Offset, SegmentName, WriterId};
-use headwater_wire::{FrameQueue, Reply, Text};
+use headwater_wire::{EncodeError, FrameQueue, Reply, Text};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -315,6 +315,7 @@ impl Outbound {
     fn carry_out(&mut self, verdict: Verdict, charge: Option<Charge>) {
         match verdict {
             Verdict::Reply(reply) => self.put(&reply),
+            Verdict::Pieces(read) => self.put_encoded(|out| read.encode(out)),
             Verdict::ReplyAndClose(reply) => {
                 self.put(&reply);
                 self.end("event number does not follow what is stored");
@@ -325,11 +326,15 @@ impl Outbound {
     }
 
     fn put(&mut self, reply: &Reply) {
+        self.put_encoded(|out| reply.encode(out));
+    }
+
+    fn put_encoded(&mut self, encode: impl FnOnce(&mut FrameQueue) -> Result<(), EncodeError>) {
         // After the end nothing more is said, not even what was decided in the same breath.
         if self.ended.is_some() {
             return;
         }
-        match reply.encode(&mut self.out) {
+        match encode(&mut self.out) {
             Ok(()) => self.frames += 1,
             Err(error) => {
                 tracing::warn!(%error, "a reply does not fit into the protocol, closing the connection");

@@ -18,7 +18,7 @@ use headwater_engine::api::{
 };
 use headwater_types::limits::{FRAME_PAYLOAD_BYTES_MAX, TABLE_KEY_BYTES_MAX, TABLE_VALUE_BYTES_MAX};
 use headwater_types::{EventNumber, Offset, SegmentName, WriterId};
-use headwater_wire::{ErrorCode, MergedSource, NOT_EXISTS, Reply, TableEntry, TableKey, Text};
+use headwater_wire::{ErrorCode, MergedSource, NOT_EXISTS, Reply, SegmentPieces, TableEntry, TableKey, Text};
 
 use crate::private::forget_client_table;
 use crate::session::{Answer, AppendResult};
@@ -122,6 +122,8 @@ pub(crate) struct Page {
 pub(crate) enum Verdict {
     /// Send this.
     Reply(Reply),
+    /// Send this: a read whose data is in several pieces.
+    Pieces(SegmentPieces),
     /// Send this, then close the connection.
     ReplyAndClose(Reply),
     /// Close the connection without a reply; the text is for the log.
@@ -403,18 +405,11 @@ fn read_done(request_id: i64, segment: Text, offset: i64, bytes_max: usize, read
         // The store is closing. An empty reply would look like the end of the segment to the Rust client's byte reader.
         return close(&Refusal::Closing);
     }
-    let mut pieces = read.data.into_iter();
-    let data = match (pieces.next(), pieces.len()) {
-        (None, _) => Bytes::new(),
-        (Some(only), 0) => only,
-        (Some(first), _) => {
-            let mut joined = BytesMut::with_capacity(bytes);
-            joined.extend_from_slice(&first);
-            pieces.for_each(|piece| joined.extend_from_slice(&piece));
-            joined.freeze()
-        }
-    };
-    let (at_tail, end_of_segment) = (read.at_tail, read.end_of_segment);
+    let ReadResult { mut data, at_tail, end_of_segment } = read;
+    if data.len() > 1 {
+        return Verdict::Pieces(SegmentPieces { segment, offset, at_tail, end_of_segment, data, request_id });
+    }
+    let data = data.pop().unwrap_or_default();
     Verdict::Reply(Reply::SegmentRead { segment, offset, at_tail, end_of_segment, data, request_id })
 }
 
@@ -676,11 +671,11 @@ mod tests {
     }
 
     #[test]
-    fn pieces_of_a_read_are_joined_in_order() {
+    fn pieces_of_a_read_are_sent_in_order_and_not_joined() {
         let data = vec![Bytes::from_static(b"ab"), Bytes::from_static(b"c")];
-        let read = ReadResult { data, at_tail: false, end_of_segment: false };
-        match reply(asked(SEGMENT, What::Read { offset: 7, bytes_max: 8 }), Ok(Response::Read(read))) {
-            Reply::SegmentRead { offset: 7, data, .. } => assert_eq!(&data[..], b"abc"),
+        let read = ReadResult { data: data.clone(), at_tail: false, end_of_segment: false };
+        match verdict(asked(SEGMENT, What::Read { offset: 7, bytes_max: 8 }), Ok(Response::Read(read))) {
+            Verdict::Pieces(SegmentPieces { offset: 7, data: sent, .. }) => assert_eq!(sent, data),
             other => panic!("{other:?}"),
         }
     }

@@ -108,6 +108,7 @@ mod error;
 mod field;
 mod frame;
 mod parts;
+mod pieces;
 mod queue;
 mod reply;
 mod request;
@@ -121,6 +122,7 @@ pub use headwater_types::limits::{FRAME_PAYLOAD_BYTES_MAX, SERVER_FRAME_BYTES_MA
 pub use parts::{
     AttributeUpdate, ChunkInfo, ErrorCode, MergedSource, NO_VERSION, NOT_EXISTS, TableEntry, TableKey, TokenFailure,
 };
+pub use pieces::SegmentPieces;
 pub use queue::{FrameQueue, FrameSink, SHARE_BYTES_MIN};
 pub use reply::Reply;
 pub use request::Request;
