@@ -11,12 +11,13 @@ use headwater_types::{SegmentName, WriterId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::api::{Outcome, Refusal, Reply, Request};
+use crate::chunks::BlockCache;
 use crate::error::StoreError;
 use crate::io::{Io, Random};
 use crate::store::{self, Options};
 use crate::tasks::{
     ContainerFigures, ContainerInput, ContainerTask, Figures, JournalInput, JournalTask, KeeperInput, KeeperTask, once,
-    start_readers,
+    start_readers, start_reaper,
 };
 
 /// How long closing waits for each of its steps before it goes on without; a full disk can make a step endless.
@@ -47,6 +48,9 @@ struct Shared {
     random: Arc<dyn Random>,
     figures: Arc<Figures>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Dropped to end the thread that deletes chunks.
+    deleting: Mutex<Option<Sender<()>>>,
+    cache: Arc<BlockCache>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -84,8 +88,10 @@ impl Engine {
         let covered: BTreeMap<u32, u64> =
             (0..).zip(&opened.containers).map(|(id, container)| (id, container.checkpointed())).collect();
 
+        let (deleting, closing) = channel();
         let (journal_file_bytes, journal_file) = (opened.journal.file_bytes(), opened.journal.file());
         let mut threads = start_readers(readers_inbox, &senders, &chunks, &figures, &fatal);
+        threads.push(start_reaper(chunks.clone(), closing, fatal.clone()));
         let journal_task = JournalTask {
             journal: opened.journal,
             inbox: journal_inbox,
@@ -133,6 +139,8 @@ impl Engine {
             random: io.random,
             figures,
             threads: Mutex::new(threads),
+            deleting: Mutex::new(Some(deleting)),
+            cache: opened.cache,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -189,6 +197,7 @@ impl Engine {
         let figures = &self.shared.figures;
         let sum = |pick: fn(&ContainerFigures) -> u64| figures.containers.iter().map(pick).sum::<u64>();
         let room = u64::from(self.shared.room_bytes);
+        let blocks = self.shared.cache.usage();
         Metrics {
             values: vec![
                 ("wal_syncs_total", figures.journal_syncs.load(Relaxed)),
@@ -204,6 +213,11 @@ impl Engine {
                 ("disk_full_waits_total", figures.disk_full_waits.load(Relaxed)),
                 ("unstored_bytes", sum(|one| one.unstored_bytes.load(Relaxed))),
                 ("cache_bytes", sum(|one| one.cached_bytes.load(Relaxed))),
+                ("chunk_blocks_bytes", blocks.bytes),
+                ("chunk_blocks_limit_bytes", blocks.bytes_max),
+                ("chunk_block_hits_total", blocks.hits),
+                ("chunk_block_misses_total", blocks.misses),
+                ("chunk_blocks_fetched_ahead_total", blocks.ahead),
                 ("catalogue_hot_bytes", sum(|one| one.catalogue_bytes.load(Relaxed))),
                 ("segments_in_memory", sum(|one| one.segments.load(Relaxed))),
                 ("requests_room_bytes", room),
@@ -219,6 +233,7 @@ impl Engine {
         if threads.is_empty() {
             return;
         }
+        drop(self.shared.deleting.lock().expect("closing does not panic").take());
         let (sender, receiver) = channel();
         for container in &self.shared.containers {
             let _ = container.send(ContainerInput::Close(sender.clone()));

@@ -50,6 +50,7 @@ enum Work {
     Checkpoint,
     TellCheckpoint,
     Read,
+    Reap,
     Release,
     Testify,
 }
@@ -136,6 +137,7 @@ impl Stepper {
             return Ok(false);
         }
         // These are always possible and never needed: without them in the draw alone, the store would never be at rest.
+        possible.push(Work::Reap);
         possible.push(Work::Release);
         possible.push(Work::Testify);
         let work = possible[(choice % possible.len() as u64) as usize];
@@ -209,7 +211,7 @@ impl Stepper {
                 let container = job.container;
                 let chunks = self.containers[container as usize].chunks();
                 let manifest = &mut self.manifests[container as usize];
-                self.done.push_back((container, job.run(&*self.io.disk, manifest, &chunks)?));
+                self.done.push_back((container, job.run(&*self.io.disk, manifest, &chunks, &mut || ())?));
             }
             Work::TellCheckpoint => {
                 let (container, done) = self.done.pop_front().expect("there is one");
@@ -239,6 +241,9 @@ impl Stepper {
                         self.checkpoint(container)?;
                     }
                 }
+            }
+            Work::Reap => {
+                let _ = self.containers.iter().any(|container| container.chunks().reap(&mut || ()));
             }
             Work::Testify => self.witness.testify(&*self.io.disk, self.journal.synced())?,
         }

@@ -11,10 +11,11 @@
 use std::sync::Arc;
 
 use crate::catalogue::{self, Manifest};
+use crate::chunks::{BlockCache, Chunks, Directory};
 use crate::codec::{Decoder, Encoder, Malformed};
 use crate::container::{Container, Effects, Limits, Token};
 use crate::error::{IoContext, StoreError};
-use crate::io::{Disk, Io};
+use crate::io::{Disk, Io, Objects};
 use crate::journal::{self, Journal, Spares, Witness};
 
 pub(crate) const PATH: &str = "store";
@@ -52,6 +53,11 @@ impl Options {
         self.memory_bytes.max(MEMORY_BYTES_MIN) / 8
     }
 
+    /// Memory for blocks of chunks.
+    fn block_cache_bytes(&self) -> u64 {
+        self.memory_bytes.max(MEMORY_BYTES_MIN) / 16
+    }
+
     pub(crate) fn limits(&self, containers: u32, journal_file_bytes: u64) -> Limits {
         let memory = self.memory_bytes.max(MEMORY_BYTES_MIN);
         let share = memory / u64::from(containers);
@@ -60,7 +66,7 @@ impl Options {
             flush_bytes: (share / 16).min(journal_file_bytes * 2),
             unstored_bytes_max: share / 4,
             hot_bytes: (share / 16) as usize,
-            cache_bytes: share / 8,
+            cache_bytes: share / 16,
             idle_segments: (share / (64 << 10)) as usize,
             record_bytes: journal::record_bytes_max(journal_file_bytes),
         }
@@ -76,6 +82,7 @@ pub(crate) struct Opened<T> {
     pub(crate) journal: Journal,
     pub(crate) spares: Spares,
     pub(crate) witness: Witness,
+    pub(crate) cache: Arc<BlockCache>,
 }
 
 /// Opens the store, or creates it in an empty directory.
@@ -91,10 +98,13 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options) -> Result<Opened<T>, St
         None => Identity::create(io, options)?,
     };
     let limits = options.limits(identity.containers, identity.journal_file_bytes);
+    let cache = Arc::new(BlockCache::new(options.block_cache_bytes()));
+    let objects: Arc<dyn Objects> = Arc::new(Directory::new(disk.clone()));
     let mut containers = Vec::new();
     let mut manifests = Vec::new();
     for id in 0..identity.containers {
-        let (container, manifest) = Container::open(disk.clone(), id, limits)?;
+        let chunks = Chunks::new(objects.clone(), id, cache.clone());
+        let (container, manifest) = Container::open(&**disk, chunks, id, limits)?;
         containers.push(container);
         manifests.push(manifest);
     }
@@ -116,7 +126,7 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options) -> Result<Opened<T>, St
         container.recovered(&mut wanted)?;
         effects.push(wanted);
     }
-    Ok(Opened { containers, manifests, effects, journal, spares, witness })
+    Ok(Opened { containers, manifests, effects, journal, spares, witness, cache })
 }
 
 /// Who a store is.

@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use headwater_engine::api::{Append as StoredAppend, Request};
-use headwater_types::limits::{SERVER_FRAME_BYTES_MAX, TABLE_PAGE_BYTES, TABLE_VALUE_BYTES_MAX};
 use headwater_types::Offset;
+use headwater_types::limits::{SERVER_FRAME_BYTES_MAX, TABLE_PAGE_BYTES, TABLE_VALUE_BYTES_MAX};
 use headwater_wire::{Append, Reply, Request as Wire, ServerEnd, ServerEvent, SetupAppend, Text, WireError};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;

@@ -95,10 +95,11 @@ impl Check<'_> {
             }
             self.summary.chunks += 1;
             let mut bad = Vec::new();
-            let disk = self.disk.clone();
-            let verified = chunks::verify(&*disk, id, chunk, &mut |bytes| self.has_read(bytes, &path), &mut |block| {
-                bad.push(block)
-            });
+            let objects = chunks::Directory::new(self.disk.clone());
+            let verified =
+                chunks::verify(&objects, id, chunk, &mut |bytes| self.has_read(bytes, &path), &mut |block| {
+                    bad.push(block)
+                });
             for block in bad {
                 stretches.push((chunk, block.position..block.position + block.length));
                 errors.push(Finding::of_error(&block.error));
@@ -173,12 +174,13 @@ impl Check<'_> {
     fn chunks_of_nobody(&mut self, id: u32) -> Result<(), StoreError> {
         for chunk in self.chunks_there(id)? {
             let path = chunks::path_of(id, chunk);
-            let disk = self.disk.clone();
+            let objects = chunks::Directory::new(self.disk.clone());
             self.summary.chunks += 1;
             let mut bad = Vec::new();
-            let verified = chunks::verify(&*disk, id, chunk, &mut |bytes| self.has_read(bytes, &path), &mut |block| {
-                bad.push(block.error)
-            });
+            let verified =
+                chunks::verify(&objects, id, chunk, &mut |bytes| self.has_read(bytes, &path), &mut |block| {
+                    bad.push(block.error)
+                });
             bad.extend(verified.err());
             for error in bad {
                 self.say(Finding::of_error(&error).of_container(id));

@@ -19,11 +19,15 @@ mod inventory;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::chunks::{BlockCache, Chunks, Directory};
 use crate::container::Container;
 use crate::error::{IoContext, StoreError};
-use crate::io::{Disk, ReadOnlyDisk, lock_for_reading};
+use crate::io::{Disk, Objects, ReadOnlyDisk, lock_for_reading};
 use crate::journal::{self, JournalState, Slots, Witness};
 use crate::store::{self, Identity, NoToken, Options};
+
+/// Memory for blocks of chunks, which a replay looks at for table entries.
+const CACHE_BYTES: u64 = 16 << 20;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -304,9 +308,12 @@ impl<'a> Check<'a> {
         };
         let witness = Witness::open(&*disk, identity.store)?;
         let limits = Options::default().limits(identity.containers, identity.journal_file_bytes);
+        let objects: Arc<dyn Objects> = Arc::new(Directory::new(disk.clone()));
+        let cache = Arc::new(BlockCache::new(CACHE_BYTES));
         let mut replay = Replay::default();
         for (id, sound) in (0..).zip(sound) {
-            let opened = if *sound { Container::<NoToken>::open(disk.clone(), id, limits).ok() } else { None };
+            let chunks = Chunks::new(objects.clone(), id, cache.clone());
+            let opened = if *sound { Container::<NoToken>::open(&*disk, chunks, id, limits).ok() } else { None };
             replay.containers.push(opened.map(|(container, _)| container));
         }
         let (mut bad, mut read) = (Vec::new(), 0);

@@ -1,9 +1,13 @@
 //! Reading a whole chunk to see whether it is what was written.
 
-use crate::error::{IoContext, StoreError};
-use crate::io::Disk;
+use bytes::Bytes;
 
-use super::{BLOCK_BYTES, HEADER_BYTES, OpenChunk, path_of};
+use crate::error::StoreError;
+use crate::io::Objects;
+
+use super::format::{BLOCK_BYTES, HEADER_BYTES, HEADER_USED_BYTES};
+use super::path_of;
+use super::read::OpenChunk;
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 16 * BLOCK_BYTES;
@@ -25,42 +29,39 @@ pub(crate) struct BadBlock {
 /// # Errors
 /// When the chunk's header, footer or table is bad: nothing of it can be read then.
 pub(crate) fn verify(
-    disk: &dyn Disk,
+    objects: &dyn Objects,
     container: u32,
     number: u64,
     go_on: &mut dyn FnMut(u64) -> bool,
     bad: &mut dyn FnMut(BadBlock),
 ) -> Result<u64, StoreError> {
     let path = path_of(container, number);
-    let chunk = OpenChunk::open(disk, container, number)?;
-    let mut header = [0; HEADER_BYTES];
-    chunk.file.read_at(0, &mut header).on(&path, "read")?;
-    if header[super::HEADER_USED_BYTES..].iter().any(|byte| *byte != 0) {
-        return Err(StoreError::damaged(&path, super::HEADER_USED_BYTES as u64, "header is not followed by zeros"));
+    let chunk = OpenChunk::open(objects, container, number)?;
+    let header = objects.get(&path, 0, HEADER_BYTES)?;
+    if header[HEADER_USED_BYTES..].iter().any(|byte| *byte != 0) {
+        return Err(StoreError::damaged(&path, HEADER_USED_BYTES as u64, "header is not followed by zeros"));
     }
-    let mut buffer = vec![0; READ_BYTES];
     let mut position = 0;
     while position < chunk.length {
         let length = (READ_BYTES as u64).min(chunk.length - position) as usize;
-        let whole = chunk.file.read_at(HEADER_BYTES as u64 + position, &mut buffer[..length]);
-        for (at, block) in buffer[..length].chunks_mut(BLOCK_BYTES).enumerate() {
-            let start = position + (at * BLOCK_BYTES) as u64;
+        let whole = objects.get(&path, HEADER_BYTES as u64 + position, length);
+        for from in (0..length).step_by(BLOCK_BYTES) {
+            let block_length = BLOCK_BYTES.min(length - from);
+            let start = position + from as u64;
             let offset = HEADER_BYTES as u64 + start;
-            let read = match &whole {
-                Ok(()) => Ok(()),
+            let block: Result<Bytes, StoreError> = match &whole {
+                Ok(bytes) => Ok(bytes.slice(from..from + block_length)),
                 // One bad sector must not hide the blocks around it.
-                Err(_) => chunk.file.read_at(offset, block),
+                Err(_) => objects.get(&path, offset, block_length),
             };
-            let (expected, found) = (chunk.sums[(start / BLOCK_BYTES as u64) as usize], crc32c::crc32c(block));
-            let error = match read {
-                Err(source) => StoreError::Io { path: path.clone(), action: "read", source },
-                Ok(()) if expected != found => {
-                    let what = format!("block has checksum {found:08x}, expected {expected:08x}");
-                    StoreError::damaged(&path, offset, what)
-                }
-                Ok(()) => continue,
+            let error = match block {
+                Err(error) => error,
+                Ok(block) => match chunk.check_block(start, &block) {
+                    Err(error) => error,
+                    Ok(()) => continue,
+                },
             };
-            bad(BadBlock { position: start, length: block.len() as u64, error });
+            bad(BadBlock { position: start, length: block_length as u64, error });
         }
         position += length as u64;
         if !go_on(length as u64) {

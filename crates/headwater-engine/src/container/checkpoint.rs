@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::catalogue::{Checkpoint, Entries, Installed, Manifest, Position};
-use crate::chunks::{self, Chunks, Piece, StoredPiece};
+use crate::chunks::{Chunks, Piece, StoredPiece};
 use crate::error::StoreError;
 use crate::io::Disk;
 
@@ -48,30 +48,37 @@ impl CheckpointJob {
         disk: &dyn Disk,
         manifest: &mut Manifest,
         store: &Chunks,
+        pause: &mut dyn FnMut(),
     ) -> Result<CheckpointDone, StoreError> {
         let first = self.position.next_chunk;
-        let written = self.write(disk, manifest);
+        let written = self.write(disk, manifest, store, pause);
         match &written {
-            Ok(_) => store.remove(&self.dead_chunks),
+            Ok(_) => store.give_up(std::mem::take(&mut self.dead_chunks)),
             // Another attempt takes new numbers; the room of this one may be what it lacks.
-            Err(error) if error.is_full() => store.remove(&(first..self.position.next_chunk).collect::<Vec<_>>()),
+            Err(error) if error.is_full() => store.give_up(first..self.position.next_chunk),
             Err(_) => {}
         }
         written
     }
 
-    fn write(&mut self, disk: &dyn Disk, manifest: &mut Manifest) -> Result<CheckpointDone, StoreError> {
-        let (stored, sizes) = chunks::write(disk, self.container, &mut self.position.next_chunk, &self.pieces)?;
+    fn write(
+        &mut self,
+        disk: &dyn Disk,
+        manifest: &mut Manifest,
+        store: &Chunks,
+        pause: &mut dyn FnMut(),
+    ) -> Result<CheckpointDone, StoreError> {
+        let written = store.write(&mut self.position.next_chunk, &self.pieces, pause)?;
         let mut additions = Entries::new();
-        for piece in &stored {
+        for piece in &written.pieces {
             let run = StoredRun { start: piece.start, end: piece.start + piece.length, place: piece.place };
             additions.insert(keys::piece(piece.segment, run.end), Some(run.encode()));
         }
-        for (chunk, bytes) in sizes {
+        for (chunk, bytes) in written.sizes {
             additions.insert(keys::chunk(chunk), Some(keys::number(bytes)));
         }
         let installed = self.catalogue.write(disk, manifest, self.position, &additions)?;
-        Ok(CheckpointDone { position: self.position, installed, stored })
+        Ok(CheckpointDone { position: self.position, installed, stored: written.pieces })
     }
 }
 

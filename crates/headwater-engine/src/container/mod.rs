@@ -156,24 +156,30 @@ impl<T: Token> Container<T> {
     }
 
     /// Opens the newest checkpoint. Replay and [`recovered`](Self::recovered) follow.
-    pub(crate) fn open(disk: Arc<dyn Disk>, id: u32, limits: Limits) -> Result<(Self, Manifest), StoreError> {
-        let (catalogue, manifest) = catalogue::open(&*disk, id)?;
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        chunks: Chunks,
+        id: u32,
+        limits: Limits,
+    ) -> Result<(Self, Manifest), StoreError> {
+        let (catalogue, manifest) = catalogue::open(disk, id)?;
         let place = chunks::directory(id);
         let mut known = BTreeSet::new();
         for (key, _) in catalogue.with_prefix(keys::CHUNKS)? {
             known.insert(keys::last_number(&key).map_err(StoreError::malformed("catalogue", 0))?);
         }
-        let found = disk.list(&place).on(&place, "list")?;
+        let found = chunks.objects().list(&place)?;
         let found: BTreeSet<_> = found.iter().filter_map(|name| chunks::number_of(name)).collect();
         if let Some(missing) = known.difference(&found).next() {
             return Err(StoreError::damaged(&place, 0, format!("chunk {missing} is missing")));
         }
-        let chunks = Arc::new(Chunks::new(disk, id));
+        // What is found there is given up and deleted later; its names are not for new chunks.
+        let unused_chunk = found.last().map_or(1, |newest| newest + 1);
         let position = manifest.position;
         let container = Self {
             id,
             limits,
-            chunks,
+            chunks: Arc::new(chunks),
             catalogue,
             names: BTreeMap::new(),
             segments: BTreeMap::new(),
@@ -181,7 +187,7 @@ impl<T: Token> Container<T> {
             durable: position.sequence,
             checkpointed: position.sequence,
             next_segment: position.next_segment.max(1),
-            next_chunk: position.next_chunk.max(1),
+            next_chunk: position.next_chunk.max(unused_chunk),
             waiting: BTreeMap::new(),
             next_answer: 0,
             touched: VecDeque::new(),
@@ -221,7 +227,7 @@ impl<T: Token> Container<T> {
     /// Everything the journal had is applied and durable. Gives up what was under way: transient segments belong to
     /// connections that are gone.
     pub(crate) fn recovered(&mut self, effects: &mut Effects<T>) -> Result<(), StoreError> {
-        self.chunks.remove(&std::mem::take(&mut self.orphans));
+        self.chunks.give_up(std::mem::take(&mut self.orphans));
         self.durable = self.sequence;
         self.touched.clear();
         for segment in self.segments.values_mut() {

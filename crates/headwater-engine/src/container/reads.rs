@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use headwater_types::limits::READ_BYTES_MAX;
 
 use crate::api::{Outcome, ReadResult, Refusal, Request, Response};
-use crate::chunks::{Chunks, Place};
+use crate::chunks::{Chunks, Place, Stretch};
 use crate::error::StoreError;
 
 use super::keys::{self, StoredRun};
@@ -12,7 +12,7 @@ use super::{Container, Effects, Parked, Token};
 
 /// Neighbouring pieces shorter than this are joined: a reply of many tiny pieces costs more than the copy.
 const JOIN_BYTES: usize = 16 << 10;
-/// Pieces of chunks that one reply may be made of.
+/// Stretches of chunks that one reply may be made of, and as many that may be fetched ahead.
 const COLD_PIECES_MAX: usize = 64;
 /// Parked reads of a segment between two searches for abandoned ones.
 const PRUNE_EVERY: usize = 64;
@@ -47,8 +47,10 @@ pub(super) fn is_read(request: &Request) -> bool {
 /// A read whose bytes are in chunks.
 pub(crate) struct ColdRead<T> {
     again: Again<T>,
-    places: Vec<(Place, usize)>,
+    stretches: Vec<Stretch>,
     end_of_segment: bool,
+    /// What follows, for a reader that goes on.
+    ahead: Vec<Stretch>,
 }
 
 /// A read that has to be decided once more: its bytes were given up while it was under way.
@@ -70,18 +72,58 @@ pub(crate) enum ColdOutcome<T> {
 }
 
 impl<T> ColdRead<T> {
+    /// Segment, first byte, and the byte behind the last.
+    pub(crate) fn range(&self) -> (u64, u64, u64) {
+        let offset = self.again.parked.offset;
+        (self.again.segment, offset, offset + self.stretches.iter().map(|stretch| stretch.length).sum::<u64>())
+    }
+
+    /// What a reader that goes on will want next; empty from then on.
+    pub(crate) fn take_ahead(&mut self) -> Vec<Stretch> {
+        std::mem::take(&mut self.ahead)
+    }
+
     /// Reads, verifies and builds the answer. Blocks on the disk.
     pub(crate) fn run(self, chunks: &Chunks) -> ColdOutcome<T> {
-        let mut data = Vec::with_capacity(self.places.len());
-        for (place, length) in self.places {
-            match chunks.read(place, length) {
-                Ok(bytes) => data.push(bytes),
+        let mut data = Joined::default();
+        for stretch in self.stretches {
+            match chunks.read_pieces(stretch) {
+                Ok(pieces) => pieces.into_iter().for_each(|piece| data.push(piece)),
                 Err(error) if error.is_not_found() && !self.again.is_second => return ColdOutcome::Again(self.again),
                 Err(error) => return ColdOutcome::Damaged(self.again.parked.token, error),
             }
         }
-        let result = ReadResult { data, at_tail: false, end_of_segment: self.end_of_segment };
+        let result = ReadResult { data: data.finish(), at_tail: false, end_of_segment: self.end_of_segment };
         ColdOutcome::Answer(self.again.parked.token, Ok(Response::Read(result)))
+    }
+}
+
+/// Pieces of a reply, with short neighbours joined.
+#[derive(Default)]
+struct Joined {
+    data: Vec<Bytes>,
+    short: BytesMut,
+}
+
+impl Joined {
+    fn push(&mut self, piece: Bytes) {
+        if piece.len() < JOIN_BYTES {
+            self.short.extend_from_slice(&piece);
+        } else {
+            self.end_short();
+            self.data.push(piece);
+        }
+    }
+
+    fn end_short(&mut self) {
+        if !self.short.is_empty() {
+            self.data.push(self.short.split().freeze());
+        }
+    }
+
+    fn finish(mut self) -> Vec<Bytes> {
+        self.end_short();
+        self.data
     }
 }
 
@@ -129,11 +171,13 @@ impl<T: Token> Container<T> {
             effects.replies.push((token, Ok(Response::Read(result))));
             return Ok(());
         }
-        let places = self.places(id, offset, end)?;
-        let reached = offset + places.iter().map(|(_, length)| *length as u64).sum::<u64>();
+        let stretches = self.stretches(id, offset, end)?;
+        let reached = offset + stretches.iter().map(|stretch| stretch.length).sum::<u64>();
         let end_of_segment = reached == visible && reached - offset < wanted && is_finished;
+        let ahead_end = visible.min(reached.saturating_add(self.chunks.objects().ahead_bytes()));
+        let ahead = if reached < ahead_end { self.stretches(id, reached, ahead_end)? } else { Vec::new() };
         let again = Again { segment: id, parked: Parked { offset, bytes_max, token }, is_second: false };
-        effects.reads.push(ColdRead { again, places, end_of_segment });
+        effects.reads.push(ColdRead { again, stretches, end_of_segment, ahead });
         Ok(())
     }
 
@@ -186,39 +230,32 @@ impl<T: Token> Container<T> {
     /// The bytes from `offset` on that are in memory without a gap, up to `end`.
     fn memory(&self, id: u64, offset: u64, end: u64) -> Vec<Bytes> {
         let segment = self.segment(id);
-        let mut data: Vec<Bytes> = Vec::new();
-        let mut joined = BytesMut::new();
+        let mut data = Joined::default();
         let mut position = offset;
         while position < end
             && let Some((start, extent)) = segment.extent_at(position)
         {
             let from = (position - start) as usize;
             let to = extent.bytes.len().min((end - start) as usize);
-            if to - from < JOIN_BYTES {
-                joined.extend_from_slice(&extent.bytes[from..to]);
-            } else {
-                if !joined.is_empty() {
-                    data.push(joined.split().freeze());
-                }
-                data.push(extent.bytes.slice(from..to));
-            }
+            data.push(extent.bytes.slice(from..to));
             position = start + to as u64;
         }
-        if !joined.is_empty() {
-            data.push(joined.freeze());
-        }
-        data
+        data.finish()
     }
 
     /// Where the bytes from `offset` on are in chunks, up to `end` or the next byte in memory.
-    fn places(&self, id: u64, offset: u64, end: u64) -> Result<Vec<(Place, usize)>, StoreError> {
-        let end = self.segment(id).next_extent(offset).map_or(end, |next| next.min(end));
-        let mut places = Vec::new();
+    fn stretches(&self, id: u64, offset: u64, end: u64) -> Result<Vec<Stretch>, StoreError> {
+        let segment = self.segment(id);
+        if segment.extent_at(offset).is_some() {
+            return Ok(Vec::new());
+        }
+        let end = segment.next_extent(offset).map_or(end, |next| next.min(end));
+        let mut stretches = Vec::new();
         let mut position = offset;
         let prefix = keys::pieces(id);
         let after = keys::piece(id, offset);
         let mut scan = self.catalogue.scan(std::ops::Bound::Excluded(&after))?;
-        while position < end && places.len() < COLD_PIECES_MAX {
+        while position < end && stretches.len() < COLD_PIECES_MAX {
             let run = match scan.next()? {
                 Some((key, value)) if key.starts_with(&prefix) => {
                     StoredRun::decode(&key, &value).map_err(StoreError::malformed("catalogue", 0))?
@@ -231,14 +268,14 @@ impl<T: Token> Container<T> {
             let skip = position - run.start;
             let length = run.end.min(end) - position;
             let place = Place { chunk: run.place.chunk, position: run.place.position + skip };
-            places.push((place, length as usize));
+            stretches.push(Stretch { place, length });
             position += length;
         }
-        if places.is_empty() {
+        if stretches.is_empty() {
             let what = format!("segment {id} has no bytes at {offset}, although it begins before and ends behind");
             return Err(StoreError::damaged("catalogue", 0, what));
         }
-        Ok(places)
+        Ok(stretches)
     }
 
     /// Bytes of a segment, durable or not, read here and now. For tables, whose entries are small.
@@ -255,8 +292,9 @@ impl<T: Token> Container<T> {
         while position < end {
             let parts = self.memory(id, position, end);
             let parts = if parts.is_empty() {
-                let places = self.places(id, position, end)?;
-                places.iter().map(|(place, length)| self.chunks.read(*place, *length)).collect::<Result<_, _>>()?
+                let stretches = self.stretches(id, position, end)?;
+                let read = |stretch: &Stretch| self.chunks.read(stretch.place, stretch.length as usize);
+                stretches.iter().map(read).collect::<Result<_, _>>()?
             } else {
                 parts
             };

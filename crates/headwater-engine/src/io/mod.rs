@@ -6,6 +6,7 @@
 //! ever becomes part of one.
 
 mod block;
+mod objects;
 mod read_only;
 mod real;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use block::{BLOCK_BYTES, BlockBuffer};
+pub use objects::Objects;
 pub use read_only::{Entry, EntryKind, ReadLock, ReadOnlyDisk, entries, lock_for_reading};
 pub use real::{DirectoryLock, RealClock, RealDisk, RealRandom, lock_directory};
 

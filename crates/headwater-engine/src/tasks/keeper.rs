@@ -77,7 +77,7 @@ impl KeeperTask {
         let container = job.container as usize;
         let mut others = Vec::new();
         loop {
-            match job.run(&*self.disk, &mut self.manifests[container], &self.chunks[container]) {
+            match job.run(&*self.disk, &mut self.manifests[container], &self.chunks[container], &mut || ()) {
                 Ok(done) => {
                     self.figures.checkpoints.fetch_add(1, Relaxed);
                     let _ = self.containers[container].send(ContainerInput::CheckpointDone(Box::new(done)));

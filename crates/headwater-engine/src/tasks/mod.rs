@@ -5,7 +5,7 @@
 //!                   │   ▲           │
 //!                   │   ├───────────┘ what is durable
 //!                   │   ├── readers (chunks)
-//!                   │   └── keeper  (checkpoints, spare journal files, witness)
+//!                   │   └── keeper  (checkpoints, spare journal files, witness)   reaper (deletes chunks)
 //!                   └────────►
 //! ```
 //!
@@ -17,6 +17,7 @@ mod container;
 mod journal;
 mod keeper;
 mod readers;
+mod reaper;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -33,6 +34,7 @@ pub(crate) use container::ContainerTask;
 pub(crate) use journal::JournalTask;
 pub(crate) use keeper::KeeperTask;
 pub(crate) use readers::start_readers;
+pub(crate) use reaper::start_reaper;
 
 /// Where an answer of this engine goes.
 pub(crate) type Answer = Box<dyn Reply>;

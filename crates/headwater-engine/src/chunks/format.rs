@@ -1,0 +1,134 @@
+//! The bytes of a chunk around those it is for.
+//!
+//! ```text
+//!   │ header │ bytes of one or more pieces │ table of checksums │ footer │
+//! ```
+
+use bytes::Bytes;
+
+use crate::codec::{Decoder, Encoder};
+use crate::error::StoreError;
+
+const MAGIC: &[u8; 8] = b"HWCHUNK\x01";
+const FORMAT: u32 = 1;
+/// Magic, format, container, number, checksum; zeros follow.
+pub(super) const HEADER_USED_BYTES: usize = 8 + 4 + 4 + 8 + 4;
+/// Bytes before those of the pieces.
+pub(super) const HEADER_BYTES: usize = 64;
+/// Length of the bytes, checksum of the table, checksum of the footer.
+pub(super) const FOOTER_BYTES: usize = 8 + 4 + 4;
+/// Bytes under one checksum.
+pub(super) const BLOCK_BYTES: usize = 64 << 10;
+
+/// The first bytes of a chunk.
+pub(super) fn header(container: u32, chunk: u64) -> Bytes {
+    let mut header = Encoder::default();
+    header.0.extend_from_slice(MAGIC);
+    header.u32(FORMAT).u32(container).u64(chunk);
+    let sum = crc32c::crc32c(&header.0);
+    header.u32(sum);
+    header.0.resize(HEADER_BYTES, 0);
+    header.0.into()
+}
+
+/// Verifies the first bytes of a chunk.
+pub(super) fn check_header(path: &str, header: &[u8], container: u32, chunk: u64) -> Result<(), StoreError> {
+    let malformed = StoreError::malformed(path, 0);
+    let mut input = Decoder::new(header);
+    if input.take(8).map_err(&malformed)? != MAGIC {
+        return Err(StoreError::damaged(path, 0, "not a chunk"));
+    }
+    let format = input.u32().map_err(&malformed)?;
+    if format > FORMAT {
+        return Err(StoreError::Newer { path: path.into(), found: format, known: FORMAT });
+    }
+    let owner = (input.u32().map_err(&malformed)?, input.u64().map_err(&malformed)?);
+    let covered = header.len() - input.remaining();
+    if input.u32().map_err(&malformed)? != crc32c::crc32c(&header[..covered]) || owner != (container, chunk) {
+        return Err(StoreError::damaged(path, 0, "header fails its checksum"));
+    }
+    Ok(())
+}
+
+/// Collects the checksums of a chunk's bytes while they are added, wherever they are cut.
+#[derive(Default)]
+pub(super) struct Sums {
+    length: u64,
+    /// Of the block that is not complete yet.
+    open: u32,
+    table: Encoder,
+}
+
+impl Sums {
+    pub(super) fn add(&mut self, mut part: &[u8]) {
+        while !part.is_empty() {
+            let filled = (self.length % BLOCK_BYTES as u64) as usize;
+            let (now, later) = part.split_at(part.len().min(BLOCK_BYTES - filled));
+            self.open = crc32c::crc32c_append(self.open, now);
+            self.length += now.len() as u64;
+            if filled + now.len() == BLOCK_BYTES {
+                self.table.u32(std::mem::take(&mut self.open));
+            }
+            part = later;
+        }
+    }
+
+    /// Bytes added so far.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// What follows the bytes: table and footer.
+    pub(super) fn tail(mut self) -> Bytes {
+        if !self.length.is_multiple_of(BLOCK_BYTES as u64) {
+            self.table.u32(self.open);
+        }
+        let mut tail = self.table;
+        let sum = crc32c::crc32c(&tail.0);
+        let mut footer = Encoder::default();
+        footer.u64(self.length).u32(sum);
+        let sum = crc32c::crc32c(&footer.0);
+        footer.u32(sum);
+        tail.0.extend_from_slice(&footer.0);
+        tail.0.into()
+    }
+}
+
+/// What the end of a chunk says.
+pub(super) struct Footer {
+    /// Bytes of pieces.
+    pub(super) length: u64,
+    table_sum: u32,
+}
+
+impl Footer {
+    /// Verifies the last bytes of a chunk whose file has `size` bytes.
+    pub(super) fn decode(path: &str, size: u64, footer: &[u8]) -> Result<Self, StoreError> {
+        let footer_at = size - FOOTER_BYTES as u64;
+        let malformed = StoreError::malformed(path, footer_at);
+        let mut input = Decoder::new(footer);
+        let (length, table_sum) = (input.u64().map_err(&malformed)?, input.u32().map_err(&malformed)?);
+        let footer_sum = input.u32().map_err(&malformed)?;
+        let footer = Self { length, table_sum };
+        let fits = (HEADER_BYTES as u64).checked_add(length).and_then(|end| end.checked_add(footer.table_bytes()));
+        let content = crc32c::crc32c(&[&length.to_be_bytes()[..], &table_sum.to_be_bytes()].concat());
+        if footer_sum != content || fits != Some(footer_at) {
+            return Err(StoreError::damaged(path, footer_at, "footer fails its checksum"));
+        }
+        Ok(footer)
+    }
+
+    /// Length of the table of checksums.
+    pub(super) fn table_bytes(&self) -> u64 {
+        self.length.div_ceil(BLOCK_BYTES as u64) * 4
+    }
+
+    /// Verifies the table and takes it apart.
+    pub(super) fn sums(&self, path: &str, table: &[u8]) -> Result<Vec<u32>, StoreError> {
+        if crc32c::crc32c(table) != self.table_sum {
+            let table_at = HEADER_BYTES as u64 + self.length;
+            return Err(StoreError::damaged(path, table_at, "table of checksums fails its own"));
+        }
+        Ok(table.chunks_exact(4).map(|sum| u32::from_be_bytes(sum.try_into().expect("four bytes"))).collect())
+    }
+}

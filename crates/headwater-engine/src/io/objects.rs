@@ -1,0 +1,55 @@
+//! The seam to where chunks live: objects that are written once, whole, and never changed.
+
+use std::fmt::Debug;
+
+use bytes::Bytes;
+
+use crate::error::StoreError;
+
+/// A place for objects: a directory ([`Disk`](super::Disk) underneath), or object storage.
+///
+/// * An object is there whole or not at all, once [`put`](Self::put) returned or the process is gone. Half of one is never
+///   found under its name by a later [`get`](Self::get) that returns `Ok`.
+/// * What a name held is never replaced; names are not used twice.
+/// * Names are `directory/file`, made by the engine from numbers.
+///
+/// Calls block; they come from threads of the engine that may wait.
+pub trait Objects: Debug + Send + Sync + 'static {
+    /// Stores a new object made of these parts, durably, its name included. `pause` is called between writes of about
+    /// a mebibyte and may take its time: long bursts of writing delay the journal's commits.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; one that [is full](StoreError::is_full) left nothing behind that matters.
+    fn put(&self, name: &str, parts: &[Bytes], pause: &mut dyn FnMut()) -> Result<(), StoreError>;
+
+    /// Reads `length` bytes from `offset` on.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]: `NotFound` if there is no such object or it is being deleted, `UnexpectedEof` if it ends
+    /// before.
+    fn get(&self, name: &str, offset: u64, length: usize) -> Result<Bytes, StoreError>;
+
+    /// Length of an object in bytes.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    fn length(&self, name: &str) -> Result<u64, StoreError>;
+
+    /// From now on the object is not found; [`delete`](Self::delete) follows when there is time.
+    fn give_up(&self, name: &str);
+
+    /// Deletes an object; it need not be there. `pause` is called between steps, as for [`put`](Self::put).
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; the object may be there or not.
+    fn delete(&self, name: &str, pause: &mut dyn FnMut()) -> Result<(), StoreError>;
+
+    /// Names of the objects in a directory, without the directory, sorted; empty if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn list(&self, directory: &str) -> Result<Vec<String>, StoreError>;
+
+    /// How far ahead of a sequential reader to fetch, in bytes: about what arrives while one request is under way.
+    fn ahead_bytes(&self) -> u64;
+}
