@@ -4,6 +4,7 @@
 //! standard error.
 
 mod check;
+mod doctor;
 mod exit;
 mod memory;
 mod serve;
@@ -35,6 +36,8 @@ enum Action {
         #[command(subcommand)]
         what: headwater_bench::Bench,
     },
+    /// Look at this machine: whether it can keep what the server promises
+    Doctor(doctor::Arguments),
     /// Look at settings
     Config {
         #[command(subcommand)]
@@ -79,6 +82,10 @@ fn run(action: Action) -> i32 {
                 eprintln!("headwater: {}", serve::chain(&error));
                 exit::DOUBT
             }
+        },
+        Action::Doctor(arguments) => match gather(&arguments.flags) {
+            Ok(settings) => doctor::run(&arguments, &settings),
+            Err(error) => refuse(&error),
         },
         Action::Config { action: ConfigAction::Show { origin, flags } } => match gather(&flags) {
             Ok(settings) => {

@@ -32,13 +32,28 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
 /// What to use if nobody said: bytes, and where the figure comes from.
 pub(crate) fn budget() -> (u64, &'static str) {
     let share = |bytes: u64, (part, whole): (u64, u64)| (bytes / whole * part).max(LEAST_BYTES);
-    let machine = read("/proc/meminfo").and_then(|text| machine_bytes(&text));
-    let cgroup = cgroup_bytes().filter(|cgroup| machine.is_none_or(|machine| *cgroup < machine));
+    let Limits { cgroup, machine } = limits();
     match (cgroup, machine) {
         (Some(bytes), _) => (share(bytes, OF_CGROUP), "three quarters of the cgroup's limit"),
         (None, Some(bytes)) => (share(bytes, OF_MACHINE), "a quarter of the machine's memory"),
         (None, None) => (FALLBACK_BYTES, "default"),
     }
+}
+
+/// How much memory there is, in bytes, as far as it can be found out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Limit of the cgroup, if it is below what the machine has.
+    pub(crate) cgroup: Option<u64>,
+    /// What the machine has.
+    pub(crate) machine: Option<u64>,
+}
+
+/// Looks it up.
+pub(crate) fn limits() -> Limits {
+    let machine = read("/proc/meminfo").and_then(|text| machine_bytes(&text));
+    let cgroup = cgroup_bytes().filter(|cgroup| machine.is_none_or(|machine| *cgroup < machine));
+    Limits { cgroup, machine }
 }
 
 fn machine_bytes(meminfo: &str) -> Option<u64> {

@@ -7,6 +7,7 @@
 
 mod block;
 mod objects;
+mod probe;
 mod read_only;
 mod real;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 pub use block::{BLOCK_BYTES, BlockBuffer};
 pub use objects::Objects;
+pub use probe::{SyncTimes, sync_times};
 pub use read_only::{Entry, EntryKind, ReadLock, ReadOnlyDisk, entries, lock_for_reading};
 pub use real::{DirectoryLock, RealClock, RealDisk, RealRandom, lock_directory};
 
