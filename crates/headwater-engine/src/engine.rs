@@ -11,9 +11,10 @@ use headwater_types::{SegmentName, WriterId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::api::{Outcome, Refusal, Reply, Request};
+use crate::backup::{Image, ImageError, Pins};
 use crate::chunks::BlockCache;
 use crate::error::StoreError;
-use crate::io::{Io, Random};
+use crate::io::{Disk, Io, Objects, Random};
 use crate::store::{self, Options};
 use crate::tasks::{
     ContainerFigures, ContainerInput, ContainerTask, Figures, JournalInput, JournalTask, KeeperInput, KeeperTask, once,
@@ -22,6 +23,11 @@ use crate::tasks::{
 
 /// How long closing waits for each of its steps before it goes on without; a full disk can make a step endless.
 const CLOSE_STEP: Duration = Duration::from_millis(1500);
+
+/// How long an image waits for checkpoints; without them it is larger, not worse.
+const IMAGE_PATIENCE: Duration = Duration::from_secs(10);
+/// How often it looks.
+const IMAGE_TICK: Duration = Duration::from_millis(50);
 
 /// Called once, from a thread of the engine, when the store cannot go on (a failed write or sync, damage, a broken
 /// invariant). The process has to end: nothing may be acknowledged any more.
@@ -47,6 +53,10 @@ struct Shared {
     room_bytes: u32,
     random: Arc<dyn Random>,
     figures: Arc<Figures>,
+    pins: Arc<Pins>,
+    /// Disk and objects without pins, for images.
+    disk: Arc<dyn Disk>,
+    objects: Arc<dyn Objects>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Dropped to end the thread that deletes chunks.
     deleting: Mutex<Option<Sender<()>>>,
@@ -72,7 +82,8 @@ impl Engine {
     /// # Errors
     /// Any [`StoreError`]. If it is [`StoreError::Damaged`] or [`StoreError::Newer`], nothing was changed.
     pub fn open(io: Io, options: &Options, on_fatal: OnFatal) -> Result<Self, StoreError> {
-        let opened = store::open(&io, options)?;
+        let pins = Arc::new(Pins::default());
+        let opened = store::open(&io, options, &pins)?;
         let fatal = once(on_fatal);
         let count = opened.containers.len();
         let figures = Arc::new(Figures {
@@ -99,11 +110,12 @@ impl Engine {
             containers: senders.clone(),
             covered,
             asked: BTreeMap::new(),
+            pins: pins.clone(),
             figures: figures.clone(),
         };
         threads.push(journal_task.start(fatal.clone()));
         let keeper_task = KeeperTask {
-            disk: io.disk.clone(),
+            disk: opened.disk,
             inbox: keeper_inbox,
             containers: senders.clone(),
             chunks,
@@ -138,6 +150,9 @@ impl Engine {
             room_bytes,
             random: io.random,
             figures,
+            pins,
+            disk: io.disk,
+            objects: opened.objects,
             threads: Mutex::new(threads),
             deleting: Mutex::new(Some(deleting)),
             cache: opened.cache,
@@ -190,6 +205,34 @@ impl Engine {
     /// Draws the name for a transient segment of `parent`.
     pub fn transient_name(&self, parent: &SegmentName, writer: WriterId) -> SegmentName {
         parent.transient(writer, self.shared.random.bits())
+    }
+
+    /// A consistent image of the store as of now, for a backup. Everything acknowledged before this call is in it. First
+    /// has checkpoints made, so that the journal's part of it is short, but waits at most ten seconds for them.
+    /// Blocks; call it from a thread that may. While the image lives, nothing it needs is removed, so the disk fills.
+    ///
+    /// # Errors
+    /// Any [`ImageError`].
+    pub fn image(&self) -> Result<Image, ImageError> {
+        let figures = &self.shared.figures.containers;
+        let wanted: Vec<_> = figures.iter().map(|one| one.sequence.load(Relaxed)).collect();
+        let (_open, timer) = channel::<()>();
+        for _ in 0..IMAGE_PATIENCE.as_millis() / IMAGE_TICK.as_millis() {
+            let behind: Vec<_> =
+                figures.iter().zip(&wanted).map(|(one, &it)| one.checkpointed.load(Relaxed) < it).collect();
+            if !behind.contains(&true) {
+                break;
+            }
+            for (container, _) in self.shared.containers.iter().zip(behind).filter(|(_, is_behind)| *is_behind) {
+                let _ = container.send(ContainerInput::Checkpoint);
+            }
+            let _ = timer.recv_timeout(IMAGE_TICK);
+        }
+        let journal = self.shared.journal.clone();
+        // The journal may be closed by then.
+        let after = move || drop(journal.send(JournalInput::Unpinned));
+        let (disk, objects) = (self.shared.disk.clone(), self.shared.objects.clone());
+        Image::take(self.shared.pins.clone(), disk, objects, after)
     }
 
     /// Figures of this moment.

@@ -13,6 +13,7 @@
 //! Start reading at [`api`], then at `container`.
 
 pub mod api;
+mod backup;
 mod catalogue;
 pub mod check;
 mod chunks;
@@ -26,6 +27,7 @@ mod stepper;
 mod store;
 mod tasks;
 
+pub use backup::{Image, ImageError, ImageFile};
 pub use engine::{Engine, Metrics, OnFatal, Permit};
 pub use error::StoreError;
 pub use stepper::{Stepper, Ticket};

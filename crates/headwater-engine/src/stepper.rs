@@ -61,7 +61,7 @@ impl Stepper {
     /// # Errors
     /// As [`Engine::open`](crate::Engine::open).
     pub fn open(io: Io, options: Options) -> Result<Self, StoreError> {
-        let opened = store::open(&io, &options)?;
+        let opened = store::open(&io, &options, &Default::default())?;
         let mut stepper = Self {
             io,
             containers: opened.containers,

@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use crate::backup::{PinnedDisk, PinnedObjects, Pins};
 use crate::catalogue::{self, Manifest};
 use crate::chunks::{BlockCache, Chunks, Directory};
 use crate::codec::{Decoder, Encoder, Malformed};
@@ -83,10 +84,17 @@ pub(crate) struct Opened<T> {
     pub(crate) spares: Spares,
     pub(crate) witness: Witness,
     pub(crate) cache: Arc<BlockCache>,
+    /// What everything here writes to.
+    pub(crate) disk: Arc<dyn Disk>,
+    /// Where the chunks are, without pins.
+    pub(crate) objects: Arc<dyn Objects>,
 }
 
 /// Opens the store, or creates it in an empty directory.
-pub(crate) fn open<T: Token>(io: &Io, options: &Options) -> Result<Opened<T>, StoreError> {
+///
+/// What an image holds by `pins` is not removed; images read from the disk of `io` itself and from [`Opened::objects`].
+pub(crate) fn open<T: Token>(io: &Io, options: &Options, pins: &Arc<Pins>) -> Result<Opened<T>, StoreError> {
+    let io = &Io { disk: Arc::new(PinnedDisk::new(io.disk.clone(), pins.clone())), ..io.clone() };
     let disk = &io.disk;
     let identity = match Identity::read(&**disk)? {
         Some(identity) => {
@@ -99,7 +107,8 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options) -> Result<Opened<T>, St
     };
     let limits = options.limits(identity.containers, identity.journal_file_bytes);
     let cache = Arc::new(BlockCache::new(options.block_cache_bytes()));
-    let objects: Arc<dyn Objects> = Arc::new(Directory::new(disk.clone()));
+    let unpinned: Arc<dyn Objects> = Arc::new(Directory::new(disk.clone()));
+    let objects: Arc<dyn Objects> = Arc::new(PinnedObjects::new(unpinned.clone(), pins.clone()));
     let mut containers = Vec::new();
     let mut manifests = Vec::new();
     for id in 0..identity.containers {
@@ -126,7 +135,17 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options) -> Result<Opened<T>, St
         container.recovered(&mut wanted)?;
         effects.push(wanted);
     }
-    Ok(Opened { containers, manifests, effects, journal, spares, witness, cache })
+    Ok(Opened {
+        containers,
+        manifests,
+        effects,
+        journal,
+        spares,
+        witness,
+        cache,
+        disk: disk.clone(),
+        objects: unpinned,
+    })
 }
 
 /// Who a store is.

@@ -51,7 +51,7 @@ use keys::StoredRun;
 pub(crate) use operation::Operation;
 pub(crate) use reads::{Again, ColdOutcome, ColdRead};
 use segment::{EXTENT_OVERHEAD_BYTES, Extent, Parked, Segment};
-pub(crate) use verify::{Contents, owners, verify};
+pub(crate) use verify::{Contents, chunks_of, owners, verify};
 
 /// Where an answer goes.
 pub(crate) trait Token {
@@ -338,6 +338,7 @@ impl<T: Token> Container<T> {
     /// What it uses and has met.
     pub(crate) fn usage(&self) -> Usage {
         Usage {
+            sequence: self.sequence,
             unstored_bytes: self.unstored_bytes,
             cached_bytes: self.cached_bytes,
             catalogue_bytes: self.catalogue.hot_bytes() as u64,
@@ -684,6 +685,8 @@ struct Touched {
 /// What a container uses, and how often it met damage.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
+    /// Last operation ordered.
+    pub(crate) sequence: u64,
     pub(crate) unstored_bytes: u64,
     pub(crate) cached_bytes: u64,
     pub(crate) catalogue_bytes: u64,

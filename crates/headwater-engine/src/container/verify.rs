@@ -133,6 +133,16 @@ pub(crate) fn owners(
     Ok(())
 }
 
+/// Numbers of the chunks that are needed.
+///
+/// # Errors
+/// As [`verify`].
+pub(crate) fn chunks_of(catalogue: &Catalogue) -> Result<impl Iterator<Item = u64> + use<>, StoreError> {
+    let chunks = catalogue.with_prefix(keys::CHUNKS)?;
+    let numbers = chunks.iter().map(|(key, _)| keys::last_number(key)).collect::<Result<Vec<_>, _>>();
+    Ok(numbers.map_err(StoreError::malformed("catalogue", 0))?.into_iter())
+}
+
 fn owner_of(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(1..9)?.try_into().expect("eight bytes")))
 }

@@ -30,8 +30,8 @@ use bytes::Bytes;
 use crate::error::{IoContext, StoreError};
 use crate::io::{BlockBuffer, Disk, File};
 use format::{BLOCK_BYTES, FileHeader, FrameHead, FrameKind, HEAD_BYTES, span};
-pub(crate) use recovery::{JournalState, Replayed, verify};
-pub(crate) use witness::{Slots, Witness};
+pub(crate) use recovery::{JournalState, Replayed, ends, verify};
+pub(crate) use witness::{PATH as WITNESS_PATH, Slots, Witness, testimony};
 
 /// Directory of the journal's files.
 pub(crate) const DIRECTORY: &str = "journal";

@@ -20,7 +20,7 @@ use crate::codec::Decoder;
 use crate::error::{IoContext, StoreError};
 use crate::io::{BlockBuffer, Disk};
 
-pub(crate) use verify::{JournalState, verify};
+pub(crate) use verify::{JournalState, ends, verify};
 
 use super::format::{BLOCK_BYTES, FORMAT, FileHeader, FrameHead, FrameKind, HEAD_BYTES, HeaderError};
 use super::{

@@ -11,7 +11,8 @@ use crate::io::{Disk, File};
 
 use super::DIRECTORY;
 
-const PATH: &str = "journal/witness";
+/// The witness file.
+pub(crate) const PATH: &str = "journal/witness";
 const MAGIC: &[u8; 8] = b"HWWITNS\x01";
 /// Distance of the slots: no single torn sector or block reaches both.
 const SLOT_BYTES: u64 = 4096;
@@ -54,6 +55,13 @@ impl Slots {
         }
         Ok(slots)
     }
+}
+
+/// Bytes of a witness file that testifies to one frame.
+pub(crate) fn testimony(store: u128, frame: u64) -> Vec<u8> {
+    let mut file = vec![0; SLOT_BYTES as usize];
+    file.extend(slot(store, 1, frame));
+    file
 }
 
 fn slot(store: u128, turn: u64, frame: u64) -> Vec<u8> {

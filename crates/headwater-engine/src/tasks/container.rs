@@ -94,6 +94,8 @@ impl ContainerTask {
         }
         let usage = self.container.usage();
         let figures = &self.figures.containers[self.id as usize];
+        figures.sequence.store(usage.sequence, Relaxed);
+        figures.checkpointed.store(self.container.checkpointed(), Relaxed);
         figures.unstored_bytes.store(usage.unstored_bytes, Relaxed);
         figures.cached_bytes.store(usage.cached_bytes, Relaxed);
         figures.catalogue_bytes.store(usage.catalogue_bytes, Relaxed);

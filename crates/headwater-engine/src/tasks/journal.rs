@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::OnFatal;
+use crate::backup::Pins;
 use crate::container::Ack;
 use crate::error::StoreError;
 use crate::journal::{FRAME_BODY_BYTES, Journal, Record};
@@ -46,6 +47,8 @@ pub(crate) struct JournalTask {
     pub(crate) covered: BTreeMap<u32, u64>,
     /// What was covered when each container was last asked for a checkpoint.
     pub(crate) asked: BTreeMap<u32, u64>,
+    /// Keeps files from being released.
+    pub(crate) pins: Arc<Pins>,
     pub(crate) figures: Arc<Figures>,
 }
 
@@ -66,6 +69,7 @@ impl JournalTask {
                 match input {
                     JournalInput::Records(records, acks) => group.add(records, acks),
                     JournalInput::Covered(container, sequence) => self.release(container, sequence)?,
+                    JournalInput::Unpinned => self.pins.unless_held(|| self.journal.release(&self.covered))?,
                     JournalInput::Close(done) => {
                         close = Some(done);
                         break;
@@ -115,7 +119,7 @@ impl JournalTask {
 
     fn release(&mut self, container: u32, sequence: u64) -> Result<(), StoreError> {
         self.covered.insert(container, sequence);
-        self.journal.release(&self.covered)
+        self.pins.unless_held(|| self.journal.release(&self.covered))
     }
 
     /// Makes a group durable, tells its containers and gives its answers, however long a full disk delays it. False if

@@ -64,6 +64,8 @@ pub(crate) enum JournalInput {
     Records(Vec<Record>, Vec<Ack<Answer>>),
     /// A container's checkpoint is durable up to this operation.
     Covered(u32, u64),
+    /// An image was let go; what it held may be released.
+    Unpinned,
     Close(Sender<()>),
 }
 
@@ -94,6 +96,10 @@ pub(crate) struct Figures {
 /// Figures of one container.
 #[derive(Debug, Default)]
 pub(crate) struct ContainerFigures {
+    /// Last operation ordered.
+    pub(crate) sequence: AtomicU64,
+    /// Last operation the durable checkpoint includes.
+    pub(crate) checkpointed: AtomicU64,
     pub(crate) unstored_bytes: AtomicU64,
     pub(crate) cached_bytes: AtomicU64,
     pub(crate) catalogue_bytes: AtomicU64,

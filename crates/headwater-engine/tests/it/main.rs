@@ -1,6 +1,7 @@
 //! The engine as its callers see it, on a real disk.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests look at the real files from outside")]
 
+mod backup;
 mod check;
 mod faults;
 mod rigged;

@@ -99,6 +99,37 @@ pub(crate) fn verify(
     Ok(state)
 }
 
+/// Where a journal that is being written to ends, as far as it can be read.
+#[derive(Debug, Default)]
+pub(crate) struct Ends {
+    /// Newest frame of the unbroken chain.
+    pub(crate) frame: u64,
+    /// Path of each file that has a part of the chain, and where that part ends in it.
+    pub(crate) files: Vec<(String, u64)>,
+}
+
+/// Follows the chain while the journal is in use. What is durable when this is called is in it; of what is written
+/// meanwhile, some may be.
+///
+/// # Errors
+/// Damage before that, and the disk's errors.
+pub(crate) fn ends(disk: &dyn Disk, store: u128, file_bytes: u64) -> Result<Ends, StoreError> {
+    let mut chain: Option<Chain> = None;
+    let mut ends = Ends::default();
+    for number in list(disk)?.0 {
+        let found = read_file(disk, store, number, file_bytes)?;
+        let chain = chain.get_or_insert_with(|| Chain::starting_at(&found.header));
+        if found.header.first_frame > chain.next_frame {
+            // Frames were added to the file before after it was read; what was durable at the call is in the chain.
+            break;
+        }
+        chain.walk(&found, &mut |_, _| Ok(()))?;
+        ends.files.push((chain.path.clone(), chain.position));
+    }
+    ends.frame = chain.map_or(0, |chain| chain.next_frame - 1);
+    Ok(ends)
+}
+
 /// Numbers of the files in use, gaps or not.
 fn present(disk: &dyn Disk) -> Result<Vec<u64>, StoreError> {
     let names = disk.list(DIRECTORY).on(DIRECTORY, "list")?;
