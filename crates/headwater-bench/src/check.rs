@@ -177,6 +177,15 @@ impl Checker {
         Ok(())
     }
 
+    /// Says how many events each writer has written in the end, if that was not known before.
+    pub(crate) fn settle(&mut self, writers: &[(u64, u64)]) {
+        for (writer, total) in writers {
+            if let Some(known) = self.writers.get_mut(writer) {
+                known.total = *total;
+            }
+        }
+    }
+
     /// The segment has ended.
     ///
     /// # Errors

@@ -1,11 +1,21 @@
 //! The command line: `headwater bench …`.
 
-use crate::error::BenchError;
-use crate::probe::{Probe, ProbeArgs};
-use crate::write::{self, WriteArgs};
-use serde::Serialize;
 use std::fmt::Display;
 use std::io::Write as _;
+
+use serde::Serialize;
+
+use crate::catchup::{self, CatchupArgs};
+use crate::conns::{self, ConnsArgs};
+use crate::error::BenchError;
+use crate::genuine::{self, GenuineArgs};
+use crate::mixed::{self, MixedArgs};
+use crate::null::{self, NullArgs};
+use crate::probe::{Probe, ProbeArgs};
+use crate::recover::{self, RecoverArgs};
+use crate::segments::{self, SegmentsArgs};
+use crate::tail::{self, TailArgs};
+use crate::write::{self, WriteArgs};
 
 /// Measure this machine, or a server on it.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -14,6 +24,22 @@ pub enum Bench {
     Probe(ProbeArgs),
     /// Write to a running server, check that everything is there, and audit that it is durable
     Write(WriteArgs),
+    /// Write, and read at the tail at the same time
+    Tail(TailArgs),
+    /// Read what was written before, from memory and from the disk
+    Catchup(CatchupArgs),
+    /// Create many segments and write evenly over them, against one
+    Segments(SegmentsArgs),
+    /// Hold many idle connections, and write beside them
+    Conns(ConnsArgs),
+    /// Write beside bulk writes, flushes, checkpoints and deletions
+    Mixed(MixedArgs),
+    /// Start a server on an empty directory, fill it, kill it, start it again
+    Recover(RecoverArgs),
+    /// Serve without storing anything: what a client reaches against it is the client's own limit
+    Null(NullArgs),
+    /// Run a genuine client against a server and against one that stores nothing
+    Genuine(GenuineArgs),
 }
 
 impl Bench {
@@ -25,6 +51,14 @@ impl Bench {
         match self {
             Self::Probe(args) => print(&Probe::take(&args.dir, args.short)?, args.json),
             Self::Write(args) => print(&write::run(&args)?, args.json),
+            Self::Tail(args) => print(&tail::run(&args)?, args.json),
+            Self::Catchup(args) => print(&catchup::run(&args)?, args.json),
+            Self::Segments(args) => print(&segments::run(&args)?, args.json),
+            Self::Conns(args) => print(&conns::run(&args)?, args.json),
+            Self::Mixed(args) => print(&mixed::run(&args)?, args.json),
+            Self::Recover(args) => print(&recover::run(&args)?, args.json),
+            Self::Null(args) => null::run(&args),
+            Self::Genuine(args) => print(&genuine::run(&args)?, args.json),
         }
     }
 }

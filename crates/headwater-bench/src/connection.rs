@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use headwater_types::WriterId;
-use headwater_types::limits::READ_BYTES_MAX;
 use headwater_wire::{ClientEnd, FrameQueue, OutgoingAppend, Reply, Request, Text, Token};
 
 use crate::error::{BenchError, Context};
@@ -157,21 +156,6 @@ impl Connection {
                 Err(BenchError::Silent { seconds: PATIENCE.as_secs(), waiting })
             }
             Err(error) => Err(error).on("read from", "the server"),
-        }
-    }
-
-    /// Bytes of a segment from `offset` on, at least one unless the segment ends there or nothing was written yet.
-    pub(crate) fn read_segment(&mut self, segment: &Text, offset: u64) -> Result<Bytes, BenchError> {
-        let reply = self.ask(|request_id| Request::ReadSegment {
-            segment: segment.clone(),
-            offset: offset.cast_signed(),
-            suggested_length: READ_BYTES_MAX as i32,
-            token: Token::default(),
-            request_id,
-        })?;
-        match reply {
-            Reply::SegmentRead { data, offset: of, .. } if of == offset.cast_signed() => Ok(data),
-            reply => Err(refused("ReadSegment", &reply)),
         }
     }
 

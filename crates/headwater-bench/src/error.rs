@@ -76,6 +76,12 @@ pub enum BenchError {
         /// Of these, not sent.
         unsent: u64,
     },
+    /// A genuine client did not do what it should.
+    #[error("the client failed with {what}")]
+    Client {
+        /// How it ended and what it said.
+        what: String,
+    },
     /// A child process, the server under test, did not do what it should.
     #[error("the server under test {what}")]
     Server {

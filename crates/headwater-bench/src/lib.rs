@@ -22,26 +22,43 @@
 )]
 
 mod audit;
+mod catchup;
 mod check;
 mod command;
 mod connection;
+mod conns;
 mod durable;
 mod error;
 mod event;
+mod genuine;
 mod latency;
 mod machine;
+mod mixed;
+mod null;
+mod own;
 mod pace;
 pub mod probe;
+mod recover;
+mod segments;
+mod tail;
 mod target;
 mod verify;
 mod write;
 
 pub use audit::{Audit, Durable};
+pub use catchup::{CatchupArgs, CatchupReport, ColdBy};
 pub use check::Violation;
 pub use command::Bench;
 pub use connection::Framing;
+pub use conns::{ConnsArgs, ConnsReport};
 pub use durable::Way;
 pub use error::BenchError;
+pub use genuine::{GenuineArgs, GenuineReport};
 pub use latency::Quantiles;
 pub use machine::Machine;
+pub use mixed::{MixedArgs, MixedReport};
+pub use null::NullArgs;
+pub use recover::{RecoverArgs, RecoverReport};
+pub use segments::{SegmentsArgs, SegmentsReport};
+pub use tail::{TailArgs, TailReport};
 pub use write::{WriteArgs, WriteReport};

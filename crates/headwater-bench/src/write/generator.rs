@@ -36,7 +36,7 @@ impl Times {
         self.origin.elapsed().as_nanos() as u64
     }
 
-    fn counts(&self, ns: u64) -> bool {
+    pub(crate) fn counts(&self, ns: u64) -> bool {
         (self.counted_from_ns..self.end_ns).contains(&ns)
     }
 }
@@ -60,6 +60,8 @@ pub(crate) struct Load {
     pub(crate) window_bytes: u64,
     pub(crate) framing: Framing,
     pub(crate) pace: Pace,
+    /// A closed loop ends after so many events of this generator.
+    pub(crate) events_max: u64,
 }
 
 /// What a generator did.
@@ -165,16 +167,18 @@ impl Generator {
 
     fn closed(&mut self, times: &Times) -> Result<(), BenchError> {
         let block_bytes = (self.load.block_events * self.block.stride()) as u64;
-        let mut lane = 0;
+        let (mut lane, mut left) = (0, self.load.events_max);
         loop {
             let now = times.now_ns();
-            if now >= times.end_ns {
+            if now >= times.end_ns || left == 0 {
                 return Ok(());
             }
             if self.in_flight_bytes > 0 && self.in_flight_bytes + block_bytes > self.load.window_bytes {
                 self.take_replies(times)?;
             } else {
-                self.send(times, lane, self.load.block_events as u64, now)?;
+                let count = left.min(self.load.block_events as u64);
+                self.send(times, lane, count, now)?;
+                left -= count;
                 lane = (lane + 1) % self.lanes.len();
                 // Acknowledgements that are here already are timed now, not when the window is full.
                 if readable(self.connection.socket(), 0, 0)? {

@@ -5,7 +5,7 @@
 
 pub(crate) mod generator;
 
-use std::sync::Barrier;
+use std::sync::{Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,8 @@ use crate::event::{EVENT_BYTES_MIN, HEADER_BYTES};
 use crate::latency::{Latencies, Quantiles};
 use crate::machine::Machine;
 use crate::pace::Schedule;
-use crate::target::{Run, Target};
-use crate::verify::{Written, read_back};
+use crate::target::{Attached, Run, Target};
+use crate::verify::{Asking, Written, read_back};
 use generator::{Generator, Load, Outcome, Pace, Times};
 
 /// Largest event: that of an ordinary event on the wire.
@@ -74,6 +74,9 @@ pub(crate) struct LoadArgs {
     /// Seconds before them
     #[arg(long, default_value_t = 1.0)]
     pub(crate) warmup: f64,
+    /// Closed loop: a writer ends after so many events, for what is written to be read.
+    #[arg(skip)]
+    pub(crate) events_max: Option<u64>,
 }
 
 impl Default for LoadArgs {
@@ -88,12 +91,13 @@ impl Default for LoadArgs {
             framing: Framing::Block,
             seconds: 5.0,
             warmup: 1.0,
+            events_max: None,
         }
     }
 }
 
 impl LoadArgs {
-    fn check(&self) -> Result<(), BenchError> {
+    pub(crate) fn check(&self) -> Result<(), BenchError> {
         let sound = |what: &str, holds: bool| {
             if holds { Ok(()) } else { Err(BenchError::Setting { what: what.to_owned() }) }
         };
@@ -106,7 +110,7 @@ impl LoadArgs {
         sound("--rate is from 1 to 100000000", self.rate.is_none_or(|rate| (1.0..=1e8).contains(&rate)))
     }
 
-    /// One per writer unless said otherwise.
+    /// As many as the command line says, or one per writer.
     pub(crate) fn segment_count(&self) -> usize {
         if self.segments == 0 { self.writers } else { self.segments }
     }
@@ -119,6 +123,18 @@ impl LoadArgs {
         } else {
             (writer..segments).step_by(self.writers).collect()
         }
+    }
+
+    /// Ids of the writers of one segment.
+    pub(crate) fn writers_of(&self, run: &Run, segment: usize) -> impl Iterator<Item = u64> {
+        let mut first = run.first_writer();
+        let mut writers = Vec::new();
+        for writer in 0..self.writers {
+            let segments = self.segments_of(writer);
+            writers.extend(segments.iter().position(|of| *of == segment).map(|lane| first + lane as u64));
+            first += segments.len() as u64;
+        }
+        writers.into_iter()
     }
 
     fn block_events(&self) -> usize {
@@ -139,10 +155,11 @@ impl LoadArgs {
             window_bytes: self.inflight_bytes,
             framing: self.framing,
             pace,
+            events_max: self.events_max.unwrap_or(u64::MAX),
         }
     }
 
-    fn times(&self, origin: Instant) -> Times {
+    pub(crate) fn times(&self, origin: Instant) -> Times {
         let ns = |seconds: f64| (seconds * 1e9) as u64;
         Times { origin, counted_from_ns: ns(self.warmup), end_ns: ns(self.warmup + self.seconds) }
     }
@@ -181,31 +198,47 @@ pub struct WriteReport {
     pub events_verified: u64,
     /// Payload bytes read back per second, by as many readers as there were writers.
     pub read_back_bytes_per_second: f64,
+    /// Processor time of the server for each gigabyte of events, if we started it.
+    pub server_seconds_per_gigabyte: Option<f64>,
+    /// Resident memory of the server when the last acknowledgement came, if we started it.
+    pub server_resident_bytes: Option<u64>,
     /// Whether acknowledged was durable.
     pub audit: Audit,
 }
 
 /// Runs it.
 pub(crate) fn run(args: &WriteArgs) -> Result<WriteReport, BenchError> {
-    let run = Run::start(&args.target, args.load.segment_count())?;
-    let report = measure(&run, &args.load)?;
-    run.end()?;
+    let attached = args.target.attach()?;
+    let (report, run) = measure(&attached, &args.load)?;
+    if !args.target.keep {
+        run.delete(&attached.server)?;
+    }
     Ok(report)
 }
 
-/// Writes, audits, reads back. The segments stay.
-pub(crate) fn measure(run: &Run, args: &LoadArgs) -> Result<WriteReport, BenchError> {
+/// Writes to segments of its own, audits, reads back. The segments stay.
+pub(crate) fn measure(attached: &Attached, args: &LoadArgs) -> Result<(WriteReport, Run), BenchError> {
     args.check()?;
-    let before = run.watch.now()?;
-    let outcomes = generate(run, args)?;
-    let acknowledged = run.watch.now()?;
-    run.watch.settle(SETTLE_PATIENCE);
-    let settled = run.watch.now()?;
+    let run = Run::start(&attached.server, args.segment_count())?;
+    let report = measure_on(attached, args, &run)?;
+    Ok((report, run))
+}
+
+/// The same on segments that are there, empty.
+pub(crate) fn measure_on(attached: &Attached, args: &LoadArgs, run: &Run) -> Result<WriteReport, BenchError> {
+    args.check()?;
+    let processor_time = || attached.own().map(|own| own.processor_time()).transpose();
+    let (before, used_before) = (attached.watch.now()?, processor_time()?);
+    let outcomes = generate(&attached.server, run, args, &OnceLock::new())?;
+    let (acknowledged, used_after) = (attached.watch.now()?, processor_time()?);
+    let resident_bytes = attached.own().map(|own| own.resident_bytes()).transpose()?;
+    attached.watch.settle(SETTLE_PATIENCE);
+    let settled = attached.watch.now()?;
 
     let written = Written::collect(run, args, &outcomes);
     let events_verified = written.iter().map(Written::events).sum();
     let began = Instant::now();
-    read_back(&run.server, args.writers, args.size, written)?;
+    read_back(&attached.server, args.writers, args.size, Asking::default(), &written)?;
     let payload_bytes = events_verified * args.size as u64;
     let read_back_bytes_per_second = payload_bytes as f64 / began.elapsed().as_secs_f64();
 
@@ -217,11 +250,12 @@ pub(crate) fn measure(run: &Run, args: &LoadArgs) -> Result<WriteReport, BenchEr
     let events: u64 = outcomes.iter().map(|outcome| outcome.counted_events).sum();
     let appends = outcomes.iter().map(|outcome| outcome.appends).sum();
     let events_per_second = events as f64 / args.seconds;
+    let used = used_after.zip(used_before).map(|(after, before)| after.saturating_sub(before).as_secs_f64());
     Ok(WriteReport {
-        machine: run.machine.clone(),
+        machine: attached.machine.clone(),
         event_bytes: args.size,
         writers: args.writers,
-        segments: args.segment_count(),
+        segments: run.segments.len(),
         block_events: args.block_events(),
         inflight_bytes: args.inflight_bytes,
         framing: args.framing,
@@ -233,12 +267,19 @@ pub(crate) fn measure(run: &Run, args: &LoadArgs) -> Result<WriteReport, BenchEr
         lateness: args.rate.map(|_| lateness.quantiles()),
         events_verified,
         read_back_bytes_per_second,
+        server_seconds_per_gigabyte: used.map(|used| used * 1e9 / payload_bytes.max(1) as f64),
+        server_resident_bytes: resident_bytes,
         audit: Audit::between(before, acknowledged, settled, appends, payload_bytes),
     })
 }
 
-/// All writers from one moment on.
-fn generate(run: &Run, args: &LoadArgs) -> Result<Vec<Outcome>, BenchError> {
+/// All writers from one moment on, which is put into `origin`.
+pub(crate) fn generate(
+    server: &str,
+    run: &Run,
+    args: &LoadArgs,
+    origin: &OnceLock<Instant>,
+) -> Result<Vec<Outcome>, BenchError> {
     let ready = Barrier::new(args.writers);
     thread::scope(|scope| {
         let mut first_writer = run.first_writer();
@@ -250,14 +291,49 @@ fn generate(run: &Run, args: &LoadArgs) -> Result<Vec<Outcome>, BenchError> {
             first_writer += segments.len() as u64;
             let ready = &ready;
             threads.push(scope.spawn(move || {
-                let generator = Generator::open(&run.server, &segments, first, args.load());
+                let generator = Generator::open(server, &segments, first, args.load());
                 // Everybody comes here, also who failed: the others wait for all.
                 ready.wait();
-                generator?.run(args.times(Instant::now()))
+                generator?.run(args.times(*origin.get_or_init(Instant::now)))
             }));
         }
         threads.into_iter().map(|thread| thread.join().expect("no writer panics")).collect()
     })
+}
+
+/// Writes so many bytes of events to one segment per writer, for something else to be done with them.
+pub(crate) fn fill(
+    attached: &Attached,
+    size: usize,
+    writers: usize,
+    bytes: u64,
+) -> Result<(Vec<Written>, Run), BenchError> {
+    let events = bytes / writers as u64 / size as u64;
+    // The limit ends it, not the clock.
+    let args = LoadArgs { size, writers, seconds: 3600.0, events_max: Some(events.max(1)), ..LoadArgs::default() };
+    args.check()?;
+    let run = Run::start(&attached.server, writers)?;
+    let outcomes = generate(&attached.server, &run, &args, &OnceLock::new())?;
+    Ok((Written::collect(&run, &args, &outcomes), run))
+}
+
+/// Writes about so many bytes in 64 KiB appends at so many a second to one segment, for others to be disturbed by.
+pub(crate) fn fill_paced(attached: &Attached, bytes: u64, bytes_per_second: f64) -> Result<Run, BenchError> {
+    let args = LoadArgs {
+        size: (64 << 10) - HEADER_BYTES,
+        rate: Some(bytes_per_second / f64::from(64 << 10)),
+        seconds: bytes as f64 / bytes_per_second,
+        warmup: 0.0,
+        inflight_bytes: 4 << 20,
+        ..LoadArgs::default()
+    };
+    args.check()?;
+    let run = Run::start(&attached.server, 1)?;
+    match generate(&attached.server, &run, &args, &OnceLock::new()) {
+        // A server that cannot take that much is disturbed as much as it can be.
+        Ok(_) | Err(BenchError::Behind { .. }) => Ok(run),
+        Err(error) => Err(error),
+    }
 }
 
 impl Written {
@@ -298,6 +374,9 @@ impl std::fmt::Display for WriteReport {
             "verified  {:10} events, none lost, doubled or out of order ({back:.0} MB/s)",
             self.events_verified
         )?;
+        if let Some((seconds, bytes)) = self.server_seconds_per_gigabyte.zip(self.server_resident_bytes) {
+            writeln!(f, "server    {seconds:.2} processor seconds per GB, {} MiB resident", bytes >> 20)?;
+        }
         write!(f, "{}", self.audit)
     }
 }

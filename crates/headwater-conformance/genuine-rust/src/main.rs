@@ -6,6 +6,7 @@
 //! any Pravega server.
 
 mod admin;
+mod bench;
 mod bytes;
 mod context;
 mod group;
@@ -40,6 +41,8 @@ usage: genuine COMMAND --controller HOST:PORT --scope SCOPE [OPTION...]
   byte           [--mib N]                          byte streams: write, seek, truncate, tail, seal
   reader-group   [--events N]                       hand-over, a reader that dies, stream cuts
   fill           --stream S --mib N [--event N]     write N MiB of events as fast as the client can
+  bench          --stream S [--size N] [--seconds N] [--warmup N] [--in-flight N]
+                                                    events per second to one segment
   ledger-write   --stream S --ledger FILE [--writers N] [--keys N] [--run N] [--in-flight N] [--seconds N]
                  [--transactions true]
                                                     until standard input closes; FILE gets each acknowledged event
@@ -90,6 +93,7 @@ fn run(command: &str, mut arguments: Arguments) -> Result<()> {
             "txn" => txn::run(&context, &mut arguments).await,
             "byte" => bytes::run(&context, &mut arguments).await,
             "reader-group" => group::run(&context, &mut arguments).await,
+            "bench" => bench::run(&context, &mut arguments).await,
             "fill" => ledger::fill(&context, &mut arguments).await,
             "ledger-write" => ledger::write(&context, &mut arguments).await,
             "ledger-read" => ledger::read(&context, &mut arguments).await,

@@ -1,0 +1,138 @@
+//! `headwater bench genuine`: a published client against a server of ours, as a share of the same client against one that
+//! acknowledges at once.
+//!
+//! The client is a program of its own: `genuine bench --controller HOST:PORT --scope S --stream S --size N --seconds N`,
+//! which prints one line `{"events": N, "seconds": N, …}` among others. The conformance suites build it for the Rust
+//! client.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde::Serialize;
+
+use crate::error::{BenchError, Context};
+use crate::own::OwnServer;
+use crate::target::Place;
+
+/// Rounds of both servers in turn; the medians count.
+const ROUNDS: usize = 3;
+
+/// `bench genuine`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct GenuineArgs {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) load: GenuineLoad,
+    /// Print one JSON object instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which client and what it writes.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct GenuineLoad {
+    /// The client's program
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client: PathBuf,
+    /// Payload bytes of each event
+    #[arg(long, default_value_t = 1024)]
+    pub(crate) size: usize,
+    /// Seconds that count, of each of three rounds
+    #[arg(long, default_value_t = 3.0)]
+    pub(crate) seconds: f64,
+}
+
+/// What the client reached.
+#[derive(Clone, Debug, Serialize)]
+pub struct GenuineReport {
+    /// Payload bytes of each event.
+    pub event_bytes: usize,
+    /// Events per second against the server, each round.
+    pub server_events_per_second: Vec<f64>,
+    /// Events per second against the server that stores nothing, each round.
+    pub null_events_per_second: Vec<f64>,
+    /// Median of the one as a share of the median of the other.
+    pub ratio: f64,
+}
+
+pub(crate) fn run(args: &GenuineArgs) -> Result<GenuineReport, BenchError> {
+    measure(&args.place, &args.load)
+}
+
+pub(crate) fn measure(place: &Place, load: &GenuineLoad) -> Result<GenuineReport, BenchError> {
+    let attached = place.attach()?;
+    let own = attached.own().expect("the server is our own");
+    let log = attached.own_data().expect("the server is our own").with_file_name("null.log");
+    let null = OwnServer::start_null(&place.program()?, &log)?;
+    let (mut server_rates, mut null_rates) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        server_rates.push(one_run(load, &own.controller, round)?);
+        null_rates.push(one_run(load, &null.controller, round)?);
+    }
+    Ok(GenuineReport {
+        event_bytes: load.size,
+        ratio: median(&server_rates) / median(&null_rates),
+        server_events_per_second: server_rates,
+        null_events_per_second: null_rates,
+    })
+}
+
+/// Events per second of one run of the client.
+fn one_run(load: &GenuineLoad, controller: &str, round: usize) -> Result<f64, BenchError> {
+    let client = std::fs::canonicalize(&load.client).on("find", load.client.display())?;
+    let output = Command::new(&client)
+        .args(["bench", "--controller", controller, "--scope", "bench"])
+        .args(["--stream", &format!("genuine-{round}"), "--size", &load.size.to_string()])
+        .args(["--seconds", &load.seconds.to_string()])
+        .stdin(Stdio::null())
+        .output()
+        .on("run", client.display())?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    rate(&said).filter(|_| output.status.success()).ok_or_else(|| BenchError::Client {
+        what: format!("{}: {}{said}", output.status, String::from_utf8_lossy(&output.stderr)),
+    })
+}
+
+/// Out of the first line that has both figures.
+fn rate(said: &str) -> Option<f64> {
+    said.lines().find_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some(line.get("events")?.as_f64()? / line.get("seconds")?.as_f64()?)
+    })
+}
+
+fn median(rates: &[f64]) -> f64 {
+    let mut sorted = rates.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+impl std::fmt::Display for GenuineReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rates = |rates: &[f64]| rates.iter().map(|rate| format!("{rate:9.0}")).collect::<String>();
+        writeln!(f, "{} B events to one segment, events per second of each round", self.event_bytes)?;
+        writeln!(f, "against the server         {}", rates(&self.server_events_per_second))?;
+        writeln!(f, "against one that stores nothing {}", rates(&self.null_events_per_second))?;
+        write!(f, "that is {:.0} %", self.ratio * 100.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_found_among_other_lines() {
+        assert_eq!(
+            rate("noise\n{\"check\":1}\n{\"events\":500,\"bytes\":1,\"seconds\":2.0}\n{\"done\":1}"),
+            Some(250.0)
+        );
+        assert_eq!(rate("{\"events\":500}"), None);
+    }
+
+    #[test]
+    fn the_median_ignores_one_outlier() {
+        assert_eq!(median(&[3.0, 900.0, 2.0]), 3.0);
+    }
+}

@@ -1,0 +1,106 @@
+//! `headwater bench mixed`: acknowledgements while the server flushes chunks, deletes segments and makes checkpoints.
+//!
+//! One writer sends single events at a fixed rate throughout. First alone, then beside others who write in bulk (so that
+//! bytes leave the journal for chunks and checkpoints are made) to segments that are deleted as soon as they are written.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use serde::Serialize;
+
+use crate::error::BenchError;
+use crate::latency::Quantiles;
+use crate::target::{Attached, Target};
+use crate::write::{LoadArgs, fill_paced, measure};
+
+/// `bench mixed`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct MixedArgs {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) load: MixedLoad,
+    /// Print one JSON object instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Who writes what.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct MixedLoad {
+    /// Events per second of the writer whose acknowledgements are timed
+    #[arg(long, default_value_t = 1000.0)]
+    pub(crate) rate: f64,
+    /// Megabytes per second written in bulk beside it
+    #[arg(long, default_value_t = 100.0)]
+    pub(crate) bulk: f64,
+    /// Mebibytes of a bulk segment before it is deleted
+    #[arg(long, default_value_t = 64)]
+    pub(crate) bulk_mib: u64,
+    /// Seconds that count, of each run
+    #[arg(long, default_value_t = 5.0)]
+    pub(crate) seconds: f64,
+}
+
+/// What disturbances cost.
+#[derive(Clone, Debug, Serialize)]
+pub struct MixedReport {
+    /// Megabytes per second beside it.
+    pub bulk_megabytes_per_second: f64,
+    /// Bulk segments written and deleted meanwhile.
+    pub bulk_segments_deleted: u64,
+    /// Acknowledgements with nothing else going on.
+    pub quiet: Quantiles,
+    /// Acknowledgements beside bulk writes and deletions.
+    pub disturbed: Quantiles,
+    /// p99 disturbed as a multiple of quiet.
+    pub p99_ratio: f64,
+}
+
+pub(crate) fn run(args: &MixedArgs) -> Result<MixedReport, BenchError> {
+    measure_both(&args.target.attach()?, &args.load)
+}
+
+pub(crate) fn measure_both(attached: &Attached, args: &MixedLoad) -> Result<MixedReport, BenchError> {
+    if args.bulk_mib == 0 || !(1.0..=1e5).contains(&args.bulk) {
+        return Err(BenchError::Setting { what: "--bulk and --bulk-mib are at least 1".to_owned() });
+    }
+    let load = LoadArgs { rate: Some(args.rate), seconds: args.seconds, ..LoadArgs::default() };
+    let once = || {
+        let (report, run) = measure(attached, &load)?;
+        run.delete(&attached.server)?;
+        Ok::<_, BenchError>(report.latency)
+    };
+    let quiet = once()?;
+    let done = AtomicBool::new(false);
+    let (disturbed, bulk_segments_deleted) = thread::scope(|scope| {
+        let bulk = scope.spawn(|| {
+            let mut deleted = 0;
+            while !done.load(Ordering::Relaxed) {
+                fill_paced(attached, args.bulk_mib << 20, args.bulk * 1e6)?.delete(&attached.server)?;
+                deleted += 1;
+            }
+            Ok::<u64, BenchError>(deleted)
+        });
+        let disturbed = once();
+        done.store(true, Ordering::Relaxed);
+        let deleted = bulk.join().expect("the bulk writer does not panic")?;
+        Ok::<_, BenchError>((disturbed?, deleted))
+    })?;
+    Ok(MixedReport {
+        bulk_megabytes_per_second: args.bulk,
+        bulk_segments_deleted,
+        p99_ratio: disturbed.p99_us / quiet.p99_us,
+        quiet,
+        disturbed,
+    })
+}
+
+impl std::fmt::Display for MixedReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "ack alone                    {}", self.quiet)?;
+        let (rate, deleted) = (self.bulk_megabytes_per_second, self.bulk_segments_deleted);
+        writeln!(f, "ack beside {rate:.0} MB/s in bulk  {}", self.disturbed)?;
+        write!(f, "p99 is {:.1} × as long ({deleted} bulk segments written and deleted meanwhile)", self.p99_ratio)
+    }
+}
