@@ -17,8 +17,8 @@ use crate::error::StoreError;
 use crate::io::{Disk, Io, Objects, Random};
 use crate::store::{self, Options};
 use crate::tasks::{
-    ContainerFigures, ContainerInput, ContainerTask, Figures, JournalInput, JournalTask, KeeperInput, KeeperTask, once,
-    start_readers, start_reaper,
+    ContainerFigures, ContainerInput, Figures, JournalInput, JournalTask, KeeperInput, KeeperTask, Neighbours,
+    SharedContainer, once, start_readers, start_reaper,
 };
 
 /// How long closing waits for each of its steps before it goes on without; a full disk can make a step endless.
@@ -46,7 +46,7 @@ pub struct Engine {
 }
 
 struct Shared {
-    containers: Vec<Sender<ContainerInput>>,
+    containers: Vec<Arc<SharedContainer>>,
     journal: Sender<JournalInput>,
     keeper: Sender<KeeperInput>,
     room: Arc<Semaphore>,
@@ -91,7 +91,6 @@ impl Engine {
             containers: (0..count).map(|_| ContainerFigures::default()).collect(),
             ..Figures::default()
         });
-        let (senders, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| channel()).unzip();
         let (journal, journal_inbox) = channel();
         let (keeper, keeper_inbox) = channel();
         let (readers, readers_inbox) = channel();
@@ -100,14 +99,29 @@ impl Engine {
             (0..).zip(&opened.containers).map(|(id, container)| (id, container.checkpointed())).collect();
 
         let (deleting, closing) = channel();
+        let containers: Vec<_> = (0..)
+            .zip(opened.containers)
+            .zip(opened.effects)
+            .map(|((id, container), first)| {
+                let neighbours = Neighbours {
+                    journal: journal.clone(),
+                    keeper: keeper.clone(),
+                    readers: readers.clone(),
+                    clock: io.clock.clone(),
+                    figures: figures.clone(),
+                };
+                SharedContainer::new(id, container, first, neighbours, fatal.clone())
+            })
+            .collect();
+        drop(readers);
         let (journal_file_bytes, journal_file) = (opened.journal.file_bytes(), opened.journal.file());
-        let mut threads = start_readers(readers_inbox, &senders, &chunks, &figures, &fatal);
+        let mut threads = start_readers(readers_inbox, &containers, &chunks, &figures, &fatal);
         threads.push(start_reaper(chunks.clone(), closing, fatal.clone()));
         let journal_task = JournalTask {
             journal: opened.journal,
             inbox: journal_inbox,
             backlog: VecDeque::new(),
-            containers: senders.clone(),
+            containers: containers.clone(),
             covered,
             asked: BTreeMap::new(),
             pins: pins.clone(),
@@ -117,7 +131,7 @@ impl Engine {
         let keeper_task = KeeperTask {
             disk: opened.disk,
             inbox: keeper_inbox,
-            containers: senders.clone(),
+            containers: containers.clone(),
             chunks,
             manifests: opened.manifests,
             witness: opened.witness,
@@ -127,23 +141,11 @@ impl Engine {
             first_spare: journal_file << 32,
             figures: figures.clone(),
         };
-        threads.push(keeper_task.start(fatal.clone()));
-        for (((id, container), inbox), first) in (0..).zip(opened.containers).zip(inboxes).zip(opened.effects) {
-            let task = ContainerTask {
-                id,
-                container,
-                inbox,
-                journal: journal.clone(),
-                keeper: keeper.clone(),
-                readers: readers.clone(),
-                clock: io.clock.clone(),
-                figures: figures.clone(),
-            };
-            threads.push(task.start(first, fatal.clone()));
-        }
+        threads.push(keeper_task.start(fatal));
+        threads.extend(containers.iter().map(SharedContainer::start));
         let room_bytes = u32::try_from(options.room_bytes()).unwrap_or(u32::MAX);
         let shared = Shared {
-            containers: senders,
+            containers,
             journal,
             keeper,
             room: Arc::new(Semaphore::new(room_bytes as usize)),
@@ -160,7 +162,8 @@ impl Engine {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Hands over a request; the reply comes from a thread of the engine. Never blocks. Requests handed over one after
+    /// Hands over a request. The reply comes from a thread of the engine, or from this one before the call returns. Never
+    /// blocks. Requests handed over one after
     /// the other for one segment are decided in that order, except that reads overtake writes that wait for memory.
     pub fn submit(&self, request: Request, reply: Box<dyn Reply>) {
         let containers = &self.shared.containers;
@@ -176,12 +179,8 @@ impl Engine {
             reply.send(Err(Refusal::Invalid("source and target of a merge differ in more than epoch and suffix")));
             return;
         }
-        let sent = containers[container as usize].send(ContainerInput::Request(request, reply));
-        if let Err(returned) = sent
-            && let ContainerInput::Request(_, reply) = returned.0
-        {
-            reply.send(Err(Refusal::Closing));
-        }
+        containers[container as usize].leave(ContainerInput::Request(request, reply));
+        containers[container as usize].help();
     }
 
     /// [`submit`](Self::submit) and wait.
@@ -224,7 +223,7 @@ impl Engine {
                 break;
             }
             for (container, _) in self.shared.containers.iter().zip(behind).filter(|(_, is_behind)| *is_behind) {
-                let _ = container.send(ContainerInput::Checkpoint);
+                container.send(ContainerInput::Checkpoint);
             }
             let _ = timer.recv_timeout(IMAGE_TICK);
         }
@@ -279,7 +278,7 @@ impl Engine {
         drop(self.shared.deleting.lock().expect("closing does not panic").take());
         let (sender, receiver) = channel();
         for container in &self.shared.containers {
-            let _ = container.send(ContainerInput::Close(sender.clone()));
+            container.send(ContainerInput::Close(sender.clone()));
         }
         drop(sender);
         // Ends when every container has answered, is gone, or takes too long: what it ordered was never acknowledged.

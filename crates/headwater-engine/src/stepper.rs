@@ -78,7 +78,7 @@ impl Stepper {
             next_ticket: 0,
         };
         for (container, effects) in (0..).zip(opened.effects) {
-            stepper.take(container, effects);
+            stepper.take(container, effects)?;
         }
         Ok(stepper)
     }
@@ -102,7 +102,7 @@ impl Stepper {
         let mut effects = Effects::default();
         let now = self.io.clock.wall_millis();
         self.containers[container as usize].request(now, request, ticket, &mut effects)?;
-        self.take(container, effects);
+        self.take(container, effects)?;
         Ok(ticket)
     }
 
@@ -113,7 +113,7 @@ impl Stepper {
     pub fn checkpoint(&mut self, container: u32) -> Result<(), StoreError> {
         let mut effects = Effects::default();
         self.containers[container as usize].checkpoint(&mut effects)?;
-        self.take(container, effects);
+        self.take(container, effects)?;
         Ok(())
     }
 
@@ -167,7 +167,7 @@ impl Stepper {
         for container in 0..self.containers() {
             let mut effects = Effects::default();
             self.containers[container as usize].close(&mut effects);
-            self.take(container, effects);
+            self.take(container, effects)?;
         }
         self.run_all()?;
         self.journal.close()?;
@@ -175,7 +175,7 @@ impl Stepper {
         Ok(self.replies)
     }
 
-    fn take(&mut self, container: u32, effects: Effects<Ticket>) {
+    fn absorb(&mut self, container: u32, effects: Effects<Ticket>) {
         self.queued.extend(effects.records);
         self.acks.extend(effects.acks);
         self.replies.extend(effects.replies);
@@ -183,11 +183,23 @@ impl Stepper {
         self.jobs.extend(effects.checkpoint);
     }
 
+    /// Takes the effects of a step, and begins a checkpoint if the step made one due.
+    fn take(&mut self, id: u32, effects: Effects<Ticket>) -> Result<(), StoreError> {
+        self.absorb(id, effects);
+        let container = &mut self.containers[id as usize];
+        if container.wants_checkpoint() {
+            let mut effects = Effects::default();
+            container.checkpoint(&mut effects)?;
+            self.absorb(id, effects);
+        }
+        Ok(())
+    }
+
     fn tell_durable(&mut self, container: u32) -> Result<(), StoreError> {
         if let Some(sequence) = self.durable.remove(&container) {
             let mut effects = Effects::default();
             self.containers[container as usize].durable(sequence, &mut effects)?;
-            self.take(container, effects);
+            self.take(container, effects)?;
         }
         Ok(())
     }
@@ -218,7 +230,7 @@ impl Stepper {
                 let mut effects = Effects::default();
                 let now = self.io.clock.wall_millis();
                 self.containers[container as usize].checkpoint_done(now, done, &mut effects)?;
-                self.take(container, effects);
+                self.take(container, effects)?;
             }
             Work::Read => {
                 let (container, read) = self.reads.pop_front().expect("there is one");
@@ -228,7 +240,7 @@ impl Stepper {
                     ColdOutcome::Again(again) => {
                         let mut effects = Effects::default();
                         self.containers[container as usize].read_again(again, &mut effects)?;
-                        self.take(container, effects);
+                        self.take(container, effects)?;
                     }
                 }
             }

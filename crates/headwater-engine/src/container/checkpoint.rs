@@ -150,7 +150,8 @@ impl<T: Token> Container<T> {
         {
             self.decide(now, request, token, effects)?;
         }
-        self.after_step(effects)
+        self.evict();
+        Ok(())
     }
 
     /// Brings a stored piece to where its segment's bytes have gone since the freeze.

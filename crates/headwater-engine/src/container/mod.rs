@@ -237,7 +237,8 @@ impl<T: Token> Container<T> {
             let segment = keys::last_number(&key).map_err(StoreError::malformed("catalogue", 0))?;
             self.order(Operation::Delete { segment }, Bytes::new(), effects)?;
         }
-        self.after_step(effects)
+        self.evict();
+        Ok(())
     }
 
     /// Decides a request. Its answer comes as an effect of this or a later step.
@@ -258,7 +259,8 @@ impl<T: Token> Container<T> {
         } else {
             self.decide(now, request, token, effects)?;
         }
-        self.after_step(effects)
+        self.evict();
+        Ok(())
     }
 
     /// Reads do not wait for memory, and neither does what gives some back, unless it would overtake a write to the
@@ -298,7 +300,16 @@ impl<T: Token> Container<T> {
         if self.frozen_job.as_ref().is_some_and(|job| job.position.sequence <= sequence) {
             effects.checkpoint = self.frozen_job.take();
         }
-        self.after_step(effects)
+        self.evict();
+        Ok(())
+    }
+
+    /// Whether so much is in memory that [`checkpoint`](Self::checkpoint) should be called. It goes through all segments in
+    /// memory, so not every caller has the time.
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        let is_much =
+            self.unstored_bytes >= self.limits.flush_bytes || self.catalogue.hot_bytes() >= self.limits.hot_bytes;
+        is_much && self.running.is_none() && self.sequence > self.checkpointed
     }
 
     /// Begins a checkpoint if there is anything to put into one and none is under way.
@@ -345,16 +356,6 @@ impl<T: Token> Container<T> {
             segments: self.segments.len() as u64,
             damaged_reads: self.damaged_reads,
         }
-    }
-
-    fn after_step(&mut self, effects: &mut Effects<T>) -> Result<(), StoreError> {
-        let wanted =
-            self.unstored_bytes >= self.limits.flush_bytes || self.catalogue.hot_bytes() >= self.limits.hot_bytes;
-        if wanted && self.running.is_none() && self.sequence > self.checkpointed {
-            self.freeze(effects)?;
-        }
-        self.evict();
-        Ok(())
     }
 
     /// Gives an operation its number, applies it and has it made durable.

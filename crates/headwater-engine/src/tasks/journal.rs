@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::container::Ack;
 use crate::error::StoreError;
 use crate::journal::{FRAME_BODY_BYTES, Journal, Record};
 
-use super::{Answer, ContainerInput, Figures, JournalInput, start};
+use super::{Answer, ContainerInput, Figures, JournalInput, SharedContainer, start};
 
 /// How long a commit that found the disk full waits before it tries again.
 const FULL_PAUSE: Duration = Duration::from_millis(500);
@@ -42,7 +42,7 @@ pub(crate) struct JournalTask {
     pub(crate) inbox: Receiver<JournalInput>,
     /// Taken from the inbox while the disk was full.
     pub(crate) backlog: VecDeque<JournalInput>,
-    pub(crate) containers: Vec<Sender<ContainerInput>>,
+    pub(crate) containers: Vec<Arc<SharedContainer>>,
     /// Operations each container's durable checkpoint includes.
     pub(crate) covered: BTreeMap<u32, u64>,
     /// What was covered when each container was last asked for a checkpoint.
@@ -108,7 +108,7 @@ impl JournalTask {
         for container in self.journal.pinning(&self.covered) {
             let covered = self.covered.get(&container).copied().unwrap_or(0);
             if self.asked.insert(container, covered) != Some(covered) {
-                let _ = self.containers[container as usize].send(ContainerInput::Checkpoint);
+                self.containers[container as usize].send(ContainerInput::Checkpoint);
             }
         }
     }
@@ -170,14 +170,18 @@ impl JournalTask {
         // The containers first: who hears an acknowledgement may ask at once, and has to find what was acknowledged. Both
         // stand in the container's inbox then, in this order.
         for (container, sequence) in &newest {
-            let _ = self.containers[*container as usize].send(ContainerInput::Durable(*sequence));
+            self.containers[*container as usize].leave(ContainerInput::Durable(*sequence));
         }
-        durable.extend(newest);
+        durable.extend(&newest);
         // In their order: one whose turn has come may wait for the next frame behind one whose turn has not.
         let is_due =
             |(container, ack): &mut (u32, Ack<Answer>)| durable.get(container).is_some_and(|last| ack.after <= *last);
         while let Some((_, ack)) = acks.pop_front_if(is_due) {
             ack.token.send(ack.outcome);
+        }
+        // Readers at the tail are next.
+        for container in newest.keys() {
+            self.containers[*container as usize].help();
         }
     }
 

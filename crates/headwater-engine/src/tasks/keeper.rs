@@ -14,7 +14,7 @@ use crate::error::StoreError;
 use crate::io::Disk;
 use crate::journal::{self, Spares, Witness};
 
-use super::{ContainerInput, Figures, KeeperInput, start};
+use super::{ContainerInput, Figures, KeeperInput, SharedContainer, start};
 
 /// The witness is at most this old; also the pause after a checkpoint that found the disk full.
 const TURN: Duration = Duration::from_millis(500);
@@ -26,7 +26,7 @@ const SWEEP_TURNS: u64 = 10;
 pub(crate) struct KeeperTask {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) inbox: Receiver<KeeperInput>,
-    pub(crate) containers: Vec<Sender<ContainerInput>>,
+    pub(crate) containers: Vec<Arc<SharedContainer>>,
     pub(crate) chunks: Vec<Arc<Chunks>>,
     pub(crate) manifests: Vec<Manifest>,
     pub(crate) witness: Witness,
@@ -66,7 +66,7 @@ impl KeeperTask {
             turns += 1;
             if turns.is_multiple_of(SWEEP_TURNS) {
                 for container in &self.containers {
-                    let _ = container.send(ContainerInput::Sweep);
+                    container.send(ContainerInput::Sweep);
                 }
             }
         }
@@ -80,7 +80,7 @@ impl KeeperTask {
             match job.run(&*self.disk, &mut self.manifests[container], &self.chunks[container], &mut || ()) {
                 Ok(done) => {
                     self.figures.checkpoints.fetch_add(1, Relaxed);
-                    let _ = self.containers[container].send(ContainerInput::CheckpointDone(Box::new(done)));
+                    self.containers[container].send(ContainerInput::CheckpointDone(Box::new(done)));
                     break;
                 }
                 Err(error) if error.is_full() => {

@@ -9,8 +9,8 @@
 //!                   └────────►
 //! ```
 //!
-//! Plain threads, not async tasks: containers look things up on the disk, the journal waits for syncs, and neither
-//! should share a scheduler with sockets. Queues between threads are bounded by what the callers may have under way
+//! Plain threads, not async tasks: what they do waits for the disk, and that should not share a scheduler with sockets.
+//! Only a container's short steps run in other threads, too: see [`SharedContainer`]. Queues between threads are bounded by what the callers may have under way
 //! ([`Engine::room`](crate::Engine::room)), so sending never blocks and the threads cannot wait for one another in a ring.
 
 mod container;
@@ -30,7 +30,7 @@ use crate::error::StoreError;
 use crate::journal::Record;
 use crate::{OnFatal, StoreError as Fault};
 
-pub(crate) use container::ContainerTask;
+pub(crate) use container::{Neighbours, SharedContainer};
 pub(crate) use journal::JournalTask;
 pub(crate) use keeper::KeeperTask;
 pub(crate) use readers::start_readers;
@@ -45,7 +45,7 @@ impl Token for Answer {
     }
 }
 
-/// What a container's thread is told.
+/// What a container is told.
 pub(crate) enum ContainerInput {
     Request(Request, Answer),
     Durable(u64),
@@ -56,6 +56,26 @@ pub(crate) enum ContainerInput {
     Sweep,
     /// Refuse everything; answer when all that was ordered is durable.
     Close(Sender<()>),
+}
+
+impl ContainerInput {
+    /// Whether it may take long: it goes through many segments, or waits for the disk.
+    fn is_long(&self) -> bool {
+        match self {
+            Self::Request(request, _) => matches!(
+                request,
+                Request::Truncate { .. }
+                    | Request::Delete { .. }
+                    | Request::DeleteTable { .. }
+                    | Request::Merge { .. }
+                    | Request::MergeBatch { .. }
+                    | Request::TableScan { .. }
+                    | Request::TableDelta { .. }
+            ),
+            Self::Durable(_) => false,
+            Self::CheckpointDone(_) | Self::ReadAgain(_) | Self::Checkpoint | Self::Sweep | Self::Close(_) => true,
+        }
+    }
 }
 
 /// What the journal's thread is told.

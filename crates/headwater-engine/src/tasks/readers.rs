@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -18,7 +18,7 @@ use crate::chunks::{Chunks, Stretch};
 use crate::container::ColdOutcome;
 use crate::error::StoreError;
 
-use super::{ContainerInput, Figures, ReadInput, start};
+use super::{ContainerInput, Figures, ReadInput, SharedContainer, start};
 
 /// Reads under way at a time. The disk serves more in parallel, the two cores of a small machine do not.
 const READERS: usize = 2;
@@ -35,7 +35,7 @@ type AheadInput = (u32, Vec<Stretch>);
 /// Starts the readers; they end when the last container has ended.
 pub(crate) fn start_readers(
     inbox: Receiver<ReadInput>,
-    containers: &[Sender<ContainerInput>],
+    containers: &[Arc<SharedContainer>],
     chunks: &[Arc<Chunks>],
     figures: &Arc<Figures>,
     fatal: &OnFatal,
@@ -71,7 +71,7 @@ pub(crate) fn start_readers(
 
 struct Reader {
     inbox: Arc<Mutex<Receiver<ReadInput>>>,
-    containers: Vec<Sender<ContainerInput>>,
+    containers: Vec<Arc<SharedContainer>>,
     chunks: Vec<Arc<Chunks>>,
     streams: Arc<Mutex<Streams>>,
     ahead: SyncSender<AheadInput>,
@@ -95,7 +95,7 @@ impl Reader {
             match read.run(&self.chunks[container as usize]) {
                 ColdOutcome::Answer(answer, outcome) => answer.send(outcome),
                 ColdOutcome::Again(again) => {
-                    let _ = self.containers[container as usize].send(ContainerInput::ReadAgain(again));
+                    self.containers[container as usize].send(ContainerInput::ReadAgain(again));
                 }
                 ColdOutcome::Damaged(answer, error) => {
                     self.figures.damaged_reads.fetch_add(1, Relaxed);
