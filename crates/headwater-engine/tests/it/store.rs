@@ -6,9 +6,9 @@ const S: &str = "scope/stream/0.#epoch.0";
 
 fn disk_bytes(directory: &std::path::Path) -> u64 {
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
-    entries
-        .map(|entry| if entry.path().is_dir() { disk_bytes(&entry.path()) } else { entry.metadata().unwrap().len() })
-        .sum()
+    // The store is open: what was listed may be gone by now.
+    let bytes = |entry: &std::fs::DirEntry| entry.metadata().map_or(0, |metadata| metadata.len());
+    entries.map(|entry| if entry.path().is_dir() { disk_bytes(&entry.path()) } else { bytes(&entry) }).sum()
 }
 
 fn pattern(from: u64, length: usize) -> Vec<u8> {
