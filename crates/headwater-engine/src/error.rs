@@ -54,8 +54,9 @@ impl StoreError {
     /// About one chunk, not about the store.
     pub(crate) fn is_in_chunk(&self) -> bool {
         match self {
-            Self::Io { path, .. } | Self::Damaged { path, .. } => path.starts_with("chunks-"),
-            Self::Newer { .. } => false,
+            Self::Io { path, .. } | Self::Damaged { path, .. } | Self::Newer { path, .. } => {
+                path.starts_with("chunks-")
+            }
         }
     }
 

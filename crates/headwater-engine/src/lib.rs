@@ -31,4 +31,4 @@ pub use backup::{Image, ImageError, ImageFile};
 pub use engine::{Engine, Metrics, OnFatal, Permit};
 pub use error::StoreError;
 pub use stepper::{Stepper, Ticket};
-pub use store::{MEMORY_BYTES_MIN, Options};
+pub use store::{ContainerLimits, MEMORY_BYTES_MIN, Options};

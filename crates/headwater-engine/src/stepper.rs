@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::Options;
-use crate::api::{Outcome, Request};
+use crate::api::{Outcome, Refusal, Request};
 use crate::catalogue::Manifest;
 use crate::container::{Ack, CheckpointDone, CheckpointJob, ColdOutcome, ColdRead, Container, Effects, Token};
 use crate::error::StoreError;
@@ -32,7 +32,9 @@ pub struct Stepper {
     /// Records that no frame has yet.
     queued: Vec<Record>,
     /// Answers that go with them.
-    acks: Vec<Ack<Ticket>>,
+    acks: VecDeque<(u32, Ack<Ticket>)>,
+    /// Newest operation of each container that was made durable in this run.
+    committed: BTreeMap<u32, u64>,
     /// Durability that containers have not been told of.
     durable: BTreeMap<u32, u64>,
     jobs: VecDeque<CheckpointJob>,
@@ -40,6 +42,10 @@ pub struct Stepper {
     reads: VecDeque<(u32, ColdRead<Ticket>)>,
     replies: Vec<(Ticket, Outcome)>,
     next_ticket: u64,
+    /// Cold reads that were refused, and why.
+    damage: Vec<StoreError>,
+    /// Commits and checkpoints that found the disk full and are tried again.
+    full_waits: u64,
 }
 
 /// A piece of background work.
@@ -69,13 +75,16 @@ impl Stepper {
             journal: opened.journal,
             witness: opened.witness,
             queued: Vec::new(),
-            acks: Vec::new(),
+            acks: VecDeque::new(),
+            committed: BTreeMap::new(),
             durable: BTreeMap::new(),
             jobs: VecDeque::new(),
             done: VecDeque::new(),
             reads: VecDeque::new(),
             replies: Vec::new(),
             next_ticket: 0,
+            damage: Vec::new(),
+            full_waits: 0,
         };
         for (container, effects) in (0..).zip(opened.effects) {
             stepper.take(container, effects)?;
@@ -88,7 +97,23 @@ impl Stepper {
         self.containers.len() as u32
     }
 
-    /// Hands a request to its container, which decides it at once.
+    /// Requests that wait for memory in one container, undecided; decided first come, first served.
+    pub fn held(&self, container: u32) -> usize {
+        self.containers[container as usize].held()
+    }
+
+    /// Why cold reads were refused since the last call.
+    pub fn take_damage(&mut self) -> Vec<StoreError> {
+        std::mem::take(&mut self.damage)
+    }
+
+    /// How often a commit or a checkpoint found the disk full. It stays in its queue and is tried again, as often as the
+    /// caller asks for work.
+    pub fn full_waits(&self) -> u64 {
+        self.full_waits
+    }
+
+    /// Hands a request to its container, which decides it at once, unless writes wait for memory.
     ///
     /// # Errors
     /// Damage or a disk error met while deciding; the store is at its end.
@@ -169,7 +194,13 @@ impl Stepper {
             self.containers[container as usize].close(&mut effects);
             self.take(container, effects)?;
         }
-        self.run_all()?;
+        let before = self.full_waits;
+        while self.run_one(0)? {
+            // Closing does not wait for room: what is queued was never acknowledged.
+            if self.full_waits > before {
+                return Ok(self.replies);
+            }
+        }
         self.journal.close()?;
         self.witness.testify(&*self.io.disk, self.journal.synced())?;
         Ok(self.replies)
@@ -177,7 +208,7 @@ impl Stepper {
 
     fn absorb(&mut self, container: u32, effects: Effects<Ticket>) {
         self.queued.extend(effects.records);
-        self.acks.extend(effects.acks);
+        self.acks.extend(effects.acks.into_iter().map(|ack| (container, ack)));
         self.replies.extend(effects.replies);
         self.reads.extend(effects.reads.into_iter().map(|read| (container, read)));
         self.jobs.extend(effects.checkpoint);
@@ -207,12 +238,15 @@ impl Stepper {
     fn perform(&mut self, work: Work) -> Result<(), StoreError> {
         match work {
             Work::Commit => {
-                let records = std::mem::take(&mut self.queued);
-                self.journal.commit_all(&records)?;
-                for record in records {
-                    self.durable.insert(record.container, record.sequence);
+                let result = self.commit();
+                while let Some((container, ack)) = self.acks.pop_front() {
+                    if self.committed.get(&container).is_none_or(|last| *last < ack.after) {
+                        self.acks.push_front((container, ack));
+                        break;
+                    }
+                    self.replies.push((ack.token, ack.outcome));
                 }
-                self.replies.extend(self.acks.drain(..).map(|ack| (ack.token, ack.outcome)));
+                self.unless_full(result)?;
             }
             Work::TellDurable => {
                 let (container, _) = self.durable.first_key_value().expect("there is one");
@@ -223,7 +257,13 @@ impl Stepper {
                 let container = job.container;
                 let chunks = self.containers[container as usize].chunks();
                 let manifest = &mut self.manifests[container as usize];
-                self.done.push_back((container, job.run(&*self.io.disk, manifest, &chunks, &mut || ())?));
+                match job.run(&*self.io.disk, manifest, &chunks, &mut || ()) {
+                    Ok(done) => self.done.push_back((container, done)),
+                    Err(error) => {
+                        self.jobs.push_front(job);
+                        self.unless_full(Err(error))?;
+                    }
+                }
             }
             Work::TellCheckpoint => {
                 let (container, done) = self.done.pop_front().expect("there is one");
@@ -236,7 +276,10 @@ impl Stepper {
                 let (container, read) = self.reads.pop_front().expect("there is one");
                 match read.run(&self.containers[container as usize].chunks()) {
                     ColdOutcome::Answer(ticket, outcome) => self.replies.push((ticket, outcome)),
-                    ColdOutcome::Damaged(_, error) => return Err(error),
+                    ColdOutcome::Damaged(ticket, error) => {
+                        self.damage.push(error);
+                        self.replies.push((ticket, Err(Refusal::Damaged)));
+                    }
                     ColdOutcome::Again(again) => {
                         let mut effects = Effects::default();
                         self.containers[container as usize].read_again(again, &mut effects)?;
@@ -257,9 +300,35 @@ impl Stepper {
             Work::Reap => {
                 let _ = self.containers.iter().any(|container| container.chunks().reap(&mut || ()));
             }
-            Work::Testify => self.witness.testify(&*self.io.disk, self.journal.synced())?,
+            Work::Testify => {
+                let result = self.witness.testify(&*self.io.disk, self.journal.synced());
+                self.unless_full(result)?;
+            }
         }
         Ok(())
+    }
+
+    /// Commits frame by frame until nothing is queued.
+    fn commit(&mut self) -> Result<(), StoreError> {
+        while !self.queued.is_empty() {
+            let count = self.journal.commit(&self.queued)?;
+            for record in self.queued.drain(..count) {
+                self.durable.insert(record.container, record.sequence);
+                self.committed.insert(record.container, record.sequence);
+            }
+        }
+        Ok(())
+    }
+
+    /// A full disk makes work wait; everything else ends the store.
+    fn unless_full(&mut self, result: Result<(), StoreError>) -> Result<(), StoreError> {
+        match result {
+            Err(error) if error.is_full() => {
+                self.full_waits += 1;
+                Ok(())
+            }
+            result => result,
+        }
     }
 }
 

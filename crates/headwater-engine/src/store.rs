@@ -37,6 +37,23 @@ pub struct Options {
     /// Length of a journal file, in bytes; bounds the largest request. Fixed when the store is created. Tests make it
     /// small.
     pub journal_file_bytes: u64,
+    /// What each container may use; `None` derives it from `memory_bytes`. Simulations make it tiny.
+    pub container_limits: Option<ContainerLimits>,
+}
+
+/// How much one container may use. All bytes are bytes of memory.
+#[derive(Clone, Copy, Debug)]
+pub struct ContainerLimits {
+    /// Bytes that are in no chunk yet at which a checkpoint begins.
+    pub flush_bytes: u64,
+    /// Bytes that are in no chunk yet above which writes wait for the checkpoint; not below `flush_bytes`.
+    pub unstored_bytes_max: u64,
+    /// Catalogue entries newer than the newest run at which a checkpoint begins.
+    pub hot_bytes: usize,
+    /// Bytes kept for readers although a chunk has them.
+    pub cache_bytes: u64,
+    /// Segments kept in memory although nothing happens to them.
+    pub idle_segments: usize,
 }
 
 /// Less memory than this cannot hold the largest requests.
@@ -44,7 +61,7 @@ pub const MEMORY_BYTES_MIN: u64 = 128 << 20;
 
 impl Default for Options {
     fn default() -> Self {
-        Self { containers: 4, memory_bytes: 1 << 30, journal_file_bytes: journal::FILE_BYTES }
+        Self { containers: 4, memory_bytes: 1 << 30, journal_file_bytes: journal::FILE_BYTES, container_limits: None }
     }
 }
 
@@ -62,13 +79,21 @@ impl Options {
     pub(crate) fn limits(&self, containers: u32, journal_file_bytes: u64) -> Limits {
         let memory = self.memory_bytes.max(MEMORY_BYTES_MIN);
         let share = memory / u64::from(containers);
-        Limits {
+        let derived = ContainerLimits {
             // While one part is being written to chunks, the next collects; both together stay below the maximum.
             flush_bytes: (share / 16).min(journal_file_bytes * 2),
             unstored_bytes_max: share / 4,
             hot_bytes: (share / 16) as usize,
             cache_bytes: share / 16,
             idle_segments: (share / (64 << 10)) as usize,
+        };
+        let limits = self.container_limits.unwrap_or(derived);
+        Limits {
+            flush_bytes: limits.flush_bytes,
+            unstored_bytes_max: limits.unstored_bytes_max.max(limits.flush_bytes),
+            hot_bytes: limits.hot_bytes,
+            cache_bytes: limits.cache_bytes,
+            idle_segments: limits.idle_segments,
             record_bytes: journal::record_bytes_max(journal_file_bytes),
         }
     }

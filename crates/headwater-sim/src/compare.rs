@@ -1,6 +1,7 @@
 //! Everything that can be seen of a store, and whether it fits a state of the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use bytes::Bytes;
 use headwater_engine::api::{Outcome, Refusal, Request, Response, ScanRange, SegmentInfo, TableEntry, TableInfo};
@@ -18,9 +19,32 @@ pub struct Found {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum FoundSegment {
-    Bytes { info: SegmentInfo, bytes: Vec<u8>, attributes: BTreeMap<AttributeId, i64> },
-    Table { info: TableInfo, entries: Vec<TableEntry> },
+    Bytes {
+        info: SegmentInfo,
+        bytes: Vec<u8>,
+        /// Parts of `bytes` that were refused because they cannot be had; zeros stand in their place.
+        refused: Vec<Range<usize>>,
+        attributes: BTreeMap<AttributeId, i64>,
+    },
+    Table {
+        info: TableInfo,
+        entries: Vec<TableEntry>,
+        /// Keys whose values were refused because they cannot be had.
+        refused: BTreeSet<Bytes>,
+    },
 }
+
+/// Whether reads may be refused because their bytes cannot be had.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Refusing {
+    /// Every byte must be served.
+    Never,
+    /// What is served must be right.
+    Maybe,
+}
+
+/// So many bytes behind a refused offset are not asked for.
+const REFUSED_STEP: usize = 997;
 
 /// Asks a store for everything. `ask` hands over one request and waits for the outcome.
 ///
@@ -28,6 +52,7 @@ enum FoundSegment {
 /// What `ask` says, or what is wrong with an answer whatever the state.
 pub fn look_at_all(
     universe: &Universe,
+    refusing: Refusing,
     ask: &mut dyn FnMut(Request) -> Result<Outcome, String>,
 ) -> Result<Found, String> {
     let mut segments = BTreeMap::new();
@@ -36,14 +61,14 @@ pub fn look_at_all(
         let key = name.key().into_owned();
         names.push(name.clone());
         if !segments.contains_key(&key)
-            && let Some(found) = look_at_bytes(universe, name, ask)?
+            && let Some(found) = look_at_bytes(universe, name, refusing, ask)?
         {
             segments.insert(key, found);
         }
     }
     for (name, key_length) in &universe.tables {
         names.push(name.clone());
-        if let Some(found) = look_at_table(universe, name, *key_length, ask)? {
+        if let Some(found) = look_at_table(universe, name, *key_length, refusing, ask)? {
             segments.insert(name.key().into_owned(), found);
         }
     }
@@ -56,14 +81,19 @@ fn unexpected(name: &SegmentName, outcome: &Outcome) -> String {
     format!("{name}: unexpected answer {outcome:?}")
 }
 
-fn look_at_bytes(universe: &Universe, name: &SegmentName, ask: Ask<'_>) -> Result<Option<FoundSegment>, String> {
+fn look_at_bytes(
+    universe: &Universe,
+    name: &SegmentName,
+    refusing: Refusing,
+    ask: Ask<'_>,
+) -> Result<Option<FoundSegment>, String> {
     let segment = || name.clone();
     let info = match ask(Request::Info { segment: segment() })? {
         Ok(Response::Info(info)) => info,
         Err(Refusal::NoSuchSegment) => return Ok(None),
         other => return Err(unexpected(name, &other)),
     };
-    let mut bytes = Vec::new();
+    let (mut bytes, mut refused) = (Vec::new(), Vec::new());
     while info.start + (bytes.len() as u64) < info.length {
         let offset = info.start + bytes.len() as u64;
         // Odd sizes, so that reads begin and end where no append did.
@@ -71,6 +101,11 @@ fn look_at_bytes(universe: &Universe, name: &SegmentName, ask: Ask<'_>) -> Resul
         match &outcome {
             Ok(Response::Read(read)) if read.data.iter().any(|piece| !piece.is_empty()) => {
                 bytes.extend(read.data.concat());
+            }
+            Err(Refusal::Damaged) if refusing == Refusing::Maybe => {
+                let rest = (info.length - offset) as usize;
+                refused.push(bytes.len()..bytes.len() + rest.min(REFUSED_STEP));
+                bytes.resize(bytes.len() + rest.min(REFUSED_STEP), 0);
             }
             _ => return Err(unexpected(name, &outcome)),
         }
@@ -93,7 +128,7 @@ fn look_at_bytes(universe: &Universe, name: &SegmentName, ask: Ask<'_>) -> Resul
             other => return Err(unexpected(name, &other)),
         }
     }
-    Ok(Some(FoundSegment::Bytes { info, bytes, attributes }))
+    Ok(Some(FoundSegment::Bytes { info, bytes, refused, attributes }))
 }
 
 /// Looks at a table in every way there is; all must agree.
@@ -101,6 +136,7 @@ fn look_at_table(
     universe: &Universe,
     name: &SegmentName,
     key_length: u32,
+    refusing: Refusing,
     ask: Ask<'_>,
 ) -> Result<Option<FoundSegment>, String> {
     let segment = || name.clone();
@@ -109,6 +145,9 @@ fn look_at_table(
         Err(Refusal::NoSuchSegment) => return Ok(None),
         other => return Err(unexpected(name, &other)),
     };
+    if refusing == Refusing::Maybe {
+        return look_key_by_key(universe, name, info, ask).map(Some);
+    }
     let entries = scan_all(name, ask)?;
 
     let keys = universe.keys_of(key_length).to_vec();
@@ -129,7 +168,48 @@ fn look_at_table(
             return Err(format!("{name}: a scan shows {entries:?}\n   but the log shows {walked:?}"));
         }
     }
-    Ok(Some(FoundSegment::Table { info, entries }))
+    Ok(Some(FoundSegment::Table { info, entries, refused: BTreeSet::new() }))
+}
+
+/// Looks at a table some of whose values cannot be had. A scan must be refused then; without values it must not.
+fn look_key_by_key(
+    universe: &Universe,
+    name: &SegmentName,
+    info: TableInfo,
+    ask: Ask<'_>,
+) -> Result<FoundSegment, String> {
+    let (mut entries, mut refused) = (Vec::new(), BTreeSet::new());
+    let mut keys = universe.keys_of(info.key_length).to_vec();
+    keys.sort();
+    for key in keys {
+        match ask(Request::TableGet { segment: name.clone(), keys: vec![key.clone()] })? {
+            Ok(Response::Values(mut values)) if values.len() == 1 => entries.extend(values.remove(0)),
+            Err(Refusal::Damaged) => {
+                refused.insert(key);
+            }
+            other => return Err(unexpected(name, &other)),
+        }
+    }
+    let range = ScanRange::default();
+    let outcome = ask(Request::TableScan { segment: name.clone(), range, count_max: 1000, keys_only: false })?;
+    match &outcome {
+        Ok(Response::Page(page)) if refused.is_empty() && *page == entries => {}
+        Err(Refusal::Damaged) if !refused.is_empty() => {}
+        other => return Err(unexpected(name, other)),
+    }
+    if info.key_length == 0 {
+        match ask(Request::TableDelta { segment: name.clone(), from: 0, count_max: 1000 })? {
+            // The log also holds what is dead by now, and lookups do not.
+            Ok(Response::Delta(delta)) => {
+                if let Some(wrong) = delta.entries.iter().find(|entry| !entries.contains(entry)) {
+                    return Err(format!("{name}: the log shows {wrong:?}, but lookups show {entries:?}"));
+                }
+            }
+            Err(Refusal::Damaged) => {}
+            other => return Err(unexpected(name, &other)),
+        }
+    }
+    Ok(FoundSegment::Table { info, entries, refused })
 }
 
 fn scan_all(name: &SegmentName, ask: Ask<'_>) -> Result<Vec<TableEntry>, String> {
@@ -169,6 +249,14 @@ fn delta_all(name: &SegmentName, ask: Ask<'_>) -> Result<Vec<TableEntry>, String
 }
 
 impl Found {
+    /// Whether something was refused because its bytes cannot be had.
+    pub fn is_incomplete(&self) -> bool {
+        self.segments.values().any(|found| match found {
+            FoundSegment::Bytes { refused, .. } => !refused.is_empty(),
+            FoundSegment::Table { refused, .. } => !refused.is_empty(),
+        })
+    }
+
     /// Compares one container with a state of the model; returns what can be learnt from it.
     ///
     /// # Errors
@@ -201,13 +289,14 @@ impl FoundSegment {
     fn fits(&self, expected: &Segment) -> Result<Vec<Finding>, String> {
         let incarnation = expected.incarnation;
         match self {
-            Self::Bytes { info, bytes, attributes } => {
+            Self::Bytes { info, bytes, refused, attributes } => {
                 let wanted = (expected.start, expected.length(), expected.sealed, expected.event_count);
                 let got = (info.start, info.length, info.sealed, info.event_count);
                 if wanted != got {
                     return Err(format!("(start, length, sealed, events) should be {wanted:?}, found {got:?}"));
                 }
-                let wanted = expected.bytes(expected.start, usize::MAX);
+                let mut wanted = expected.bytes(expected.start, usize::MAX);
+                refused.iter().for_each(|refused| wanted[refused.clone()].fill(0));
                 if wanted != *bytes {
                     let same = wanted.iter().zip(bytes).take_while(|(wanted, got)| wanted == got).count();
                     return Err(format!("bytes differ from offset {}", expected.start + same as u64));
@@ -217,18 +306,23 @@ impl FoundSegment {
                 }
                 Ok(Vec::new())
             }
-            Self::Table { info, entries } => {
+            Self::Table { info, entries, refused } => {
                 let table = &expected.table;
-                let counts = (table.entries.len() as u64, info.entries, entries.len() as u64);
+                if let Some(key) = refused.iter().find(|key| !table.entries.contains_key(*key)) {
+                    return Err(format!("key {key:?} is not there, but looking for it was refused"));
+                }
+                let shown = (entries.len() + refused.len()) as u64;
+                let counts = (table.entries.len() as u64, info.entries, shown);
                 if counts.0 != counts.1 || counts.0 != counts.2 {
                     return Err(format!("should have {} entries, says {}, shows {}", counts.0, counts.1, counts.2));
                 }
-                let wanted = table.entries.iter().map(|(key, entry)| (key, &entry.value));
+                let served = || table.entries.iter().filter(|(key, _)| !refused.contains(*key));
+                let wanted = served().map(|(key, entry)| (key, &entry.value));
                 let got = entries.iter().map(|found| (&found.key, &found.value));
                 if let Some((wanted, got)) = wanted.zip(got).find(|(wanted, got)| wanted != got) {
                     return Err(format!("entry should be {wanted:?}, found {got:?}"));
                 }
-                let versions = table.entries.iter().zip(entries).map(|((key, entry), found)| Finding::Version {
+                let versions = served().zip(entries).map(|((key, entry), found)| Finding::Version {
                     incarnation,
                     key: key.clone(),
                     change: entry.change,

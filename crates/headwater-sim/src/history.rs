@@ -7,7 +7,7 @@
 //! A success that changed something claims its own last step. Anything else claims the earliest state, not older than
 //! what was claimed when it was asked, in which the same answer would be right: a weaker answer claims less.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use headwater_engine::api::{Outcome, ReadResult, Refusal, Request, Response};
 use headwater_types::{Offset, SegmentName};
@@ -29,6 +29,8 @@ struct Container {
     claimed: usize,
     /// What answers claimed; calls and states grow.
     claims: Vec<Claim>,
+    /// Handed over and not decided: the store waits for memory.
+    held: VecDeque<(Ticket, Request)>,
 }
 
 /// An answer shows that a state is durable.
@@ -81,7 +83,7 @@ impl History {
     pub fn new(found: Vec<Vec<State>>, numbers: Numbers) -> Self {
         let begin = |states: Vec<State>| {
             assert!(!states.is_empty(), "a container is in some state");
-            Container { states, claimed: 0, claims: Vec::new() }
+            Container { states, claimed: 0, claims: Vec::new(), held: VecDeque::new() }
         };
         Self { containers: found.into_iter().map(begin).collect(), open: BTreeMap::new(), next: 0, numbers }
     }
@@ -114,8 +116,50 @@ impl History {
         self.containers[self.container(name)].states.last().expect("there is a first state")
     }
 
-    /// Notes a request that is about to be handed over.
+    /// Notes a request that is handed over and decided at once.
     pub fn ask(&mut self, request: &Request, ledger: &Ledger) -> Ticket {
+        let ticket = self.ticket();
+        self.decide(ticket, request, ledger);
+        ticket
+    }
+
+    /// A number for a request that is about to be handed over. [`decide`](Self::decide) or [`hold`](Self::hold) follows.
+    pub fn ticket(&mut self) -> Ticket {
+        self.next += 1;
+        self.next
+    }
+
+    /// The store holds a request back. Those of one container are decided in the order they came.
+    pub fn hold(&mut self, ticket: Ticket, request: &Request) {
+        let container = self.container(request.segment());
+        self.containers[container].held.push_back((ticket, request.clone()));
+    }
+
+    /// Decides what a container does not hold back any more.
+    pub fn settle(&mut self, container: usize, held: usize, ledger: &Ledger) {
+        while self.containers[container].held.len() > held
+            && let Some((ticket, request)) = self.containers[container].held.pop_front()
+        {
+            self.decide(ticket, &request, ledger);
+        }
+    }
+
+    /// Number of states of each container so far.
+    pub fn steps(&self) -> Vec<usize> {
+        self.containers.iter().map(|container| container.states.len()).collect()
+    }
+
+    /// States of each container from the given one on; see [`steps`](Self::steps).
+    pub fn allowed_from(&self, steps: &[usize]) -> Vec<Allowed<'_>> {
+        let from = |states: &[State], steps: usize| steps.saturating_sub(1).min(states.len() - 1);
+        let pairs = self.containers.iter().zip(steps);
+        pairs
+            .map(|(one, steps)| Allowed { states: &one.states[from(&one.states, *steps)..], claimed_by: None })
+            .collect()
+    }
+
+    /// Decides a request on the newest state.
+    pub fn decide(&mut self, ticket: Ticket, request: &Request, ledger: &Ledger) {
         let container = self.container(request.segment());
         let Container { states, claimed, .. } = &mut self.containers[container];
         let before = states.len() - 1;
@@ -131,19 +175,36 @@ impl History {
             claimed: *claimed,
             answer: decision.answer,
         };
-        self.next += 1;
-        self.open.insert(self.next, asked);
-        self.next
+        self.open.insert(ticket, asked);
     }
 
     /// Requests without an answer.
     pub fn unanswered(&self) -> impl Iterator<Item = (Ticket, &Request)> {
-        self.open.iter().map(|(ticket, asked)| (*ticket, &asked.request))
+        let held = self.containers.iter().flat_map(|container| &container.held);
+        let held = held.map(|(ticket, request)| (*ticket, request));
+        self.open.iter().map(|(ticket, asked)| (*ticket, &asked.request)).chain(held)
+    }
+
+    /// The state of a segment that the answers so far show to be durable.
+    pub fn claimed(&self, name: &SegmentName) -> Option<&Segment> {
+        let container = &self.containers[self.container(name)];
+        container.states[container.claimed].find(name)
     }
 
     /// Whether a request has no answer yet.
     pub fn is_open(&self, ticket: Ticket) -> bool {
         self.open.contains_key(&ticket)
+    }
+
+    /// A read was refused because its bytes cannot be had: that claims nothing.
+    ///
+    /// # Errors
+    /// It was no read.
+    pub fn refused(&mut self, ticket: Ticket) -> Result<(), String> {
+        match self.open.remove(&ticket) {
+            Some(asked) if !asked.changes => Ok(()),
+            _ => Err(format!("request {ticket} reads nothing and was refused for damage")),
+        }
     }
 
     /// Checks an answer that was given when the disk had seen `calls` calls.
@@ -157,10 +218,15 @@ impl History {
         calls: u64,
         ledger: &mut Ledger,
     ) -> Result<(), String> {
-        let asked = self.open.remove(&ticket).ok_or_else(|| format!("request {ticket} was answered twice"))?;
         if matches!(outcome, Err(Refusal::Closing)) {
+            for container in &mut self.containers {
+                container.held.retain(|(held, _)| *held != ticket);
+            }
+            self.open.remove(&ticket);
             return Ok(());
         }
+        let asked = self.open.remove(&ticket);
+        let asked = asked.ok_or_else(|| format!("request {ticket} was answered twice or before it was decided"))?;
         let claim = match &asked.request {
             Request::Read { segment, offset, bytes_max } => {
                 self.check_read(&asked, segment, *offset, *bytes_max, outcome)?

@@ -12,7 +12,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use headwater_sim::{EngineLaunch, Failure, FaultOutcome, Faults, Plan, crash_run, fault_run};
+use headwater_sim::{
+    EngineLaunch, Failure, FaultOutcome, Faults, Mode, Plan, RotReport, crash_run, fault_run, rot_run,
+};
 
 #[derive(Parser)]
 #[command(about = "Replays simulated crashes of the engine by seed")]
@@ -53,6 +55,25 @@ enum What {
         #[arg(long)]
         capacity: Option<u64>,
     },
+    /// Damages stored bytes, one place at a time, and reads everything back.
+    Flips {
+        /// First seed.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// Places to damage.
+        #[arg(long, default_value_t = 2_000)]
+        count: u64,
+    },
+    /// Runs one seed of one mode again, as printed by a failure.
+    Replay {
+        /// Its name.
+        mode: String,
+        /// First seed.
+        seed: u64,
+        /// How many seeds, one after the other.
+        #[arg(long, default_value_t = 1)]
+        seeds: u64,
+    },
     /// Runs a seed once for every call of the disk, which fails.
     Sweep {
         /// First seed.
@@ -82,10 +103,28 @@ fn sweep(seed: u64, requests: u64) -> Result<(), Box<Failure>> {
     Ok(())
 }
 
+/// Damages stores of one seed after the other, in turn with much and with little memory.
+fn flips(seed: u64, count: u64) -> Result<(), Box<Failure>> {
+    let mut total = RotReport::default();
+    for seed in seed.. {
+        let rest = count.saturating_sub(total.count());
+        if rest == 0 {
+            break;
+        }
+        let launch = if seed.is_multiple_of(2) { EngineLaunch::default() } else { EngineLaunch::tiny() };
+        total.add(&rot_run(&launch, seed, rest.min(100))?);
+    }
+    for ((kind, verdict), count) in &total.tally {
+        println!("{count:8} {kind:?} {verdict:?}");
+    }
+    println!("{:8} places damaged, no wrong byte, no panic, no file removed", total.count());
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let result = match Arguments::parse().what {
         What::Crash { seed, seeds, points } => (seed..seed.saturating_add(seeds)).try_for_each(|seed| {
-            let report = crash_run(&EngineLaunch::default(), Plan { seed, points })?;
+            let report = crash_run(&EngineLaunch::default(), Plan { seed, points, clock_jumps: false })?;
             println!("seed {seed}: {report:?}");
             Ok(())
         }),
@@ -95,6 +134,17 @@ fn main() -> ExitCode {
             let faults = Faults { error_at_calls, fail_syncs, capacity, ..Faults::default() };
             let outcome = fault_run(&EngineLaunch::default(), seed, requests, faults);
             outcome.map(|outcome| println!("seed {seed}: {outcome:?}"))
+        }
+        What::Flips { seed, count } => flips(seed, count),
+        What::Replay { mode, seed, seeds } => {
+            let Some(mode) = Mode::of(&mode) else {
+                println!("there is no mode {mode}, only {}", Mode::ALL.map(Mode::name).join(", "));
+                return ExitCode::FAILURE;
+            };
+            (seed..seed.saturating_add(seeds)).try_for_each(|seed| {
+                println!("{mode} {seed}: {}", mode.run(seed)?.text);
+                Ok(())
+            })
         }
         What::Sweep { seed, seeds, requests } => {
             (seed..seed.saturating_add(seeds)).try_for_each(|seed| sweep(seed, requests))

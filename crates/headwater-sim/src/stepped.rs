@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use headwater_engine::api::{Reply, Request};
 use headwater_engine::io::Io;
-use headwater_engine::{Options, Stepper, StoreError, Ticket};
+use headwater_engine::{ContainerLimits, Options, Stepper, StoreError, Ticket};
 
 use crate::harness::{Launch, Store};
 
@@ -22,6 +22,21 @@ const JOURNAL_FILE_BYTES: u64 = 512 << 10;
 impl Default for EngineLaunch {
     fn default() -> Self {
         Self { options: Options { containers: 2, journal_file_bytes: JOURNAL_FILE_BYTES, ..Options::default() } }
+    }
+}
+
+impl EngineLaunch {
+    /// The same store with almost no memory: whatever happens only under pressure happens all the time.
+    pub fn tiny() -> Self {
+        let limits = ContainerLimits {
+            flush_bytes: 12 << 10,
+            unstored_bytes_max: 24 << 10,
+            hot_bytes: 6 << 10,
+            cache_bytes: 8 << 10,
+            idle_segments: 2,
+        };
+        let usual = Self::default();
+        Self { options: Options { container_limits: Some(limits), ..usual.options } }
     }
 }
 
@@ -72,6 +87,14 @@ impl Store for SteppedEngine {
         self.stepper.checkpoint(container)?;
         self.deliver();
         Ok(())
+    }
+
+    fn held(&self, container: u32) -> usize {
+        self.stepper.held(container)
+    }
+
+    fn take_damage(&mut self) -> Vec<StoreError> {
+        self.stepper.take_damage()
     }
 
     fn close(self) -> Result<(), StoreError> {

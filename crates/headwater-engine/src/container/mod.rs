@@ -331,6 +331,11 @@ impl<T: Token> Container<T> {
         effects.replies.extend(held.map(|(_, token)| (token, Err(Refusal::Closing))));
     }
 
+    /// Requests that wait for memory.
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// Everything ordered is durable.
     pub(crate) fn is_quiet(&self) -> bool {
         self.durable == self.sequence

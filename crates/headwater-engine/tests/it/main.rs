@@ -41,7 +41,7 @@ fn io(directory: &tempfile::TempDir) -> Io {
 }
 
 fn small() -> Options {
-    Options { containers: 2, memory_bytes: 0, journal_file_bytes: 1 << 20 }
+    Options { containers: 2, memory_bytes: 0, journal_file_bytes: 1 << 20, ..Options::default() }
 }
 
 impl Fixture {

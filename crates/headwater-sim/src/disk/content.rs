@@ -124,6 +124,17 @@ impl Content {
         }
     }
 
+    /// Whether both hold the same bytes.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let page = |content: &Self, number: u64| content.pages.get(&number).cloned();
+        let same = |number: &u64| match (page(self, *number), page(other, *number)) {
+            (Some(one), Some(other)) => Arc::ptr_eq(&one, &other) || one == other,
+            (Some(one), None) | (None, Some(one)) => one[..] == ZEROS,
+            (None, None) => true,
+        };
+        self.length == other.length && self.pages.keys().chain(other.pages.keys()).all(same)
+    }
+
     /// Everything.
     pub(crate) fn to_vec(&self) -> Vec<u8> {
         let mut bytes = vec![0; usize::try_from(self.length).expect("simulated files fit into memory")];

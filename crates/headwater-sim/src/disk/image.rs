@@ -312,6 +312,24 @@ impl State {
         file.durable.write(offset, &data);
     }
 
+    /// Cuts a file behind everybody's back.
+    pub(super) fn cut(&mut self, inode: Inode, length: u64) {
+        let file = self.file_mut(inode);
+        file.visible.set_length(length);
+        file.durable.set_length(length);
+    }
+
+    /// Removes a name behind everybody's back.
+    pub(super) fn vanish(&mut self, path: &str) {
+        self.visible.remove(path);
+        self.durable.remove(path);
+    }
+
+    /// Bytes of a file as this state knows it, if it does.
+    pub(super) fn known(&self, inode: Inode) -> Option<&Content> {
+        self.files.get(&inode).map(|file| &file.visible)
+    }
+
     /// Sum of the lengths of all files that have a name or a holder, in bytes.
     pub(super) fn used(&self, open: impl Fn(Inode) -> bool) -> u64 {
         let named: BTreeSet<Inode> = self.paths().map(|(_, inode)| inode).collect();

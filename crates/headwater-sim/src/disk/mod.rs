@@ -20,12 +20,14 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{Error, ErrorKind, Result};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headwater_engine::io::{Disk, File};
 
 use crate::chance::Chance;
-use content::{Data, SECTOR};
+pub(crate) use content::SECTOR;
+use content::{Content, Data};
 pub use image::AfterFailedSync;
 use image::{Inode, State};
 
@@ -45,6 +47,8 @@ struct Inner {
     counts: Counts,
     trace: u64,
     recording: Option<Recording>,
+    /// The newest write of each file: number of the call, and bytes.
+    writes: BTreeMap<Inode, (u64, Range<u64>)>,
 }
 
 /// What goes wrong, and when. Calls are counted from 0; see [`SimDisk::counts`].
@@ -61,6 +65,10 @@ pub struct Faults {
     /// Most bytes all files together may have, holes included. A write that would exceed it stores what fits and fails
     /// with `StorageFull`; overwriting always works.
     pub capacity: Option<u64>,
+    /// From this call on nothing can be changed: every such call fails with `EROFS`, as when a file system protects itself.
+    pub read_only_from_call: Option<u64>,
+    /// Bytes of files that cannot be read: every read that touches them fails with `EIO`, for ever.
+    pub unreadable: Vec<(String, Range<u64>)>,
 }
 
 /// How much was asked of a disk.
@@ -138,6 +146,7 @@ impl SimDisk {
             counts: Counts::default(),
             trace: 0,
             recording: None,
+            writes: BTreeMap::new(),
         };
         Self { shared: Arc::new(Mutex::new(inner)) }
     }
@@ -208,6 +217,64 @@ impl SimDisk {
         Ok(())
     }
 
+    /// Cuts a file behind the program's back; not counted as a call.
+    pub fn cut(&self, path: &str, length: u64) -> Result<()> {
+        let mut inner = self.lock();
+        let inode = inner.state.find(path)?;
+        inner.state.cut(inode, length);
+        Ok(())
+    }
+
+    /// Removes a file behind the program's back; not counted as a call.
+    pub fn vanish(&self, path: &str) -> Result<()> {
+        let mut inner = self.lock();
+        inner.state.find(path)?;
+        inner.state.vanish(path);
+        Ok(())
+    }
+
+    /// Length of a file; not counted as a call.
+    pub fn length(&self, path: &str) -> Result<u64> {
+        let inner = self.lock();
+        Ok(inner.state.content(inner.state.find(path)?).length())
+    }
+
+    /// Some bytes of a file, fewer at its end; not counted as a call.
+    pub fn part(&self, path: &str, range: Range<u64>) -> Result<Vec<u8>> {
+        let inner = self.lock();
+        let content = inner.state.content(inner.state.find(path)?);
+        Ok(part_of(content, range))
+    }
+
+    /// The newest write of a file on this disk: number of the call, and bytes.
+    pub fn last_write(&self, path: &str) -> Option<(u64, Range<u64>)> {
+        let inner = self.lock();
+        inner.state.find(path).ok().and_then(|inode| inner.writes.get(&inode).cloned())
+    }
+
+    /// Paths of files that are not what they were: changed, new or gone.
+    pub fn changed_since(&self, image: &Image) -> Vec<String> {
+        let inner = self.lock();
+        let (now, then): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            (inner.state.paths().collect(), image.state.paths().collect());
+        let differs = |path: &&str| match (now.get(path), then.get(path)) {
+            (Some(one), Some(other)) => !inner.state.content(*one).is_same(image.state.content(*other)),
+            _ => true,
+        };
+        let all: BTreeSet<&str> = now.keys().chain(then.keys()).copied().collect();
+        all.into_iter().filter(differs).map(str::to_owned).collect()
+    }
+
+    /// Bytes that the file now at `path` had in an older image; zeros if the file is younger.
+    pub fn earlier(&self, path: &str, range: Range<u64>, older: &Image) -> Result<Vec<u8>> {
+        let inner = self.lock();
+        let inode = inner.state.find(path)?;
+        let length = part_of(inner.state.content(inode), range.clone()).len();
+        let mut bytes = older.state.known(inode).map_or_else(Vec::new, |content| part_of(content, range));
+        bytes.resize(length, 0);
+        Ok(bytes)
+    }
+
     fn handle(&self, inner: &mut Inner, inode: Inode, path: &str) -> Arc<dyn File> {
         *inner.handles.entry(inode).or_default() += 1;
         Arc::new(SimFile { disk: self.clone(), inode, path: path.to_owned() })
@@ -251,6 +318,13 @@ impl Kind {
     }
 }
 
+fn part_of(content: &Content, range: Range<u64>) -> Vec<u8> {
+    let end = range.end.min(content.length());
+    let mut bytes = vec![0; end.saturating_sub(range.start) as usize];
+    assert!(content.read(range.start.min(end), &mut bytes), "a file is as long as it says");
+    bytes
+}
+
 /// How a call is to fail.
 enum Injected {
     Error,
@@ -281,6 +355,9 @@ impl Inner {
         self.counts.calls += 1;
         let sync = self.counts.syncs;
         self.counts.syncs += u64::from(kind.is_sync());
+        if kind.is_boundary() && self.faults.read_only_from_call.is_some_and(|from| call >= from) {
+            return Err(Error::from_raw_os_error(EROFS));
+        }
         if self.faults.error_at_calls.contains(&call) {
             return Ok(Some(if kind.is_sync() { Injected::Sync } else { Injected::Error }));
         }
@@ -312,6 +389,8 @@ impl Inner {
         }
     }
 }
+
+const EROFS: i32 = 30;
 
 /// `EIO`.
 fn io_error() -> Error {
@@ -378,6 +457,12 @@ impl File for SimFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let mut inner = self.disk.lock();
         inner.begin_or_fail(Kind::Read, &self.path, [offset, buffer.len() as u64])?;
+        let read = offset..offset.saturating_add(buffer.len() as u64);
+        let touches =
+            |(path, bad): &(String, Range<u64>)| *path == self.path && bad.start < read.end && read.start < bad.end;
+        if inner.faults.unreadable.iter().any(touches) {
+            return Err(io_error());
+        }
         match inner.state.content(self.inode).read(offset, buffer) {
             true => Ok(()),
             false => Err(ErrorKind::UnexpectedEof.into()),
@@ -396,6 +481,8 @@ impl File for SimFile {
             arrived = arrived.min(sectors * SECTOR);
         }
         inner.state.write(self.inode, offset, Data::of(&data[..arrived]));
+        let call = inner.counts.calls - 1;
+        inner.writes.insert(self.inode, (call, offset..end));
         match injected {
             Some(_) => Err(io_error()),
             None if missing > 0 => Err(ErrorKind::StorageFull.into()),

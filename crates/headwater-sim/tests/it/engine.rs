@@ -3,31 +3,31 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use headwater_sim::{AfterFailedSync, EngineLaunch, Failure, FaultOutcome, Faults, Plan, Report, crash_run, fault_run};
+use headwater_sim::{
+    EngineLaunch, Failure, FaultOutcome, Faults, FileKind, Mode, Plan, Report, RotReport, Summary, Verdict, crash_run,
+    fault_run, rot_run,
+};
 
 /// Crash points of one test run; the first figure of the ladder.
 const POINTS: u64 = 10_000;
 const POINTS_PER_SEED: u64 = 250;
 
-/// Seeds that found something once: a store created under a name that was not durable (16, 20026), a file used under a
-/// new name before that was durable (1149), frames longer than a small journal file (27).
-const FOUND: [u64; 4] = [16, 27, 1149, 20026];
-
-fn seeds() -> Vec<u64> {
+/// The fixed seeds, and the one of `HEADWATER_SIM_SEED`.
+fn seeds(count: u64) -> Vec<u64> {
     let extra = std::env::var("HEADWATER_SIM_SEED").ok();
     let extra = extra.map(|seed| seed.parse().expect("HEADWATER_SIM_SEED is a number"));
-    (0..POINTS / POINTS_PER_SEED).chain(FOUND).chain(extra).collect()
+    (0..count).chain(extra).collect()
 }
 
-/// Runs all seeds on two cores; one run is one thread.
-fn in_parallel<T: Send>(seeds: &[u64], run: impl Fn(u64) -> Result<T, Box<Failure>> + Sync) -> Vec<T> {
+/// Runs all cases on two cores; one run is one thread.
+fn in_parallel<C: Sync, T: Send>(cases: &[C], run: impl Fn(&C) -> Result<T, Box<Failure>> + Sync) -> Vec<T> {
     let next = AtomicU64::new(0);
     let results = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                    let result = run(*seed);
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    let result = run(case);
                     let failed = result.is_err();
                     results.lock().expect("no run panics").push(result);
                     if failed {
@@ -45,12 +45,26 @@ fn in_parallel<T: Send>(seeds: &[u64], run: impl Fn(u64) -> Result<T, Box<Failur
         .collect()
 }
 
+/// Runs seeds of a mode; a failure says how to see it again. Returns what was counted.
+#[track_caller]
+fn hold(mode: Mode, count: u64) -> u64 {
+    let summaries: Vec<Summary> = in_parallel(&seeds(count), |seed| {
+        mode.run(*seed).map_err(|mut failure| {
+            failure.what.push_str(&format!("\n{}", mode.command(*seed)));
+            failure
+        })
+    });
+    let counted = summaries.iter().map(|summary| summary.count).sum();
+    println!("{mode}: {} seeds, counted {counted}", summaries.len());
+    counted
+}
+
 #[test]
 fn nothing_acknowledged_is_lost_at_any_crash_point() {
-    let seeds = seeds();
+    let seeds = seeds(POINTS / POINTS_PER_SEED);
     println!("seeds {seeds:?}, {POINTS_PER_SEED} crash points each");
-    let plan = |seed| Plan { seed, points: POINTS_PER_SEED };
-    let reports = in_parallel(&seeds, |seed| crash_run(&EngineLaunch::default(), plan(seed)));
+    let plan = |seed| Plan { seed, points: POINTS_PER_SEED, clock_jumps: false };
+    let reports = in_parallel(&seeds, |seed| crash_run(&EngineLaunch::default(), plan(*seed)));
     let sum = |figure: fn(&Report) -> u64| reports.iter().map(figure).sum::<u64>();
     println!(
         "{} crash points ({} with a second crash in recovery, {} after a killed process), {} crashes lived through, \
@@ -67,11 +81,33 @@ fn nothing_acknowledged_is_lost_at_any_crash_point() {
 }
 
 #[test]
+fn nothing_is_lost_with_almost_no_memory_either() {
+    let plan = |seed| Plan { seed, points: POINTS_PER_SEED, clock_jumps: false };
+    let reports = in_parallel(&seeds(12), |seed| crash_run(&EngineLaunch::tiny(), plan(*seed)));
+    let held: u64 = reports.iter().map(|report| report.held).sum();
+    println!("{} crash points, {held} requests held back", reports.iter().map(|report| report.points).sum::<u64>());
+    assert!(held > 200, "{held}");
+}
+
+#[test]
+fn no_promise_depends_on_the_wall_clock() {
+    assert!(hold(Mode::CrashClock, 30) >= 30 * POINTS_PER_SEED);
+}
+
+#[test]
+fn seeds_that_found_something_find_nothing_any_more() {
+    in_parallel(&Mode::regressions(), |(mode, seed)| mode.run(*seed));
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
-    in_parallel(&[1, 2, 3, 4, 5], |seed| {
-        let plan = Plan { seed, points: 40 };
-        let (one, other) = (crash_run(&EngineLaunch::default(), plan)?, crash_run(&EngineLaunch::default(), plan)?);
-        assert_eq!(one, other, "seed {seed}");
+    let cases: Vec<(Mode, u64)> = Mode::ALL
+        .into_iter()
+        .filter(|mode| *mode != Mode::EveryBit)
+        .flat_map(|mode| (1..=5).map(move |seed| (mode, seed)))
+        .collect();
+    in_parallel(&cases, |(mode, seed)| {
+        assert_eq!(mode.run(*seed)?, mode.run(*seed)?, "{mode} {seed}");
         Ok(())
     });
 }
@@ -87,30 +123,58 @@ fn a_failed_sync_stops_the_store_and_nothing_it_answered_is_lost() {
     assert!(stopped > 50, "{stopped} of {} runs met their failing sync", outcomes.len());
 }
 
-/// One run of a fixed workload per faulty call or capacity; each must end in right answers or a stop, and in a restart
-/// that finds everything that was answered.
-fn sweep(seed: u64, faults: impl Fn(u64) -> Faults + Sync, cases: u64) -> usize {
-    let cases: Vec<u64> = (0..cases).collect();
-    let outcomes = in_parallel(&cases, |case| fault_run(&EngineLaunch::default(), seed, 40, faults(case)));
-    outcomes.iter().filter(|outcome| matches!(outcome, (FaultOutcome::Stopped(_), _))).count()
+#[test]
+fn nothing_served_after_a_failed_sync_and_a_restart_disappears_with_the_power() {
+    let met = hold(Mode::Sync, 300);
+    assert!(met > 100, "{met}");
 }
 
 #[test]
 fn every_call_of_the_disk_may_fail() {
-    let stopped = sweep(1, |call| Faults { error_at_calls: [call].into(), ..Faults::default() }, 300);
+    let calls: Vec<u64> = (0..300).collect();
+    let outcomes = in_parallel(&calls, |call| {
+        let faults = Faults { error_at_calls: [*call].into(), ..Faults::default() };
+        fault_run(&EngineLaunch::default(), 1, 40, faults)
+    });
+    let stopped = outcomes.iter().filter(|outcome| matches!(outcome, (FaultOutcome::Stopped(_), _))).count();
     assert!(stopped > 50, "{stopped} runs met their failing call");
+    let met = hold(Mode::Error, 300);
+    assert!(met > 100, "{met}");
 }
 
 #[test]
-fn the_disk_may_be_full_at_any_size() {
-    let stopped = sweep(2, |step| Faults { capacity: Some(step * (16 << 10)), ..Faults::default() }, 150);
-    assert!(stopped > 20, "{stopped} runs met the full disk");
+fn a_disk_that_can_only_be_read_stops_the_store_and_loses_nothing() {
+    let met = hold(Mode::ReadOnly, 200);
+    assert!(met > 50, "{met}");
 }
 
 #[test]
-fn a_failed_sync_may_show_the_old_bytes_at_once() {
-    let after_failed_sync = AfterFailedSync::OldAtOnce;
-    let faults = |sync| Faults { fail_syncs: [sync].into(), after_failed_sync, ..Faults::default() };
-    let stopped = sweep(3, faults, 60);
-    assert!(stopped > 20, "{stopped} runs met their failing sync");
+fn a_full_disk_makes_writes_wait_and_nothing_else() {
+    let met = hold(Mode::Full, 150) + hold(Mode::FullTiny, 150);
+    assert!(met > 200, "{met}");
+}
+
+#[test]
+fn damage_is_detected_before_it_is_served() {
+    let reports = in_parallel(&seeds(20), |seed| {
+        let launch = if seed % 2 == 0 { EngineLaunch::default() } else { EngineLaunch::tiny() };
+        rot_run(&launch, *seed, 100)
+    });
+    let mut total = RotReport::default();
+    reports.iter().for_each(|report| total.add(report));
+    for ((kind, verdict), count) in &total.tally {
+        println!("{count:8} {kind:?} {verdict:?}");
+    }
+    assert!(total.count() >= 2_000);
+    assert!(total.ends(Verdict::RefusedToStart) > 500 && total.ends(Verdict::RefusedToRead) > 200);
+    assert!(total.ends(Verdict::Blind) > 0, "the window that is known was looked into");
+    for (kind, verdict) in total.tally.keys() {
+        let redundant = matches!(kind, FileKind::Spare | FileKind::Witness);
+        assert!(!redundant || *verdict == Verdict::Harmless, "{kind:?} {verdict:?}: nobody needs it");
+    }
+}
+
+#[test]
+fn every_bit_of_the_small_files_is_guarded() {
+    hold(Mode::EveryBit, 1);
 }

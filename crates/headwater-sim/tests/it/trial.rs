@@ -7,7 +7,7 @@ use crate::naive::{Bug, NaiveLaunch};
 #[test]
 fn a_store_that_is_right_passes() {
     for seed in 0..20 {
-        let report = crash_run(&NaiveLaunch::new(Bug::Nothing), Plan { seed, points: 300 });
+        let report = crash_run(&NaiveLaunch::new(Bug::Nothing), Plan { seed, points: 300, clock_jumps: false });
         let report = report.unwrap_or_else(|failure| panic!("{failure}"));
         assert!(report.points >= 300 && report.points_in_recovery > 0 && report.points_after_kill > 0, "{report:?}");
     }
@@ -16,7 +16,8 @@ fn a_store_that_is_right_passes() {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in 0..5 {
-        let run = || crash_run(&NaiveLaunch::new(Bug::Nothing), Plan { seed, points: 200 }).unwrap();
+        let run =
+            || crash_run(&NaiveLaunch::new(Bug::Nothing), Plan { seed, points: 200, clock_jumps: false }).unwrap();
         assert_eq!(run(), run());
     }
 }
@@ -24,7 +25,8 @@ fn the_same_seed_gives_the_same_run() {
 /// A planted bug must be found within a few seeds, and named by something `expected`.
 #[track_caller]
 fn is_found(bug: Bug) {
-    let found = (0..20).find_map(|seed| crash_run(&NaiveLaunch::new(bug), Plan { seed, points: 300 }).err());
+    let found = (0..20)
+        .find_map(|seed| crash_run(&NaiveLaunch::new(bug), Plan { seed, points: 300, clock_jumps: false }).err());
     let failure = found.unwrap_or_else(|| panic!("{bug:?} was not found"));
     println!("{bug:?} found with seed {} after {} points: {}", failure.seed, failure.points, failure.what);
     assert!(!failure.history.is_empty());

@@ -1,0 +1,177 @@
+//! Every way to try the engine, each a function of one seed: what the tests, the soak and the regression seeds run.
+
+use std::fmt;
+
+use crate::chance::Chance;
+use crate::disk::{AfterFailedSync, Faults};
+use crate::harness::Failure;
+use crate::harness::crash::{Plan, crash_run};
+use crate::harness::faults::{FaultOutcome, fault_run, full_run};
+use crate::harness::rot::{every_bit_run, rot_run};
+use crate::stepped::EngineLaunch;
+
+/// A way to try the engine.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Mode {
+    /// Power cuts and killed processes at I/O boundaries.
+    Crash,
+    /// The same with almost no memory.
+    CrashTiny,
+    /// The same with almost no memory while the wall clock jumps.
+    CrashClock,
+    /// One call of the disk fails.
+    Error,
+    /// One sync fails; what reads show afterwards varies.
+    Sync,
+    /// The disk can only be read from some call on.
+    ReadOnly,
+    /// The disk is full for a while.
+    Full,
+    /// The same with almost no memory.
+    FullTiny,
+    /// Stored bytes are damaged, one place at a time.
+    Rot,
+    /// The same in a store with almost no memory, which has more in its chunks and less in its journal.
+    RotTiny,
+    /// Each bit of the small files is flipped.
+    EveryBit,
+}
+
+/// What a run did, for a person.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Summary {
+    /// Crash points, faults, damaged places: what the mode counts.
+    pub count: u64,
+    /// In words.
+    pub text: String,
+    /// Hash over everything that happened; the same for the same seed.
+    pub trace: u64,
+}
+
+/// Crash points of one seed.
+const POINTS: u64 = 250;
+/// Requests of one run with faults.
+const REQUESTS: u64 = 60;
+/// Damaged places of one seed.
+const PLACES: u64 = 100;
+/// A run of this many requests makes so many calls at most; a fault behind the last call is none.
+const CALLS: u64 = 320;
+
+impl Mode {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Crash,
+        Self::CrashTiny,
+        Self::CrashClock,
+        Self::Error,
+        Self::Sync,
+        Self::ReadOnly,
+        Self::Full,
+        Self::FullTiny,
+        Self::Rot,
+        Self::RotTiny,
+        Self::EveryBit,
+    ];
+
+    /// As it is written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::CrashTiny => "crash-tiny",
+            Self::CrashClock => "crash-clock",
+            Self::Error => "error",
+            Self::Sync => "sync",
+            Self::ReadOnly => "read-only",
+            Self::Full => "full",
+            Self::FullTiny => "full-tiny",
+            Self::Rot => "rot",
+            Self::RotTiny => "rot-tiny",
+            Self::EveryBit => "every-bit",
+        }
+    }
+
+    /// The mode of that name.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.name() == name)
+    }
+
+    /// Runs a seed.
+    ///
+    /// # Errors
+    /// A broken promise.
+    pub fn run(self, seed: u64) -> Result<Summary, Box<Failure>> {
+        let (usual, tiny) = (EngineLaunch::default(), EngineLaunch::tiny());
+        let mut chance = Chance::new(seed ^ 0x5eed);
+        match self {
+            Self::Crash => crash(&usual, seed, false),
+            Self::CrashTiny => crash(&tiny, seed, false),
+            Self::CrashClock => crash(&tiny, seed, true),
+            Self::Error => {
+                let error_at_calls = [chance.below(CALLS)].into();
+                faults(*chance.pick(&[&usual, &tiny]), seed, Faults { error_at_calls, ..Faults::default() })
+            }
+            Self::Sync => {
+                let fail_syncs = [chance.below(CALLS / 3)].into();
+                let kinds = [AfterFailedSync::NewUntilPowerCut, AfterFailedSync::OldAtOnce];
+                let after_failed_sync = *chance.pick(&kinds);
+                let launch = *chance.pick(&[&usual, &tiny]);
+                faults(launch, seed, Faults { fail_syncs, after_failed_sync, ..Faults::default() })
+            }
+            Self::ReadOnly => {
+                let read_only_from_call = Some(chance.below(CALLS));
+                faults(*chance.pick(&[&usual, &tiny]), seed, Faults { read_only_from_call, ..Faults::default() })
+            }
+            Self::Full => full(&usual, seed, chance.below(3 << 20)),
+            Self::FullTiny => full(&tiny, seed, chance.below(3 << 20)),
+            Self::Rot => rot(&usual, seed),
+            Self::RotTiny => rot(&tiny, seed),
+            Self::EveryBit => {
+                let report = every_bit_run(*chance.pick(&[&usual, &tiny]), seed)?;
+                Ok(Summary { count: report.count(), text: format!("{:?}", report.tally), trace: report.trace })
+            }
+        }
+    }
+
+    /// Seeds that found something once, and must not again.
+    pub fn regressions() -> Vec<(Self, u64)> {
+        let lines = include_str!("../seeds/regressions.txt").lines().filter(|line| !line.starts_with('#'));
+        let parse = |line: &str| {
+            let mut words = line.split(' ');
+            Some((Self::of(words.next()?)?, words.next()?.parse().ok()?))
+        };
+        lines.map(|line| parse(line).unwrap_or_else(|| panic!("{line:?} is no mode and seed"))).collect()
+    }
+
+    /// What to type to see a seed again.
+    pub fn command(self, seed: u64) -> String {
+        format!("cargo run --release -p headwater-sim -- replay {} {seed}", self.name())
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+fn crash(launch: &EngineLaunch, seed: u64, clock_jumps: bool) -> Result<Summary, Box<Failure>> {
+    let report = crash_run(launch, Plan { seed, points: POINTS, clock_jumps })?;
+    Ok(Summary { count: report.points, text: format!("{report:?}"), trace: report.trace })
+}
+
+fn faults(launch: &EngineLaunch, seed: u64, faults: Faults) -> Result<Summary, Box<Failure>> {
+    let (outcome, counts) = fault_run(launch, seed, REQUESTS, faults)?;
+    let met = matches!(outcome, FaultOutcome::Stopped(_));
+    Ok(Summary { count: u64::from(met), text: format!("{outcome:?}"), trace: counts.calls })
+}
+
+fn full(launch: &EngineLaunch, seed: u64, capacity: u64) -> Result<Summary, Box<Failure>> {
+    let report = full_run(launch, seed, REQUESTS, capacity)?;
+    let met = report.opened_late || report.waited > 0;
+    Ok(Summary { count: u64::from(met), text: format!("{report:?}"), trace: report.trace })
+}
+
+fn rot(launch: &EngineLaunch, seed: u64) -> Result<Summary, Box<Failure>> {
+    let report = rot_run(launch, seed, PLACES)?;
+    Ok(Summary { count: report.count(), text: format!("{:?}", report.tally), trace: report.trace })
+}
