@@ -135,6 +135,12 @@ impl History {
         self.containers[container].held.push_back((ticket, request.clone()));
     }
 
+    /// Whether a request about this segment is held back.
+    pub fn is_held(&self, name: &SegmentName) -> bool {
+        let held = &self.containers[self.container(name)].held;
+        held.iter().any(|(_, request)| request.segment().key() == name.key())
+    }
+
     /// Decides what a container does not hold back any more.
     pub fn settle(&mut self, container: usize, held: usize, ledger: &Ledger) {
         while self.containers[container].held.len() > held

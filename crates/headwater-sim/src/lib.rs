@@ -13,21 +13,27 @@
 //!
 //! `cargo run --release -p headwater-sim -- crash --seed N --points M` replays a seed; see `main.rs`.
 
+#[cfg(canary)]
+mod canaries;
 mod chance;
 mod clock;
 mod compare;
 mod disk;
 mod harness;
+pub mod histories;
 mod history;
 pub mod model;
 mod modes;
 mod stepped;
 mod workload;
 
+#[cfg(canary)]
+pub use canaries::{Catch, catch_all};
 pub use chance::{Chance, SimRandom};
 pub use clock::SimClock;
 pub use compare::{Found, Refusing, look_at_all};
 pub use disk::{AfterFailedSync, Counts, Crashed, Faults, Image, SimDisk};
+pub use harness::clients::{ClientsReport, clients_run};
 pub use harness::crash::{Plan, Report, crash_run};
 pub use harness::faults::{FaultOutcome, FullReport, fault_run, full_run};
 pub use harness::rot::{Damage, FileKind, RotReport, Verdict, every_bit_run, rot_run};

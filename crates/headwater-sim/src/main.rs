@@ -64,6 +64,8 @@ enum What {
         #[arg(long, default_value_t = 2_000)]
         count: u64,
     },
+    /// Plants bugs in the engine, one at a time, and looks for them. Needs a build with RUSTFLAGS="--cfg canary".
+    Canaries,
     /// Runs one seed of one mode again, as printed by a failure.
     Replay {
         /// Its name.
@@ -121,6 +123,28 @@ fn flips(seed: u64, count: u64) -> Result<(), Box<Failure>> {
     Ok(())
 }
 
+#[cfg(not(canary))]
+fn canaries() -> ExitCode {
+    println!("no bug can be planted in this build; try RUSTFLAGS=\"--cfg canary\" and a target directory of its own");
+    ExitCode::FAILURE
+}
+
+#[cfg(canary)]
+fn canaries() -> ExitCode {
+    let (mut passed, mut failed) = (0, 0);
+    for catch in headwater_sim::catch_all() {
+        // Bug 0 is none, and must not be found.
+        let right = (catch.number == 0) == catch.by.is_none();
+        *(if right { &mut passed } else { &mut failed }) += 1;
+        match catch.by {
+            Some((mode, seed, what)) => println!("{:3} {}: {mode} {seed}: {what}", catch.number, catch.bug),
+            None => println!("{:3} {}: nothing found", catch.number, catch.bug),
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn main() -> ExitCode {
     let result = match Arguments::parse().what {
         What::Crash { seed, seeds, points } => (seed..seed.saturating_add(seeds)).try_for_each(|seed| {
@@ -136,6 +160,7 @@ fn main() -> ExitCode {
             outcome.map(|outcome| println!("seed {seed}: {outcome:?}"))
         }
         What::Flips { seed, count } => flips(seed, count),
+        What::Canaries => return canaries(),
         What::Replay { mode, seed, seeds } => {
             let Some(mode) = Mode::of(&mode) else {
                 println!("there is no mode {mode}, only {}", Mode::ALL.map(Mode::name).join(", "));

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::chance::Chance;
 use crate::disk::{AfterFailedSync, Faults};
 use crate::harness::Failure;
+use crate::harness::clients::clients_run;
 use crate::harness::crash::{Plan, crash_run};
 use crate::harness::faults::{FaultOutcome, fault_run, full_run};
 use crate::harness::rot::{every_bit_run, rot_run};
@@ -35,6 +36,8 @@ pub enum Mode {
     RotTiny,
     /// Each bit of the small files is flipped.
     EveryBit,
+    /// Several clients, lost replies, crashes; their histories must make sense.
+    Histories,
 }
 
 /// What a run did, for a person.
@@ -54,12 +57,14 @@ const POINTS: u64 = 250;
 const REQUESTS: u64 = 60;
 /// Damaged places of one seed.
 const PLACES: u64 = 100;
+/// Operations of one history.
+const OPERATIONS: u64 = 200;
 /// A run of this many requests makes so many calls at most; a fault behind the last call is none.
 const CALLS: u64 = 320;
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Crash,
         Self::CrashTiny,
         Self::CrashClock,
@@ -71,6 +76,7 @@ impl Mode {
         Self::Rot,
         Self::RotTiny,
         Self::EveryBit,
+        Self::Histories,
     ];
 
     /// As it is written on the command line.
@@ -87,6 +93,7 @@ impl Mode {
             Self::Rot => "rot",
             Self::RotTiny => "rot-tiny",
             Self::EveryBit => "every-bit",
+            Self::Histories => "histories",
         }
     }
 
@@ -108,26 +115,30 @@ impl Mode {
             Self::CrashClock => crash(&tiny, seed, true),
             Self::Error => {
                 let error_at_calls = [chance.below(CALLS)].into();
-                faults(*chance.pick(&[&usual, &tiny]), seed, Faults { error_at_calls, ..Faults::default() })
+                faults(chance.pick(&[&usual, &tiny]), seed, Faults { error_at_calls, ..Faults::default() })
             }
             Self::Sync => {
                 let fail_syncs = [chance.below(CALLS / 3)].into();
                 let kinds = [AfterFailedSync::NewUntilPowerCut, AfterFailedSync::OldAtOnce];
                 let after_failed_sync = *chance.pick(&kinds);
-                let launch = *chance.pick(&[&usual, &tiny]);
+                let launch = chance.pick(&[&usual, &tiny]);
                 faults(launch, seed, Faults { fail_syncs, after_failed_sync, ..Faults::default() })
             }
             Self::ReadOnly => {
                 let read_only_from_call = Some(chance.below(CALLS));
-                faults(*chance.pick(&[&usual, &tiny]), seed, Faults { read_only_from_call, ..Faults::default() })
+                faults(chance.pick(&[&usual, &tiny]), seed, Faults { read_only_from_call, ..Faults::default() })
             }
             Self::Full => full(&usual, seed, chance.below(3 << 20)),
             Self::FullTiny => full(&tiny, seed, chance.below(3 << 20)),
             Self::Rot => rot(&usual, seed),
             Self::RotTiny => rot(&tiny, seed),
             Self::EveryBit => {
-                let report = every_bit_run(*chance.pick(&[&usual, &tiny]), seed)?;
+                let report = every_bit_run::<EngineLaunch>(chance.pick(&[&usual, &tiny]), seed)?;
                 Ok(Summary { count: report.count(), text: format!("{:?}", report.tally), trace: report.trace })
+            }
+            Self::Histories => {
+                let report = clients_run::<EngineLaunch>(chance.pick(&[&usual, &tiny]), seed, OPERATIONS)?;
+                Ok(Summary { count: report.operations, text: format!("{report:?}"), trace: report.trace })
             }
         }
     }

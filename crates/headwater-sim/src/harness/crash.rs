@@ -258,7 +258,15 @@ impl<L: Launch> Run<'_, L> {
             let worked = self.run_one(running, history)?;
             self.take_step(running, &running.disk.clone(), history)?;
             if !worked {
-                let forgotten = history.unanswered().find(|(_, request)| !matches!(request, Request::Read { .. }));
+                let may_wait = |request: &Request| match request {
+                    // At the end of an open segment.
+                    Request::Read { segment, offset, .. } => {
+                        let found = history.newest(segment).find(segment);
+                        found.is_some_and(|found| !found.sealed && *offset >= found.length())
+                    }
+                    _ => false,
+                };
+                let forgotten = history.unanswered().find(|(_, request)| !may_wait(request));
                 return match forgotten {
                     Some((ticket, request)) => Err(format!("request {ticket} was never answered: {request:?}")),
                     None => Ok(()),

@@ -1,5 +1,6 @@
 //! Runs a store on a simulated disk, breaks whatever may break, and compares what is found with the model.
 //!
+//! * [`clients`]: several clients at a time, whose histories must make sense
 //! * [`crash`]: the power is cut wherever it hurts
 //! * [`faults`]: calls of the disk fail, or it is full for a while
 //! * [`rot`]: stored bytes are not what was written
@@ -7,6 +8,7 @@
 //! What they share is here: a running store, the disk it runs on, what was asked and answered, and how what is found is
 //! explained by the states that the [`History`] allows.
 
+pub(crate) mod clients;
 pub(crate) mod crash;
 pub(crate) mod faults;
 pub(crate) mod rot;
@@ -244,6 +246,10 @@ impl<S: Store> Running<S> {
         if result.is_ok() && self.store.held(container) > before {
             history.hold(ticket, request);
         } else {
+            if !only_looks(request) && history.is_held(request.segment()) {
+                let what = format!("request {ticket} overtakes another write to {}", request.segment());
+                return (ticket, Err(what));
+            }
             history.decide(ticket, request, ledger);
         }
         (ticket, result)
@@ -255,10 +261,14 @@ impl<S: Store> Running<S> {
         guarded("the store", move || store.submit(request, Box::new(reply)).map_err(|error| stopped(&error)))
     }
 
+    fn work(&mut self, choice: u64) -> Result<bool, String> {
+        let store = &mut self.store;
+        guarded("the store", move || store.run_one(choice).map_err(|error| stopped(&error)))
+    }
+
     /// Does a piece of work, after which the store may hold less back.
     fn run_one(&mut self, choice: u64, history: &mut History, ledger: &Ledger) -> Result<bool, String> {
-        let store = &mut self.store;
-        let result = guarded("the store", move || store.run_one(choice).map_err(|error| stopped(&error)));
+        let result = self.work(choice);
         for container in 0..history.steps().len() {
             history.settle(container, self.store.held(container as u32), ledger);
         }
@@ -281,8 +291,7 @@ impl<S: Store> Running<S> {
             if let Some((_, _, outcome)) = self.take_answers().pop() {
                 return Ok(outcome);
             }
-            let (store, choice) = (&mut self.store, chance.bits());
-            if !guarded("the store", move || store.run_one(choice).map_err(|error| stopped(&error)))? {
+            if !self.work(chance.bits())? {
                 break;
             }
         }
@@ -290,6 +299,33 @@ impl<S: Store> Running<S> {
             Some((_, _, outcome)) => Ok(outcome),
             None => Err(format!("no answer to {request:?}")),
         }
+    }
+}
+
+/// Requests that change nothing, and may overtake those that do.
+fn only_looks(request: &Request) -> bool {
+    match request {
+        Request::Read { .. }
+        | Request::Info { .. }
+        | Request::Attribute { .. }
+        | Request::Locate { .. }
+        | Request::TableGet { .. }
+        | Request::TableScan { .. }
+        | Request::TableDelta { .. }
+        | Request::TableInfo { .. } => true,
+        // An open writer has to be told of its appends that wait.
+        Request::OpenWriter { .. }
+        | Request::Create { .. }
+        | Request::Append(_)
+        | Request::Seal { .. }
+        | Request::Truncate { .. }
+        | Request::Delete { .. }
+        | Request::Merge { .. }
+        | Request::MergeBatch { .. }
+        | Request::UpdateAttributes { .. }
+        | Request::SetPolicy { .. }
+        | Request::TableUpdate { .. }
+        | Request::DeleteTable { .. } => false,
     }
 }
 

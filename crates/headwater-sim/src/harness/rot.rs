@@ -303,10 +303,10 @@ impl<L: Launch> Run<'_, L> {
                 continue;
             }
             let length = sound.length(&path).map_err(|error| error.to_string())?;
-            let mut ranges = vec![0..length.min(HEAD_BYTES)];
+            let mut ranges = just(0..length.min(HEAD_BYTES));
             match FileKind::of(&path) {
                 // Small: all of it, in the witness both of its slots.
-                FileKind::Identity | FileKind::Manifest => ranges = vec![0..length],
+                FileKind::Identity | FileKind::Manifest => ranges = just(0..length),
                 FileKind::Witness => ranges.push(length.saturating_sub(HEAD_BYTES)..length),
                 // The end is the footer.
                 FileKind::Run | FileKind::Chunk => {
@@ -488,14 +488,18 @@ fn apply(disk: &SimDisk, path: &str, damage: &Damage, older: &Image) -> std::io:
         Damage::Cut { length } => {
             let end = disk.length(path)?;
             disk.cut(path, *length)?;
-            Ok(Some(vec![*length..end]))
+            Ok(Some(just(*length..end)))
         }
         Damage::Gone => {
             let end = disk.length(path)?;
             disk.vanish(path)?;
-            Ok(Some(vec![0..end]))
+            Ok(Some(just(0..end)))
         }
     }
+}
+
+fn just(range: Range<u64>) -> Vec<Range<u64>> {
+    std::iter::once(range).collect()
 }
 
 /// Watches the journal for commits.

@@ -178,3 +178,8 @@ fn damage_is_detected_before_it_is_served() {
 fn every_bit_of_the_small_files_is_guarded() {
     hold(Mode::EveryBit, 1);
 }
+
+#[test]
+fn what_clients_hear_is_explained_by_one_order_of_events() {
+    assert!(hold(Mode::Histories, 200) >= 200 * 200);
+}

@@ -1,5 +1,6 @@
 //! The harness on trial, and then the store.
 
 mod engine;
+mod histories;
 mod naive;
 mod trial;
