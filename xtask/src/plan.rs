@@ -22,6 +22,8 @@ enum Work {
     Cargo(&'static [&'static str], &'static str),
     /// A function of this program; the text is printed.
     Here(fn() -> Result<String>),
+    /// The simulation against planted bugs, in a build of its own.
+    Canaries,
     /// The conformance harness with these arguments.
     Conformance(&'static [&'static str]),
 }
@@ -99,6 +101,7 @@ const SUITES: &[Suite] = &[
         quick: false,
         limit: minutes(10),
     },
+    Suite { name: "canaries", work: Work::Canaries, needs: &[LINKER], quick: false, limit: minutes(10) },
     Suite {
         name: "genuine-clients",
         work: Work::Conformance(&["prepare"]),
@@ -242,6 +245,25 @@ fn perform(suite: &Suite, rest: Duration) -> Line {
         Work::Cargo(arguments, folder) => {
             let mut command = cargo();
             command.args(*arguments).current_dir(root().join(folder));
+            command
+        }
+        Work::Canaries => {
+            let mut command = cargo();
+            command.args([
+                "run",
+                "--release",
+                "--quiet",
+                "--package",
+                "headwater-sim",
+                "--target-dir",
+                "target/canary",
+            ]);
+            command.args(["--", "canaries"]).current_dir(root());
+            // Only the engine and what it needs; nobody debugs this build.
+            command
+                .env("RUSTFLAGS", "--cfg canary")
+                .env("CARGO_INCREMENTAL", "0")
+                .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
             command
         }
         Work::Conformance(arguments) => {

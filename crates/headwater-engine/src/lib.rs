@@ -14,6 +14,7 @@
 
 pub mod api;
 mod backup;
+pub mod canary;
 mod catalogue;
 pub mod check;
 mod chunks;

@@ -107,37 +107,38 @@ impl Mode {
     /// # Errors
     /// A broken promise.
     pub fn run(self, seed: u64) -> Result<Summary, Box<Failure>> {
-        let (usual, tiny) = (EngineLaunch::default(), EngineLaunch::tiny());
+        let both = [EngineLaunch::default(), EngineLaunch::tiny()];
+        let [usual, tiny] = &both;
         let mut chance = Chance::new(seed ^ 0x5eed);
         match self {
-            Self::Crash => crash(&usual, seed, false),
-            Self::CrashTiny => crash(&tiny, seed, false),
-            Self::CrashClock => crash(&tiny, seed, true),
+            Self::Crash => crash(usual, seed, false),
+            Self::CrashTiny => crash(tiny, seed, false),
+            Self::CrashClock => crash(tiny, seed, true),
             Self::Error => {
                 let error_at_calls = [chance.below(CALLS)].into();
-                faults(chance.pick(&[&usual, &tiny]), seed, Faults { error_at_calls, ..Faults::default() })
+                faults(chance.pick(&both), seed, Faults { error_at_calls, ..Faults::default() })
             }
             Self::Sync => {
                 let fail_syncs = [chance.below(CALLS / 3)].into();
                 let kinds = [AfterFailedSync::NewUntilPowerCut, AfterFailedSync::OldAtOnce];
                 let after_failed_sync = *chance.pick(&kinds);
-                let launch = chance.pick(&[&usual, &tiny]);
+                let launch = chance.pick(&both);
                 faults(launch, seed, Faults { fail_syncs, after_failed_sync, ..Faults::default() })
             }
             Self::ReadOnly => {
                 let read_only_from_call = Some(chance.below(CALLS));
-                faults(chance.pick(&[&usual, &tiny]), seed, Faults { read_only_from_call, ..Faults::default() })
+                faults(chance.pick(&both), seed, Faults { read_only_from_call, ..Faults::default() })
             }
-            Self::Full => full(&usual, seed, chance.below(3 << 20)),
-            Self::FullTiny => full(&tiny, seed, chance.below(3 << 20)),
-            Self::Rot => rot(&usual, seed),
-            Self::RotTiny => rot(&tiny, seed),
+            Self::Full => full(usual, seed, chance.below(3 << 20)),
+            Self::FullTiny => full(tiny, seed, chance.below(3 << 20)),
+            Self::Rot => rot(usual, seed),
+            Self::RotTiny => rot(tiny, seed),
             Self::EveryBit => {
-                let report = every_bit_run::<EngineLaunch>(chance.pick(&[&usual, &tiny]), seed)?;
+                let report = every_bit_run(chance.pick(&both), seed)?;
                 Ok(Summary { count: report.count(), text: format!("{:?}", report.tally), trace: report.trace })
             }
             Self::Histories => {
-                let report = clients_run::<EngineLaunch>(chance.pick(&[&usual, &tiny]), seed, OPERATIONS)?;
+                let report = clients_run(chance.pick(&both), seed, OPERATIONS)?;
                 Ok(Summary { count: report.operations, text: format!("{report:?}"), trace: report.trace })
             }
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use crate::canary;
 use crate::codec::{Decoder, Encoder, Malformed};
 use crate::error::{IoContext, StoreError};
 use crate::io::Disk;
@@ -257,7 +258,7 @@ impl Manifest {
         // The new runs' names become durable with the same call, before or together with the manifest's.
         disk.sync_directory(&place).on(&place, "sync")?;
         disk.rename(&next, &path).on(&next, "rename")?;
-        disk.sync_directory(&place).on(&place, "sync")
+        if canary::is(28) { Ok(()) } else { disk.sync_directory(&place).on(&place, "sync") }
     }
 
     fn decode(bytes: &[u8], container: u32, path: &str) -> Result<Self, StoreError> {
@@ -274,7 +275,7 @@ impl Manifest {
             let (content, sum) = bytes.split_at(bytes.len() - 4);
             crc32c::crc32c(content).to_be_bytes() == sum
         };
-        if !intact {
+        if !intact && !canary::is(22) {
             return Err(StoreError::damaged(path, 0, "manifest fails its checksum"));
         }
         let fields = |mut input: Decoder<'_>| -> Result<(u32, Self), Malformed> {

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::canary;
 use crate::catalogue::{Checkpoint, Entries, Installed, Manifest, Position};
 use crate::chunks::{Chunks, Piece, StoredPiece};
 use crate::error::StoreError;
@@ -50,6 +51,10 @@ impl CheckpointJob {
         store: &Chunks,
         pause: &mut dyn FnMut(),
     ) -> Result<CheckpointDone, StoreError> {
+        if canary::is(34) {
+            store.give_up(self.dead_chunks.iter().copied());
+            while store.reap(&mut || ()) {}
+        }
         let first = self.position.next_chunk;
         let written = self.write(disk, manifest, store, pause);
         match &written {
@@ -94,7 +99,7 @@ impl<T: Token> Container<T> {
             }
             for (attribute, value) in std::mem::take(&mut segment.attributes) {
                 let key = keys::attribute(*id, attribute);
-                if value == headwater_types::attribute::NULL {
+                if value == headwater_types::attribute::NULL || canary::is(10) {
                     self.catalogue.remove(key);
                 } else {
                     self.catalogue.put(key, value.to_be_bytes().to_vec());

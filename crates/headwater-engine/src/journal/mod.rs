@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
+use crate::canary;
 use crate::error::{IoContext, StoreError};
 use crate::io::{BlockBuffer, Disk, File};
 use format::{BLOCK_BYTES, FileHeader, FrameHead, FrameKind, HEAD_BYTES, span};
@@ -194,7 +195,7 @@ impl Journal {
     pub(crate) fn release(&mut self, covered: &BTreeMap<u32, u64>) -> Result<(), StoreError> {
         while self.files.len() > 1 {
             let oldest = &self.files[0];
-            if oldest.uncovered(covered).next().is_some() {
+            if oldest.uncovered(covered).next().is_some() && !canary::is(29) {
                 break;
             }
             let path = path_of(oldest.number);
@@ -204,7 +205,9 @@ impl Journal {
                 // number and the header of another.
                 let spare = format!("{DIRECTORY}/spare-{:016}", oldest.number);
                 self.disk.rename(&path, &spare).on(&path, "set aside")?;
-                self.disk.sync_directory(DIRECTORY).on(DIRECTORY, "sync")?;
+                if !canary::is(35) {
+                    self.disk.sync_directory(DIRECTORY).on(DIRECTORY, "sync")?;
+                }
                 spares.push_back(spare);
             } else {
                 self.disk.remove(&path).on(&path, "remove")?;
@@ -250,7 +253,12 @@ impl Journal {
         let Current { path, file, position, .. } = &mut self.current;
         assert!(*position + head.span() <= self.file_bytes, "room was made for the frame");
         // Not "write": room was allocated, so a disk that finds itself full here has broken its word.
-        file.write_durable(*position, self.buffer.as_slice()).on(path, "write a frame")?;
+        let bytes = self.buffer.as_slice();
+        let written =
+            if canary::is(1) { file.write_at(*position, bytes) } else { file.write_durable(*position, bytes) };
+        let written = if canary::is(4) { Ok(()) } else { written };
+        let written = if canary::is(5) { written.or_else(|_| file.sync()) } else { written };
+        written.on(path, "write a frame")?;
         *position += head.span();
         self.next_frame += 1;
         self.last_sum = head.body_sum;
@@ -320,7 +328,9 @@ fn take_into_use(
     file.write_at(0, &header.encode()).on(&made, "write")?;
     file.sync().on(&made, "sync")?;
     disk.rename(&made, &path).on(&made, "rename")?;
-    disk.sync_directory(DIRECTORY).on(DIRECTORY, "sync")?;
+    if !canary::is(3) {
+        disk.sync_directory(DIRECTORY).on(DIRECTORY, "sync")?;
+    }
     let file = disk.open_direct(&path).on(&path, "open")?;
     Ok(Current { path, file, header, position: BLOCK_BYTES })
 }
