@@ -25,7 +25,7 @@ pub(crate) use verify::{JournalState, ends, verify};
 
 use super::format::{BLOCK_BYTES, FORMAT, FileHeader, FrameHead, FrameKind, HEAD_BYTES, HeaderError};
 use super::{
-    Current, DIRECTORY, Journal, RECORD_HEAD_BYTES, Record, SPARES_MAX, Spares, UsedFile, Witness, take_into_use,
+    Current, DIRECTORY, Journal, RECORD_HEAD_BYTES, Record, SPARES_KEPT, Spares, UsedFile, Witness, take_into_use,
 };
 
 /// A record found in the journal.
@@ -268,7 +268,7 @@ fn tidy(disk: &dyn Disk, leftovers: Vec<String>, file_bytes: u64) -> Result<Spar
     for path in leftovers {
         let whole = || -> std::io::Result<bool> { Ok(disk.open(&path)?.length()? == file_bytes) };
         let mut ready = spares.lock().expect("no holder of the spares panics");
-        if ready.len() < SPARES_MAX && path.contains("/spare-") && whole().on(&path, "open")? {
+        if ready.len() < SPARES_KEPT && path.contains("/spare-") && whole().on(&path, "open")? {
             ready.push_back(path);
         } else {
             drop(ready);

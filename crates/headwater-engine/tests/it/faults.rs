@@ -290,12 +290,12 @@ fn journal_files_are_removed_one_by_one() {
     let mut stepper = Stepper::open(rigged.io(), small()).unwrap();
     carry_out(&mut stepper, create(S, SegmentKind::Stream)).unwrap();
     // More files than become spares.
-    for number in 1..=10 {
+    for number in 1..=16 {
         carry_out(&mut stepper, event(number, &[7; 600_000])).unwrap();
     }
     checkpoint(&mut stepper, S);
     stepper.run_all().unwrap();
-    stepper.submit(event(11, b"x")).unwrap();
+    stepper.submit(event(17, b"x")).unwrap();
     for choice in 0..10 {
         stepper.run_one(choice).unwrap();
     }
