@@ -143,22 +143,28 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options, pins: &Arc<Pins>) -> Re
         manifests.push(manifest);
     }
     let witness = Witness::open(&**disk, identity.store)?;
-    let (journal, spares) =
-        Journal::open(disk.clone(), identity.store, identity.journal_file_bytes, &witness, |record| match containers
-            .get_mut(record.container as usize)
-        {
+    let mut effects = Vec::new();
+    let (file_bytes, count) = (identity.journal_file_bytes, identity.containers);
+    let (journal, spares) = Journal::open(disk.clone(), identity.store, file_bytes, &witness, |record| {
+        let Some(record) = record else {
+            // The containers look things up: a store that is damaged there is left as it is, too.
+            for container in &mut containers {
+                let mut wanted = Effects::default();
+                container.recovered(&mut wanted)?;
+                effects.push(wanted);
+            }
+            return Ok(());
+        };
+        match containers.get_mut(record.container as usize) {
             Some(container) => container.replay(record.sequence, record.operation, record.payload),
             None => {
-                let what = format!("record of container {}, the store has {}", record.container, identity.containers);
+                let what = format!("record of container {}, the store has {count}", record.container);
                 Err(StoreError::damaged(journal::DIRECTORY, 0, what))
             }
-        })?;
-    let mut effects = Vec::new();
-    for ((id, container), manifest) in (0..).zip(&mut containers).zip(&manifests) {
+        }
+    })?;
+    for (id, manifest) in (0..).zip(&manifests) {
         catalogue::tidy(&**disk, id, manifest)?;
-        let mut wanted = Effects::default();
-        container.recovered(&mut wanted)?;
-        effects.push(wanted);
     }
     Ok(Opened {
         containers,

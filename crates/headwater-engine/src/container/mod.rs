@@ -228,7 +228,7 @@ impl<T: Token> Container<T> {
         self.apply(operation, payload, &mut Effects::default())
     }
 
-    /// Everything the journal had is applied and durable. Gives up what was under way: transient segments belong to
+    /// Everything the journal had is applied, and will be durable before anything else happens. Gives up what was under way: transient segments belong to
     /// connections that are gone.
     pub(crate) fn recovered(&mut self, effects: &mut Effects<T>) -> Result<(), StoreError> {
         self.chunks.give_up(std::mem::take(&mut self.orphans));
@@ -260,7 +260,7 @@ impl<T: Token> Container<T> {
             return Ok(());
         }
         let is_full = self.unstored_bytes > self.limits.unstored_bytes_max;
-        if (is_full || (!self.held.is_empty() && !canary::is(31))) && !self.overtakes(&request) {
+        if (is_full || !self.held.is_empty()) && !self.overtakes(&request) {
             self.held.push_back((request, token));
         } else {
             self.decide(now, request, token, effects)?;

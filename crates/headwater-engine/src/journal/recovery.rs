@@ -50,17 +50,18 @@ struct Found {
 }
 
 impl Journal {
-    /// Opens the journal and hands every record of the unbroken chain to `replay`, in order.
+    /// Opens the journal and hands every record of the unbroken chain to `replay`, in order, and `None` behind the last:
+    /// all that is known to be durable has been seen then, and nothing was changed yet.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if acknowledged records are missing or rotten; nothing was changed then. What `replay`
-    /// returns. The disk's errors.
+    /// [`StoreError::Damaged`] if acknowledged records are missing or rotten, and what `replay` returns; nothing was
+    /// changed then. The disk's errors.
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
         store: u128,
         file_bytes: u64,
         witness: &Witness,
-        mut replay: impl FnMut(Replayed<'_>) -> Result<(), StoreError>,
+        mut replay: impl FnMut(Option<Replayed<'_>>) -> Result<(), StoreError>,
     ) -> Result<(Self, Spares), StoreError> {
         let (numbers, leftovers) = list(&*disk)?;
         let mut known = if canary::is(25) { 0 } else { witness.frame };
@@ -77,7 +78,7 @@ impl Journal {
                 if head.kind == FrameKind::Records {
                     each_record(&found.path, &body, |record| {
                         newest.insert(record.container, record.sequence);
-                        replay(record)
+                        replay(Some(record))
                     })?;
                 }
                 Ok(())
@@ -94,6 +95,8 @@ impl Journal {
                 format!("journal ends with frame {}, but frame {known} was durable", chain.next_frame - 1),
             ));
         }
+
+        replay(None)?;
 
         // From here on files are changed: everything that was acknowledged has been seen intact. What a killed process
         // renamed or removed may not be durable yet; a file must not be used under its new name before it is.
