@@ -366,7 +366,8 @@ fn a_journal_whose_oldest_file_holds_no_records_is_freed() {
         store.wait(answers.last().unwrap()).unwrap().unwrap();
     }
     let written = store.metric("wal_written_bytes_total");
-    assert!(written > 9 << 20, "{written} bytes are too few to ask for a checkpoint");
+    // How much it is depends on how many updates share a frame.
+    assert!(written > 8 << 20, "{written} bytes are too few to ask for a checkpoint");
     eventually("the journal is short", || store.metric("wal_files_bytes") <= 7 << 20);
 }
 
