@@ -45,7 +45,7 @@ mod planted {
         (28, "journal released before the manifest's name is durable"),
         (29, "journal file recycled before the checkpoint covers it"),
         (30, "seal forgotten by the checkpoint"),
-        (31, "write overtakes writes that wait for memory"),
+        (31, "writes that wait for memory decided in the wrong order"),
         (32, "reads at the tail not woken"),
         (34, "chunks removed before the manifest that gave them up is durable"),
         (35, "recycled journal file used before its new name is durable"),

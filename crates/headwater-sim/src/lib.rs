@@ -1,4 +1,4 @@
-//! Simulated disk, workloads and checkers: the engine under crashes.
+//! Simulated disk, workloads and checkers: the engine under crashes, faults, rot, pressure and concurrent clients.
 //!
 //! ```text
 //!   workload ─► harness ─► store on SimDisk ─► images at I/O boundaries ─► power cut ─► store opened again
@@ -7,11 +7,15 @@
 //! ```
 //!
 //! [`SimDisk`] keeps the durability rules and breaks everything they do not promise. [`model`] says what requests do,
-//! in maps and vectors. [`History`] says what must have survived, given the answers. [`crash_run`] puts them together;
-//! anything that implements [`Store`] and [`Launch`] can be put on trial, and the tests do so with stores that have a
-//! planted bug each. Everything follows from a seed: same seed, same [`Report::trace`].
+//! in maps and vectors. [`History`] says what must have survived, given the answers. [`crash_run`] cuts the power,
+//! [`fault_run`] and [`full_run`] let calls fail and the disk fill up, [`rot_run`] damages stored bytes; [`clients_run`] needs
+//! no model: it checks what [several clients heard](histories). Anything that implements [`Store`] and [`Launch`] can be put
+//! on trial, and the tests do so with stores that have a planted bug each; so does a build with `cfg(canary)` with the
+//! engine itself.
 //!
-//! `cargo run --release -p headwater-sim -- crash --seed N --points M` replays a seed; see `main.rs`.
+//! Everything follows from a seed: a [`Mode`] is a function of one, and the same seed gives the same trace.
+//!
+//! `cargo run --release -p headwater-sim -- replay MODE SEED` runs a seed again; see `main.rs`.
 
 #[cfg(canary)]
 mod canaries;
@@ -24,6 +28,7 @@ pub mod histories;
 mod history;
 pub mod model;
 mod modes;
+mod soak;
 mod stepped;
 mod workload;
 
@@ -37,8 +42,10 @@ pub use harness::clients::{ClientsReport, clients_run};
 pub use harness::crash::{Plan, Report, crash_run};
 pub use harness::faults::{FaultOutcome, FullReport, fault_run, full_run};
 pub use harness::rot::{Damage, FileKind, RotReport, Verdict, every_bit_run, rot_run};
+pub use harness::threads::threads_run;
 pub use harness::{Failure, Launch, Store};
 pub use history::{Allowed, History, Ticket};
 pub use modes::{Mode, Summary};
+pub use soak::soak;
 pub use stepped::{EngineLaunch, SteppedEngine};
 pub use workload::{Universe, Workload};

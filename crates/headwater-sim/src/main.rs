@@ -1,23 +1,27 @@
-//! Replays simulated crashes of the engine by seed.
+//! Runs the simulation by hand.
 //!
 //! ```text
-//!   cargo run --release -p headwater-sim -- crash --seed 17 --points 1000
-//!   cargo run --release -p headwater-sim -- crash --seed 1 --seeds 1000     (a night's work)
+//!   cargo run --release -p headwater-sim -- soak --hours 8                    (every mode, fresh seeds)
+//!   cargo run --release -p headwater-sim -- replay crash-tiny 17              (one seed of one mode)
+//!   cargo run --release -p headwater-sim -- crash --seed 1 --seeds 1000       (more or fewer crash points)
+//!   cargo run --release -p headwater-sim -- flips --count 100000
 //!   cargo run --release -p headwater-sim -- fault --seed 3 --fail-sync 40
 //!   cargo run --release -p headwater-sim -- sweep --seed 1 --seeds 20         (every call fails once)
 //! ```
 //!
-//! A failure prints what happened before it and ends with exit code 1.
+//! A failure prints what happened before it, says how to see it again, and ends with exit code 1.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use headwater_engine::io::{Random, RealRandom};
 use headwater_sim::{
-    EngineLaunch, Failure, FaultOutcome, Faults, Mode, Plan, RotReport, crash_run, fault_run, rot_run,
+    EngineLaunch, Failure, FaultOutcome, Faults, Mode, Plan, RotReport, crash_run, fault_run, rot_run, soak,
 };
 
 #[derive(Parser)]
-#[command(about = "Replays simulated crashes of the engine by seed")]
+#[command(about = "Simulated crashes, faults and rot of the engine, by seed")]
 struct Arguments {
     #[command(subcommand)]
     what: What,
@@ -66,6 +70,15 @@ enum What {
     },
     /// Plants bugs in the engine, one at a time, and looks for them. Needs a build with RUSTFLAGS="--cfg canary".
     Canaries,
+    /// Runs every mode in turn over fresh seeds, and says once a minute how far it is.
+    Soak {
+        /// How long, at least; a fraction will do.
+        #[arg(long)]
+        hours: f64,
+        /// First seed; a random one if not given.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Runs one seed of one mode again, as printed by a failure.
     Replay {
         /// Its name.
@@ -161,6 +174,19 @@ fn main() -> ExitCode {
         }
         What::Flips { seed, count } => flips(seed, count),
         What::Canaries => return canaries(),
+        What::Soak { hours, seed } => {
+            if !(0.0..=100_000.0).contains(&hours) {
+                println!("{hours} is no number of hours");
+                return ExitCode::FAILURE;
+            }
+            // Fresh seeds are far from those of the tests and of each other.
+            let seed = seed.unwrap_or_else(|| (RealRandom.bits() >> 80) as u64);
+            println!("first seed {seed}");
+            soak(seed, Duration::from_secs_f64(hours * 3600.0)).map_err(|(mode, mut failure)| {
+                failure.what.push_str(&format!("\nsee it again: {}", mode.command(failure.seed)));
+                failure
+            })
+        }
         What::Replay { mode, seed, seeds } => {
             let Some(mode) = Mode::of(&mode) else {
                 println!("there is no mode {mode}, only {}", Mode::ALL.map(Mode::name).join(", "));

@@ -377,7 +377,8 @@ impl Workload {
             // The reader groups of the Rust client do this.
             changes.push(TableChange { value: Some(self.payload()), ..changes[0].clone() });
         }
-        let known = found.filter(|found| !found.table.growth_in_doubt);
+        // An update that is held back may leave in doubt whether the log has grown.
+        let known = found.filter(|found| !found.table.growth_in_doubt && !history.is_held(&segment));
         let known = known.and_then(|found| ledger.table_length(found.incarnation, found.table.growth));
         let at = match self.chance.below(20) {
             0..3 => known,

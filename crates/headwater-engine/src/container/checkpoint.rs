@@ -151,7 +151,7 @@ impl<T: Token> Container<T> {
             self.piece_stored(&running, &piece)?;
         }
         while self.unstored_bytes <= self.limits.unstored_bytes_max
-            && let Some((request, token)) = self.held.pop_front()
+            && let Some((request, token)) = if canary::is(31) { self.held.pop_back() } else { self.held.pop_front() }
         {
             self.decide(now, request, token, effects)?;
         }

@@ -13,6 +13,7 @@ use headwater_types::{SegmentName, WriterId};
 
 use super::crash::NUDGE_PERCENT;
 use super::{Event, Failure, Launch, Run, Running, WORK_MAX};
+use crate::chance::Chance;
 use crate::disk::SimDisk;
 use crate::histories::appends::{self, Append, AppendHistory, Read, Seen, bytes_of};
 use crate::histories::versions::{self, Change, Condition, Get, Key, Update, VersionHistory};
@@ -48,11 +49,11 @@ pub fn clients_run<L: Launch>(launch: &L, seed: u64, operations: u64) -> Result<
 }
 
 /// Clients at a time.
-const CLIENTS: usize = 4;
+pub(super) const CLIENTS: usize = 4;
 /// Keys of the table.
 const KEYS: Key = 4;
 /// Of 100 answers so many get lost.
-const LOST_PERCENT: u64 = 6;
+pub(super) const LOST_PERCENT: u64 = 6;
 /// Of 1000 steps so many crash the store.
 const CRASH_PER_MILLE: u64 = 4;
 
@@ -79,7 +80,8 @@ struct Client {
     versions: BTreeMap<Key, Option<i64>>,
 }
 
-struct Clients {
+/// What the clients know, and what they did and heard.
+pub(super) struct Clients {
     clients: Vec<Client>,
     under_way: BTreeMap<Ticket, (usize, Doing, Moment)>,
     appends: AppendHistory,
@@ -87,7 +89,7 @@ struct Clients {
     now: Moment,
     tickets: Ticket,
     values: u64,
-    report: ClientsReport,
+    pub(super) report: ClientsReport,
     stream: SegmentName,
     table: SegmentName,
 }
@@ -97,7 +99,7 @@ fn key_bytes(key: Key) -> Bytes {
 }
 
 impl Clients {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let name = |text: &str| SegmentName::parse(text).expect("fixed names are well formed");
         Self {
             clients: vec![Client::default(); CLIENTS],
@@ -137,7 +139,7 @@ impl Clients {
     }
 
     /// Whatever is under way is not heard of any more.
-    fn crash(&mut self) {
+    pub(super) fn crash(&mut self) {
         for (client, doing, _) in std::mem::take(&mut self.under_way).into_values() {
             self.clients[client].busy = false;
             if let Doing::Append(index) = doing {
@@ -148,7 +150,7 @@ impl Clients {
     }
 
     /// Takes an answer.
-    fn hear(&mut self, ticket: Ticket, outcome: &Outcome, is_lost: bool) -> Result<(), String> {
+    pub(super) fn hear(&mut self, ticket: Ticket, outcome: &Outcome, is_lost: bool) -> Result<(), String> {
         let Some((index, doing, begun)) = self.under_way.remove(&ticket) else {
             return Err(format!("request {ticket} was answered twice"));
         };
@@ -218,6 +220,141 @@ impl Clients {
         }
         Ok(())
     }
+
+    /// What has to be there before the clients begin.
+    pub(super) fn segments(&self) -> [(SegmentName, SegmentKind); 2] {
+        [(self.stream.clone(), SegmentKind::Stream), (self.table.clone(), SegmentKind::Table { key_length: 4 })]
+    }
+
+    /// Lets an idle client do something.
+    pub(super) fn begin(&mut self, index: usize, chance: &mut Chance) -> (Ticket, Request) {
+        let (doing, request) = self.next_of(index, chance);
+        self.clients[index].busy = true;
+        self.report.operations += 1;
+        self.tickets += 1;
+        let (ticket, begun) = (self.tickets, self.tick());
+        match doing {
+            Doing::Append(at) => self.appends.appends[at].span = Span::open(begun),
+            Doing::Update(at) => self.versions.updates[at].span = Span::open(begun),
+            Doing::Number | Doing::Read { .. } | Doing::Length | Doing::Get(_) => {}
+        }
+        self.under_way.insert(ticket, (index, doing, begun));
+        (ticket, request)
+    }
+
+    fn next_of(&mut self, index: usize, chance: &mut Chance) -> (Doing, Request) {
+        let (segment, table) = (self.stream.clone(), self.table.clone());
+        let writer = index as u128 + 1;
+        if let Some(at) = self.clients[index].unsure.take() {
+            if chance.percent(50) {
+                // As it was: if it is stored, its number says so.
+                let again = self.appends.appends[at].clone();
+                let request = self.request_of(&again);
+                self.appends.appends.push(Append { result: appends::Heard::Nothing, ..again });
+                return (Doing::Append(self.appends.appends.len() - 1), request);
+            }
+            return (Doing::Number, Request::OpenWriter { segment, writer: WriterId(writer) });
+        }
+        let length = self.clients[index].length;
+        match chance.below(100) {
+            0..45 => {
+                let previous = self.clients[index].number;
+                let condition = chance.percent(50).then_some(length);
+                let append = Append {
+                    value: self.value(),
+                    writer,
+                    previous,
+                    number: previous.unwrap_or(0) + 1 + chance.below(3) as i64,
+                    condition,
+                    span: Span::open(0),
+                    result: appends::Heard::Nothing,
+                };
+                let request = self.request_of(&append);
+                self.appends.appends.push(append);
+                (Doing::Append(self.appends.appends.len() - 1), request)
+            }
+            45..60 if length > 0 => {
+                let offset = chance.below(length);
+                (Doing::Read { offset }, Request::Read { segment, offset, bytes_max: 8 << chance.below(10) })
+            }
+            45..68 => (Doing::Length, Request::Info { segment }),
+            68..88 => self.update_of(index, chance),
+            _ => {
+                let key = chance.below(u64::from(KEYS)) as Key;
+                (Doing::Get(key), Request::TableGet { segment: table, keys: vec![key_bytes(key)] })
+            }
+        }
+    }
+
+    fn update_of(&mut self, index: usize, chance: &mut Chance) -> (Doing, Request) {
+        let first = chance.below(u64::from(KEYS)) as Key;
+        let count = if chance.percent(30) { 2 } else { 1 };
+        let mut changes = Vec::new();
+        for key in (0..count).map(|step| (first + step) % KEYS) {
+            let condition = match self.clients[index].versions.get(&key) {
+                None => {
+                    let request = Request::TableGet { segment: self.table.clone(), keys: vec![key_bytes(key)] };
+                    return (Doing::Get(key), request);
+                }
+                Some(None) => Condition::Missing,
+                Some(Some(version)) => Condition::Version(*version),
+            };
+            let removes = count == 1 && condition != Condition::Missing && chance.percent(25);
+            let value = (!removes).then(|| self.value());
+            changes.push(Change { key, condition, value });
+        }
+        let asked = changes.iter().map(|change| TableChange {
+            key: key_bytes(change.key),
+            value: change.value.map(|value| Bytes::copy_from_slice(&value.to_be_bytes())),
+            expect: match change.condition {
+                Condition::Missing => Expect::Missing,
+                Condition::Version(version) => Expect::Version(version),
+            },
+        });
+        let request = Request::TableUpdate { segment: self.table.clone(), changes: asked.collect(), at: None };
+        self.versions.updates.push(Update { changes, span: Span::open(0), result: versions::Heard::Nothing });
+        (Doing::Update(self.versions.updates.len() - 1), request)
+    }
+
+    /// Reads everything.
+    pub(super) fn see_the_end(
+        &mut self,
+        ask: &mut dyn FnMut(Request) -> Result<Outcome, String>,
+    ) -> Result<(), String> {
+        let info = ask(Request::Info { segment: self.stream.clone() })?;
+        let Ok(Response::Info(info)) = info else { return Err(format!("unexpected answer {info:?}")) };
+        while (self.appends.content.len() as u64) < info.length {
+            let offset = self.appends.content.len() as u64;
+            let request = Request::Read { segment: self.stream.clone(), offset, bytes_max: 50_000 };
+            match ask(request)? {
+                Ok(Response::Read(read)) if read.data.iter().any(|piece| !piece.is_empty()) => {
+                    self.appends.content.extend(read.data.concat());
+                }
+                other => return Err(format!("unexpected answer {other:?}")),
+            }
+        }
+        for key in 0..KEYS {
+            let request = Request::TableGet { segment: self.table.clone(), keys: vec![key_bytes(key)] };
+            match ask(request)? {
+                Ok(Response::Values(values)) if values.len() == 1 => {
+                    if let Some(found) = found(&values[0])? {
+                        self.versions.last.insert(key, found);
+                    }
+                }
+                other => return Err(format!("unexpected answer {other:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether one order of events explains everything that was heard.
+    pub(super) fn check(&mut self) -> Result<(), String> {
+        let unknown = self.appends.appends.iter().filter(|append| append.result == appends::Heard::Nothing).count()
+            + self.versions.updates.iter().filter(|update| update.result == versions::Heard::Nothing).count();
+        self.report.unknown = unknown as u64;
+        self.appends.check()?;
+        self.versions.check()
+    }
 }
 
 /// Version and value of an entry as clients put it.
@@ -232,10 +369,8 @@ impl<L: Launch> Run<'_, L> {
         let mut disk = SimDisk::new(self.chance.bits());
         self.events.push(Event::Opened);
         let mut running = self.world.open(&disk, &mut self.chance)?;
-        for (segment, kind) in
-            [(&clients.stream, SegmentKind::Stream), (&clients.table, SegmentKind::Table { key_length: 4 })]
-        {
-            let request = Request::Create { segment: segment.clone(), kind, policy: SegmentPolicy::default() };
+        for (segment, kind) in clients.segments() {
+            let request = Request::Create { segment, kind, policy: SegmentPolicy::default() };
             running.ask(request, &mut self.chance)?.map_err(|refusal| refusal.to_string())?;
         }
         while clients.report.operations < operations {
@@ -245,8 +380,9 @@ impl<L: Launch> Run<'_, L> {
             }
             let client = self.chance.index(CLIENTS);
             if !clients.clients[client].busy && self.chance.percent(50) {
-                clients.report.operations += 1;
-                self.begin(clients, client, &mut running)?;
+                let (ticket, request) = clients.begin(client, &mut self.chance);
+                self.events.push(Event::Asked(ticket, request.clone()));
+                running.hand_over(ticket, request)?;
             } else if self.chance.percent(NUDGE_PERCENT) {
                 running.nudge(self.chance.bits())?;
             } else {
@@ -267,13 +403,10 @@ impl<L: Launch> Run<'_, L> {
         if self.chance.percent(50) {
             disk = self.crash_and_open(disk, &mut running)?;
         }
-        self.see_the_end(clients, &mut running)?;
-        let unknown = clients.appends.appends.iter().filter(|append| append.result == appends::Heard::Nothing).count()
-            + clients.versions.updates.iter().filter(|update| update.result == versions::Heard::Nothing).count();
-        clients.report.unknown = unknown as u64;
+        let chance = &mut self.chance;
+        clients.see_the_end(&mut |request| running.ask(request, chance))?;
         clients.report.trace = self.report.trace.rotate_left(7) ^ disk.trace();
-        clients.appends.check()?;
-        clients.versions.check()
+        clients.check()
     }
 
     fn crash_and_open(&mut self, disk: SimDisk, running: &mut Running<L::Store>) -> Result<SimDisk, String> {
@@ -293,124 +426,6 @@ impl<L: Launch> Run<'_, L> {
             self.report.trace = self.report.trace.rotate_left(7) ^ ticket;
             clients.hear(ticket, &outcome, is_lost)?;
             self.events.push(Event::Answered(ticket, outcome));
-        }
-        Ok(())
-    }
-
-    /// Lets an idle client do something.
-    fn begin(&mut self, clients: &mut Clients, index: usize, running: &mut Running<L::Store>) -> Result<(), String> {
-        let (doing, request) = self.next_of(clients, index);
-        clients.clients[index].busy = true;
-        clients.tickets += 1;
-        let (ticket, begun) = (clients.tickets, clients.tick());
-        match doing {
-            Doing::Append(at) => clients.appends.appends[at].span = Span::open(begun),
-            Doing::Update(at) => clients.versions.updates[at].span = Span::open(begun),
-            Doing::Number | Doing::Read { .. } | Doing::Length | Doing::Get(_) => {}
-        }
-        clients.under_way.insert(ticket, (index, doing, begun));
-        self.events.push(Event::Asked(ticket, request.clone()));
-        running.hand_over(ticket, request)
-    }
-
-    fn next_of(&mut self, clients: &mut Clients, index: usize) -> (Doing, Request) {
-        let (segment, table) = (clients.stream.clone(), clients.table.clone());
-        let writer = index as u128 + 1;
-        if let Some(at) = clients.clients[index].unsure.take() {
-            if self.chance.percent(50) {
-                // As it was: if it is stored, its number says so.
-                let again = clients.appends.appends[at].clone();
-                let request = clients.request_of(&again);
-                clients.appends.appends.push(Append { result: appends::Heard::Nothing, ..again });
-                return (Doing::Append(clients.appends.appends.len() - 1), request);
-            }
-            return (Doing::Number, Request::OpenWriter { segment, writer: WriterId(writer) });
-        }
-        let length = clients.clients[index].length;
-        match self.chance.below(100) {
-            0..45 => {
-                let previous = clients.clients[index].number;
-                let condition = self.chance.percent(50).then_some(length);
-                let append = Append {
-                    value: clients.value(),
-                    writer,
-                    previous,
-                    number: previous.unwrap_or(0) + 1 + self.chance.below(3) as i64,
-                    condition,
-                    span: Span::open(0),
-                    result: appends::Heard::Nothing,
-                };
-                let request = clients.request_of(&append);
-                clients.appends.appends.push(append);
-                (Doing::Append(clients.appends.appends.len() - 1), request)
-            }
-            45..60 if length > 0 => {
-                let offset = self.chance.below(length);
-                (Doing::Read { offset }, Request::Read { segment, offset, bytes_max: 8 << self.chance.below(10) })
-            }
-            45..68 => (Doing::Length, Request::Info { segment }),
-            68..88 => self.update_of(clients, index),
-            _ => {
-                let key = self.chance.below(u64::from(KEYS)) as Key;
-                (Doing::Get(key), Request::TableGet { segment: table, keys: vec![key_bytes(key)] })
-            }
-        }
-    }
-
-    fn update_of(&mut self, clients: &mut Clients, index: usize) -> (Doing, Request) {
-        let first = self.chance.below(u64::from(KEYS)) as Key;
-        let count = if self.chance.percent(30) { 2 } else { 1 };
-        let mut changes = Vec::new();
-        for key in (0..count).map(|step| (first + step) % KEYS) {
-            let condition = match clients.clients[index].versions.get(&key) {
-                None => {
-                    let request = Request::TableGet { segment: clients.table.clone(), keys: vec![key_bytes(key)] };
-                    return (Doing::Get(key), request);
-                }
-                Some(None) => Condition::Missing,
-                Some(Some(version)) => Condition::Version(*version),
-            };
-            let removes = count == 1 && condition != Condition::Missing && self.chance.percent(25);
-            let value = (!removes).then(|| clients.value());
-            changes.push(Change { key, condition, value });
-        }
-        let asked = changes.iter().map(|change| TableChange {
-            key: key_bytes(change.key),
-            value: change.value.map(|value| Bytes::copy_from_slice(&value.to_be_bytes())),
-            expect: match change.condition {
-                Condition::Missing => Expect::Missing,
-                Condition::Version(version) => Expect::Version(version),
-            },
-        });
-        let request = Request::TableUpdate { segment: clients.table.clone(), changes: asked.collect(), at: None };
-        clients.versions.updates.push(Update { changes, span: Span::open(0), result: versions::Heard::Nothing });
-        (Doing::Update(clients.versions.updates.len() - 1), request)
-    }
-
-    /// Reads everything.
-    fn see_the_end(&mut self, clients: &mut Clients, running: &mut Running<L::Store>) -> Result<(), String> {
-        let info = running.ask(Request::Info { segment: clients.stream.clone() }, &mut self.chance)?;
-        let Ok(Response::Info(info)) = info else { return Err(format!("unexpected answer {info:?}")) };
-        while (clients.appends.content.len() as u64) < info.length {
-            let offset = clients.appends.content.len() as u64;
-            let request = Request::Read { segment: clients.stream.clone(), offset, bytes_max: 50_000 };
-            match running.ask(request, &mut self.chance)? {
-                Ok(Response::Read(read)) if read.data.iter().any(|piece| !piece.is_empty()) => {
-                    clients.appends.content.extend(read.data.concat());
-                }
-                other => return Err(format!("unexpected answer {other:?}")),
-            }
-        }
-        for key in 0..KEYS {
-            let request = Request::TableGet { segment: clients.table.clone(), keys: vec![key_bytes(key)] };
-            match running.ask(request, &mut self.chance)? {
-                Ok(Response::Values(values)) if values.len() == 1 => {
-                    if let Some(found) = found(&values[0])? {
-                        clients.versions.last.insert(key, found);
-                    }
-                }
-                other => return Err(format!("unexpected answer {other:?}")),
-            }
         }
         Ok(())
     }

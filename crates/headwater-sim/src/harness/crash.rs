@@ -8,6 +8,7 @@
 //!
 //! From time to time the run itself crashes and goes on with what it finds, so that stores grow old.
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -138,16 +139,20 @@ impl<L: Launch> World<'_, L> {
         let mut workload = Workload::new(chance.bits());
         let mut running = self.open(disk, chance).map_err(|what| format!("the store does not open again: {what}"))?;
         history.opened(disk.counts().calls);
+        let mut asked = BTreeMap::new();
         for _ in 0..chance.below(LIVE_ON_STEPS) {
             if chance.percent(50) {
                 let request = workload.next(&history, &ledger);
-                running.submit(&request, &mut history, &ledger).1?;
+                let (ticket, result) = running.submit(&request, &mut history, &ledger);
+                asked.insert(ticket, request);
+                result?;
             } else {
                 running.run_one(chance.bits(), &mut history, &ledger)?;
             }
             for (ticket, calls, outcome) in running.take_answers() {
                 let checked = history.answered(ticket, &outcome, calls, &mut ledger);
-                checked.map_err(|what| format!("answer after recovery is wrong: {what}"))?;
+                let request = asked.get(&ticket);
+                checked.map_err(|what| format!("answer after recovery is wrong: {what}\n   asked {request:?}"))?;
             }
         }
         drop(running);

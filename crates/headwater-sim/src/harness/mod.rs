@@ -3,6 +3,7 @@
 //! * [`clients`]: several clients at a time, whose histories must make sense
 //! * [`crash`]: the power is cut wherever it hurts
 //! * [`faults`]: calls of the disk fail, or it is full for a while
+//! * [`threads`]: the same clients on the engine's own threads
 //! * [`rot`]: stored bytes are not what was written
 //!
 //! What they share is here: a running store, the disk it runs on, what was asked and answered, and how what is found is
@@ -12,6 +13,7 @@ pub(crate) mod clients;
 pub(crate) mod crash;
 pub(crate) mod faults;
 pub(crate) mod rot;
+pub(crate) mod threads;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

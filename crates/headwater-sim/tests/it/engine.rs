@@ -4,8 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use headwater_sim::{
-    EngineLaunch, Failure, FaultOutcome, Faults, FileKind, Mode, Plan, Report, RotReport, Summary, Verdict, crash_run,
-    fault_run, rot_run,
+    ClientsReport, EngineLaunch, Failure, FaultOutcome, Faults, FileKind, Mode, Plan, Report, RotReport, Summary,
+    Verdict, crash_run, fault_run, rot_run, threads_run,
 };
 
 /// Crash points of one test run; the first figure of the ladder.
@@ -182,4 +182,19 @@ fn every_bit_of_the_small_files_is_guarded() {
 #[test]
 fn what_clients_hear_is_explained_by_one_order_of_events() {
     assert!(hold(Mode::Histories, 200) >= 200 * 200);
+}
+
+#[test]
+fn the_same_holds_on_the_engines_own_threads() {
+    // Each run has a dozen threads and no order of its own: one after the other, and no seed brings a failure back.
+    let mut total = ClientsReport::default();
+    for seed in 0..20 {
+        let launch = if seed % 2 == 0 { EngineLaunch::default() } else { EngineLaunch::tiny() };
+        let report = threads_run(&launch, seed, 400).unwrap_or_else(|failure| panic!("{failure}"));
+        total.operations += report.operations;
+        total.crashes += report.crashes;
+        total.unknown += report.unknown;
+    }
+    println!("{total:?}");
+    assert!(total.operations >= 8_000 && total.crashes > 10 && total.unknown > 50, "{total:?}");
 }
