@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests look at the real files from outside")]
 
 mod backup;
+mod bucket;
 mod check;
+mod compaction;
 mod faults;
 mod rigged;
 mod segments;
