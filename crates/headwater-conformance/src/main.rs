@@ -4,7 +4,9 @@ use clap::{Parser, Subcommand};
 use headwater_conformance::chance::Chance;
 use headwater_conformance::driver::Client;
 use headwater_conformance::prepare::{Places, prepare};
-use headwater_conformance::suites::{Outcome, crash, features, figures, flights, lifecycle, malformed, refusals, s3};
+use headwater_conformance::suites::{
+    Outcome, bench, crash, features, figures, flights, lifecycle, malformed, refusals, s3,
+};
 use std::process::ExitCode;
 
 /// Starts the real release binary and drives it with the genuine published clients.
@@ -70,6 +72,8 @@ enum Suite {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// `headwater bench` against the server; not how fast it is.
+    Bench,
     /// Measurements for a closing note; not a test.
     Figures {
         /// How much to write before the measured restart.
@@ -121,10 +125,12 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
         Suite::Lifecycle => lifecycle::run(places)?,
         Suite::Refusals => refusals::run(places)?,
         Suite::S3 { seed } => s3::run(places, seeded(seed))?,
+        Suite::Bench => bench::run(places)?,
         Suite::All => {
             let mut outcome = refusals::run(places)?.and(lifecycle::run(places)?);
             outcome = outcome.and(features::run(places, Client::Rust, &[])?);
             outcome = outcome.and(features::run(places, Client::Python, &[])?);
+            outcome = outcome.and(bench::run(places)?);
             outcome = outcome.and(malformed::run(places, seeded(None))?);
             outcome = outcome.and(s3::run(places, seeded(None))?);
             outcome = outcome.and(flights::run(places)?);
