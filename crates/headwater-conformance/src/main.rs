@@ -4,7 +4,9 @@ use clap::{Parser, Subcommand};
 use headwater_conformance::chance::Chance;
 use headwater_conformance::driver::Client;
 use headwater_conformance::prepare::{Places, prepare};
-use headwater_conformance::suites::{Outcome, crash, features, figures, flights, lifecycle, malformed, refusals};
+use headwater_conformance::suites::{
+    Outcome, crash, features, figures, flights, lifecycle, malformed, operations, refusals,
+};
 use std::process::ExitCode;
 
 /// Starts the real release binary and drives it with the genuine published clients.
@@ -62,6 +64,8 @@ enum Suite {
     },
     /// Start, health, stop.
     Lifecycle,
+    /// Check, doctor, backup, restore.
+    Operations,
     /// Starts that must be refused.
     Refusals,
     /// Measurements for a closing note; not a test.
@@ -113,9 +117,11 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
         }
         Suite::Malformed { seed } => malformed::run(places, seeded(seed))?,
         Suite::Lifecycle => lifecycle::run(places)?,
+        Suite::Operations => operations::run(places)?,
         Suite::Refusals => refusals::run(places)?,
         Suite::All => {
             let mut outcome = refusals::run(places)?.and(lifecycle::run(places)?);
+            outcome = outcome.and(operations::run(places)?);
             outcome = outcome.and(features::run(places, Client::Rust, &[])?);
             outcome = outcome.and(features::run(places, Client::Python, &[])?);
             outcome = outcome.and(malformed::run(places, seeded(None))?);

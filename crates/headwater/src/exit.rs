@@ -22,7 +22,9 @@ pub(crate) fn of_start(error: &StartError) -> i32 {
         StartError::Insecure { .. }
         | StartError::NotAdvertised { .. }
         | StartError::Advertise { .. }
-        | StartError::Memory { .. } => SETTINGS,
+        | StartError::Memory { .. }
+        | StartError::Foreign { .. }
+        | StartError::NewerRecords { .. } => SETTINGS,
         StartError::Listen { .. } | StartError::Locked { .. } | StartError::DataDirectory { .. } => CANNOT_CREATE,
         StartError::Store { source, .. } => of_store(source),
         // The store answered, but not with what the controller wrote.

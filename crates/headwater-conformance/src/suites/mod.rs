@@ -12,6 +12,7 @@ pub mod figures;
 pub mod flights;
 pub mod lifecycle;
 pub mod malformed;
+pub mod operations;
 pub mod refusals;
 
 /// One thing that is checked, by its name.
