@@ -61,6 +61,7 @@ async fn run(settings: &Settings) -> i32 {
         http: settings.http,
         advertise: settings.advertise.clone(),
         memory_bytes: settings.memory_bytes,
+        scrub: settings.scrub,
         insecure: settings.insecure,
         on_fatal: Arc::new(|error| {
             tracing::error!(error = chain(&error), "the store cannot go on, stopping");

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::memory;
 
@@ -22,7 +23,7 @@ const PREFIX: &str = "HEADWATER_";
 const FILE_VARIABLE: &str = "HEADWATER_CONFIG";
 
 /// Every key and its default. `None`: the setting is absent, or worked out from the machine.
-const KEYS: [(&str, Option<&str>); 9] = [
+const KEYS: [(&str, Option<&str>); 10] = [
     ("advertise", None),
     ("controller", Some("127.0.0.1:9090")),
     ("data-dir", Some("./headwater-data")),
@@ -31,6 +32,7 @@ const KEYS: [(&str, Option<&str>); 9] = [
     ("log", Some("info")),
     ("log-format", Some("text")),
     ("memory-limit", None),
+    ("scrub-days", Some("7")),
     ("segment-store", Some("127.0.0.1:12345")),
 ];
 
@@ -55,6 +57,9 @@ pub(crate) struct Flags {
     /// Memory for everything, such as 512MiB [default: from the cgroup or the machine]
     #[arg(long, value_name = "SIZE")]
     memory_limit: Option<String>,
+    /// Days in which everything stored is read and verified once; 0: never [default: 7]
+    #[arg(long, value_name = "DAYS")]
+    scrub_days: Option<String>,
     /// Allow listening beyond this machine without authentication
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     insecure: Option<String>,
@@ -156,6 +161,8 @@ pub(crate) struct Settings {
     pub(crate) advertise: Option<String>,
     /// Memory for everything, in bytes.
     pub(crate) memory_bytes: u64,
+    /// Everything stored is read and verified once in this time.
+    pub(crate) scrub: Option<Duration>,
     /// Listening beyond this machine without authentication is fine.
     pub(crate) insecure: bool,
     /// Log directives.
@@ -259,6 +266,11 @@ impl Settings {
             http: required(&given, "http", address)?,
             advertise: optional(&given, "advertise", |text| Ok(text.to_owned()))?,
             memory_bytes,
+            scrub: required(&given, "scrub-days", |text| match text.parse::<u64>() {
+                Ok(0) => Ok(None),
+                Ok(days @ 1..=3650) => Ok(Some(Duration::from_secs(days * 24 * 60 * 60))),
+                _ => Err("is no number of days from 0 to 3650".into()),
+            })?,
             insecure: required(&given, "insecure", |text| {
                 text.parse().map_err(|_| "is neither true nor false".to_owned())
             })?,
@@ -312,6 +324,7 @@ fn from_flags(flags: &Flags) -> Given {
         advertise,
         memory_limit,
         insecure,
+        scrub_days,
         log,
         log_format,
         config: _,
@@ -324,6 +337,7 @@ fn from_flags(flags: &Flags) -> Given {
         ("advertise", advertise),
         ("memory-limit", memory_limit),
         ("insecure", insecure),
+        ("scrub-days", scrub_days),
         ("log", log),
         ("log-format", log_format),
     ];
@@ -439,6 +453,7 @@ mod tests {
             ("HEADWATER_INSECURE", "perhaps"),
             ("HEADWATER_LOG_FORMAT", "xml"),
             ("HEADWATER_DATA_DIR", ""),
+            ("HEADWATER_SCRUB_DAYS", "weekly"),
             ("HEADWATER_LOG", "inof"),
             ("HEADWATER_LOG", "headwater_server=debug,wran"),
         ] {

@@ -5,6 +5,7 @@ mod backup;
 mod check;
 mod faults;
 mod rigged;
+mod scrub;
 mod segments;
 mod store;
 mod tables;
