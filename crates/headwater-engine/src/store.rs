@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::backup::{PinnedDisk, PinnedObjects, Pins};
 use crate::bucket::{Afterwards, Bucket, BucketOptions, Found, Local, Recovered};
-use crate::catalogue::{self, Manifest};
+use crate::catalogue::{self, Manifest, RunCache};
 use crate::chunks::{BlockCache, Chunks, Directory};
 use crate::codec::{Decoder, Encoder, Malformed};
 use crate::container::{Container, Effects, Limits, Token};
@@ -103,6 +103,11 @@ impl Options {
         self.memory_bytes.max(MEMORY_BYTES_MIN) / 16
     }
 
+    /// Blocks of the catalogues in memory.
+    fn run_cache_bytes(&self) -> usize {
+        usize::try_from(self.memory_bytes.max(MEMORY_BYTES_MIN) / 16).unwrap_or(usize::MAX)
+    }
+
     pub(crate) fn limits(&self, containers: u32, journal_file_bytes: u64) -> Limits {
         let memory = self.memory_bytes.max(MEMORY_BYTES_MIN);
         let share = memory / u64::from(containers);
@@ -132,6 +137,8 @@ impl Options {
 pub(crate) struct Opened<T> {
     pub(crate) containers: Vec<Container<T>>,
     pub(crate) manifests: Vec<Manifest>,
+    /// Blocks of the catalogues.
+    pub(crate) run_cache: Arc<RunCache>,
     /// What the containers want done first.
     pub(crate) effects: Vec<Effects<T>>,
     pub(crate) journal: Journal,
@@ -162,11 +169,12 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options, pins: &Arc<Pins>) -> Re
     };
     let objects: Arc<dyn Objects> = Arc::new(PinnedObjects::new(unpinned.clone(), pins.clone()));
     let first_chunk = bucket.as_ref().map(Bucket::first_chunk);
+    let run_cache = RunCache::new(options.run_cache_bytes());
     let mut containers = Vec::new();
     let mut manifests = Vec::new();
     for id in 0..identity.containers {
         let chunks = Chunks::new(objects.clone(), id, first_chunk, cache.clone());
-        let (container, manifest) = Container::open(&**disk, chunks, id, limits)?;
+        let (container, manifest) = Container::open(&**disk, chunks, id, limits, &run_cache)?;
         containers.push(container);
         manifests.push(manifest);
     }
@@ -198,6 +206,7 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options, pins: &Arc<Pins>) -> Re
     Ok(Opened {
         containers,
         manifests,
+        run_cache,
         effects,
         journal,
         spares,

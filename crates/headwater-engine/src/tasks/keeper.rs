@@ -15,12 +15,17 @@ use crate::container::CheckpointJob;
 use crate::error::StoreError;
 use crate::io::{Clock, Disk};
 
-use super::{ContainerInput, Figures, KeeperInput, SharedContainer, start};
+use super::{ContainerInput, Figures, KeeperInput, Merges, SharedContainer, start};
 
 /// Pause after a checkpoint that found the disk full or object storage away.
 const TURN: Duration = Duration::from_millis(500);
 /// Between two writes of about a mebibyte to a chunk while there is time: bursts delay the journal's commits.
 const WRITE_PAUSE: Duration = Duration::from_millis(4);
+
+/// Slices of merges between two looks at the inbox: merges keep pace with checkpoints, and these do not wait long.
+const SLICES_PER_TURN: usize = 4;
+/// Looks at the inbox while there is something to merge, until the rest has its turn: about half a second.
+const MERGING_TURNS: u64 = 16;
 
 /// Owns the manifests.
 pub(crate) struct KeeperTask {
@@ -30,6 +35,7 @@ pub(crate) struct KeeperTask {
     pub(crate) containers: Vec<Arc<SharedContainer>>,
     pub(crate) chunks: Vec<Arc<Chunks>>,
     pub(crate) manifests: Vec<Manifest>,
+    pub(crate) merges: Merges,
     pub(crate) afterwards: Afterwards,
     /// Bytes that are in no chunk, of all containers, at which writes wait.
     pub(crate) unstored_bytes_max: u64,
@@ -45,17 +51,29 @@ impl KeeperTask {
 
     fn run(mut self) -> Result<(), StoreError> {
         let mut flushed = self.clock.monotonic();
+        let mut merging = true;
+        let mut merged = 0_u64;
         loop {
-            match self.inbox.recv_timeout(TURN) {
+            // Between two slices of a merge whatever else there is goes first.
+            let pause = if merging { Duration::ZERO } else { TURN };
+            match self.inbox.recv_timeout(pause) {
                 Ok(KeeperInput::Checkpoint(job)) => {
                     if let Some(closed) = self.checkpoint(*job)? {
                         let _ = closed.send(());
                         return Ok(());
                     }
+                    merging = self.merge_some()?;
                 }
                 Ok(KeeperInput::Close(done)) => {
                     let _ = done.send(());
                     return Ok(());
+                }
+                Err(RecvTimeoutError::Timeout) if merging => {
+                    merging = self.merge_some()?;
+                    merged += 1;
+                    if !merged.is_multiple_of(MERGING_TURNS) {
+                        continue;
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -70,6 +88,16 @@ impl KeeperTask {
                 }
             }
         }
+    }
+
+    /// A few slices of merges; false if there are none to do.
+    fn merge_some(&mut self) -> Result<bool, StoreError> {
+        for _ in 0..SLICES_PER_TURN {
+            if !self.merges.slice(&*self.disk, &mut self.manifests, &self.containers, &self.figures)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Writes a checkpoint, however long a full disk or absent storage delays it, unless the store is closed meanwhile.
@@ -87,6 +115,7 @@ impl KeeperTask {
                 Ok(done) => {
                     self.figures.checkpoints.fetch_add(1, Relaxed);
                     self.afterwards.checkpointed(job.container, job.take_dead_chunks(), &self.chunks[container]);
+                    self.merges.ask(container);
                     self.containers[container].send(ContainerInput::CheckpointDone(Box::new(done)));
                     break;
                 }

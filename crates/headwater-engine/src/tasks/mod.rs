@@ -5,8 +5,9 @@
 //!                   │   ▲           │
 //!                   │   ├───────────┘ what is durable
 //!                   │   ├── readers (chunks)
-//!                   │   └── keeper  (checkpoints)      reaper (deletes chunks)
-//!                   └────────►                         witness (second witness, spare journal files)
+//!                   │   ├── lookups (catalogue and values of tables that are on the disk)
+//!                   │   └── keeper  (checkpoints, merges)      reaper (deletes chunks)
+//!                   └────────►                                 witness (second witness, spare journal files)
 //! ```
 //!
 //! Plain threads, not async tasks: what they do waits for the disk, and that should not share a scheduler with sockets.
@@ -16,6 +17,8 @@
 mod container;
 mod journal;
 mod keeper;
+mod lookups;
+mod merges;
 mod readers;
 mod reaper;
 mod witness;
@@ -27,7 +30,8 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 
 use crate::api::{Reply, Request};
-use crate::container::{Ack, Again, CheckpointDone, CheckpointJob, ColdRead, Token};
+use crate::catalogue::Installed;
+use crate::container::{Ack, Again, Back, CheckpointDone, CheckpointJob, ColdRead, Lookup, Token};
 use crate::error::StoreError;
 use crate::journal::Record;
 use crate::{OnFatal, StoreError as Fault};
@@ -35,6 +39,8 @@ use crate::{OnFatal, StoreError as Fault};
 pub(crate) use container::{Neighbours, SharedContainer};
 pub(crate) use journal::JournalTask;
 pub(crate) use keeper::KeeperTask;
+pub(crate) use lookups::start_lookups;
+pub(crate) use merges::Merges;
 pub(crate) use readers::start_readers;
 pub(crate) use reaper::start_reaper;
 pub(crate) use witness::WitnessTask;
@@ -54,7 +60,12 @@ pub(crate) enum ContainerInput {
     Durable(u64),
     CheckpointDone(Box<CheckpointDone>),
     ReadAgain(Again<Answer>),
+    LookedUp(Back<Answer>),
+    /// Runs of its catalogue were merged.
+    Merged(Installed),
     Checkpoint,
+    /// Answer once everything so far is in a durable checkpoint.
+    Flush(Answer),
     /// Drop reads that nobody waits for.
     Sweep,
     /// Refuse everything; answer when all that was ordered is durable.
@@ -75,8 +86,14 @@ impl ContainerInput {
                     | Request::TableScan { .. }
                     | Request::TableDelta { .. }
             ),
-            Self::Durable(_) => false,
-            Self::CheckpointDone(_) | Self::ReadAgain(_) | Self::Checkpoint | Self::Sweep | Self::Close(_) => true,
+            Self::Durable(_) | Self::Merged(_) => false,
+            Self::CheckpointDone(_)
+            | Self::ReadAgain(_)
+            | Self::LookedUp(_)
+            | Self::Checkpoint
+            | Self::Flush(_)
+            | Self::Sweep
+            | Self::Close(_) => true,
         }
     }
 
@@ -115,6 +132,9 @@ pub(crate) enum KeeperInput {
 /// A cold read and the container it belongs to.
 pub(crate) type ReadInput = (u32, ColdRead<Answer>);
 
+/// Something to be looked up and the container it belongs to.
+pub(crate) type LookupInput = (u32, Lookup<Answer>);
+
 /// Figures the threads publish.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
@@ -125,6 +145,7 @@ pub(crate) struct Figures {
     pub(crate) journal_frame: AtomicU64,
     pub(crate) tail_discarded_bytes: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
+    pub(crate) merges: AtomicU64,
     pub(crate) damaged_reads: AtomicU64,
     pub(crate) disk_full_waits: AtomicU64,
     pub(crate) storage_waits: AtomicU64,
@@ -160,6 +181,7 @@ pub(crate) struct ContainerFigures {
     pub(crate) unstored_bytes: AtomicU64,
     pub(crate) cached_bytes: AtomicU64,
     pub(crate) catalogue_bytes: AtomicU64,
+    pub(crate) index_bytes: AtomicU64,
     pub(crate) segments: AtomicU64,
     pub(crate) damaged_reads: AtomicU64,
 }
