@@ -20,7 +20,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::catalogue;
+use crate::catalogue::{self, Catalogue, RunCache, StoredManifest};
 use crate::chunks;
 use crate::container;
 use crate::error::StoreError;
@@ -31,6 +31,8 @@ use crate::tasks::{Figures, start};
 
 /// Commits must not notice. A store too large for its period at this rate takes longer.
 const BYTES_PER_SECOND_MAX: u64 = 64 << 20;
+/// Blocks of a catalogue that are kept in memory while its chunks are looked up.
+const RUN_CACHE_BYTES: usize = 1 << 20;
 /// Before the first pass: a server that starts has better things to do.
 const BEFORE_FIRST: Duration = Duration::from_secs(60);
 /// At least this between two passes, whatever the period is.
@@ -113,11 +115,18 @@ impl Scrubber {
         Ok(Ok(()))
     }
 
+    /// The catalogue of a container as of its newest checkpoint, and the numbers of its runs.
+    fn open(&self, id: u32) -> Result<(Catalogue, Vec<u64>), StoreError> {
+        let runs = StoredManifest::read(&*self.disk, id)?.runs;
+        let (catalogue, _) = catalogue::open(&*self.disk, id, &RunCache::new(RUN_CACHE_BYTES))?;
+        Ok((catalogue, runs))
+    }
+
     fn measure(&self, identity: &Identity) -> Result<u64, StoreError> {
         let mut bytes = 0;
         for id in 0..identity.containers {
-            let (catalogue, manifest) = catalogue::open(&*self.disk, id)?;
-            for run in manifest.runs {
+            let (catalogue, runs) = self.open(id)?;
+            for run in runs {
                 // Replaced meanwhile, perhaps.
                 bytes += self.disk.open(&catalogue::run_path(id, run)).and_then(|file| file.length()).unwrap_or(0);
             }
@@ -138,7 +147,7 @@ impl Scrubber {
     }
 
     fn container(&self, id: u32, pass: &mut Pass) -> Result<Result<(), StoreError>, Closing> {
-        let (catalogue, manifest) = match catalogue::open(&*self.disk, id) {
+        let (catalogue, runs) = match self.open(id) {
             Ok(opened) => opened,
             Err(error) => return Ok(Err(error)),
         };
@@ -147,12 +156,12 @@ impl Scrubber {
             Err(error) => return Ok(Err(error)),
         };
         drop(catalogue);
-        for run in manifest.runs {
+        for run in runs {
             let path = catalogue::run_path(id, run);
             self.disk.forget_cached(&path);
             let mut bad = Vec::new();
             let mut ended = Ok(());
-            match catalogue::open_run(&*self.disk, id, run) {
+            match catalogue::open_run(&*self.disk, id, run, &RunCache::new(0)) {
                 Ok(open) => {
                     let mut go_on = |bytes: u64| {
                         ended = self.has_read(bytes, pass);
@@ -163,7 +172,7 @@ impl Scrubber {
                 Err(error) => bad.push(error),
             }
             ended?;
-            let is_named = || catalogue::open(&*self.disk, id).is_ok_and(|(_, manifest)| manifest.runs.contains(&run));
+            let is_named = || StoredManifest::read(&*self.disk, id).is_ok_and(|manifest| manifest.runs.contains(&run));
             if !bad.is_empty() && is_named() {
                 bad.iter().for_each(|error| self.say(error, None, pass));
             }
@@ -183,7 +192,7 @@ impl Scrubber {
             if bad.is_empty() && error.is_none() {
                 continue;
             }
-            let Ok((catalogue, _)) = catalogue::open(&*self.disk, id) else { continue };
+            let Ok((catalogue, _)) = self.open(id) else { continue };
             // Given up meanwhile: nobody needs it.
             if !container::chunks_of(&catalogue).is_ok_and(|mut named| named.any(|named| named == chunk)) {
                 continue;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::catalogue::{self, Manifest};
+use crate::catalogue::{self, RunCache, StoredManifest};
 use crate::codec::{Decoder, Encoder, Malformed};
 use crate::error::{IoContext, StoreError};
 use crate::io::{Disk, Objects};
@@ -174,7 +174,7 @@ impl Bucket {
     /// [`StoreError::Fenced`] if another start has the bucket; [`StoreError::Unreachable`] may pass.
     pub(crate) fn copy(&mut self, disk: &dyn Disk, container: u32, now: i64) -> Result<(), StoreError> {
         self.check_owner()?;
-        let manifest = Manifest::read(disk, container)?;
+        let manifest = StoredManifest::read(disk, container)?;
         let path = catalogue::manifest_path(container);
         let file = disk.open(&path).on(&path, "open")?;
         let mut bytes = vec![0; file.length().on(&path, "measure")? as usize];
@@ -253,7 +253,7 @@ impl Bucket {
             file.sync().on(&path, "sync")?;
             disk.sync_directory(&place).on(&place, "sync")?;
             // Judged by the same code as at every start.
-            catalogue::open(disk, container)?;
+            catalogue::open(disk, container, &RunCache::new(0))?;
             report.push(Recovered { container, operation: copy.sequence, copied_millis: Some(copy.made) });
         }
         Ok(report)

@@ -1,6 +1,7 @@
 //! Making a frozen map durable, and finding the newest checkpoint again.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::canary;
@@ -12,7 +13,7 @@ use super::cache::RunCache;
 use super::merge::{MERGE_RATIO, Walk};
 use super::run::Run;
 use super::writer::RunWriter;
-use super::{Catalogue, Entries};
+use super::{Catalogue, Entries, Scan, Snapshot};
 
 const MAGIC: &[u8; 8] = b"HWMANIF\x01";
 const FORMAT: u32 = 1;
@@ -55,6 +56,8 @@ pub(crate) struct StoredManifest {
 
 /// A checkpoint's work, to be done away from the container.
 pub(crate) struct Checkpoint {
+    /// What is older than what was frozen.
+    pub(crate) runs: Snapshot,
     pub(crate) frozen: Arc<Entries>,
 }
 
@@ -125,11 +128,7 @@ pub(crate) fn tidy(disk: &dyn Disk, container: u32, manifest: &Manifest) -> Resu
 impl Checkpoint {
     /// Live entries as of this checkpoint from `from` on, in key order.
     pub(crate) fn scan(&self, from: Bound<&[u8]>) -> Result<Scan<'_>, StoreError> {
-        let mut layers = vec![Layer::memory(self.frozen.range::<[u8], _>((from, Bound::Unbounded)))];
-        for run in self.runs.iter().rev() {
-            layers.push(Layer::run(run.clone().iterate(from)?)?);
-        }
-        Ok(Scan { layers })
+        self.runs.scan(from, &self.frozen)
     }
 
     /// Writes what was frozen, together with `additions` (newer than anything frozen), and replaces the manifest.

@@ -42,9 +42,11 @@ impl Fixture {
     }
 
     fn checkpoint(&mut self) {
+        let runs = self.catalogue.snapshot();
         let frozen = self.catalogue.freeze();
         let position = Position { sequence: self.manifest.position.sequence + 1, ..self.manifest.position };
-        let installed = Checkpoint { frozen }.write(&self.disk, &mut self.manifest, position, &Entries::new()).unwrap();
+        let checkpoint = Checkpoint { runs, frozen };
+        let installed = checkpoint.write(&self.disk, &mut self.manifest, position, &Entries::new()).unwrap();
         self.catalogue.install(installed);
     }
 

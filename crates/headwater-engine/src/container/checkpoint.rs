@@ -173,7 +173,7 @@ impl<T: Token> Container<T> {
                 next_segment: self.next_segment,
                 next_chunk: self.next_chunk,
             },
-            catalogue: Checkpoint { frozen: self.catalogue.freeze() },
+            catalogue: Checkpoint { runs: self.catalogue.snapshot(), frozen: self.catalogue.freeze() },
             pieces,
             dead_chunks: std::mem::take(&mut self.dead_chunks),
             bounds: compact::Bounds {
