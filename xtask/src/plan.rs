@@ -124,6 +124,13 @@ const SUITES: &[Suite] = &[
         limit: minutes(5),
     },
     Suite {
+        name: "bench",
+        work: Work::Conformance(&["bench", "--prepared"]),
+        needs: &[],
+        quick: false,
+        limit: minutes(3),
+    },
+    Suite {
         name: "rust-client",
         work: Work::Conformance(&["rust", "--prepared"]),
         needs: &[],

@@ -5,6 +5,7 @@ use std::io::Write as _;
 
 use serde::Serialize;
 
+use crate::all::{self, AllArgs};
 use crate::catchup::{self, CatchupArgs};
 use crate::conns::{self, ConnsArgs};
 use crate::error::BenchError;
@@ -40,6 +41,8 @@ pub enum Bench {
     Null(NullArgs),
     /// Run a genuine client against a server and against one that stores nothing
     Genuine(GenuineArgs),
+    /// Measure every goal, each as a ratio to the limits of this machine found in the same round
+    All(AllArgs),
 }
 
 impl Bench {
@@ -59,6 +62,7 @@ impl Bench {
             Self::Recover(args) => print(&recover::run(&args)?, args.json),
             Self::Null(args) => null::run(&args),
             Self::Genuine(args) => print(&genuine::run(&args)?, args.json),
+            Self::All(args) => print(&all::run(&args)?, args.json),
         }
     }
 }

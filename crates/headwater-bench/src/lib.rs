@@ -21,6 +21,7 @@
     reason = "measures real files, clocks and sockets; nothing here runs in the simulator"
 )]
 
+mod all;
 mod audit;
 mod catchup;
 mod check;
@@ -45,6 +46,7 @@ mod target;
 mod verify;
 mod write;
 
+pub use all::{AllArgs, AllReport, Goal, Verdict};
 pub use audit::{Audit, Durable};
 pub use catchup::{CatchupArgs, CatchupReport, ColdBy};
 pub use check::Violation;

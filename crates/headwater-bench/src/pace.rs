@@ -22,6 +22,9 @@ pub(crate) struct Schedule {
 /// Of all events due, so many hundredths may be unsent at the end of a valid run.
 const BEHIND_MAX_PERCENT: u64 = 1;
 
+/// So long after the end of a schedule it is judged: one wake-up that came late is not a generator that cannot keep up.
+const GRACE_NS: u64 = 100_000_000;
+
 impl Schedule {
     /// `rate_milli` (events per 1000 s) is at least 1; nothing is due at or after `end_ns`.
     pub(crate) fn new(start_ns: u64, end_ns: u64, rate_milli: u64) -> Self {
@@ -49,22 +52,20 @@ impl Schedule {
         self.due_by(self.end_ns)
     }
 
-    /// Whether a generator that sent so many events by the end kept up.
+    /// When to [`judge`](Self::judge), whatever was not sent by then: a little after the end.
+    pub(crate) fn judged_at(&self) -> u64 {
+        self.end_ns.saturating_add(GRACE_NS)
+    }
+
+    /// Whether a generator that sent so many events by then kept up.
     ///
     /// # Errors
-    /// [`BenchError::Behind`] with both figures.
+    /// [`BenchError::Behind`] if more than 1 % are missing.
     pub(crate) fn judge(&self, sent: u64) -> Result<(), BenchError> {
-        judge(self.total(), sent)
+        let due = self.total();
+        let unsent = due.saturating_sub(sent);
+        if unsent * 100 > due * BEHIND_MAX_PERCENT { Err(BenchError::Behind { due, unsent }) } else { Ok(()) }
     }
-}
-
-/// Whether at most 1 % of the events due were not sent in time.
-///
-/// # Errors
-/// [`BenchError::Behind`].
-pub(crate) fn judge(due: u64, sent_in_time: u64) -> Result<(), BenchError> {
-    let unsent = due.saturating_sub(sent_in_time);
-    if unsent * 100 > due * BEHIND_MAX_PERCENT { Err(BenchError::Behind { due, unsent }) } else { Ok(()) }
 }
 
 /// Makes the sleeps of this thread as exact as the kernel can; the default may be 50 µs late.

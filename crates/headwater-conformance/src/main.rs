@@ -4,7 +4,9 @@ use clap::{Parser, Subcommand};
 use headwater_conformance::chance::Chance;
 use headwater_conformance::driver::Client;
 use headwater_conformance::prepare::{Places, prepare};
-use headwater_conformance::suites::{Outcome, crash, features, figures, flights, lifecycle, malformed, refusals};
+use headwater_conformance::suites::{
+    Outcome, bench, crash, features, figures, flights, lifecycle, malformed, refusals,
+};
 use std::process::ExitCode;
 
 /// Starts the real release binary and drives it with the genuine published clients.
@@ -64,6 +66,8 @@ enum Suite {
     Lifecycle,
     /// Starts that must be refused.
     Refusals,
+    /// `headwater bench` against the server; not how fast it is.
+    Bench,
     /// Measurements for a closing note; not a test.
     Figures {
         /// How much to write before the measured restart.
@@ -114,10 +118,12 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
         Suite::Malformed { seed } => malformed::run(places, seeded(seed))?,
         Suite::Lifecycle => lifecycle::run(places)?,
         Suite::Refusals => refusals::run(places)?,
+        Suite::Bench => bench::run(places)?,
         Suite::All => {
             let mut outcome = refusals::run(places)?.and(lifecycle::run(places)?);
             outcome = outcome.and(features::run(places, Client::Rust, &[])?);
             outcome = outcome.and(features::run(places, Client::Python, &[])?);
+            outcome = outcome.and(bench::run(places)?);
             outcome = outcome.and(malformed::run(places, seeded(None))?);
             outcome = outcome.and(flights::run(places)?);
             outcome.and(crash::run(places, &crash_plan(seeded(None)))?)

@@ -305,7 +305,7 @@ fn open_loop(
             socket.write_all(&event).on("write to", "the floor program")?;
             sent += 1;
         }
-        if now <= each.as_nanos() as u64 {
+        if now <= schedule.judged_at() {
             sent_in_time = sent;
         }
         let until = if sent < schedule.total() { schedule.due(sent) } else { now + 1_000_000_000 };

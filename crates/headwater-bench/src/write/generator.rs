@@ -14,7 +14,7 @@ use crate::connection::{Connection, Framing, refused};
 use crate::error::BenchError;
 use crate::event::Block;
 use crate::latency::Latencies;
-use crate::pace::{Schedule, judge, readable, sleep_exactly};
+use crate::pace::{Schedule, readable, sleep_exactly};
 
 /// Registrations under way at a time.
 const SETUPS_AT_ONCE: usize = 64;
@@ -196,9 +196,8 @@ impl Generator {
         let total = schedule.total();
         loop {
             let now = times.now_ns();
-            if now >= times.end_ns || sent == total {
-                // What became due at the very end and was not seen before is not behind.
-                return judge(total, sent);
+            if now >= schedule.judged_at() || sent == total {
+                return schedule.judge(sent);
             }
             let due = schedule.due_by(now);
             let room = self.load.window_bytes.saturating_sub(self.in_flight_bytes) / event_bytes;
@@ -215,7 +214,7 @@ impl Generator {
                 }
             }
             sent = end;
-            let until = if end < due { times.end_ns } else { schedule.due(sent).min(times.end_ns) };
+            let until = if end < due { schedule.judged_at() } else { schedule.due(sent).min(schedule.judged_at()) };
             if readable(self.connection.socket(), times.now_ns(), until)? {
                 self.take_replies(times)?;
             }
