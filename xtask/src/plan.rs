@@ -152,6 +152,13 @@ const SUITES: &[Suite] = &[
         limit: minutes(8),
     },
     Suite {
+        name: "s3",
+        work: Work::Conformance(&["s3", "--prepared"]),
+        needs: &[PYTHON],
+        quick: false,
+        limit: minutes(3),
+    },
+    Suite {
         name: "flights",
         work: Work::Conformance(&["flights", "--prepared"]),
         needs: &[PYTHON],

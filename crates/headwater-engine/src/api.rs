@@ -469,6 +469,9 @@ pub enum Refusal {
     /// Stored bytes failed their checksum; nothing of that range is served. The log names file and position.
     #[error("stored bytes are damaged")]
     Damaged,
+    /// The object storage that has these bytes does not answer; later it may.
+    #[error("stored bytes cannot be reached for now")]
+    Unavailable,
     /// The store is closing; nobody knows whether the request was carried out.
     #[error("store is closing")]
     Closing,

@@ -28,7 +28,7 @@ use crate::catalogue;
 use crate::chunks;
 use crate::container;
 use crate::error::{IoContext, StoreError};
-use crate::io::{Disk, File, Objects};
+use crate::io::{Disk, File, Objects, RemoteUsage};
 use crate::journal;
 use crate::store::{self, Identity};
 
@@ -396,5 +396,13 @@ impl Objects for PinnedObjects {
 
     fn ahead_bytes(&self) -> u64 {
         self.objects.ahead_bytes()
+    }
+
+    fn parallel(&self) -> usize {
+        self.objects.parallel()
+    }
+
+    fn remote_usage(&self) -> Option<RemoteUsage> {
+        self.objects.remote_usage()
     }
 }

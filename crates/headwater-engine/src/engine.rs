@@ -12,13 +12,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::api::{Outcome, Refusal, Reply, Request};
 use crate::backup::{Image, ImageError, Pins};
+use crate::bucket::Recovered;
 use crate::chunks::BlockCache;
 use crate::error::StoreError;
 use crate::io::{Disk, Io, Objects, Random};
 use crate::store::{self, Options};
 use crate::tasks::{
     ContainerFigures, ContainerInput, Figures, JournalInput, JournalTask, KeeperInput, KeeperTask, Neighbours,
-    SharedContainer, once, start_readers, start_reaper,
+    SharedContainer, WitnessTask, once, start_readers, start_reaper,
 };
 
 /// How long closing waits for each of its steps before it goes on without; a full disk can make a step endless.
@@ -61,6 +62,9 @@ struct Shared {
     /// Dropped to end the thread that deletes chunks.
     deleting: Mutex<Option<Sender<()>>>,
     cache: Arc<BlockCache>,
+    witness: Sender<Sender<()>>,
+    recovered: Vec<Recovered>,
+    unstored_bytes_max: u64,
 }
 
 impl std::fmt::Debug for Engine {
@@ -129,11 +133,23 @@ impl Engine {
         };
         threads.push(journal_task.start(fatal.clone()));
         let keeper_task = KeeperTask {
-            disk: opened.disk,
+            disk: opened.disk.clone(),
+            clock: io.clock.clone(),
             inbox: keeper_inbox,
             containers: containers.clone(),
             chunks,
             manifests: opened.manifests,
+            afterwards: opened.afterwards,
+            unstored_bytes_max: options.unstored_bytes_max(),
+            flush_age: options.flush_age,
+            figures: figures.clone(),
+        };
+        threads.push(keeper_task.start(fatal.clone()));
+        let (witness, witness_inbox) = channel();
+        let witness_task = WitnessTask {
+            disk: io.disk.clone(),
+            inbox: witness_inbox,
+            containers: containers.clone(),
             witness: opened.witness,
             spares: opened.spares,
             journal_file_bytes,
@@ -141,7 +157,7 @@ impl Engine {
             first_spare: journal_file << 32,
             figures: figures.clone(),
         };
-        threads.push(keeper_task.start(fatal));
+        threads.push(witness_task.start(fatal));
         threads.extend(containers.iter().map(SharedContainer::start));
         let room_bytes = u32::try_from(options.room_bytes()).unwrap_or(u32::MAX);
         let shared = Shared {
@@ -158,6 +174,9 @@ impl Engine {
             threads: Mutex::new(threads),
             deleting: Mutex::new(Some(deleting)),
             cache: opened.cache,
+            witness,
+            recovered: opened.recovered,
+            unstored_bytes_max: options.unstored_bytes_max(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -201,6 +220,11 @@ impl Engine {
         Permit { _permit: permit.expect("the room is never closed") }
     }
 
+    /// What an emptied data directory got back from object storage when the store was opened; empty otherwise.
+    pub fn recovered(&self) -> &[Recovered] {
+        &self.shared.recovered
+    }
+
     /// Draws the name for a transient segment of `parent`.
     pub fn transient_name(&self, parent: &SegmentName, writer: WriterId) -> SegmentName {
         parent.transient(writer, self.shared.random.bits())
@@ -240,6 +264,7 @@ impl Engine {
         let sum = |pick: fn(&ContainerFigures) -> u64| figures.containers.iter().map(pick).sum::<u64>();
         let room = u64::from(self.shared.room_bytes);
         let blocks = self.shared.cache.usage();
+        let remote = self.shared.objects.remote_usage().unwrap_or_default();
         Metrics {
             values: vec![
                 ("wal_syncs_total", figures.journal_syncs.load(Relaxed)),
@@ -260,6 +285,13 @@ impl Engine {
                 ("chunk_block_hits_total", blocks.hits),
                 ("chunk_block_misses_total", blocks.misses),
                 ("chunk_blocks_fetched_ahead_total", blocks.ahead),
+                ("chunk_storage_requests_total", remote.requests),
+                ("chunk_storage_retries_total", remote.retries),
+                ("chunk_storage_failures_total", remote.failures),
+                ("chunk_storage_waits_total", figures.storage_waits.load(Relaxed)),
+                ("chunk_storage_refused_reads_total", figures.storage_refusals.load(Relaxed)),
+                ("chunk_storage_copies_due", figures.copies_due.load(Relaxed)),
+                ("unstored_limit_bytes", self.shared.unstored_bytes_max),
                 ("catalogue_hot_bytes", sum(|one| one.catalogue_bytes.load(Relaxed))),
                 ("segments_in_memory", sum(|one| one.segments.load(Relaxed))),
                 ("requests_room_bytes", room),
@@ -288,6 +320,9 @@ impl Engine {
         let _ = receiver.recv_timeout(CLOSE_STEP);
         let (sender, receiver) = channel();
         let _ = self.shared.keeper.send(KeeperInput::Close(sender));
+        let _ = receiver.recv_timeout(CLOSE_STEP);
+        let (sender, receiver) = channel();
+        let _ = self.shared.witness.send(sender);
         let _ = receiver.recv_timeout(CLOSE_STEP);
         for thread in threads {
             if thread.is_finished() {

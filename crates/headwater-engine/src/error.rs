@@ -35,6 +35,24 @@ pub enum StoreError {
         /// Ours.
         known: u32,
     },
+    /// Object storage did not do what was asked, often enough. It may be there again later; nothing is lost.
+    #[error("object storage: could not {action} {object}, tried {attempts} times")]
+    Unreachable {
+        /// Object or directory, without the prefix.
+        object: String,
+        /// What was attempted.
+        action: &'static str,
+        /// How often.
+        attempts: u32,
+        /// The storage's word, or the network's.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The data directory and the place of its chunks do not belong together. Nothing was touched.
+    #[error("{0}")]
+    Mismatched(String),
+    /// Another process has this store's chunks now. Nothing may be written there any more.
+    #[error("{0}")]
+    Fenced(String),
 }
 
 impl StoreError {
@@ -47,8 +65,17 @@ impl StoreError {
                 matches!(source.kind(), StorageFull | QuotaExceeded)
                     && matches!(*action, "create" | "allocate" | "write" | "fill" | "cut")
             }
-            Self::Damaged { .. } | Self::Newer { .. } => false,
+            Self::Damaged { .. }
+            | Self::Newer { .. }
+            | Self::Unreachable { .. }
+            | Self::Mismatched(_)
+            | Self::Fenced(_) => false,
         }
+    }
+
+    /// Waiting and trying again may help, and nothing is wrong with what is there.
+    pub(crate) fn is_passing(&self) -> bool {
+        self.is_full() || matches!(self, Self::Unreachable { .. })
     }
 
     /// About one chunk, not about the store.
@@ -57,6 +84,8 @@ impl StoreError {
             Self::Io { path, .. } | Self::Damaged { path, .. } | Self::Newer { path, .. } => {
                 path.starts_with("chunks-")
             }
+            Self::Unreachable { .. } => true,
+            Self::Mismatched(_) | Self::Fenced(_) => false,
         }
     }
 

@@ -14,6 +14,7 @@
 
 pub mod api;
 mod backup;
+mod bucket;
 pub mod canary;
 mod catalogue;
 pub mod check;
@@ -29,6 +30,7 @@ mod store;
 mod tasks;
 
 pub use backup::{Image, ImageError, ImageFile};
+pub use bucket::{BucketOptions, Recovered};
 pub use engine::{Engine, Metrics, OnFatal, Permit};
 pub use error::StoreError;
 pub use stepper::{Stepper, Ticket};

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::Options;
 use crate::api::{Outcome, Refusal, Request};
+use crate::bucket::{Afterwards, Recovered};
 use crate::catalogue::Manifest;
 use crate::container::{Ack, CheckpointDone, CheckpointJob, ColdOutcome, ColdRead, Container, Effects, Token};
 use crate::error::StoreError;
@@ -46,6 +47,8 @@ pub struct Stepper {
     damage: Vec<StoreError>,
     /// Commits and checkpoints that found the disk full and are tried again.
     full_waits: u64,
+    afterwards: Afterwards,
+    recovered: Vec<Recovered>,
 }
 
 /// A piece of background work.
@@ -85,6 +88,8 @@ impl Stepper {
             next_ticket: 0,
             damage: Vec::new(),
             full_waits: 0,
+            afterwards: opened.afterwards,
+            recovered: opened.recovered,
         };
         for (container, effects) in (0..).zip(opened.effects) {
             stepper.take(container, effects)?;
@@ -179,6 +184,32 @@ impl Stepper {
         Ok(())
     }
 
+    /// What an emptied data directory got back when the store was opened.
+    pub fn recovered(&self) -> &[Recovered] {
+        &self.recovered
+    }
+
+    /// Deletes every chunk that was given up, as time does in production.
+    ///
+    /// # Errors
+    /// As [`run_one`](Self::run_one).
+    pub fn reap(&mut self) -> Result<(), StoreError> {
+        self.settle()?;
+        for container in &self.containers {
+            while container.chunks().reap(&mut || ()) {}
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<(), StoreError> {
+        let chunks: Vec<_> = self.containers.iter().map(Container::chunks).collect();
+        match self.afterwards.settle(&*self.io.disk, self.io.clock.wall_millis(), &chunks) {
+            // It stays due.
+            Err(StoreError::Unreachable { .. }) => Ok(()),
+            settled => settled,
+        }
+    }
+
     /// Answers since the last call, in the order they were given.
     pub fn take_replies(&mut self) -> Vec<(Ticket, Outcome)> {
         std::mem::take(&mut self.replies)
@@ -258,7 +289,12 @@ impl Stepper {
                 let chunks = self.containers[container as usize].chunks();
                 let manifest = &mut self.manifests[container as usize];
                 match job.run(&*self.io.disk, manifest, &chunks, &mut || ()) {
-                    Ok(done) => self.done.push_back((container, done)),
+                    Ok(done) => {
+                        self.afterwards.checkpointed(container, job.take_dead_chunks(), &chunks);
+                        self.done.push_back((container, done));
+                        self.settle()?;
+                    }
+                    Err(StoreError::Unreachable { .. }) => self.jobs.push_back(job),
                     Err(error) => {
                         self.jobs.push_front(job);
                         self.unless_full(Err(error))?;
@@ -276,6 +312,9 @@ impl Stepper {
                 let (container, read) = self.reads.pop_front().expect("there is one");
                 match read.run(&self.containers[container as usize].chunks()) {
                     ColdOutcome::Answer(ticket, outcome) => self.replies.push((ticket, outcome)),
+                    ColdOutcome::Damaged(ticket, StoreError::Unreachable { .. }) => {
+                        self.replies.push((ticket, Err(Refusal::Unavailable)));
+                    }
                     ColdOutcome::Damaged(ticket, error) => {
                         self.damage.push(error);
                         self.replies.push((ticket, Err(Refusal::Damaged)));

@@ -9,8 +9,10 @@
 //! ```
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::backup::{PinnedDisk, PinnedObjects, Pins};
+use crate::bucket::{Afterwards, Bucket, BucketOptions, Found, Local, Recovered};
 use crate::catalogue::{self, Manifest};
 use crate::chunks::{BlockCache, Chunks, Directory};
 use crate::codec::{Decoder, Encoder, Malformed};
@@ -25,7 +27,7 @@ const MAGIC: &[u8; 8] = b"HEADWTR\x01";
 /// Version of the directory's layout as a whole.
 const FORMAT: u32 = 1;
 /// More containers than this would only cost memory.
-const CONTAINERS_MAX: u32 = 256;
+pub(crate) const CONTAINERS_MAX: u32 = 256;
 
 /// How large a store may be and how it divides its memory. Everything not named here is derived.
 #[derive(Clone, Debug)]
@@ -39,6 +41,10 @@ pub struct Options {
     pub journal_file_bytes: u64,
     /// What each container may use; `None` derives it from `memory_bytes`. Simulations make it tiny.
     pub container_limits: Option<ContainerLimits>,
+    /// Bytes stay in the journal alone for about this long at most.
+    pub flush_age: Duration,
+    /// Where chunks are kept, if not in the data directory. A store keeps its choice.
+    pub bucket: Option<BucketOptions>,
 }
 
 /// How much one container may use. All bytes are bytes of memory.
@@ -59,9 +65,19 @@ pub struct ContainerLimits {
 /// Less memory than this cannot hold the largest requests.
 pub const MEMORY_BYTES_MIN: u64 = 128 << 20;
 
+/// An idle segment's last bytes do not keep the journal long for ever.
+const FLUSH_AGE: Duration = Duration::from_secs(600);
+
 impl Default for Options {
     fn default() -> Self {
-        Self { containers: 4, memory_bytes: 1 << 30, journal_file_bytes: journal::FILE_BYTES, container_limits: None }
+        Self {
+            containers: 4,
+            memory_bytes: 1 << 30,
+            journal_file_bytes: journal::FILE_BYTES,
+            container_limits: None,
+            flush_age: FLUSH_AGE,
+            bucket: None,
+        }
     }
 }
 
@@ -69,6 +85,11 @@ impl Options {
     /// Room for requests under way.
     pub(crate) fn room_bytes(&self) -> u64 {
         self.memory_bytes.max(MEMORY_BYTES_MIN) / 8
+    }
+
+    /// Bytes that are in no chunk, of all containers, at which writes wait.
+    pub(crate) fn unstored_bytes_max(&self) -> u64 {
+        self.memory_bytes.max(MEMORY_BYTES_MIN) / 4
     }
 
     /// Memory for blocks of chunks.
@@ -113,6 +134,9 @@ pub(crate) struct Opened<T> {
     pub(crate) disk: Arc<dyn Disk>,
     /// Where the chunks are, without pins.
     pub(crate) objects: Arc<dyn Objects>,
+    pub(crate) afterwards: Afterwards,
+    /// What an emptied directory got back just now.
+    pub(crate) recovered: Vec<Recovered>,
 }
 
 /// Opens the store, or creates it in an empty directory.
@@ -121,23 +145,19 @@ pub(crate) struct Opened<T> {
 pub(crate) fn open<T: Token>(io: &Io, options: &Options, pins: &Arc<Pins>) -> Result<Opened<T>, StoreError> {
     let io = &Io { disk: Arc::new(PinnedDisk::new(io.disk.clone(), pins.clone())), ..io.clone() };
     let disk = &io.disk;
-    let identity = match Identity::read(&**disk)? {
-        Some(identity) => {
-            // A killed process may have left it under its name without making that durable; from here on files are
-            // made that must not outlive it.
-            disk.sync_directory("").on(".", "sync")?;
-            identity
-        }
-        None => Identity::create(io, options)?,
-    };
+    let Origin { identity, bucket, recovered } = origin(io, options)?;
     let limits = options.limits(identity.containers, identity.journal_file_bytes);
     let cache = Arc::new(BlockCache::new(options.block_cache_bytes()));
-    let unpinned: Arc<dyn Objects> = Arc::new(Directory::new(disk.clone()));
+    let unpinned = match &bucket {
+        Some(bucket) => bucket.objects().clone(),
+        None => Arc::new(Directory::new(disk.clone())) as Arc<dyn Objects>,
+    };
     let objects: Arc<dyn Objects> = Arc::new(PinnedObjects::new(unpinned.clone(), pins.clone()));
+    let first_chunk = bucket.as_ref().map(Bucket::first_chunk);
     let mut containers = Vec::new();
     let mut manifests = Vec::new();
     for id in 0..identity.containers {
-        let chunks = Chunks::new(objects.clone(), id, cache.clone());
+        let chunks = Chunks::new(objects.clone(), id, first_chunk, cache.clone());
         let (container, manifest) = Container::open(&**disk, chunks, id, limits)?;
         containers.push(container);
         manifests.push(manifest);
@@ -166,6 +186,7 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options, pins: &Arc<Pins>) -> Re
     for (id, manifest) in (0..).zip(&manifests) {
         catalogue::tidy(&**disk, id, manifest)?;
     }
+    let afterwards = Afterwards::new(bucket, &manifests);
     Ok(Opened {
         containers,
         manifests,
@@ -176,7 +197,78 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options, pins: &Arc<Pins>) -> Re
         cache,
         disk: disk.clone(),
         objects: unpinned,
+        afterwards,
+        recovered,
     })
+}
+
+/// Whose a data directory is.
+struct Origin {
+    identity: Identity,
+    bucket: Option<Bucket>,
+    recovered: Vec<Recovered>,
+}
+
+/// Finds out whose the data directory and the place of its chunks are, and that they belong together.
+fn origin(io: &Io, options: &Options) -> Result<Origin, StoreError> {
+    let disk = &*io.disk;
+    let refuse = |what: &str| Err(StoreError::Mismatched(what.to_owned()));
+    let own = Identity::read(disk)?;
+    let local = Local::read(disk)?;
+    if own.is_some() {
+        // A killed process may have left it under its name without making that durable; from here on files are made
+        // that must not outlive it.
+        disk.sync_directory("").on(".", "sync")?;
+    }
+    let mut recovered = Vec::new();
+    let (identity, bucket) = match (own, local, &options.bucket) {
+        (Some(own), None, None) => (own, None),
+        (None, None, None) => {
+            let new = Identity::new(io, options);
+            new.create(disk)?;
+            (new, None)
+        }
+        (_, Some(_), None) => return refuse("the chunks of this store are in object storage: name it with --chunks"),
+        (Some(_), None, Some(_)) => {
+            return refuse(
+                "this store keeps its chunks in its directory; they do not move to object storage by --chunks",
+            );
+        }
+        (Some(own), Some(local), Some(bucket)) => {
+            let bucket = Bucket::resume(io, bucket, &own, &local)?;
+            (own, Some(bucket))
+        }
+        (None, local, Some(bucket)) => match Bucket::look(bucket, local.as_ref())? {
+            Found::Store(_) if !bucket.recover => {
+                return Err(StoreError::Mismatched(format!(
+                    "the data directory is empty, and {} has a store: --recover-from-chunks takes over what it has, which is \
+                     older than what was acknowledged last",
+                    bucket.shown
+                )));
+            }
+            Found::Store(found) => {
+                let bucket = Bucket::take_over(io, bucket, &found)?;
+                found.create_places(disk)?;
+                recovered = bucket.recover(disk, found.containers)?;
+                found.write(disk)?;
+                (found, Some(bucket))
+            }
+            Found::Begun(begun) => {
+                let bucket = Bucket::create(io, bucket, &begun)?;
+                begun.create(disk)?;
+                (begun, Some(bucket))
+            }
+            Found::Nothing => {
+                let mut new = Identity::new(io, options);
+                // An attempt that did not reach the bucket has chosen a name already.
+                new.store = local.map_or(new.store, |local| local.store());
+                let bucket = Bucket::create(io, bucket, &new)?;
+                new.create(disk)?;
+                (new, Some(bucket))
+            }
+        },
+    };
+    Ok(Origin { identity, bucket, recovered })
 }
 
 /// Who a store is.
@@ -217,26 +309,38 @@ impl Identity {
         Ok(Some(fields(input).map_err(&malformed)?))
     }
 
-    /// Makes an empty store. The identity comes last: a directory without one holds nothing that was acknowledged, and
-    /// its creation begins anew.
-    fn create(io: &Io, options: &Options) -> Result<Self, StoreError> {
-        let disk: &Arc<dyn Disk> = &io.disk;
-        let identity = Self {
+    /// Who a store that begins now is.
+    fn new(io: &Io, options: &Options) -> Self {
+        Self {
             store: io.random.bits(),
             containers: options.containers.clamp(1, CONTAINERS_MAX),
             journal_file_bytes: options.journal_file_bytes,
-        };
+        }
+    }
+
+    /// Makes an empty store. The identity comes last: a directory without one holds nothing that was acknowledged, and
+    /// its creation begins anew.
+    fn create(&self, disk: &dyn Disk) -> Result<(), StoreError> {
+        self.create_places(disk)?;
+        self.write(disk)
+    }
+
+    fn create_places(&self, disk: &dyn Disk) -> Result<(), StoreError> {
         // The identity is durable before the journal's first file, so one without the other was taken away.
         if !disk.list(journal::DIRECTORY).on(journal::DIRECTORY, "list")?.is_empty() {
             return Err(StoreError::damaged(PATH, 0, "identity is missing, but there is a journal"));
         }
         disk.create_directory(journal::DIRECTORY).on(journal::DIRECTORY, "create")?;
-        for id in 0..identity.containers {
-            Container::<NoToken>::create(&**disk, id)?;
+        for id in 0..self.containers {
+            Container::<NoToken>::create(disk, id)?;
         }
+        Ok(())
+    }
+
+    fn write(&self, disk: &dyn Disk) -> Result<(), StoreError> {
         let mut out = Encoder::default();
         out.0.extend_from_slice(MAGIC);
-        out.u32(FORMAT).u128(identity.store).u32(identity.containers).u64(identity.journal_file_bytes);
+        out.u32(FORMAT).u128(self.store).u32(self.containers).u64(self.journal_file_bytes);
         let sum = crc32c::crc32c(&out.0);
         out.u32(sum);
         if disk.list("").on(".", "list")?.iter().any(|name| name == NEXT_PATH) {
@@ -248,8 +352,7 @@ impl Identity {
         // The directories first: a store with an identity has them.
         disk.sync_directory("").on(".", "sync")?;
         disk.rename(NEXT_PATH, PATH).on(NEXT_PATH, "rename")?;
-        disk.sync_directory("").on(".", "sync")?;
-        Ok(identity)
+        disk.sync_directory("").on(".", "sync")
     }
 }
 

@@ -23,6 +23,6 @@ mod server;
 mod session;
 
 pub use headwater_engine::check;
-pub use headwater_engine::io::{SyncTimes, sync_times};
+pub use headwater_engine::io::{S3Location, SyncTimes, sync_times};
 pub use headwater_engine::{OnFatal, StoreError};
-pub use server::{Config, Server, StartError};
+pub use server::{ChunksConfig, Config, Server, StartError};

@@ -84,7 +84,7 @@ fn table_segment(table: &str) -> Result<SegmentName, PortError> {
 
 fn port_error(refusal: &Refusal) -> PortError {
     match refusal {
-        Refusal::Closing => PortError::Unavailable(refusal.to_string()),
+        Refusal::Closing | Refusal::Unavailable => PortError::Unavailable(refusal.to_string()),
         Refusal::Damaged => PortError::Damaged(refusal.to_string()),
         Refusal::NoSuchSegment
         | Refusal::SegmentExists

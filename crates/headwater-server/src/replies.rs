@@ -257,6 +257,7 @@ fn close(refusal: &Refusal) -> Verdict {
         Refusal::Invalid(what) => what,
         Refusal::Unsupported => "not supported",
         Refusal::Damaged => "stored bytes are damaged",
+        Refusal::Unavailable => "stored bytes cannot be reached for now",
         Refusal::Closing => "store is closing",
     })
 }
@@ -301,6 +302,7 @@ fn refused(asked: &Asked, refusal: Refusal) -> Verdict {
         | Refusal::WrongKind
         | Refusal::SourceTruncated
         | Refusal::Damaged
+        | Refusal::Unavailable
         | Refusal::Closing => return close(&refusal),
     })
 }

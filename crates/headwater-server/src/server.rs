@@ -17,8 +17,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_controller::{Controller, Ports};
-use headwater_engine::io::{Clock as _, DirectoryLock, Io, RealClock, RealDisk, RealRandom, lock_directory};
-use headwater_engine::{Engine, MEMORY_BYTES_MIN, OnFatal, Options, StoreError};
+use headwater_engine::io::{
+    Clock as _, DirectoryLock, Io, RealClock, RealDisk, RealRandom, S3Location, S3Objects, lock_directory,
+};
+use headwater_engine::{BucketOptions, Engine, MEMORY_BYTES_MIN, OnFatal, Options, StoreError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -60,6 +62,9 @@ const RESETS_MAX: usize = 20;
 /// A silent gRPC connection is asked for a sign of life.
 const PING_EVERY: Duration = Duration::from_secs(60);
 
+/// With chunks in object storage, about this much is lost with the data directory.
+const BUCKET_FLUSH_AGE: Duration = Duration::from_secs(60);
+
 /// How to run a server.
 #[derive(Clone)]
 pub struct Config {
@@ -78,6 +83,8 @@ pub struct Config {
     pub memory_bytes: u64,
     /// Allows listening beyond this machine, though nobody has to prove who they are.
     pub insecure: bool,
+    /// Object storage for chunks; `None`: they are in the data directory.
+    pub chunks: Option<ChunksConfig>,
     /// Called once when the store cannot go on; has to end the process.
     pub on_fatal: OnFatal,
 }
@@ -95,6 +102,17 @@ impl std::fmt::Debug for Config {
             .field("insecure", insecure)
             .finish_non_exhaustive()
     }
+}
+
+/// Chunks in object storage.
+#[derive(Clone)]
+pub struct ChunksConfig {
+    /// The bucket.
+    pub location: S3Location,
+    /// Endpoint, region, credentials: the variables that S3 tools read from the environment, with their names there.
+    pub settings: Vec<(String, String)>,
+    /// Whether an empty data directory takes over the store that is in the bucket.
+    pub recover: bool,
 }
 
 /// Why a server does not start.
@@ -127,6 +145,14 @@ pub enum StartError {
     Memory {
         /// As configured.
         bytes: u64,
+    },
+    /// Settings of object storage that make no sense.
+    #[error("chunks cannot be kept in {location}: {reason}")]
+    Chunks {
+        /// Where.
+        location: S3Location,
+        /// Why.
+        reason: String,
     },
     /// Taken, or not an address of this machine.
     #[error("{listener} could not listen on {address}")]
@@ -281,7 +307,15 @@ impl Server {
         let clock = Arc::new(RealClock::default());
         let disk = Arc::new(RealDisk::new(&config.data_dir));
         let io = Io { disk, clock: clock.clone(), random: Arc::new(RealRandom) };
-        let options = Options { containers: containers(), memory_bytes: config.memory_bytes, ..Options::default() };
+        let mut options = Options { containers: containers(), memory_bytes: config.memory_bytes, ..Options::default() };
+        if let Some(chunks) = &config.chunks {
+            let location = chunks.location.clone();
+            let objects = S3Objects::open(location.clone(), &chunks.settings)
+                .map_err(|reason| StartError::Chunks { location: location.clone(), reason })?;
+            let shown = location.to_string();
+            options.bucket = Some(BucketOptions { objects: Arc::new(objects), shown, recover: chunks.recover });
+            options.flush_age = BUCKET_FLUSH_AGE;
+        }
         let on_fatal: OnFatal = {
             let (pages, on_fatal) = (pages.clone(), config.on_fatal.clone());
             Arc::new(move |error| {
@@ -292,6 +326,14 @@ impl Server {
         let opening = tokio::task::spawn_blocking(move || Engine::open(io, &options, on_fatal));
         let engine = opening.await.expect("a panic ends the process");
         let engine = engine.map_err(|source| StartError::Store { path: config.data_dir.clone(), source })?;
+        for one in engine.recovered() {
+            tracing::warn!(
+                container = one.container,
+                last_operation = one.operation,
+                copied_millis = one.copied_millis,
+                "taken over from object storage: whatever was acknowledged after this operation is not known"
+            );
+        }
         pages.opened(engine.clone());
 
         let ports = EnginePorts::open(engine.clone()).await.map_err(controller_error)?;

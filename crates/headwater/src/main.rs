@@ -28,6 +28,9 @@ enum Action {
     Serve {
         #[command(flatten)]
         flags: Flags,
+        /// If the data directory is empty, take over the store that --chunks has, as of its last copies there
+        #[arg(long)]
+        recover_from_chunks: bool,
     },
     /// Verify a data directory that no server uses: reads every byte, changes nothing
     Check(check::Arguments),
@@ -71,8 +74,12 @@ fn main() {
 
 fn run(action: Action) -> i32 {
     match action {
-        Action::Serve { flags } => match gather(&flags) {
-            Ok(settings) => serve::serve(&settings),
+        Action::Serve { flags, recover_from_chunks } => match gather(&flags) {
+            Ok(settings) if recover_from_chunks && settings.chunks.is_none() => {
+                eprintln!("headwater: --recover-from-chunks needs --chunks");
+                exit::SETTINGS
+            }
+            Ok(settings) => serve::serve(&settings, recover_from_chunks),
             Err(error) => refuse(&error),
         },
         Action::Check(arguments) => check::run(&arguments),

@@ -12,7 +12,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_server::{Config, Server};
+use headwater_server::{ChunksConfig, Config, Server};
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -27,7 +27,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 const WORKERS_MIN: usize = 2;
 
 /// Runs the server; returns the code to end with.
-pub(crate) fn serve(settings: &Settings) -> i32 {
+pub(crate) fn serve(settings: &Settings, recover_from_chunks: bool) -> i32 {
     start_log(settings);
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!(%panic, "bug, stopping");
@@ -38,7 +38,7 @@ pub(crate) fn serve(settings: &Settings) -> i32 {
     let workers = std::thread::available_parallelism().map_or(WORKERS_MIN, |count| count.get().max(WORKERS_MIN));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
     match runtime {
-        Ok(runtime) => runtime.block_on(run(settings)),
+        Ok(runtime) => runtime.block_on(run(settings, recover_from_chunks)),
         Err(error) => {
             tracing::error!(error = chain(&error), "could not start threads");
             exit::CANNOT_CREATE
@@ -46,7 +46,7 @@ pub(crate) fn serve(settings: &Settings) -> i32 {
     }
 }
 
-async fn run(settings: &Settings) -> i32 {
+async fn run(settings: &Settings, recover_from_chunks: bool) -> i32 {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -62,6 +62,14 @@ async fn run(settings: &Settings) -> i32 {
         advertise: settings.advertise.clone(),
         memory_bytes: settings.memory_bytes,
         insecure: settings.insecure,
+        chunks: settings.chunks.clone().map(|location| ChunksConfig {
+            location,
+            settings: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .filter(|(name, _)| name.starts_with("AWS_"))
+                .collect(),
+            recover: recover_from_chunks,
+        }),
         on_fatal: Arc::new(|error| {
             tracing::error!(error = chain(&error), "the store cannot go on, stopping");
             std::process::exit(exit::of_store(&error));

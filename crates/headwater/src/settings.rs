@@ -12,6 +12,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use headwater_server::S3Location;
+
 use crate::memory;
 
 /// File read when none is named, if it is there.
@@ -22,8 +24,9 @@ const PREFIX: &str = "HEADWATER_";
 const FILE_VARIABLE: &str = "HEADWATER_CONFIG";
 
 /// Every key and its default. `None`: the setting is absent, or worked out from the machine.
-const KEYS: [(&str, Option<&str>); 9] = [
+const KEYS: [(&str, Option<&str>); 10] = [
     ("advertise", None),
+    ("chunks", None),
     ("controller", Some("127.0.0.1:9090")),
     ("data-dir", Some("./headwater-data")),
     ("http", Some("127.0.0.1:9091")),
@@ -55,6 +58,10 @@ pub(crate) struct Flags {
     /// Memory for everything, such as 512MiB [default: from the cgroup or the machine]
     #[arg(long, value_name = "SIZE")]
     memory_limit: Option<String>,
+    /// Object storage for chunks, such as s3://bucket/prefix; endpoint, region and credentials come from the variables
+    /// that S3 tools use, such as AWS_ENDPOINT_URL [default: the data directory]
+    #[arg(long, value_name = "URL")]
+    chunks: Option<String>,
     /// Allow listening beyond this machine without authentication
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     insecure: Option<String>,
@@ -154,6 +161,8 @@ pub(crate) struct Settings {
     pub(crate) http: SocketAddr,
     /// Host that clients are told.
     pub(crate) advertise: Option<String>,
+    /// Object storage for chunks.
+    pub(crate) chunks: Option<S3Location>,
     /// Memory for everything, in bytes.
     pub(crate) memory_bytes: u64,
     /// Listening beyond this machine without authentication is fine.
@@ -258,6 +267,7 @@ impl Settings {
             segment_store: required(&given, "segment-store", address)?,
             http: required(&given, "http", address)?,
             advertise: optional(&given, "advertise", |text| Ok(text.to_owned()))?,
+            chunks: optional(&given, "chunks", S3Location::parse)?,
             memory_bytes,
             insecure: required(&given, "insecure", |text| {
                 text.parse().map_err(|_| "is neither true nor false".to_owned())
@@ -305,6 +315,7 @@ fn from_flags(flags: &Flags) -> Given {
         segment_store,
         http,
         advertise,
+        chunks,
         memory_limit,
         insecure,
         log,
@@ -317,6 +328,7 @@ fn from_flags(flags: &Flags) -> Given {
         ("segment-store", segment_store),
         ("http", http),
         ("advertise", advertise),
+        ("chunks", chunks),
         ("memory-limit", memory_limit),
         ("insecure", insecure),
         ("log", log),
@@ -434,6 +446,7 @@ mod tests {
             ("HEADWATER_INSECURE", "perhaps"),
             ("HEADWATER_LOG_FORMAT", "xml"),
             ("HEADWATER_DATA_DIR", ""),
+            ("HEADWATER_CHUNKS", "/var/chunks"),
         ] {
             let message = refused(&Flags::default(), &outside(directory.path(), &[(name, value)]));
             assert!(message.contains(name) && message.contains(value), "{message}");

@@ -14,6 +14,7 @@ pub mod flights;
 pub mod lifecycle;
 pub mod malformed;
 pub mod refusals;
+pub mod s3;
 
 /// One thing that is checked, by its name.
 pub struct Case<'a> {

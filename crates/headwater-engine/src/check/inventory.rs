@@ -4,12 +4,12 @@ use std::io::Result;
 use std::path::Path;
 
 use crate::io::{Entry, EntryKind, entries};
-use crate::{chunks, journal, store};
+use crate::{bucket, chunks, journal, store};
 
 use super::Finding;
 
 /// Names at the top that are ours beside the directories.
-const AT_THE_TOP: [&str; 4] = [store::PATH, store::NEXT_PATH, "lock", "backup.json"];
+const AT_THE_TOP: [&str; 6] = [store::PATH, store::NEXT_PATH, bucket::PATH, bucket::NEXT_PATH, "lock", "backup.json"];
 /// Where `check --repair` puts things.
 pub(super) const ASIDE: &str = "aside";
 /// Permission bits that nobody but the owner needs.

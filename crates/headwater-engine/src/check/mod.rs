@@ -19,6 +19,7 @@ mod inventory;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::bucket::{self, Local};
 use crate::chunks::{BlockCache, Chunks, Directory};
 use crate::container::Container;
 use crate::error::{IoContext, StoreError};
@@ -83,6 +84,8 @@ impl Finding {
             StoreError::Newer { path, found, known } => {
                 Self::doubt("newer", path, format!("format {found}, this release reads up to {known}"))
             }
+            StoreError::Unreachable { object, .. } => Self::doubt("unreadable", object, error.to_string()),
+            StoreError::Mismatched(what) | StoreError::Fenced(what) => Self::doubt("misfit", bucket::PATH, what),
         }
     }
 
@@ -226,11 +229,13 @@ struct Check<'a> {
     summary: Summary,
     bytes_total: u64,
     is_ended: bool,
+    /// In a bucket, which is not looked at.
+    chunks_are_elsewhere: bool,
 }
 
 impl<'a> Check<'a> {
     fn new(disk: Arc<dyn Disk>, bytes_total: u64, watch: &'a mut dyn Watch) -> Self {
-        Self { disk, watch, summary: Summary::default(), bytes_total, is_ended: false }
+        Self { disk, watch, summary: Summary::default(), bytes_total, is_ended: false, chunks_are_elsewhere: false }
     }
 
     fn say(&mut self, finding: Finding) {
@@ -250,6 +255,19 @@ impl<'a> Check<'a> {
     }
 
     fn store(&mut self) -> Result<(), StoreError> {
+        match Local::read(&*self.disk) {
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                self.chunks_are_elsewhere = true;
+                let what = "chunks are in object storage; they are verified when they are read, and not here";
+                self.say(Finding::note("elsewhere", bucket::PATH, what));
+            }
+            Err(error @ StoreError::Newer { .. }) => return Err(error),
+            Err(error) => {
+                self.chunks_are_elsewhere = true;
+                self.say(Finding::of_error(&error));
+            }
+        }
         let identity = match Identity::read(&*self.disk) {
             Ok(Some(identity)) => Some(identity),
             Ok(None) => {
@@ -312,8 +330,12 @@ impl<'a> Check<'a> {
         let cache = Arc::new(BlockCache::new(CACHE_BYTES));
         let mut replay = Replay::default();
         for (id, sound) in (0..).zip(sound) {
-            let chunks = Chunks::new(objects.clone(), id, cache.clone());
-            let opened = if *sound { Container::<NoToken>::open(&*disk, chunks, id, limits).ok() } else { None };
+            let chunks = Chunks::new(objects.clone(), id, None, cache.clone());
+            let opened = if *sound && !self.chunks_are_elsewhere {
+                Container::<NoToken>::open(&*disk, chunks, id, limits).ok()
+            } else {
+                None
+            };
             replay.containers.push(opened.map(|(container, _)| container));
         }
         let (mut bad, mut read) = (Vec::new(), 0);

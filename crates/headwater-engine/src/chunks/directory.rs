@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 
 use crate::error::{IoContext, StoreError};
-use crate::io::{Disk, File, Objects};
+use crate::io::{BLOCK_BYTES, BlockBuffer, Disk, File, Objects};
 
 /// Largest single write: long bursts delay the journal's commits.
 const WRITE_BYTES: usize = 1 << 20;
@@ -129,8 +129,13 @@ impl Directory {
     }
 
     fn write(&self, name: &str, parts: &[Bytes], pause: &mut dyn FnMut()) -> Result<(), StoreError> {
-        let file = self.disk.create(name).on(name, "create")?;
-        let mut pending: Vec<u8> = Vec::with_capacity(WRITE_BYTES);
+        let created = self.disk.create(name).on(name, "create")?;
+        let length: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        let whole = length.next_multiple_of(BLOCK_BYTES as u64);
+        created.allocate(whole).on(name, "allocate")?;
+        let file = self.disk.open_direct(name).on(name, "open")?;
+        let mut pending = BlockBuffer::default();
+        pending.reserve(WRITE_BYTES.min(whole as usize));
         let mut written = 0;
         for part in parts {
             let mut part = &part[..];
@@ -139,7 +144,7 @@ impl Directory {
                 pending.extend_from_slice(now);
                 part = later;
                 if pending.len() == WRITE_BYTES {
-                    file.write_at(written, &pending).on(name, "write")?;
+                    file.write_around(written, pending.as_slice()).on(name, "write")?;
                     written += pending.len() as u64;
                     pending.clear();
                     pause();
@@ -147,7 +152,11 @@ impl Directory {
             }
         }
         if !pending.is_empty() {
-            file.write_at(written, &pending).on(name, "write")?;
+            pending.resize(pending.len().next_multiple_of(BLOCK_BYTES));
+            file.write_around(written, pending.as_slice()).on(name, "write")?;
+        }
+        if whole > length {
+            created.set_length(length).on(name, "cut")?;
         }
         if crate::canary::is(27) { Ok(()) } else { file.sync().on(name, "sync") }
     }

@@ -80,6 +80,8 @@ pub(crate) fn number_of(name: &str) -> Option<u64> {
 pub(crate) struct Chunks {
     objects: Arc<dyn Objects>,
     container: u32,
+    /// In a bucket: the first number of this start. Another start may be named by what is there.
+    first_of_start: Option<u64>,
     cache: Arc<BlockCache>,
     open: Mutex<OpenChunks>,
     /// To be deleted when there is time.
@@ -87,8 +89,19 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
-    pub(crate) fn new(objects: Arc<dyn Objects>, container: u32, cache: Arc<BlockCache>) -> Self {
-        Self { objects, container, cache, open: Mutex::default(), given_up: Mutex::default() }
+    /// `first_of_start`: in a bucket, the first number of this start of the store.
+    pub(crate) fn new(
+        objects: Arc<dyn Objects>,
+        container: u32,
+        first_of_start: Option<u64>,
+        cache: Arc<BlockCache>,
+    ) -> Self {
+        Self { objects, container, first_of_start, cache, open: Mutex::default(), given_up: Mutex::default() }
+    }
+
+    /// In a bucket: the first number of this start.
+    pub(crate) fn first_of_start(&self) -> Option<u64> {
+        self.first_of_start
     }
 
     /// Where the chunks are.

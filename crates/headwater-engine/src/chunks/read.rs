@@ -68,6 +68,21 @@ fn parts(container: u32, stretch: Stretch) -> Vec<Part> {
     parts
 }
 
+impl Stretch {
+    /// The stretch, cut where large blocks end.
+    pub(crate) fn blocks(self) -> impl Iterator<Item = Self> {
+        let end = self.place.position + self.length;
+        let mut position = self.place.position;
+        std::iter::from_fn(move || {
+            let until = (position + 1).next_multiple_of(LARGE_BYTES).min(end);
+            let place = Place { position, ..self.place };
+            let block = (position < end).then_some(Self { place, length: until.saturating_sub(position) });
+            position = until;
+            block
+        })
+    }
+}
+
 impl Chunks {
     /// Reads and verifies `length` bytes, in one piece. Blocks on the disk.
     ///
@@ -104,16 +119,15 @@ impl Chunks {
         Ok(pieces)
     }
 
-    /// Brings a stretch into memory that somebody will want soon. Blocks on the disk. False: memory is full of what was
-    /// fetched before and not read yet.
-    pub(crate) fn fetch_ahead(&self, stretch: Stretch) -> Result<bool, StoreError> {
+    /// Brings a stretch into memory that somebody will want soon, unless memory is full of what was fetched before and
+    /// not read yet. Blocks on the disk.
+    pub(crate) fn fetch_ahead(&self, stretch: Stretch) -> Result<(), StoreError> {
         for part in parts(self.container, stretch) {
-            if !self.cache.has_room_ahead() {
-                return Ok(false);
+            if self.cache.has_room_ahead() {
+                self.cache.fetch_ahead(part.key, || self.load(part.key, part.block_length))?;
             }
-            self.cache.fetch_ahead(part.key, || self.load(part.key, part.block_length))?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// The block, or the large one around it, if it is in memory.
@@ -143,10 +157,16 @@ impl Chunks {
 
     /// A chunk that is being deleted may show anything; that it is gone is all that matters then.
     fn unless_gone<T>(&self, chunk: u64, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        read().map_err(|error| match self.objects.length(&path_of(self.container, chunk)) {
-            Err(gone) if gone.is_not_found() => gone,
-            _ => error,
-        })
+        match read() {
+            // Storage that does not answer would not tell either.
+            Err(error) if !matches!(error, StoreError::Unreachable { .. }) => {
+                match self.objects.length(&path_of(self.container, chunk)) {
+                    Err(gone) if gone.is_not_found() => Err(gone),
+                    _ => Err(error),
+                }
+            }
+            read => read,
+        }
     }
 
     fn too_short(&self, chunk: u64, end: u64) -> StoreError {

@@ -58,12 +58,16 @@ impl CheckpointJob {
         let first = self.position.next_chunk;
         let written = self.write(disk, manifest, store, pause);
         match &written {
-            Ok(_) => store.give_up(std::mem::take(&mut self.dead_chunks)),
             // Another attempt takes new numbers; the room of this one may be what it lacks.
-            Err(error) if error.is_full() => store.give_up(first..self.position.next_chunk),
-            Err(_) => {}
+            Err(error) if error.is_passing() => store.give_up(first..self.position.next_chunk),
+            Ok(_) | Err(_) => {}
         }
         written
+    }
+
+    /// Chunks that the checkpoint, once it is durable, does not name any more.
+    pub(crate) fn take_dead_chunks(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.dead_chunks)
     }
 
     fn write(

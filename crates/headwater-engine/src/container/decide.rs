@@ -109,6 +109,10 @@ impl<T: Token> Container<T> {
     /// Bytes of a chunk that cannot be had are this request's trouble; anything else is the store's.
     fn or_damaged(&mut self, id: u64, decided: Result<Decided, StoreError>) -> Result<Decided, StoreError> {
         match decided {
+            Err(error @ StoreError::Unreachable { .. }) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "stored bytes cannot be reached");
+                Ok(self.now(id, Err(Refusal::Unavailable)))
+            }
             Err(error) if error.is_in_chunk() => {
                 tracing::error!(%error, "stored bytes cannot be served");
                 self.damaged_reads += 1;

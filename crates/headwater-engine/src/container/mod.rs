@@ -175,7 +175,7 @@ impl<T: Token> Container<T> {
             return Err(StoreError::damaged(&place, 0, format!("chunk {missing} is missing")));
         }
         // What is found there is given up and deleted later; its names are not for new chunks.
-        let unused_chunk = found.last().map_or(1, |newest| newest + 1);
+        let unused_chunk = found.last().map_or(1, |newest| newest + 1).max(chunks.first_of_start().unwrap_or(1));
         let position = manifest.position;
         let container = Self {
             id,
@@ -231,7 +231,12 @@ impl<T: Token> Container<T> {
     /// Everything the journal had is applied, and will be durable before anything else happens. Gives up what was under way: transient segments belong to
     /// connections that are gone.
     pub(crate) fn recovered(&mut self, effects: &mut Effects<T>) -> Result<(), StoreError> {
-        self.chunks.give_up(std::mem::take(&mut self.orphans));
+        let orphans = std::mem::take(&mut self.orphans);
+        match self.chunks.first_of_start() {
+            None => self.chunks.give_up(orphans),
+            // The copy of the catalogue may be older than the catalogue and still name them. The next one does not.
+            Some(first) => self.dead_chunks.extend(orphans.into_iter().filter(|chunk| *chunk < first)),
+        }
         self.durable = self.sequence;
         self.touched.clear();
         for segment in self.segments.values_mut() {

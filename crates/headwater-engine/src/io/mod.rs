@@ -10,16 +10,18 @@ mod objects;
 mod probe;
 mod read_only;
 mod real;
+mod s3;
 
 use std::io::Result;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use block::{BLOCK_BYTES, BlockBuffer};
-pub use objects::Objects;
+pub use objects::{Objects, RemoteUsage};
 pub use probe::{SyncTimes, sync_times};
 pub use read_only::{Entry, EntryKind, ReadLock, ReadOnlyDisk, entries, lock_for_reading};
 pub use real::{DirectoryLock, RealClock, RealDisk, RealRandom, lock_directory};
+pub use s3::{S3Location, S3Objects};
 
 /// A directory tree with POSIX durability rules.
 ///
@@ -31,8 +33,8 @@ pub trait Disk: Send + Sync + 'static {
     fn create(&self, path: &str) -> Result<Arc<dyn File>>;
     /// Opens an existing file for reading and writing.
     fn open(&self, path: &str) -> Result<Arc<dyn File>>;
-    /// Opens an existing file for [`File::write_durable`], round the page cache where the file system can do that. The
-    /// file has its final length: such writes never extend it.
+    /// Opens an existing file for [`File::write_durable`] and [`File::write_around`], round the page cache where the file
+    /// system can do that. The file has its final length: such writes never extend it.
     fn open_direct(&self, path: &str) -> Result<Arc<dyn File>> {
         self.open(path)
     }
@@ -56,6 +58,11 @@ pub trait File: Send + Sync {
     fn write_at(&self, offset: u64, data: &[u8]) -> Result<()>;
     /// Makes everything written so far, and the length, durable.
     fn sync(&self) -> Result<()>;
+    /// Writes round the page cache where the file can; [`sync`](Self::sync) is still needed. Position, length and memory
+    /// as for [`write_durable`](Self::write_durable).
+    fn write_around(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.write_at(offset, data)
+    }
     /// Writes and makes durable in one step. Position, length and the memory of `data` are multiples of
     /// [`BLOCK_BYTES`], see [`BlockBuffer`].
     fn write_durable(&self, offset: u64, data: &[u8]) -> Result<()> {

@@ -19,14 +19,14 @@ pub trait Objects: Debug + Send + Sync + 'static {
     /// a mebibyte and may take its time: long bursts of writing delay the journal's commits.
     ///
     /// # Errors
-    /// [`StoreError::Io`]; one that [is full](StoreError::is_full) left nothing behind that matters.
+    /// [`StoreError::Io`], [`StoreError::Unreachable`]. The object may be there or not, and the name is used up.
     fn put(&self, name: &str, parts: &[Bytes], pause: &mut dyn FnMut()) -> Result<(), StoreError>;
 
     /// Reads `length` bytes from `offset` on.
     ///
     /// # Errors
-    /// [`StoreError::Io`]: `NotFound` if there is no such object or it is being deleted, `UnexpectedEof` if it ends
-    /// before.
+    /// [`StoreError::Io`]: `NotFound` if there is no such object or it was given up, `UnexpectedEof` if it ends before.
+    /// [`StoreError::Unreachable`].
     fn get(&self, name: &str, offset: u64, length: usize) -> Result<Bytes, StoreError>;
 
     /// Length of an object in bytes.
@@ -35,7 +35,7 @@ pub trait Objects: Debug + Send + Sync + 'static {
     /// As [`get`](Self::get).
     fn length(&self, name: &str) -> Result<u64, StoreError>;
 
-    /// From now on the object is not found; [`delete`](Self::delete) follows when there is time.
+    /// Nobody needs the object: from now on it may not be found. [`delete`](Self::delete) follows when there is time.
     fn give_up(&self, name: &str);
 
     /// Deletes an object; it need not be there. `pause` is called between steps, as for [`put`](Self::put).
@@ -52,4 +52,25 @@ pub trait Objects: Debug + Send + Sync + 'static {
 
     /// How far ahead of a sequential reader to fetch, in bytes: about what arrives while one request is under way.
     fn ahead_bytes(&self) -> u64;
+
+    /// Reads under way at a time that pay off.
+    fn parallel(&self) -> usize {
+        1
+    }
+
+    /// Figures, if the objects are somewhere else.
+    fn remote_usage(&self) -> Option<RemoteUsage> {
+        None
+    }
+}
+
+/// Figures of object storage.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RemoteUsage {
+    /// Requests made, repeated ones included.
+    pub requests: u64,
+    /// Of these, repeated ones.
+    pub retries: u64,
+    /// Calls given up.
+    pub failures: u64,
 }

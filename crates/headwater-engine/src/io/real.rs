@@ -140,6 +140,32 @@ struct DirectFile {
     refused: AtomicBool,
 }
 
+impl DirectFile {
+    /// Writes everything; false if some of it went through the page cache after all.
+    fn write_direct(&self, mut offset: u64, mut data: &[u8], flags: ReadWriteFlags) -> Result<bool> {
+        while !data.is_empty() {
+            let rest = [IoSlice::new(data)];
+            // What a short write left may lie off the boundaries.
+            if self.refused.load(Relaxed) || !data.len().is_multiple_of(BLOCK_BYTES) {
+                self.cached.write_at(offset, data)?;
+                return Ok(false);
+            }
+            match rustix::io::pwritev2(&self.direct, &rest, offset, flags) {
+                // Nothing was written: the file system cannot do this after all.
+                Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => self.refused.store(true, Relaxed),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    offset += written as u64;
+                    data = &data[written..];
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
 impl File for DirectFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.cached.read_at(offset, buffer)
@@ -153,27 +179,13 @@ impl File for DirectFile {
         self.cached.sync()
     }
 
-    fn write_durable(&self, mut offset: u64, mut data: &[u8]) -> Result<()> {
-        while !data.is_empty() {
-            let rest = [IoSlice::new(data)];
-            // What a short write left may lie off the boundaries.
-            if self.refused.load(Relaxed) || !data.len().is_multiple_of(BLOCK_BYTES) {
-                self.cached.write_at(offset, data)?;
-                return self.cached.sync();
-            }
-            match rustix::io::pwritev2(&self.direct, &rest, offset, ReadWriteFlags::DSYNC) {
-                // Nothing was written: the file system cannot do this after all.
-                Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => self.refused.store(true, Relaxed),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    offset += written as u64;
-                    data = &data[written..];
-                }
-            }
-        }
-        Ok(())
+    fn write_durable(&self, offset: u64, data: &[u8]) -> Result<()> {
+        let is_direct = self.write_direct(offset, data, ReadWriteFlags::DSYNC)?;
+        if is_direct { Ok(()) } else { self.cached.sync() }
+    }
+
+    fn write_around(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.write_direct(offset, data, ReadWriteFlags::empty()).map(drop)
     }
 
     fn set_length(&self, length: u64) -> Result<()> {

@@ -5,8 +5,8 @@
 //!                   │   ▲           │
 //!                   │   ├───────────┘ what is durable
 //!                   │   ├── readers (chunks)
-//!                   │   └── keeper  (checkpoints, spare journal files, witness)   reaper (deletes chunks)
-//!                   └────────►
+//!                   │   └── keeper  (checkpoints)      reaper (deletes chunks)
+//!                   └────────►                         witness (second witness, spare journal files)
 //! ```
 //!
 //! Plain threads, not async tasks: what they do waits for the disk, and that should not share a scheduler with sockets.
@@ -18,9 +18,11 @@ mod journal;
 mod keeper;
 mod readers;
 mod reaper;
+mod witness;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 
@@ -35,6 +37,7 @@ pub(crate) use journal::JournalTask;
 pub(crate) use keeper::KeeperTask;
 pub(crate) use readers::start_readers;
 pub(crate) use reaper::start_reaper;
+pub(crate) use witness::WitnessTask;
 
 /// Where an answer of this engine goes.
 pub(crate) type Answer = Box<dyn Reply>;
@@ -110,7 +113,20 @@ pub(crate) struct Figures {
     pub(crate) checkpoints: AtomicU64,
     pub(crate) damaged_reads: AtomicU64,
     pub(crate) disk_full_waits: AtomicU64,
+    pub(crate) storage_waits: AtomicU64,
+    pub(crate) storage_refusals: AtomicU64,
+    pub(crate) copies_due: AtomicU64,
     pub(crate) containers: Vec<ContainerFigures>,
+}
+
+impl Figures {
+    /// Counts a wait for something that may pass, and tells a person now and then.
+    pub(crate) fn waits(&self, error: &StoreError, what: &'static str) {
+        let counter = if error.is_full() { &self.disk_full_waits } else { &self.storage_waits };
+        if counter.fetch_add(1, Relaxed).is_multiple_of(60) {
+            tracing::warn!(error = error as &dyn std::error::Error, "{what}");
+        }
+    }
 }
 
 /// Figures of one container.

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -22,15 +22,13 @@ use super::{ContainerInput, Figures, ReadInput, SharedContainer, start};
 
 /// Reads under way at a time. The disk serves more in parallel, the two cores of a small machine do not.
 const READERS: usize = 2;
-/// Threads that fetch ahead: the disk gives its full rate to one.
-const AHEAD: usize = 1;
-/// Sequential readers that may have something fetched at a time; more of them wait for their reads themselves.
-const AHEAD_QUEUE: usize = 64;
+/// Stretches that may wait to be fetched ahead; readers beyond wait for their reads themselves.
+const AHEAD_QUEUE: usize = 256;
 /// Places where readers stopped that are remembered.
 const STREAMS_MAX: usize = 1024;
 
-/// What to fetch before it is asked for: container and stretches of its chunks.
-type AheadInput = (u32, Vec<Stretch>);
+/// What to fetch before it is asked for: container and a stretch of one of its chunks.
+type AheadInput = (u32, Stretch);
 
 /// Starts the readers; they end when the last container has ended.
 pub(crate) fn start_readers(
@@ -45,7 +43,8 @@ pub(crate) fn start_readers(
     let (ahead, ahead_inbox) = sync_channel(AHEAD_QUEUE);
     let ahead_inbox = Arc::new(Mutex::new(ahead_inbox));
     let mut threads = Vec::new();
-    for number in 0..READERS {
+    let parallel = chunks.iter().map(|chunks| chunks.objects().parallel()).max().unwrap_or(1);
+    for number in 0..READERS.max(parallel) {
         let reader = Reader {
             inbox: inbox.clone(),
             containers: containers.to_vec(),
@@ -59,7 +58,7 @@ pub(crate) fn start_readers(
             Ok::<(), StoreError>(())
         }));
     }
-    for number in 0..AHEAD {
+    for number in 0..parallel {
         let (inbox, chunks) = (ahead_inbox.clone(), chunks.to_vec());
         threads.push(start(format!("ahead-{number}"), fatal.clone(), move || {
             fetch_all(&inbox, &chunks);
@@ -85,17 +84,22 @@ impl Reader {
             let Ok((container, mut read)) = received else { return };
             let (segment, from, to) = read.range();
             let goes_on = self.streams.lock().expect("no reader panics here").goes_on((container, segment), from, to);
-            let ahead = read.take_ahead();
-            if goes_on && !ahead.is_empty() {
-                match self.ahead.try_send((container, ahead)) {
-                    // Its reader will wait for the disk itself.
-                    Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+            let ahead = if goes_on { read.take_ahead() } else { Vec::new() };
+            for stretch in ahead.into_iter().flat_map(Stretch::blocks) {
+                // Its reader will wait for the disk itself.
+                if self.ahead.try_send((container, stretch)).is_err() {
+                    break;
                 }
             }
             match read.run(&self.chunks[container as usize]) {
                 ColdOutcome::Answer(answer, outcome) => answer.send(outcome),
                 ColdOutcome::Again(again) => {
                     self.containers[container as usize].send(ContainerInput::ReadAgain(again));
+                }
+                ColdOutcome::Damaged(answer, error @ StoreError::Unreachable { .. }) => {
+                    self.figures.storage_refusals.fetch_add(1, Relaxed);
+                    tracing::warn!(error = &error as &dyn std::error::Error, "stored bytes cannot be reached");
+                    answer.send(Err(Refusal::Unavailable));
                 }
                 ColdOutcome::Damaged(answer, error) => {
                     self.figures.damaged_reads.fetch_add(1, Relaxed);
@@ -110,13 +114,9 @@ impl Reader {
 fn fetch_all(inbox: &Mutex<Receiver<AheadInput>>, chunks: &[Arc<Chunks>]) {
     loop {
         let received = inbox.lock().expect("no reader panics while it waits").recv();
-        let Ok((container, stretches)) = received else { return };
-        for stretch in stretches {
-            // Whoever reads it will meet the same error and answer for it.
-            if !matches!(chunks[container as usize].fetch_ahead(stretch), Ok(true)) {
-                break;
-            }
-        }
+        let Ok((container, stretch)) = received else { return };
+        // Whoever reads it will meet the same error and answer for it.
+        let _ = chunks[container as usize].fetch_ahead(stretch);
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests look at the real files from outside")]
 
 mod backup;
+mod bucket;
 mod check;
 mod faults;
 mod rigged;

@@ -40,7 +40,8 @@ impl Store {
             random: Arc::new(RealRandom),
         };
         // Small files, since each test writes its own.
-        let options = Options { containers: 2, memory_bytes: 256 << 20, journal_file_bytes: 48 << 20, ..Options::default() };
+        let options =
+            Options { containers: 2, memory_bytes: 256 << 20, journal_file_bytes: 48 << 20, ..Options::default() };
         let on_fatal = Arc::new(|error| panic!("{error}"));
         let opening = tokio::task::spawn_blocking(move || Engine::open(io, &options, on_fatal).unwrap());
         let engine = opening.await.unwrap();

@@ -1,0 +1,195 @@
+//! Starting with a bucket: whose it is, and that nobody else has it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::codec::{Decoder, Encoder, Malformed};
+use crate::error::StoreError;
+use crate::io::{Io, Objects};
+use crate::store::Identity;
+
+use super::copy::{Copied, newest_copy};
+use super::local::{Local, Start};
+use super::{Bucket, BucketOptions, FORMAT, sealed, unsealed};
+
+const IDENTITY: &str = "root/store";
+const IDENTITY_MAGIC: &[u8; 8] = b"HWBSTOR\x01";
+const STARTS: &str = "starts";
+const START_MAGIC: &[u8; 8] = b"HWBSTRT\x01";
+/// No small object of ours is larger.
+const SMALL_BYTES: u64 = 4096;
+
+/// What an empty data directory finds in a bucket.
+pub(crate) enum Found {
+    /// Nothing: a new store may begin.
+    Nothing,
+    /// A store that this directory began to create.
+    Begun(Identity),
+    /// A store that has lived.
+    Store(Identity),
+}
+
+fn start_name(number: u64) -> String {
+    format!("{STARTS}/{number:016}")
+}
+
+/// All of a small object; `None` if it is not there.
+fn small(objects: &dyn Objects, name: &str) -> Result<Option<Bytes>, StoreError> {
+    match objects.length(name) {
+        Err(error) if error.is_not_found() => Ok(None),
+        Ok(length) if length > SMALL_BYTES => Err(StoreError::damaged(name, 0, format!("has {length} bytes"))),
+        length => objects.get(name, 0, length? as usize).map(Some),
+    }
+}
+
+/// Opens a small object: its fields behind magic and format.
+fn fields<T>(
+    name: &str,
+    bytes: &[u8],
+    magic: &[u8; 8],
+    read: impl FnOnce(&mut Decoder<'_>) -> Result<T, Malformed>,
+) -> Result<T, StoreError> {
+    let malformed = StoreError::malformed(name, 0);
+    let mut input = Decoder::new(unsealed(name, bytes)?);
+    if input.take(8).map_err(&malformed)? != magic {
+        return Err(StoreError::damaged(name, 0, "is something else"));
+    }
+    let format = input.u32().map_err(&malformed)?;
+    if format > FORMAT {
+        return Err(StoreError::Newer { path: name.into(), found: format, known: FORMAT });
+    }
+    let value = read(&mut input).map_err(&malformed)?;
+    input.end().map_err(&malformed)?;
+    Ok(value)
+}
+
+fn identity(objects: &dyn Objects) -> Result<Option<Identity>, StoreError> {
+    let Some(bytes) = small(objects, IDENTITY)? else { return Ok(None) };
+    let read = |input: &mut Decoder<'_>| {
+        let identity = Identity { store: input.u128()?, containers: input.u32()?, journal_file_bytes: input.u64()? };
+        if identity.containers == 0 || identity.containers > crate::store::CONTAINERS_MAX {
+            return Err(Malformed("store has an odd number of containers"));
+        }
+        Ok(identity)
+    };
+    fields(IDENTITY, &bytes, IDENTITY_MAGIC, read).map(Some)
+}
+
+/// The newest start in the bucket; number 0 if there is none.
+fn newest_start(objects: &dyn Objects, store: u128) -> Result<Start, StoreError> {
+    let Some(number) = newest_start_number(objects)? else { return Ok(Start::default()) };
+    let name = start_name(number);
+    let bytes = small(objects, &name)?.ok_or_else(|| StoreError::damaged(&name, 0, "was there a moment ago"))?;
+    let (owner, mark) = fields(&name, &bytes, START_MAGIC, |input| Ok((input.u128()?, input.u128()?)))?;
+    if owner != store {
+        return Err(StoreError::Mismatched(format!("{name} belongs to another store than {IDENTITY}")));
+    }
+    Ok(Start { number, mark })
+}
+
+fn newest_start_number(objects: &dyn Objects) -> Result<Option<u64>, StoreError> {
+    Ok(objects.list(STARTS)?.iter().filter_map(|name| name.parse().ok()).max())
+}
+
+impl Bucket {
+    /// What an empty data directory finds. `local` is left of a start that did not come to its end.
+    pub(crate) fn look(options: &BucketOptions, local: Option<&Local>) -> Result<Found, StoreError> {
+        let objects = &*options.objects;
+        let Some(identity) = identity(objects)? else { return Ok(Found::Nothing) };
+        let newest = newest_start(objects, identity.store)?;
+        let is_begun = local.is_some_and(|local| {
+            local.store == identity.store && local.accepted == Start::default() && newest.number <= 1
+        });
+        for container in 0..identity.containers {
+            if newest_copy(objects, identity.store, container)?.is_some() {
+                return Ok(Found::Store(identity));
+            }
+        }
+        Ok(if is_begun { Found::Begun(identity) } else { Found::Store(identity) })
+    }
+
+    /// Begins a store in an empty bucket, or goes on beginning it. The directory's own identity follows.
+    pub(crate) fn create(io: &Io, options: &BucketOptions, new: &Identity) -> Result<Self, StoreError> {
+        let intended = Start { number: 1, mark: io.random.bits() };
+        let before = Local::read(&*io.disk)?.filter(|local| local.store == new.store);
+        // An earlier attempt may have put its start; only its own mark makes it ours.
+        let intended = before.map_or(intended, |local| local.intended);
+        Local { store: new.store, accepted: Start::default(), intended }.write(&*io.disk)?;
+        let mut out = Encoder::default();
+        out.0.extend_from_slice(IDENTITY_MAGIC);
+        out.u32(FORMAT).u128(new.store).u32(new.containers).u64(new.journal_file_bytes);
+        put(options, IDENTITY, out)?;
+        Self::begin(options, new, intended)
+    }
+
+    /// Goes on with the bucket of a store that is in the data directory.
+    pub(crate) fn resume(io: &Io, options: &BucketOptions, own: &Identity, local: &Local) -> Result<Self, StoreError> {
+        let shown = &options.shown;
+        let refuse = |what: String| Err(StoreError::Mismatched(what));
+        match identity(&*options.objects)? {
+            None => return refuse(format!("{shown} has no store, and the chunks of this one should be there")),
+            Some(found) if found.store != own.store => return refuse(format!("{shown} belongs to another store")),
+            Some(_) => {}
+        }
+        let newest = newest_start(&*options.objects, own.store)?;
+        if newest != local.accepted && newest != local.intended {
+            return refuse(format!(
+                "{shown} was used since by another copy of this data directory (start {}); this one is out of date",
+                newest.number
+            ));
+        }
+        Self::follow(io, options, own, newest)
+    }
+
+    /// Takes over what is in the bucket; the data directory has nothing yet. [`recover`](Self::recover) fills it.
+    pub(crate) fn take_over(io: &Io, options: &BucketOptions, found: &Identity) -> Result<Self, StoreError> {
+        let newest = newest_start(&*options.objects, found.store)?;
+        Self::follow(io, options, found, newest)
+    }
+
+    /// Begins the start after `newest`.
+    fn follow(io: &Io, options: &BucketOptions, identity: &Identity, newest: Start) -> Result<Self, StoreError> {
+        let intended = Start { number: newest.number + 1, mark: io.random.bits() };
+        Local { store: identity.store, accepted: newest, intended }.write(&*io.disk)?;
+        Self::begin(options, identity, intended)
+    }
+
+    fn begin(options: &BucketOptions, identity: &Identity, start: Start) -> Result<Self, StoreError> {
+        let mut out = Encoder::default();
+        out.0.extend_from_slice(START_MAGIC);
+        out.u32(FORMAT).u128(identity.store).u128(start.mark);
+        put(options, &start_name(start.number), out)?;
+        let objects: &Arc<dyn Objects> = &options.objects;
+        let copied = (0..identity.containers)
+            .map(|container| Copied::open(&**objects, identity.store, container))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            objects: objects.clone(),
+            shown: options.shown.clone(),
+            store: identity.store,
+            start: start.number,
+            copied,
+        })
+    }
+
+    /// Fails if another start has begun since: this process must not touch the bucket any more.
+    pub(super) fn check_owner(&self) -> Result<(), StoreError> {
+        match newest_start_number(&*self.objects)? {
+            Some(newest) if newest > self.start => {
+                Err(StoreError::Fenced(format!("{} was taken over by start {newest} of this store", self.shown)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Puts a small object, unless another one stands there.
+fn put(options: &BucketOptions, name: &str, content: Encoder) -> Result<(), StoreError> {
+    match options.objects.put(name, &[sealed(content)], &mut || ()) {
+        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(StoreError::Mismatched(format!("{}: another store is just beginning there", options.shown)))
+        }
+        put => put,
+    }
+}
