@@ -65,6 +65,12 @@ pub struct ContainerLimits {
 /// Less memory than this cannot hold the largest requests.
 pub const MEMORY_BYTES_MIN: u64 = 128 << 20;
 
+/// Bytes of mostly dead chunks that one checkpoint moves, whatever memory there is; less than a chunk.
+const COMPACTED_BYTES_MAX: u64 = 32 << 20;
+
+/// Moving bytes has to free at least this part of what a checkpoint begins at: finding them takes a walk through all pieces.
+const COMPACTION_FREES_SHARE: u64 = 32;
+
 /// An idle segment's last bytes do not keep the journal long for ever.
 const FLUSH_AGE: Duration = Duration::from_secs(600);
 
@@ -112,6 +118,8 @@ impl Options {
         Limits {
             flush_bytes: limits.flush_bytes,
             unstored_bytes_max: limits.unstored_bytes_max.max(limits.flush_bytes),
+            compacted_bytes_max: limits.flush_bytes.min(COMPACTED_BYTES_MAX),
+            compaction_frees_min: limits.flush_bytes / COMPACTION_FREES_SHARE,
             hot_bytes: limits.hot_bytes,
             cache_bytes: limits.cache_bytes,
             idle_segments: limits.idle_segments,

@@ -106,6 +106,15 @@ pub(crate) fn tidy(disk: &dyn Disk, container: u32, manifest: &Manifest) -> Resu
 }
 
 impl Checkpoint {
+    /// Live entries as of this checkpoint from `from` on, in key order.
+    pub(crate) fn scan(&self, from: Bound<&[u8]>) -> Result<Scan<'_>, StoreError> {
+        let mut layers = vec![Layer::memory(self.frozen.range::<[u8], _>((from, Bound::Unbounded)))];
+        for run in self.runs.iter().rev() {
+            layers.push(Layer::run(run.clone().iterate(from)?)?);
+        }
+        Ok(Scan { layers })
+    }
+
     /// Writes what was frozen, together with `additions` (newer than anything frozen), and replaces the manifest.
     /// Afterwards the checkpoint at `position` is durable.
     pub(crate) fn write(

@@ -16,16 +16,18 @@ mod read;
 mod verify;
 mod write;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
+use crate::error::StoreError;
 use crate::io::Objects;
 pub(crate) use cache::BlockCache;
 pub(crate) use directory::Directory;
 use read::OpenChunks;
 pub(crate) use verify::verify;
+pub(crate) use write::Written;
 
 /// Where a run of a segment's bytes stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -84,6 +86,8 @@ pub(crate) struct Chunks {
     first_of_start: Option<u64>,
     cache: Arc<BlockCache>,
     open: Mutex<OpenChunks>,
+    /// Bytes in chunks, as far as they are known.
+    lengths: Mutex<BTreeMap<u64, u64>>,
     /// To be deleted when there is time.
     given_up: Mutex<VecDeque<u64>>,
 }
@@ -96,7 +100,15 @@ impl Chunks {
         first_of_start: Option<u64>,
         cache: Arc<BlockCache>,
     ) -> Self {
-        Self { objects, container, first_of_start, cache, open: Mutex::default(), given_up: Mutex::default() }
+        Self {
+            objects,
+            container,
+            first_of_start,
+            cache,
+            open: Mutex::default(),
+            lengths: Mutex::default(),
+            given_up: Mutex::default(),
+        }
     }
 
     /// In a bucket: the first number of this start.
@@ -109,6 +121,22 @@ impl Chunks {
         &*self.objects
     }
 
+    /// Bytes in a chunk, if they are known without asking the disk.
+    pub(crate) fn known_length(&self, chunk: u64) -> Option<u64> {
+        self.lengths.lock().expect("no holder of the lengths panics").get(&chunk).copied()
+    }
+
+    /// Bytes in a chunk. Blocks on the disk.
+    pub(crate) fn length(&self, chunk: u64) -> Result<u64, StoreError> {
+        let length = self.chunk(chunk)?.length;
+        self.note_length(chunk, length);
+        Ok(length)
+    }
+
+    fn note_length(&self, chunk: u64, length: u64) {
+        self.lengths.lock().expect("no holder of the lengths panics").insert(chunk, length);
+    }
+
     /// Gives up chunks that no durable checkpoint names any more. They are not found from now on; [`reap`](Self::reap)
     /// deletes them.
     pub(crate) fn give_up(&self, chunks: impl IntoIterator<Item = u64>) {
@@ -116,6 +144,7 @@ impl Chunks {
         for chunk in chunks {
             self.objects.give_up(&path_of(self.container, chunk));
             self.forget(chunk);
+            self.lengths.lock().expect("no holder of the lengths panics").remove(&chunk);
             given_up.push_back(chunk);
         }
     }

@@ -185,7 +185,7 @@ impl Chunks {
         self.open.lock().expect("no holder of the open chunks panics").chunks.remove(&chunk);
     }
 
-    fn chunk(&self, number: u64) -> Result<Arc<OpenChunk>, StoreError> {
+    pub(super) fn chunk(&self, number: u64) -> Result<Arc<OpenChunk>, StoreError> {
         {
             let mut open = self.open.lock().expect("no holder of the open chunks panics");
             open.turn += 1;

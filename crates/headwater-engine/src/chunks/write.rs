@@ -81,6 +81,7 @@ impl Chunks {
         let length = sums.length();
         parts.push(sums.tail());
         self.objects.put(&path_of(self.container, chunk), &parts, pause)?;
+        self.note_length(chunk, length);
         written.sizes.insert(chunk, length);
         Ok(())
     }

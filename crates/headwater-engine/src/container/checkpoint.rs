@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 
 use crate::canary;
 use crate::catalogue::{Checkpoint, Entries, Installed, Manifest, Position};
-use crate::chunks::{Chunks, Piece, StoredPiece};
+use crate::chunks::{Chunks, Piece, Place, StoredPiece, Written};
 use crate::error::StoreError;
 use crate::io::Disk;
 
+use super::compact::{self, Compaction};
 use super::keys::{self, StoredRun};
 use super::{Container, Effects, Token};
 
@@ -20,6 +21,16 @@ use super::{Container, Effects, Token};
 pub(super) struct Running {
     /// Segments merged since the freeze: where their bytes are now.
     pub(super) moved: BTreeMap<u64, (u64, u64)>,
+}
+
+impl Running {
+    /// Where the bytes at a segment's offset are now.
+    pub(super) fn position_of(&self, mut segment: u64, mut start: u64) -> (u64, u64) {
+        while let Some((target, offset)) = self.moved.get(&segment) {
+            (segment, start) = (*target, start + offset);
+        }
+        (segment, start)
+    }
 }
 
 /// What is to be written.
@@ -30,6 +41,7 @@ pub(crate) struct CheckpointJob {
     pieces: Vec<Piece>,
     /// Chunks that this checkpoint no longer names.
     dead_chunks: Vec<u64>,
+    bounds: compact::Bounds,
 }
 
 /// What was written and is durable.
@@ -37,6 +49,10 @@ pub(crate) struct CheckpointDone {
     pub(crate) position: Position,
     installed: Installed,
     stored: Vec<StoredPiece>,
+    /// Pieces that left mostly dead chunks, and where they were.
+    moved: Vec<(StoredPiece, Place)>,
+    /// The chunks they left.
+    compacted: Vec<u64>,
 }
 
 impl CheckpointJob {
@@ -78,16 +94,45 @@ impl CheckpointJob {
         pause: &mut dyn FnMut(),
     ) -> Result<CheckpointDone, StoreError> {
         let written = store.write(&mut self.position.next_chunk, &self.pieces, pause)?;
+        let compaction = compact::choose(&self.catalogue, store, self.bounds)?;
+        let (compaction, moved) = self.write_moved(compaction, store, pause)?;
         let mut additions = Entries::new();
-        for piece in &written.pieces {
+        for piece in written.pieces.iter().chain(&moved.pieces) {
             let run = StoredRun { start: piece.start, end: piece.start + piece.length, place: piece.place };
             additions.insert(keys::piece(piece.segment, run.end), Some(run.encode()));
         }
-        for (chunk, bytes) in written.sizes {
+        for (chunk, bytes) in written.sizes.into_iter().chain(moved.sizes) {
             additions.insert(keys::chunk(chunk), Some(keys::number(bytes)));
         }
+        for chunk in &compaction.chunks {
+            additions.insert(keys::chunk(*chunk), None);
+        }
         let installed = self.catalogue.write(disk, manifest, self.position, &additions)?;
-        Ok(CheckpointDone { position: self.position, installed, stored: written.pieces })
+        let moved = moved.pieces.into_iter().zip(compaction.places).collect();
+        let (stored, compacted) = (written.pieces, compaction.chunks);
+        Ok(CheckpointDone { position: self.position, installed, stored, moved, compacted })
+    }
+
+    /// Writes what leaves mostly dead chunks. A disk that has no room for it keeps them as they are: the checkpoint is
+    /// what frees the journal.
+    fn write_moved(
+        &mut self,
+        compaction: Compaction,
+        store: &Chunks,
+        pause: &mut dyn FnMut(),
+    ) -> Result<(Compaction, Written), StoreError> {
+        let first = self.position.next_chunk;
+        match store.write(&mut self.position.next_chunk, &compaction.pieces, pause) {
+            Ok(moved) => {
+                assert_eq!(moved.pieces.len(), compaction.places.len(), "pieces of less than a chunk are not cut");
+                Ok((compaction, moved))
+            }
+            Err(error) if error.is_passing() => {
+                store.give_up(first..self.position.next_chunk);
+                Ok((Compaction::default(), Written::default()))
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -130,6 +175,10 @@ impl<T: Token> Container<T> {
             catalogue: Checkpoint { container: self.id, runs: self.catalogue.runs(), frozen: self.catalogue.freeze() },
             pieces,
             dead_chunks: std::mem::take(&mut self.dead_chunks),
+            bounds: compact::Bounds {
+                moved_bytes_max: self.limits.compacted_bytes_max,
+                freed_bytes_min: self.limits.compaction_frees_min,
+            },
         };
         self.running = Some(Running { moved: BTreeMap::new() });
         if job.position.sequence <= self.durable {
@@ -148,12 +197,14 @@ impl<T: Token> Container<T> {
         effects: &mut Effects<T>,
     ) -> Result<(), StoreError> {
         let running = self.running.take().expect("a checkpoint ends that was begun");
+        let needed = self.needed_of(&done.compacted)?;
         self.catalogue.install(done.installed);
         self.checkpointed = done.position.sequence;
         self.next_chunk = done.position.next_chunk;
         for piece in done.stored {
             self.piece_stored(&running, &piece)?;
         }
+        self.pieces_moved(&running, &done.moved, needed)?;
         while self.unstored_bytes <= self.limits.unstored_bytes_max
             && let Some((request, token)) = if canary::is(31) { self.held.pop_back() } else { self.held.pop_front() }
         {
@@ -165,10 +216,7 @@ impl<T: Token> Container<T> {
 
     /// Brings a stored piece to where its segment's bytes have gone since the freeze.
     fn piece_stored(&mut self, running: &Running, piece: &StoredPiece) -> Result<(), StoreError> {
-        let (mut id, mut start) = (piece.segment, piece.start);
-        while let Some((target, offset)) = running.moved.get(&id) {
-            (id, start) = (*target, start + offset);
-        }
+        let (id, start) = running.position_of(piece.segment, piece.start);
         let end = start + piece.length;
         let is_moved = id != piece.segment;
         let is_needed = self.load(id)? && self.segment(id).start < end;

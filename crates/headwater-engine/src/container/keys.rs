@@ -44,6 +44,14 @@ pub(super) fn attribute(id: u64, attribute: AttributeId) -> Key {
     key.0
 }
 
+pub(super) const PIECES: &[u8] = b"C";
+
+/// The segment that a key belongs to, for `A`, `C`, `E` and `T`.
+pub(super) fn owner(key: &[u8]) -> Result<u64, Malformed> {
+    let owner = key.get(1..PREFIX_BYTES).and_then(|owner| owner.try_into().ok());
+    owner.map(u64::from_be_bytes).ok_or(Malformed("catalogue key is too short"))
+}
+
 pub(super) fn pieces(id: u64) -> Key {
     numbered(b'C', id).0
 }

@@ -25,6 +25,7 @@
 
 mod attributes;
 mod checkpoint;
+mod compact;
 mod decide;
 mod keys;
 mod operation;
@@ -69,6 +70,10 @@ pub(crate) struct Limits {
     pub(crate) unstored_bytes_max: u64,
     /// Catalogue entries newer than the newest run at which a checkpoint begins.
     pub(crate) hot_bytes: usize,
+    /// Bytes of mostly dead chunks that one checkpoint moves at most; they are in memory meanwhile.
+    pub(crate) compacted_bytes_max: u64,
+    /// Disk space that moving them has to free.
+    pub(crate) compaction_frees_min: u64,
     /// Bytes kept for readers although a chunk has them.
     pub(crate) cache_bytes: u64,
     /// Segments kept in memory although nothing happens to them.

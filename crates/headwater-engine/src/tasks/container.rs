@@ -39,6 +39,8 @@ pub(crate) struct SharedContainer {
     id: u32,
     inbox: Mutex<VecDeque<ContainerInput>>,
     owned: Mutex<Owned>,
+    /// Stored bytes are not on this machine: reading them may take seconds.
+    is_far: bool,
     /// The container's own thread, once it runs.
     thread: OnceLock<Thread>,
     fatal: OnFatal,
@@ -85,9 +87,10 @@ impl SharedContainer {
         neighbours: Neighbours,
         fatal: OnFatal,
     ) -> Arc<Self> {
+        let is_far = container.chunks().objects().remote_usage().is_some();
         let running = Running { id, container, neighbours, effects: first, closing: None };
         let (inbox, thread) = (Mutex::default(), OnceLock::new());
-        Arc::new(Self { id, inbox, owned: Mutex::new(Some(running)), thread, fatal })
+        Arc::new(Self { id, inbox, owned: Mutex::new(Some(running)), is_far, thread, fatal })
     }
 
     /// Starts the container's own thread. It ends when the container is closed or has met a fault.
@@ -189,7 +192,7 @@ impl SharedContainer {
         let mut inbox = self.inbox();
         match inbox.front() {
             None => Err(Turn::Empty),
-            Some(next) if next.is_long() && !may_be_long => Err(Turn::Long),
+            Some(next) if (next.is_long() || self.is_far && next.may_read_chunks()) && !may_be_long => Err(Turn::Long),
             Some(_) => Ok(inbox.pop_front().expect("it was just seen")),
         }
     }

@@ -79,6 +79,20 @@ impl ContainerInput {
             Self::CheckpointDone(_) | Self::ReadAgain(_) | Self::Checkpoint | Self::Sweep | Self::Close(_) => true,
         }
     }
+
+    /// Whether a step may read stored bytes here and now.
+    fn may_read_chunks(&self) -> bool {
+        matches!(
+            self,
+            Self::Request(
+                Request::TableGet { .. }
+                    | Request::TableUpdate { .. }
+                    | Request::TableScan { .. }
+                    | Request::TableDelta { .. },
+                _
+            )
+        )
+    }
 }
 
 /// What the journal's thread is told.

@@ -4,6 +4,7 @@
 mod backup;
 mod bucket;
 mod check;
+mod compaction;
 mod faults;
 mod rigged;
 mod segments;
