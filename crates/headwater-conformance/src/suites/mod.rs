@@ -6,10 +6,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+pub mod ceiling;
 pub mod crash;
 pub mod features;
 pub mod figures;
 pub mod flights;
+pub mod full;
 pub mod lifecycle;
 pub mod malformed;
 pub mod refusals;
