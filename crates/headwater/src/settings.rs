@@ -25,7 +25,7 @@ const PREFIX: &str = "HEADWATER_";
 const FILE_VARIABLE: &str = "HEADWATER_CONFIG";
 
 /// Every key and its default. `None`: the setting is absent, or worked out from the machine.
-const KEYS: [(&str, Option<&str>); 10] = [
+const KEYS: [(&str, Option<&str>); 11] = [
     ("advertise", None),
     ("chunks", None),
     ("controller", Some("127.0.0.1:9090")),
