@@ -145,6 +145,11 @@ pub enum Request {
         /// Which.
         segment: SegmentName,
     },
+    /// Where the segment's bytes are in long-term storage. → [`Response::Chunks`].
+    ListChunks {
+        /// Which.
+        segment: SegmentName,
+    },
     /// → [`Response::Done`], or [`Refusal::TableNotEmpty`].
     DeleteTable {
         /// Which.
@@ -176,6 +181,7 @@ impl Request {
             | Self::TableScan { segment, .. }
             | Self::TableDelta { segment, .. }
             | Self::TableInfo { segment }
+            | Self::ListChunks { segment }
             | Self::DeleteTable { segment, .. } => segment,
         }
     }
@@ -345,6 +351,19 @@ pub enum Response {
     Delta(Delta),
     /// State of a table.
     Table(TableInfo),
+    /// Runs of a segment's bytes in chunks, in order; what is in none yet is not named.
+    Chunks(Vec<StoredChunk>),
+}
+
+/// A run of a segment's bytes in long-term storage. A chunk may hold runs of many segments.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoredChunk {
+    /// Offset of its first byte in the segment.
+    pub start: Offset,
+    /// Bytes of the segment.
+    pub length: u64,
+    /// Where it is, relative to the place of all chunks.
+    pub name: String,
 }
 
 /// State of a segment.

@@ -24,13 +24,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::catalogue;
+use crate::catalogue::{self, RunCache};
 use crate::chunks;
 use crate::container;
 use crate::error::{IoContext, StoreError};
 use crate::io::{Disk, File, Objects};
 use crate::journal;
 use crate::store::{self, Identity};
+
+/// Blocks of a catalogue that are kept in memory while it is gone through.
+const CACHE_BYTES: usize = 1 << 20;
 
 /// Between two steps of deleting a chunk, so that commits beside it are not delayed.
 const DELETE_PAUSE: Duration = Duration::from_millis(6);
@@ -239,8 +242,8 @@ impl Pins {
             let path = catalogue::manifest_path(id);
             let noted = read_whole(&**disk, &path)?;
             files.insert(path, (noted.len() as u64, Source::Noted(noted.into())));
-            let (catalogue, manifest) = catalogue::open(&**disk, id)?;
-            state.runs.extend(manifest.runs.iter().map(|&run| catalogue::run_path(id, run)));
+            let (catalogue, manifest) = catalogue::open(&**disk, id, &RunCache::new(CACHE_BYTES))?;
+            state.runs.extend(manifest.run_paths());
             state.chunks.extend(container::chunks_of(&catalogue)?.map(|chunk| chunks::path_of(id, chunk)));
         }
         let (runs, chunks) = (state.runs.clone(), state.chunks.clone());

@@ -12,13 +12,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::api::{Outcome, Refusal, Reply, Request};
 use crate::backup::{Image, ImageError, Pins};
+use crate::catalogue::RunCache;
 use crate::chunks::BlockCache;
 use crate::error::StoreError;
 use crate::io::{Disk, Io, Objects, Random};
 use crate::store::{self, Options};
 use crate::tasks::{
-    ContainerFigures, ContainerInput, Figures, JournalInput, JournalTask, KeeperInput, KeeperTask, Neighbours,
-    SharedContainer, once, start_readers, start_reaper,
+    ContainerFigures, ContainerInput, Figures, JournalInput, JournalTask, KeeperInput, KeeperTask, Merges, Neighbours,
+    SharedContainer, once, start_lookups, start_readers, start_reaper,
 };
 
 /// How long closing waits for each of its steps before it goes on without; a full disk can make a step endless.
@@ -51,6 +52,7 @@ struct Shared {
     keeper: Sender<KeeperInput>,
     room: Arc<Semaphore>,
     room_bytes: u32,
+    run_cache: Arc<RunCache>,
     random: Arc<dyn Random>,
     figures: Arc<Figures>,
     pins: Arc<Pins>,
@@ -94,6 +96,7 @@ impl Engine {
         let (journal, journal_inbox) = channel();
         let (keeper, keeper_inbox) = channel();
         let (readers, readers_inbox) = channel();
+        let (lookups, lookups_inbox) = channel();
         let chunks: Vec<_> = opened.containers.iter().map(|container| container.chunks()).collect();
         let covered: BTreeMap<u32, u64> =
             (0..).zip(&opened.containers).map(|(id, container)| (id, container.checkpointed())).collect();
@@ -107,6 +110,7 @@ impl Engine {
                     journal: journal.clone(),
                     keeper: keeper.clone(),
                     readers: readers.clone(),
+                    lookups: lookups.clone(),
                     clock: io.clock.clone(),
                     figures: figures.clone(),
                 };
@@ -114,9 +118,11 @@ impl Engine {
             })
             .collect();
         drop(readers);
+        drop(lookups);
         let (journal_file_bytes, journal_file) = (opened.journal.file_bytes(), opened.journal.file());
         let mut threads = start_readers(readers_inbox, &containers, &chunks, &figures, &fatal);
         threads.push(start_reaper(chunks.clone(), closing, fatal.clone()));
+        threads.extend(start_lookups(lookups_inbox, &containers, &chunks, &figures, &fatal));
         let journal_task = JournalTask {
             journal: opened.journal,
             inbox: journal_inbox,
@@ -133,6 +139,7 @@ impl Engine {
             inbox: keeper_inbox,
             containers: containers.clone(),
             chunks,
+            merges: Merges::new(opened.manifests.len()),
             manifests: opened.manifests,
             witness: opened.witness,
             spares: opened.spares,
@@ -150,6 +157,7 @@ impl Engine {
             keeper,
             room: Arc::new(Semaphore::new(room_bytes as usize)),
             room_bytes,
+            run_cache: opened.run_cache,
             random: io.random,
             figures,
             pins,
@@ -191,6 +199,22 @@ impl Engine {
         let (sender, receiver) = oneshot::channel();
         self.submit(request, Box::new(sender));
         receiver.await.unwrap_or(Err(Refusal::Closing))
+    }
+
+    /// Number of containers of this store.
+    pub fn containers(&self) -> u32 {
+        self.shared.containers.len() as u32
+    }
+
+    /// Answers [`Response::Done`](crate::api::Response::Done) once everything that `container` has decided so far is in
+    /// chunks and in a durable checkpoint. Begins one for that, so a caller should ask rarely.
+    ///
+    /// # Panics
+    /// If `container` is not below [`containers`](Self::containers).
+    pub fn flush(&self, container: u32, reply: Box<dyn Reply>) {
+        let container = &self.shared.containers[container as usize];
+        container.leave(ContainerInput::Flush(reply));
+        container.help();
     }
 
     /// Takes room for `bytes` of a request, waiting until there is some: the caller stops reading from its connection
@@ -261,6 +285,9 @@ impl Engine {
                 ("chunk_block_misses_total", blocks.misses),
                 ("chunk_blocks_fetched_ahead_total", blocks.ahead),
                 ("catalogue_hot_bytes", sum(|one| one.catalogue_bytes.load(Relaxed))),
+                ("catalogue_index_bytes", sum(|one| one.index_bytes.load(Relaxed))),
+                ("catalogue_cache_bytes", self.shared.run_cache.bytes() as u64),
+                ("catalogue_merges_total", figures.merges.load(Relaxed)),
                 ("segments_in_memory", sum(|one| one.segments.load(Relaxed))),
                 ("requests_room_bytes", room),
                 ("requests_room_used_bytes", room - self.shared.room.available_permits() as u64),

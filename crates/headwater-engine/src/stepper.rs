@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::Options;
 use crate::api::{Outcome, Refusal, Request};
-use crate::catalogue::Manifest;
-use crate::container::{Ack, CheckpointDone, CheckpointJob, ColdOutcome, ColdRead, Container, Effects, Token};
+use crate::catalogue::{Installed, Manifest, Merge};
+use crate::container::{Ack, CheckpointDone, CheckpointJob, ColdOutcome, ColdRead, Container, Effects, Found, Token};
 use crate::error::StoreError;
 use crate::io::Io;
 use crate::journal::{Journal, Record, Witness};
@@ -38,7 +38,9 @@ pub struct Stepper {
     /// Durability that containers have not been told of.
     durable: BTreeMap<u32, u64>,
     jobs: VecDeque<CheckpointJob>,
-    done: VecDeque<(u32, CheckpointDone)>,
+    done: VecDeque<(u32, Done)>,
+    /// By container; `None`: its catalogue may need one.
+    merges: BTreeMap<u32, Option<Merge>>,
     reads: VecDeque<(u32, ColdRead<Ticket>)>,
     replies: Vec<(Ticket, Outcome)>,
     next_ticket: u64,
@@ -48,6 +50,12 @@ pub struct Stepper {
     full_waits: u64,
 }
 
+/// What a container is told of its catalogue, in the order in which it became durable.
+enum Done {
+    Checkpoint(CheckpointDone),
+    Merge(Installed),
+}
+
 /// A piece of background work.
 #[derive(Clone, Copy, Debug)]
 enum Work {
@@ -55,6 +63,7 @@ enum Work {
     TellDurable,
     Checkpoint,
     TellCheckpoint,
+    Merge,
     Read,
     Reap,
     Release,
@@ -80,6 +89,7 @@ impl Stepper {
             durable: BTreeMap::new(),
             jobs: VecDeque::new(),
             done: VecDeque::new(),
+            merges: BTreeMap::new(),
             reads: VecDeque::new(),
             replies: Vec::new(),
             next_ticket: 0,
@@ -158,6 +168,7 @@ impl Stepper {
         offer(!self.jobs.is_empty(), Work::Checkpoint);
         offer(!self.done.is_empty(), Work::TellCheckpoint);
         offer(!self.reads.is_empty(), Work::Read);
+        offer(!self.merges.is_empty(), Work::Merge);
         if possible.is_empty() {
             return Ok(false);
         }
@@ -215,7 +226,20 @@ impl Stepper {
     }
 
     /// Takes the effects of a step, and begins a checkpoint if the step made one due.
-    fn take(&mut self, id: u32, effects: Effects<Ticket>) -> Result<(), StoreError> {
+    fn take(&mut self, id: u32, mut effects: Effects<Ticket>) -> Result<(), StoreError> {
+        // At once, so that requests are decided in the order in which they were handed over.
+        while !effects.lookups.is_empty() {
+            let lookup = effects.lookups.remove(0);
+            match lookup.run(&self.containers[id as usize].chunks())? {
+                Found::Answer(ticket, outcome) => effects.replies.push((ticket, outcome)),
+                Found::Damaged(ticket, _) => effects.replies.push((ticket, Err(Refusal::Damaged))),
+                Found::Abandoned(error) => return Err(error),
+                Found::Back(back) => {
+                    let now = self.io.clock.wall_millis();
+                    self.containers[id as usize].looked_up(now, back, &mut effects)?;
+                }
+            }
+        }
         self.absorb(id, effects);
         let container = &mut self.containers[id as usize];
         if container.wants_checkpoint() {
@@ -258,7 +282,10 @@ impl Stepper {
                 let chunks = self.containers[container as usize].chunks();
                 let manifest = &mut self.manifests[container as usize];
                 match job.run(&*self.io.disk, manifest, &chunks, &mut || ()) {
-                    Ok(done) => self.done.push_back((container, done)),
+                    Ok(done) => {
+                        self.done.push_back((container, Done::Checkpoint(done)));
+                        self.merges.entry(container).or_default();
+                    }
                     Err(error) => {
                         self.jobs.push_front(job);
                         self.unless_full(Err(error))?;
@@ -269,8 +296,51 @@ impl Stepper {
                 let (container, done) = self.done.pop_front().expect("there is one");
                 let mut effects = Effects::default();
                 let now = self.io.clock.wall_millis();
-                self.containers[container as usize].checkpoint_done(now, done, &mut effects)?;
+                match done {
+                    Done::Checkpoint(done) => {
+                        self.containers[container as usize].checkpoint_done(now, done, &mut effects)?;
+                    }
+                    Done::Merge(installed) => self.containers[container as usize].merged(installed),
+                }
                 self.take(container, effects)?;
+            }
+            Work::Merge => {
+                let (container, merge) = self.merges.pop_first().expect("there is one");
+                let manifest = &mut self.manifests[container as usize];
+                let disk = &*self.io.disk;
+                let begun = match merge {
+                    Some(merge) => Ok(Some(merge)),
+                    None => Merge::begin(disk, manifest),
+                };
+                let (mut merge, number) = match begun {
+                    Ok(None) => return Ok(()),
+                    Ok(Some(merge)) => {
+                        let number = merge.number();
+                        (merge, number)
+                    }
+                    Err(error) => return self.unless_full(Err(error)),
+                };
+                let merged = match merge.step() {
+                    Ok(false) => {
+                        self.merges.insert(container, Some(merge));
+                        return Ok(());
+                    }
+                    Ok(true) => merge.finish(disk, manifest),
+                    Err(error) => Err(error),
+                };
+                match merged {
+                    Ok(installed) => {
+                        self.done.push_back((container, Done::Merge(installed)));
+                        self.merges.insert(container, None);
+                    }
+                    Err(error) => {
+                        // The next checkpoint asks again.
+                        if error.is_full() {
+                            Merge::abandon(disk, manifest, number);
+                        }
+                        self.unless_full(Err(error))?;
+                    }
+                }
             }
             Work::Read => {
                 let (container, read) = self.reads.pop_front().expect("there is one");

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use crate::backup::{PinnedDisk, PinnedObjects, Pins};
-use crate::catalogue::{self, Manifest};
+use crate::catalogue::{self, Manifest, RunCache};
 use crate::chunks::{BlockCache, Chunks, Directory};
 use crate::codec::{Decoder, Encoder, Malformed};
 use crate::container::{Container, Effects, Limits, Token};
@@ -76,6 +76,11 @@ impl Options {
         self.memory_bytes.max(MEMORY_BYTES_MIN) / 16
     }
 
+    /// Blocks of the catalogues in memory.
+    fn run_cache_bytes(&self) -> usize {
+        usize::try_from(self.memory_bytes.max(MEMORY_BYTES_MIN) / 16).unwrap_or(usize::MAX)
+    }
+
     pub(crate) fn limits(&self, containers: u32, journal_file_bytes: u64) -> Limits {
         let memory = self.memory_bytes.max(MEMORY_BYTES_MIN);
         let share = memory / u64::from(containers);
@@ -103,6 +108,8 @@ impl Options {
 pub(crate) struct Opened<T> {
     pub(crate) containers: Vec<Container<T>>,
     pub(crate) manifests: Vec<Manifest>,
+    /// Blocks of the catalogues.
+    pub(crate) run_cache: Arc<RunCache>,
     /// What the containers want done first.
     pub(crate) effects: Vec<Effects<T>>,
     pub(crate) journal: Journal,
@@ -134,11 +141,12 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options, pins: &Arc<Pins>) -> Re
     let cache = Arc::new(BlockCache::new(options.block_cache_bytes()));
     let unpinned: Arc<dyn Objects> = Arc::new(Directory::new(disk.clone()));
     let objects: Arc<dyn Objects> = Arc::new(PinnedObjects::new(unpinned.clone(), pins.clone()));
+    let run_cache = RunCache::new(options.run_cache_bytes());
     let mut containers = Vec::new();
     let mut manifests = Vec::new();
     for id in 0..identity.containers {
         let chunks = Chunks::new(objects.clone(), id, cache.clone());
-        let (container, manifest) = Container::open(&**disk, chunks, id, limits)?;
+        let (container, manifest) = Container::open(&**disk, chunks, id, limits, &run_cache)?;
         containers.push(container);
         manifests.push(manifest);
     }
@@ -169,6 +177,7 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options, pins: &Arc<Pins>) -> Re
     Ok(Opened {
         containers,
         manifests,
+        run_cache,
         effects,
         journal,
         spares,

@@ -12,6 +12,8 @@ pub const READ_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const TABLE_KEY_BYTES_MAX: usize = 8192;
 /// Longest value of a table entry, in bytes.
 pub const TABLE_VALUE_BYTES_MAX: usize = 1024 * 1024 - TABLE_KEY_BYTES_MAX;
+/// Longest entry of a table as it stands in the log: 17 bytes, key and value.
+pub const TABLE_ENTRY_BYTES_MAX: usize = 1024 * 1024;
 /// Soft limit of an iterator or delta page, in bytes.
 pub const TABLE_PAGE_BYTES: usize = 2 * 1024 * 1024;
 /// Largest serialized batch of table entries, in bytes.

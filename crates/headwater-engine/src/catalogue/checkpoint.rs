@@ -1,7 +1,6 @@
 //! Making a frozen map durable, and finding the newest checkpoint again.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::canary;
@@ -9,14 +8,17 @@ use crate::codec::{Decoder, Encoder, Malformed};
 use crate::error::{IoContext, StoreError};
 use crate::io::Disk;
 
-use super::run::{Run, RunWriter};
-use super::{Catalogue, Entries, Layer, OWNED, RETIRED, Scan};
+use super::cache::RunCache;
+use super::merge::{MERGE_RATIO, Walk};
+use super::run::Run;
+use super::writer::RunWriter;
+use super::{Catalogue, Entries};
 
 const MAGIC: &[u8; 8] = b"HWMANIF\x01";
 const FORMAT: u32 = 1;
-/// A run is merged with the one before it as long as that one is not this many times larger: every entry is rewritten
-/// about once per factor, and lookups see few runs.
-const MERGE_RATIO: u64 = 4;
+/// Runs up to this together are merged by the checkpoint itself: it costs less than one more file. Longer ones would hold
+/// it up, and with it every write that waits for memory; they are merged beside it ([`Merge`](super::Merge)).
+const MERGED_AT_ONCE_BYTES: u64 = 4 << 20;
 
 /// What a checkpoint includes, and the numbers that must not be used twice.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -30,8 +32,21 @@ pub(crate) struct Position {
 }
 
 /// The durable root of a container's catalogue.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub(crate) struct Manifest {
+    pub(crate) container: u32,
+    pub(crate) position: Position,
+    pub(super) next_run: u64,
+    /// Oldest first.
+    pub(super) runs: Vec<Arc<Run>>,
+    pub(super) cache: Arc<RunCache>,
+    /// The newest of the runs that are being merged beside checkpoints, if any are.
+    pub(super) merging: Option<u64>,
+}
+
+/// A manifest as it stands in its file.
+#[derive(Debug, Default)]
+pub(crate) struct StoredManifest {
     pub(crate) position: Position,
     next_run: u64,
     /// Numbers of the runs, oldest first.
@@ -40,9 +55,7 @@ pub(crate) struct Manifest {
 
 /// A checkpoint's work, to be done away from the container.
 pub(crate) struct Checkpoint {
-    pub(crate) container: u32,
     pub(crate) frozen: Arc<Entries>,
-    pub(crate) runs: Vec<Arc<Run>>,
 }
 
 /// Runs that are durable and named by the durable manifest.
@@ -69,23 +82,27 @@ pub(crate) fn manifest_path(container: u32) -> String {
 pub(crate) fn create(disk: &dyn Disk, container: u32) -> Result<(), StoreError> {
     let place = directory(container);
     disk.create_directory(&place).on(&place, "create")?;
-    Manifest::default().store(disk, container)
+    StoredManifest::default().store(disk, container)
 }
 
 /// Opens the newest checkpoint of a container. [`tidy`] follows.
-pub(crate) fn open(disk: &dyn Disk, container: u32) -> Result<(Catalogue, Manifest), StoreError> {
-    let manifest = Manifest::read(disk, container)?;
-    let runs = manifest
-        .runs
-        .iter()
-        .map(|&number| Ok(Arc::new(open_run(disk, container, number)?)))
-        .collect::<Result<Vec<_>, StoreError>>()?;
+pub(crate) fn open(
+    disk: &dyn Disk,
+    container: u32,
+    cache: &Arc<RunCache>,
+) -> Result<(Catalogue, Manifest), StoreError> {
+    let stored = StoredManifest::read(disk, container)?;
+    let open = |&number: &u64| Ok(Arc::new(open_run(disk, container, number, cache)?));
+    let runs = stored.runs.iter().map(open).collect::<Result<Vec<_>, StoreError>>()?;
+    let StoredManifest { position, next_run, .. } = stored;
+    let cache = cache.clone();
+    let manifest = Manifest { container, position, next_run, runs: runs.clone(), cache, merging: None };
     Ok((Catalogue::new(runs), manifest))
 }
 
 /// Opens a run and verifies its header, index and footer.
-pub(crate) fn open_run(disk: &dyn Disk, container: u32, number: u64) -> Result<Run, StoreError> {
-    Run::open(disk, run_path(container, number), number)
+pub(crate) fn open_run(disk: &dyn Disk, container: u32, number: u64, cache: &Arc<RunCache>) -> Result<Run, StoreError> {
+    Run::open(disk, container, run_path(container, number), number, cache.clone())
 }
 
 /// Removes files that the manifest does not name: they belong to a checkpoint that never became durable, or are left of
@@ -95,7 +112,7 @@ pub(crate) fn tidy(disk: &dyn Disk, container: u32, manifest: &Manifest) -> Resu
     // A killed process may have left a manifest whose name is not durable yet. Before anything it does not need is
     // removed, it must be.
     disk.sync_directory(&place).on(&place, "sync")?;
-    let kept: BTreeSet<_> = manifest.runs.iter().map(|number| format!("{number:016}.run")).collect();
+    let kept: BTreeSet<_> = manifest.runs.iter().map(|run| format!("{:016}.run", run.number)).collect();
     for name in disk.list(&place).on(&place, "list")? {
         if name != "manifest" && !kept.contains(&name) {
             let path = format!("{place}/{name}");
@@ -115,24 +132,25 @@ impl Checkpoint {
         position: Position,
         additions: &Entries,
     ) -> Result<Installed, StoreError> {
-        let mut runs = self.runs.clone();
+        let mut runs = manifest.runs.clone();
         let mut replaced = Vec::new();
         let mut made = None;
         if !self.frozen.is_empty() || !additions.is_empty() {
             let mut merged = 0;
             let mut size: u64 = self.frozen.iter().map(|(key, value)| entry_bytes(key, value.as_deref())).sum();
-            while let Some(older) = runs.len().checked_sub(merged + 1).map(|at| &runs[at]) {
-                if older.length > size.saturating_mul(MERGE_RATIO) {
-                    break;
-                }
+            while let Some(older) = runs.len().checked_sub(merged + 1).map(|at| &runs[at])
+                && older.length <= size.saturating_mul(MERGE_RATIO)
+                && size + older.length <= MERGED_AT_ONCE_BYTES
+                && manifest.merging != Some(older.number)
+            {
                 size += older.length;
                 merged += 1;
             }
             replaced = runs.split_off(runs.len() - merged);
-            let number = manifest.next_run;
-            manifest.next_run += 1;
-            let path = run_path(self.container, number);
-            match merge(disk, &path, number, additions, &self.frozen, &replaced, runs.is_empty()) {
+            let number = manifest.take_number();
+            let path = run_path(manifest.container, number);
+            let written = self.write_run(disk, manifest, &path, number, additions, &replaced, runs.is_empty());
+            match written {
                 Ok(run) => runs.push(made.insert(Arc::new(run)).clone()),
                 Err(error) => {
                     // The room of this attempt may be what the next one lacks.
@@ -141,9 +159,7 @@ impl Checkpoint {
                 }
             }
         }
-        manifest.position = position;
-        manifest.runs = runs.iter().map(|run| run.number).collect();
-        if let Err(error) = manifest.store(disk, self.container) {
+        if let Err(error) = manifest.replace(disk, position, runs) {
             if error.is_full()
                 && let Some(run) = made
             {
@@ -151,13 +167,29 @@ impl Checkpoint {
             }
             return Err(error);
         }
-        for run in replaced {
-            if let Err(error) = disk.remove(run.path()) {
-                // The checkpoint stands; the next start tidies up.
-                tracing::warn!(path = run.path(), %error, "could not remove a replaced run");
-            }
+        remove_all(disk, &replaced);
+        Ok(Installed { runs: manifest.runs.clone() })
+    }
+
+    /// `is_oldest`: nothing older remains, so removals have nothing left to hide.
+    #[allow(clippy::too_many_arguments, reason = "all of it is one run's description, used once")]
+    fn write_run(
+        &self,
+        disk: &dyn Disk,
+        manifest: &Manifest,
+        path: &str,
+        number: u64,
+        additions: &Entries,
+        replaced: &[Arc<Run>],
+        is_oldest: bool,
+    ) -> Result<Run, StoreError> {
+        let mut writer =
+            RunWriter::create(disk, manifest.container, path.to_owned(), number, manifest.cache.clone(), true)?;
+        let mut walk = Walk::new(&[additions, &self.frozen], replaced, is_oldest)?;
+        while let Some((key, value)) = walk.next()? {
+            writer.add(&key, value.as_deref())?;
         }
-        Ok(Installed { runs })
+        writer.finish()
     }
 }
 
@@ -165,59 +197,45 @@ fn entry_bytes(key: &[u8], value: Option<&[u8]>) -> u64 {
     (8 + key.len() + value.map_or(0, <[u8]>::len)) as u64
 }
 
-/// `oldest`: nothing older remains, so removals have nothing left to hide.
-fn merge(
-    disk: &dyn Disk,
-    path: &str,
-    number: u64,
-    additions: &Entries,
-    frozen: &Entries,
-    replaced: &[Arc<Run>],
-    oldest: bool,
-) -> Result<Run, StoreError> {
-    let mut layers = vec![Layer::memory(additions.range::<[u8], _>(..)), Layer::memory(frozen.range::<[u8], _>(..))];
-    for run in replaced.iter().rev() {
-        layers.push(Layer::run(run.clone().iterate(Bound::Unbounded)?)?);
-    }
-    let retired = retired(additions, frozen, replaced)?;
-    let is_given_up = |key: &[u8]| {
-        let owner = key.get(1..9).map(|owner| u64::from_be_bytes(owner.try_into().expect("eight bytes")));
-        owner.is_some_and(|owner| retired.contains(&owner))
-    };
-    let mut scan = Scan { layers };
-    let mut writer = RunWriter::create(disk, path.to_owned(), number)?;
-    while let Some((key, value)) = scan.next_raw()? {
-        // Owned keys of older runs wait for the merge that reaches them; their owner's retirement waits with them.
-        let is_gone = key.first().is_some_and(|letter| OWNED.contains(letter)) && is_given_up(&key);
-        let has_done = oldest && (value.is_none() || key.first() == Some(&RETIRED));
-        if !is_gone && !has_done {
-            writer.add(&key, value.as_deref())?;
+/// Removes the files of runs that no durable manifest names any more.
+pub(super) fn remove_all(disk: &dyn Disk, runs: &[Arc<Run>]) {
+    for run in runs {
+        if let Err(error) = disk.remove(run.path()) {
+            // The checkpoint stands; the next start tidies up.
+            tracing::warn!(path = run.path(), %error, "could not remove a replaced run");
         }
     }
-    writer.finish()
-}
-
-/// Owners that are retired by one of the layers to be merged.
-fn retired(additions: &Entries, frozen: &Entries, replaced: &[Arc<Run>]) -> Result<BTreeSet<u64>, StoreError> {
-    let first = [RETIRED];
-    let from = Bound::Included(&first[..]);
-    let range = (from, Bound::Unbounded);
-    let mut layers =
-        vec![Layer::memory(additions.range::<[u8], _>(range)), Layer::memory(frozen.range::<[u8], _>(range))];
-    for run in replaced {
-        layers.push(Layer::run(run.clone().iterate(from)?)?);
-    }
-    let mut scan = Scan { layers };
-    let mut owners = BTreeSet::new();
-    while let Some((key, _)) = scan.next()?
-        && key.first() == Some(&RETIRED)
-    {
-        owners.extend(key.get(1..9).map(|owner| u64::from_be_bytes(owner.try_into().expect("eight bytes"))));
-    }
-    Ok(owners)
 }
 
 impl Manifest {
+    /// Paths of the runs.
+    pub(crate) fn run_paths(&self) -> impl Iterator<Item = String> {
+        self.runs.iter().map(|run| run.path().to_owned())
+    }
+
+    /// The number of a new run.
+    pub(super) fn take_number(&mut self) -> u64 {
+        self.next_run += 1;
+        self.next_run - 1
+    }
+
+    /// Makes other runs, and the position they include, the durable ones. Nothing has changed if it fails.
+    pub(super) fn replace(
+        &mut self,
+        disk: &dyn Disk,
+        position: Position,
+        runs: Vec<Arc<Run>>,
+    ) -> Result<(), StoreError> {
+        let numbers = runs.iter().map(|run| run.number).collect();
+        let stored = StoredManifest { position, next_run: self.next_run, runs: numbers };
+        stored.store(disk, self.container)?;
+        self.position = position;
+        self.runs = runs;
+        Ok(())
+    }
+}
+
+impl StoredManifest {
     /// The manifest of a container.
     pub(crate) fn read(disk: &dyn Disk, container: u32) -> Result<Self, StoreError> {
         let place = directory(container);

@@ -1,166 +1,216 @@
 //! A run: a sorted, immutable file of entries.
 //!
 //! ```text
-//!   │ header │ block │ block │ … │ index │ footer │
+//!   │ header │ block │ … │ block │ filter │ block │ … │ filter │ index │ footer │
 //! ```
 //!
-//! Blocks hold entries in key order and end with a checksum; the index names the first key of each block and is kept
-//! in memory. Every block is verified when it is read from disk.
+//! Blocks hold entries in key order and end with a checksum. A filter covers the blocks between the one before it and
+//! itself, and says of most keys that are not there that they are not. The index names where each block begins, in the
+//! file and among the keys; it is kept in memory, about 60 bytes for 4 KiB. Every block and filter is verified when it
+//! is read from disk.
 
 mod verify;
 
-use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use crate::canary;
 use crate::codec::{Decoder, Encoder, Malformed};
 use crate::error::{IoContext, StoreError};
 use crate::io::{Disk, File};
 
-use super::{Entry, Key};
+use super::cache::RunCache;
+use super::{Entry, filter};
 
-const MAGIC: &[u8; 8] = b"HWRUN\0\0\x01";
-const FORMAT: u32 = 1;
-/// A block is closed once it has grown to this.
-const BLOCK_BYTES: usize = 4 << 10;
-const HEADER_BYTES: usize = 8 + 4 + 8 + 4;
+pub(super) const MAGIC: &[u8; 8] = b"HWRUN\0\0\x01";
+/// 2: with filters. Format 1 was never released.
+pub(super) const FORMAT: u32 = 2;
+pub(super) const HEADER_BYTES: usize = 8 + 4 + 8 + 4;
 /// Index offset, index length, index checksum, entry count, footer checksum.
 const FOOTER_BYTES: usize = 8 + 8 + 4 + 8 + 4;
 /// Stored length of a removal's value.
-const REMOVED: u32 = u32::MAX;
+pub(super) const REMOVED: u32 = u32::MAX;
+/// Bytes that a walk over a whole run reads at a time.
+const STREAM_BYTES: u64 = 256 << 10;
 
-/// Writes a run, entry by entry, in key order.
-pub(super) struct RunWriter {
-    path: String,
-    number: u64,
-    file: Arc<dyn File>,
-    position: u64,
-    block: Encoder,
-    block_first: Key,
-    last_key: Key,
-    index: Vec<IndexEntry>,
-    entries: u64,
+/// Where the blocks and filters of a run are.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    /// For each block a key that is above every key before the block and not above its first, one behind the other.
+    keys: Vec<u8>,
+    blocks: Vec<BlockIndex>,
+    filters: Vec<FilterIndex>,
 }
 
-#[derive(Clone, Debug)]
-struct IndexEntry {
-    first: Key,
-    offset: u64,
+#[derive(Clone, Copy, Debug)]
+struct BlockIndex {
+    /// Where its key ends in `keys`.
+    key_end: u32,
     length: u32,
+    offset: u64,
 }
 
-impl RunWriter {
-    pub(super) fn create(disk: &dyn Disk, path: String, number: u64) -> Result<Self, StoreError> {
-        let file = disk.create(&path).on(&path, "create")?;
-        let mut header = Encoder::default();
-        header.0.extend_from_slice(MAGIC);
-        header.u32(FORMAT).u64(number);
-        let sum = crc32c::crc32c(&header.0);
-        header.u32(sum);
-        file.write_at(0, &header.0).on(&path, "write")?;
-        Ok(Self {
-            path,
-            number,
-            file,
-            position: HEADER_BYTES as u64,
-            block: Encoder::default(),
-            block_first: Key::new(),
-            last_key: Key::new(),
-            index: Vec::new(),
-            entries: 0,
-        })
+#[derive(Clone, Copy, Debug)]
+struct FilterIndex {
+    /// The first block behind those it covers.
+    end: u32,
+    length: u32,
+    offset: u64,
+}
+
+impl Index {
+    pub(super) fn add_block(&mut self, first: &[u8], offset: u64, length: u32) {
+        self.keys.extend_from_slice(first);
+        let key_end = u32::try_from(self.keys.len()).expect("an index stays far below 4 GiB");
+        self.blocks.push(BlockIndex { key_end, length, offset });
     }
 
-    pub(super) fn add(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
-        assert!(self.entries == 0 || key > self.last_key.as_slice(), "keys of a run grow");
-        if self.block.0.is_empty() {
-            self.block_first = key.to_vec();
+    pub(super) fn add_filter(&mut self, offset: u64, length: u32) {
+        self.filters.push(FilterIndex { end: self.blocks.len() as u32, length, offset });
+    }
+
+    /// Gives back what growing left over.
+    pub(super) fn shrink(&mut self) {
+        self.keys.shrink_to_fit();
+        self.blocks.shrink_to_fit();
+        self.filters.shrink_to_fit();
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder::default();
+        out.u32(self.blocks.len() as u32);
+        for (at, block) in self.blocks.iter().enumerate() {
+            out.bytes(self.key(at)).u64(block.offset).u32(block.length);
         }
-        self.block.bytes(key);
-        match value {
-            Some(value) => self.block.bytes(value),
-            None => self.block.u32(REMOVED),
+        out.u32(self.filters.len() as u32);
+        for filter in &self.filters {
+            out.u32(filter.end).u64(filter.offset).u32(filter.length);
+        }
+        out.0
+    }
+
+    /// `end`: where the blocks have to end.
+    fn decode(bytes: &[u8], end: u64) -> Result<Self, Malformed> {
+        let mut input = Decoder::new(bytes);
+        let mut index = Self::default();
+        let is_inside = |offset: u64, length: u32| {
+            if length < 4 {
+                return Err(Malformed("block is too short for its checksum"));
+            }
+            if offset.checked_add(u64::from(length)).is_none_or(|behind| behind > end) {
+                return Err(Malformed("block lies outside of the blocks"));
+            }
+            Ok(())
         };
-        self.last_key.clear();
-        self.last_key.extend_from_slice(key);
-        self.entries += 1;
-        if self.block.0.len() >= BLOCK_BYTES { self.end_block() } else { Ok(()) }
+        for _ in 0..input.u32()? {
+            let (first, offset, length) = (input.bytes()?, input.u64()?, input.u32()?);
+            is_inside(offset, length)?;
+            index.add_block(first, offset, length);
+        }
+        for _ in 0..input.u32()? {
+            let (end, offset, length) = (input.u32()?, input.u64()?, input.u32()?);
+            is_inside(offset, length)?;
+            index.filters.push(FilterIndex { end, length, offset });
+        }
+        input.end()?;
+        index.shrink();
+        Ok(index)
     }
 
-    fn end_block(&mut self) -> Result<(), StoreError> {
-        if self.block.0.is_empty() {
-            return Ok(());
-        }
-        let sum = crc32c::crc32c(&self.block.0);
-        self.block.u32(sum);
-        self.file.write_at(self.position, &self.block.0).on(&self.path, "write")?;
-        self.index.push(IndexEntry {
-            first: std::mem::take(&mut self.block_first),
-            offset: self.position,
-            length: self.block.0.len() as u32,
-        });
-        self.position += self.block.0.len() as u64;
-        self.block.0.clear();
-        Ok(())
+    fn key(&self, at: usize) -> &[u8] {
+        let start = at.checked_sub(1).map_or(0, |before| self.blocks[before].key_end);
+        &self.keys[start as usize..self.blocks[at].key_end as usize]
     }
 
-    /// Writes index and footer and syncs the file; its directory is the caller's business.
-    pub(super) fn finish(mut self) -> Result<Run, StoreError> {
-        self.end_block()?;
-        let mut index = Encoder::default();
-        for entry in &self.index {
-            index.bytes(&entry.first).u64(entry.offset).u32(entry.length);
+    /// The only block that can hold the key.
+    fn block_of(&self, key: &[u8]) -> Option<usize> {
+        let (mut low, mut high) = (0, self.blocks.len());
+        while low < high {
+            let middle = (low + high) / 2;
+            if self.key(middle) <= key { low = middle + 1 } else { high = middle }
         }
-        let mut footer = Encoder::default();
-        footer.u64(self.position).u64(index.0.len() as u64).u32(crc32c::crc32c(&index.0)).u64(self.entries);
-        let sum = crc32c::crc32c(&footer.0);
-        footer.u32(sum);
-        index.0.extend_from_slice(&footer.0);
-        self.file.write_at(self.position, &index.0).on(&self.path, "write")?;
-        if !canary::is(26) {
-            self.file.sync().on(&self.path, "sync")?;
-        }
-        let length = self.position + index.0.len() as u64;
-        Ok(Run {
-            path: self.path,
-            number: self.number,
-            file: self.file,
-            length,
-            entries: self.entries,
-            index: self.index,
-            blocks: Mutex::default(),
-        })
+        low.checked_sub(1)
+    }
+
+    fn filter_of(&self, block: usize) -> Option<&FilterIndex> {
+        self.filters.get(self.filters.partition_point(|filter| filter.end as usize <= block))
+    }
+
+    /// Memory it takes, in bytes.
+    fn memory_bytes(&self) -> usize {
+        self.keys.len() + self.blocks.len() * size_of::<BlockIndex>() + self.filters.len() * size_of::<FilterIndex>()
     }
 }
 
 /// An open run.
 pub(crate) struct Run {
+    container: u32,
     path: String,
     pub(super) number: u64,
     file: Arc<dyn File>,
     pub(super) length: u64,
     entries: u64,
-    index: Vec<IndexEntry>,
-    blocks: Mutex<BlockCache>,
+    index: Index,
+    cache: Arc<RunCache>,
 }
 
-/// Recently read blocks of one run.
-#[derive(Default)]
-struct BlockCache {
-    blocks: BTreeMap<usize, Arc<[u8]>>,
-    order: VecDeque<usize>,
+/// What a look-up that may not touch the disk learns.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Found {
+    /// The key is not in this run.
+    Absent,
+    /// `None` is a removal.
+    Entry(Option<Vec<u8>>),
+    /// Only the disk knows.
+    Cold,
 }
 
-/// Blocks one run keeps in memory.
-const CACHED_BLOCKS_MAX: usize = 256;
+/// Why a walk does not go on.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The next block is not in memory, and the walk may not wait for the disk.
+    Cold,
+    Failed(StoreError),
+}
 
-/// Either kind of value a key has in a run: `Some(None)` is a removal.
-type Found = Option<Option<Vec<u8>>>;
+impl Stop {
+    /// For walks that may wait.
+    pub(crate) fn failed(self) -> StoreError {
+        match self {
+            Self::Failed(error) => error,
+            Self::Cold => unreachable!("a walk that may wait is never cold"),
+        }
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error)
+    }
+}
 
 impl Run {
+    #[allow(clippy::too_many_arguments, reason = "the fields of one value, each once")]
+    pub(super) fn new(
+        container: u32,
+        path: String,
+        number: u64,
+        file: Arc<dyn File>,
+        length: u64,
+        entries: u64,
+        index: Index,
+        cache: Arc<RunCache>,
+    ) -> Self {
+        Self { container, path, number, file, length, entries, index, cache }
+    }
+
     /// Opens and verifies header, index and footer.
-    pub(super) fn open(disk: &dyn Disk, path: String, number: u64) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        disk: &dyn Disk,
+        container: u32,
+        path: String,
+        number: u64,
+        cache: Arc<RunCache>,
+    ) -> Result<Self, StoreError> {
         let file = disk.open(&path).on(&path, "open")?;
         let length = file.length().on(&path, "measure")?;
         let damaged = |offset, what: &str| StoreError::damaged(&path, offset, what);
@@ -182,6 +232,9 @@ impl Run {
         if input.u32().map_err(&malformed)? != crc32c::crc32c(&header[..HEADER_BYTES - 4]) || stored_number != number {
             return Err(damaged(0, "header fails its checksum"));
         }
+        if format < FORMAT {
+            return Err(damaged(0, "run of a format that was never released"));
+        }
         let footer_at = length - FOOTER_BYTES as u64;
         let mut footer = [0; FOOTER_BYTES];
         file.read_at(footer_at, &mut footer).on(&path, "read")?;
@@ -199,8 +252,8 @@ impl Run {
         if crc32c::crc32c(&bytes) != index_sum {
             return Err(damaged(index_at, "index fails its checksum"));
         }
-        let index = decode_index(&bytes).map_err(StoreError::malformed(&path, index_at))?;
-        Ok(Self { path: path.clone(), number, file, length, entries, index, blocks: Mutex::default() })
+        let index = Index::decode(&bytes, index_at).map_err(StoreError::malformed(&path, index_at))?;
+        Ok(Self::new(container, path.clone(), number, file, length, entries, index, cache))
     }
 
     /// Path of the file.
@@ -208,27 +261,42 @@ impl Run {
         &self.path
     }
 
-    pub(super) fn get(&self, key: &[u8]) -> Result<Found, StoreError> {
-        let Some(at) = self.block_of(key) else { return Ok(None) };
-        let block = self.block(at)?;
+    /// Memory its index takes, in bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.index.memory_bytes()
+    }
+
+    /// Looks a key up; never [`Found::Cold`] if it `may_wait` for the disk.
+    pub(super) fn get(&self, key: &[u8], hash: u64, may_wait: bool) -> Result<Found, StoreError> {
+        let Some(at) = self.index.block_of(key) else { return Ok(Found::Absent) };
+        if let Some(&FilterIndex { offset, length, .. }) = self.index.filter_of(at) {
+            match self.content(offset, length, may_wait)? {
+                None => return Ok(Found::Cold),
+                Some(filter) if !filter::may_hold(&filter, hash) => return Ok(Found::Absent),
+                Some(_) => {}
+            }
+        }
+        let Some(block) = self.block(at, may_wait)? else { return Ok(Found::Cold) };
         let mut entries = BlockEntries::new(&block);
         while let Some((found, value)) = entries.next().map_err(self.malformed(at))? {
             match found.cmp(key) {
                 std::cmp::Ordering::Less => {}
-                std::cmp::Ordering::Equal => return Ok(Some(value.map(<[u8]>::to_vec))),
+                std::cmp::Ordering::Equal => return Ok(Found::Entry(value.map(<[u8]>::to_vec))),
                 std::cmp::Ordering::Greater => break,
             }
         }
-        Ok(None)
+        Ok(Found::Absent)
     }
 
-    pub(super) fn iterate(self: Arc<Self>, from: Bound<&[u8]>) -> Result<RunIterator, StoreError> {
+    /// Walks from a key on, through the cache.
+    pub(super) fn iterate(self: Arc<Self>, from: Bound<&[u8]>, may_wait: bool) -> Result<RunIterator, Stop> {
         let first = match from {
-            Bound::Included(key) | Bound::Excluded(key) => self.block_of(key).unwrap_or(0),
+            Bound::Included(key) | Bound::Excluded(key) => self.index.block_of(key).unwrap_or(0),
             Bound::Unbounded => 0,
         };
+        let reading = Reading::Cached { may_wait };
         let mut iterator =
-            RunIterator { run: self, next_block: first, block: Arc::default(), position: 0, put_back: None };
+            RunIterator { run: self, next_block: first, block: Arc::default(), position: 0, reading, put_back: None };
         while let Some((key, value)) = iterator.next_entry()? {
             let before = match from {
                 Bound::Included(bound) => key.as_slice() < bound,
@@ -243,58 +311,64 @@ impl Run {
         Ok(iterator)
     }
 
-    /// The only block that can hold the key.
-    fn block_of(&self, key: &[u8]) -> Option<usize> {
-        self.index.partition_point(|entry| entry.first.as_slice() <= key).checked_sub(1)
+    /// Walks over everything, in large reads that leave nothing in the cache.
+    pub(super) fn stream(self: Arc<Self>) -> RunIterator {
+        let reading = Reading::Streamed { bytes: Vec::new(), offset: 0 };
+        RunIterator { run: self, next_block: 0, block: Arc::default(), position: 0, reading, put_back: None }
     }
 
     fn malformed(&self, block: usize) -> impl Fn(Malformed) -> StoreError {
-        StoreError::malformed(&self.path, self.index[block].offset)
+        StoreError::malformed(&self.path, self.index.blocks[block].offset)
     }
 
-    fn block(&self, at: usize) -> Result<Arc<[u8]>, StoreError> {
-        if let Some(block) = self.blocks.lock().expect("no holder of the block cache panics").blocks.get(&at) {
-            return Ok(block.clone());
-        }
-        let block: Arc<[u8]> = self.read_block(at)?.into();
-        let mut cache = self.blocks.lock().expect("no holder of the block cache panics");
-        if cache.order.len() >= CACHED_BLOCKS_MAX
-            && let Some(oldest) = cache.order.pop_front()
-        {
-            cache.blocks.remove(&oldest);
-        }
-        if cache.blocks.insert(at, block.clone()).is_none() {
-            cache.order.push_back(at);
-        }
-        Ok(block)
+    fn block(&self, at: usize, may_wait: bool) -> Result<Option<Arc<[u8]>>, StoreError> {
+        let BlockIndex { offset, length, .. } = self.index.blocks[at];
+        self.content(offset, length, may_wait)
     }
 
-    /// Content of a block, verified.
-    fn read_block(&self, at: usize) -> Result<Vec<u8>, StoreError> {
-        let IndexEntry { offset, length, .. } = self.index[at];
+    /// A block or filter, verified; `None` if it is not in memory and the caller may not wait.
+    fn content(&self, offset: u64, length: u32, may_wait: bool) -> Result<Option<Arc<[u8]>>, StoreError> {
+        let address = (self.container, self.number, offset);
+        if let Some(content) = self.cache.get(address) {
+            return Ok(Some(content));
+        }
+        if !may_wait {
+            return Ok(None);
+        }
+        let content: Arc<[u8]> = self.read_content(offset, length)?.into();
+        self.cache.put(address, content.clone());
+        Ok(Some(content))
+    }
+
+    /// A block or filter from the disk, verified.
+    fn read_content(&self, offset: u64, length: u32) -> Result<Vec<u8>, StoreError> {
         let mut bytes = vec![0; length as usize];
         self.file.read_at(offset, &mut bytes).on(&self.path, "read")?;
-        let sum = bytes.split_off(bytes.len() - 4);
-        let (stored, found) = (u32::from_be_bytes(sum.try_into().expect("four bytes")), crc32c::crc32c(&bytes));
+        let content = self.check_sum(&bytes, offset)?.len();
+        bytes.truncate(content);
+        Ok(bytes)
+    }
+
+    fn check_sum<'a>(&self, bytes: &'a [u8], offset: u64) -> Result<&'a [u8], StoreError> {
+        let (content, sum) = bytes.split_at(bytes.len() - 4);
+        let (stored, found) = (u32::from_be_bytes(sum.try_into().expect("four bytes")), crc32c::crc32c(content));
         if stored != found {
             let what = format!("block has checksum {found:08x}, expected {stored:08x}");
             return Err(StoreError::damaged(&self.path, offset, what));
         }
+        Ok(content)
+    }
+
+    /// Reads the bytes from a block on, several blocks at once.
+    fn stretch(&self, first: usize) -> Result<Vec<u8>, StoreError> {
+        let start = self.index.blocks[first].offset;
+        let rest = &self.index.blocks[first..];
+        let count = rest.partition_point(|block| block.offset + u64::from(block.length) - start <= STREAM_BYTES);
+        let last = rest[count.max(1) - 1];
+        let mut bytes = vec![0; (last.offset + u64::from(last.length) - start) as usize];
+        self.file.read_at(start, &mut bytes).on(&self.path, "read")?;
         Ok(bytes)
     }
-}
-
-fn decode_index(bytes: &[u8]) -> Result<Vec<IndexEntry>, Malformed> {
-    let mut input = Decoder::new(bytes);
-    let mut index = Vec::new();
-    while !input.is_empty() {
-        let entry = IndexEntry { first: input.bytes()?.to_vec(), offset: input.u64()?, length: input.u32()? };
-        if entry.length < 4 {
-            return Err(Malformed("block is too short for its checksum"));
-        }
-        index.push(entry);
-    }
-    Ok(index)
 }
 
 /// An entry where it stands in its block.
@@ -318,17 +392,30 @@ impl<'a> BlockEntries<'a> {
     }
 }
 
+/// How a walk gets its blocks.
+enum Reading {
+    Cached {
+        may_wait: bool,
+    },
+    /// `bytes` are those of the file from `offset` on.
+    Streamed {
+        bytes: Vec<u8>,
+        offset: u64,
+    },
+}
+
 /// Walks a run in key order, removals included.
 pub(super) struct RunIterator {
     run: Arc<Run>,
     next_block: usize,
     block: Arc<[u8]>,
     position: usize,
+    reading: Reading,
     put_back: Option<Entry>,
 }
 
 impl RunIterator {
-    pub(super) fn next_entry(&mut self) -> Result<Option<Entry>, StoreError> {
+    pub(super) fn next_entry(&mut self) -> Result<Option<Entry>, Stop> {
         if let Some(entry) = self.put_back.take() {
             return Ok(Some(entry));
         }
@@ -343,12 +430,30 @@ impl RunIterator {
                 self.position = self.block.len() - entries.0.remaining();
                 return Ok(Some((key.to_vec(), value.map(<[u8]>::to_vec))));
             }
-            if self.next_block == self.run.index.len() {
+            if self.next_block == self.run.index.blocks.len() {
                 return Ok(None);
             }
-            self.block = self.run.block(self.next_block)?;
+            self.block = self.read(self.next_block)?;
             self.next_block += 1;
             self.position = 0;
+        }
+    }
+
+    fn read(&mut self, at: usize) -> Result<Arc<[u8]>, Stop> {
+        match &mut self.reading {
+            Reading::Cached { may_wait } => self.run.block(at, *may_wait)?.ok_or(Stop::Cold),
+            Reading::Streamed { bytes, offset } => {
+                let BlockIndex { offset: start, length, .. } = self.run.index.blocks[at];
+                let is_there =
+                    |bytes: &[u8], from: u64| start >= from && start + u64::from(length) <= from + bytes.len() as u64;
+                if !is_there(bytes, *offset) {
+                    *bytes = self.run.stretch(at)?;
+                    *offset = start;
+                }
+                let from = (start - *offset) as usize;
+                let content = self.run.check_sum(&bytes[from..from + length as usize], start)?;
+                Ok(content.into())
+            }
         }
     }
 }

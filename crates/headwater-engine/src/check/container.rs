@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::catalogue::{self, Catalogue, Manifest};
+use crate::catalogue::{self, Catalogue, RunCache, StoredManifest};
 use crate::chunks;
 use crate::container::{self, Contents};
 use crate::error::{IoContext, StoreError};
 
-use super::{Check, Finding};
+use super::{Check, Finding, RUN_CACHE_BYTES};
 
 /// Stretches of chunks whose owners are looked up; a disk that lost more has lost its store.
 const STRETCHES_MAX: usize = 10_000;
@@ -16,7 +16,7 @@ impl Check<'_> {
     /// True if the container is sound as far as its checkpoint goes.
     pub(super) fn container(&mut self, id: u32) -> Result<bool, StoreError> {
         let before = self.summary.doubts;
-        let manifest = match Manifest::read(&*self.disk, id) {
+        let manifest = match StoredManifest::read(&*self.disk, id) {
             Ok(manifest) => manifest,
             Err(error @ StoreError::Newer { .. }) => return Err(error),
             Err(error) => {
@@ -30,7 +30,7 @@ impl Check<'_> {
             self.chunks_of_nobody(id)?;
             return Ok(false);
         }
-        let (catalogue, _) = catalogue::open(&*self.disk, id)?;
+        let (catalogue, _) = catalogue::open(&*self.disk, id, &RunCache::new(RUN_CACHE_BYTES))?;
         let mut misfits = Vec::new();
         let contents = container::verify(&catalogue, &mut |misfit| misfits.push(misfit))?;
         for misfit in misfits {
@@ -43,7 +43,7 @@ impl Check<'_> {
         Ok(self.summary.doubts == before)
     }
 
-    fn runs(&mut self, id: u32, manifest: &Manifest) -> Result<(), StoreError> {
+    fn runs(&mut self, id: u32, manifest: &StoredManifest) -> Result<(), StoreError> {
         let disk = self.disk.clone();
         let place = catalogue::directory(id);
         let mut unnamed: BTreeSet<String> = disk.list(&place).on(&place, "list")?.into_iter().collect();
@@ -51,7 +51,7 @@ impl Check<'_> {
         for &number in &manifest.runs {
             let path = catalogue::run_path(id, number);
             unnamed.remove(path.rsplit('/').next().unwrap_or(&path));
-            let run = match catalogue::open_run(&*disk, id, number) {
+            let run = match catalogue::open_run(&*disk, id, number, &RunCache::new(0)) {
                 Ok(run) => run,
                 Err(error @ StoreError::Newer { .. }) => return Err(error),
                 Err(error) => {

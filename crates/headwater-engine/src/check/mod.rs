@@ -19,6 +19,7 @@ mod inventory;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::catalogue::RunCache;
 use crate::chunks::{BlockCache, Chunks, Directory};
 use crate::container::Container;
 use crate::error::{IoContext, StoreError};
@@ -28,6 +29,8 @@ use crate::store::{self, Identity, NoToken, Options};
 
 /// Memory for blocks of chunks, which a replay looks at for table entries.
 const CACHE_BYTES: u64 = 16 << 20;
+/// Blocks of a catalogue that are kept in memory while its keys are looked up.
+const RUN_CACHE_BYTES: usize = 16 << 20;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -310,10 +313,12 @@ impl<'a> Check<'a> {
         let limits = Options::default().limits(identity.containers, identity.journal_file_bytes);
         let objects: Arc<dyn Objects> = Arc::new(Directory::new(disk.clone()));
         let cache = Arc::new(BlockCache::new(CACHE_BYTES));
+        let run_cache = RunCache::new(RUN_CACHE_BYTES);
         let mut replay = Replay::default();
         for (id, sound) in (0..).zip(sound) {
             let chunks = Chunks::new(objects.clone(), id, cache.clone());
-            let opened = if *sound { Container::<NoToken>::open(&*disk, chunks, id, limits).ok() } else { None };
+            let open = || Container::<NoToken>::open(&*disk, chunks, id, limits, &run_cache).ok();
+            let opened = if *sound { open() } else { None };
             replay.containers.push(opened.map(|(container, _)| container));
         }
         let (mut bad, mut read) = (Vec::new(), 0);

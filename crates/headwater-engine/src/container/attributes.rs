@@ -2,7 +2,7 @@
 
 use headwater_types::{AttributeId, attribute};
 
-use crate::api::{ATTRIBUTE_UPDATES_MAX, AttributeUpdate, Refusal, UpdateKind};
+use crate::api::{ATTRIBUTE_UPDATES_MAX, AttributeUpdate, Refusal, SegmentKind, UpdateKind};
 use crate::codec::Malformed;
 use crate::error::StoreError;
 
@@ -10,6 +10,16 @@ use super::{Container, Token, keys};
 
 /// High half of the ids that are fields of the segment itself.
 const CORE_HIGH: u128 = 0x8000_0000_0000_0000;
+
+/// What the segment holds, as bits. Source of these: Pravega's core attributes.
+const SEGMENT_TYPE: AttributeId = AttributeId(CORE_HIGH << 64 | 9);
+const TYPE_TABLE: i64 = 1;
+const TYPE_FIXED_KEYS: i64 = 4;
+const TYPE_TRANSIENT: i64 = 128;
+/// Length of the keys of a table of fixed key length.
+const KEY_LENGTH: AttributeId = AttributeId(CORE_HIGH << 64 | 12);
+/// Live keys of a table.
+const TABLE_ENTRIES: AttributeId = AttributeId(CORE_HIGH << 64 | 0x10_0001);
 
 /// The id of a field of the segment itself, or reserved for one.
 pub(super) fn is_core(id: AttributeId) -> bool {
@@ -26,9 +36,20 @@ impl<T: Token> Container<T> {
             attribute::SCALE_TYPE => Some(i64::from(segment.policy.scale_type)),
             attribute::SCALE_RATE => Some(i64::from(segment.policy.rate)),
             attribute::ROLLOVER_BYTES => Some(segment.policy.rollover_bytes as i64),
+            SEGMENT_TYPE => Some(match segment.kind {
+                SegmentKind::Stream => 0,
+                SegmentKind::Transient => TYPE_TRANSIENT,
+                SegmentKind::Table { key_length: 0 } => TYPE_TABLE,
+                SegmentKind::Table { .. } => TYPE_TABLE | TYPE_FIXED_KEYS,
+            }),
+            KEY_LENGTH => match segment.kind {
+                SegmentKind::Table { key_length } if key_length > 0 => Some(i64::from(key_length)),
+                _ => None,
+            },
+            TABLE_ENTRIES if segment.is_table() => Some(segment.entries as i64),
             _ => None,
         };
-        if let Some(value) = core.or_else(|| segment.attributes.get(&attribute).copied()) {
+        if let Some(value) = core.or_else(|| segment.attribute_in_memory(attribute)) {
             return Ok(value);
         }
         match self.catalogue.get(&keys::attribute(id, attribute))? {

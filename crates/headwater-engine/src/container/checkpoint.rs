@@ -92,6 +92,7 @@ impl<T: Token> Container<T> {
     pub(super) fn freeze(&mut self, effects: &mut Effects<T>) -> Result<(), StoreError> {
         assert!(self.running.is_none() && self.frozen_job.is_none(), "one checkpoint at a time");
         let mut pieces: Vec<Piece> = Vec::new();
+        self.dirty = 0;
         for (id, segment) in &mut self.segments {
             if segment.dirty {
                 self.catalogue.put(keys::segment(*id), segment.encode());
@@ -123,7 +124,7 @@ impl<T: Token> Container<T> {
                 next_segment: self.next_segment,
                 next_chunk: self.next_chunk,
             },
-            catalogue: Checkpoint { container: self.id, runs: self.catalogue.runs(), frozen: self.catalogue.freeze() },
+            catalogue: Checkpoint { frozen: self.catalogue.freeze() },
             pieces,
             dead_chunks: std::mem::take(&mut self.dead_chunks),
         };
@@ -153,8 +154,9 @@ impl<T: Token> Container<T> {
         while self.unstored_bytes <= self.limits.unstored_bytes_max
             && let Some((request, token)) = if canary::is(31) { self.held.pop_back() } else { self.held.pop_front() }
         {
-            self.decide(now, request, token, effects)?;
+            self.admit(now, request, token, effects)?;
         }
+        self.answer_flushes(effects)?;
         self.evict();
         Ok(())
     }

@@ -1,13 +1,16 @@
 //! Deciding requests: look at the newest state, refuse or order an operation, say what the answer waits for.
 
 use bytes::Bytes;
-use headwater_types::{EventNumber, SegmentName, attribute};
+use headwater_types::{EventNumber, SegmentName, WriterId, attribute};
 
-use crate::api::{Append, AttributeUpdate, Outcome, Refusal, Request, Response, SegmentInfo, SegmentKind};
+use crate::api::{Append, AttributeUpdate, Outcome, Refusal, Request, Response, SegmentInfo, SegmentKind, StoredChunk};
 use crate::canary;
+use crate::chunks;
 use crate::error::StoreError;
 
 use super::attributes::is_core;
+use super::keys::StoredRun;
+use super::lookups::{Pending, TRIES_MAX, Wanted, Work};
 use super::operation::Operation;
 use super::{Container, Effects, Token, keys};
 
@@ -17,19 +20,63 @@ const CORE_WRITER: Refusal = Refusal::Invalid("writer id is that of a core attri
 /// An answer and the operation it has to wait for.
 pub(super) type Decided = (u64, Outcome);
 
+/// What became of a request about entries of a table.
+pub(super) enum Step {
+    Decided(Decided),
+    /// This has to be looked up first.
+    LookUp(Work),
+}
+
+/// The writer whose number a request asks for.
+fn writer_of(request: &Request) -> Option<WriterId> {
+    match request {
+        Request::OpenWriter { writer, .. } => Some(*writer),
+        Request::Append(append) => Some(append.writer),
+        _ => None,
+    }
+}
+
+fn is_of_table_entries(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::TableUpdate { .. } | Request::TableGet { .. } | Request::TableScan { .. } | Request::TableDelta { .. }
+    )
+}
+
+/// Runs that one answer lists: they have to fit into a frame.
+const CHUNKS_LISTED_MAX: usize = 100_000;
+
 /// Bytes of an operation beside its payload, at most, for operations whose payload a client chooses.
 pub(super) const OPERATION_BYTES: usize = 256;
 
 impl<T: Token> Container<T> {
-    /// Decides one request; parked and cold reads keep the token, everything else answers.
+    /// Decides one request; parked and cold reads keep the token, everything else answers. False: something has to be
+    /// looked up first, and the request comes again.
     pub(super) fn decide(
         &mut self,
         now: i64,
-        request: Request,
-        token: T,
+        pending: Pending<T>,
         effects: &mut Effects<T>,
-    ) -> Result<(), StoreError> {
-        let Some(id) = self.find(request.segment())? else {
+    ) -> Result<bool, StoreError> {
+        let may_wait = pending.tries >= TRIES_MAX;
+        let found = if may_wait {
+            self.find(pending.request.segment())?
+        } else {
+            match self.find_warm(&pending.request.segment().key())? {
+                Ok(found) => found,
+                Err(mut wanted) => {
+                    if let (Wanted::Segment { attribute, .. }, Some(writer)) =
+                        (&mut wanted, writer_of(&pending.request))
+                    {
+                        *attribute = Some(writer.into());
+                    }
+                    self.look_up(None, Work::Warm(vec![wanted]), pending, effects);
+                    return Ok(false);
+                }
+            }
+        };
+        let Some(id) = found else {
+            let Pending { request, token, .. } = pending;
             let (after, outcome) = match request {
                 Request::Create { segment, kind, policy } => {
                     let key = segment.key().into_owned();
@@ -46,10 +93,24 @@ impl<T: Token> Container<T> {
                 _ => (self.sequence, Err(Refusal::NoSuchSegment)),
             };
             self.answer(after, token, outcome, effects);
-            return Ok(());
+            return Ok(true);
         };
+        if !may_wait {
+            let wanted = self.wanted(id, &pending.request)?;
+            if !wanted.is_empty() {
+                self.look_up(None, Work::Warm(wanted), pending, effects);
+                return Ok(false);
+            }
+        }
+        if is_of_table_entries(&pending.request) {
+            return self.decide_entries(now, id, pending, effects);
+        }
+        let Pending { request, token, .. } = pending;
         let (after, outcome) = match request {
-            Request::Read { offset, bytes_max, .. } => return self.read(id, offset, bytes_max, token, effects),
+            Request::Read { offset, bytes_max, .. } => {
+                self.read(id, offset, bytes_max, token, effects)?;
+                return Ok(true);
+            }
             Request::Create { .. } => self.now(id, Err(Refusal::SegmentExists)),
             Request::Info { .. } => self.info(id),
             Request::OpenWriter { writer, .. } if is_core(writer.into()) => self.now(id, Err(CORE_WRITER)),
@@ -81,24 +142,52 @@ impl<T: Token> Container<T> {
                 }
             }
             Request::Locate { offset, .. } => self.locate(id, offset)?,
-            Request::TableUpdate { changes, at, .. } => self.table_update(now, id, &changes, at, effects)?,
-            Request::TableGet { keys, .. } => {
-                let decided = self.table_get(id, &keys);
-                self.or_damaged(id, decided)?
-            }
-            Request::TableScan { range, count_max, keys_only, .. } => {
-                let decided = self.table_scan(id, &range, count_max, keys_only);
-                self.or_damaged(id, decided)?
-            }
-            Request::TableDelta { from, count_max, .. } => {
-                let decided = self.table_delta(id, from, count_max);
-                self.or_damaged(id, decided)?
-            }
+            Request::TableUpdate { .. }
+            | Request::TableGet { .. }
+            | Request::TableScan { .. }
+            | Request::TableDelta { .. } => unreachable!("decided above"),
             Request::TableInfo { .. } => self.table_info(id),
+            Request::ListChunks { .. } => self.list_chunks(id)?,
             Request::DeleteTable { must_be_empty, .. } => self.table_delete(id, must_be_empty, effects)?,
         };
         self.answer(after, token, outcome, effects);
-        Ok(())
+        Ok(true)
+    }
+
+    /// The part of [`decide`](Self::decide) for the entries of tables, which may be on the disk.
+    fn decide_entries(
+        &mut self,
+        now: i64,
+        id: u64,
+        mut pending: Pending<T>,
+        effects: &mut Effects<T>,
+    ) -> Result<bool, StoreError> {
+        let may_wait = pending.tries >= TRIES_MAX;
+        let begun = pending.progress.as_ref().map(|progress| progress.position);
+        let step = match &pending.request {
+            Request::TableUpdate { changes, at, .. } => self.table_update(now, id, changes, *at, may_wait, effects),
+            Request::TableGet { keys, .. } => self.table_get(id, keys, may_wait),
+            Request::TableScan { range, count_max, keys_only, .. } => {
+                self.table_scan(id, range, *count_max, *keys_only, may_wait)
+            }
+            Request::TableDelta { from, count_max, .. } => {
+                self.table_delta(id, *from, *count_max, &mut pending.progress, may_wait)
+            }
+            _ => unreachable!("the caller has looked"),
+        };
+        match self.or_damaged(id, step)? {
+            Step::Decided((after, outcome)) => {
+                self.answer(after, pending.token, outcome, effects);
+                Ok(true)
+            }
+            Step::LookUp(work) => {
+                if pending.progress.as_ref().map(|progress| progress.position) > begun {
+                    pending.tries = 0;
+                }
+                self.look_up(Some(id), work, pending, effects);
+                Ok(false)
+            }
+        }
     }
 
     /// An answer that shows the segment as it is, once that is durable.
@@ -107,14 +196,14 @@ impl<T: Token> Container<T> {
     }
 
     /// Bytes of a chunk that cannot be had are this request's trouble; anything else is the store's.
-    fn or_damaged(&mut self, id: u64, decided: Result<Decided, StoreError>) -> Result<Decided, StoreError> {
-        match decided {
+    fn or_damaged(&mut self, id: u64, step: Result<Step, StoreError>) -> Result<Step, StoreError> {
+        match step {
             Err(error) if error.is_in_chunk() => {
                 tracing::error!(%error, "stored bytes cannot be served");
                 self.damaged_reads += 1;
-                Ok(self.now(id, Err(Refusal::Damaged)))
+                Ok(Step::Decided(self.now(id, Err(Refusal::Damaged))))
             }
-            decided => decided,
+            step => step,
         }
     }
 
@@ -301,6 +390,19 @@ impl<T: Token> Container<T> {
                 Ok((self.sequence, Ok(Response::Done)))
             }
         }
+    }
+
+    fn list_chunks(&self, id: u64) -> Result<Decided, StoreError> {
+        let runs = self.stored_runs(id)?;
+        if runs.len() > CHUNKS_LISTED_MAX {
+            return Ok(self.now(id, Err(Refusal::Invalid("segment is in too many chunks for one answer"))));
+        }
+        let chunk = |run: &StoredRun| StoredChunk {
+            start: run.start,
+            length: run.length(),
+            name: chunks::path_of(self.id, run.place.chunk),
+        };
+        Ok(self.now(id, Ok(Response::Chunks(runs.iter().map(chunk).collect()))))
     }
 
     fn locate(&self, id: u64, offset: u64) -> Result<Decided, StoreError> {

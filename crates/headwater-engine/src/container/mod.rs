@@ -27,6 +27,7 @@ mod attributes;
 mod checkpoint;
 mod decide;
 mod keys;
+mod lookups;
 mod operation;
 mod reads;
 mod segment;
@@ -39,9 +40,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use headwater_types::SegmentName;
 
-use crate::api::{Outcome, Refusal, Request, SegmentKind};
+use crate::api::{Outcome, Refusal, Request, Response, SegmentKind};
 use crate::canary;
-use crate::catalogue::{self, Catalogue, Manifest};
+use crate::catalogue::{self, Catalogue, Installed, Manifest, RunCache};
 use crate::chunks::{self, Chunks};
 use crate::error::{IoContext, StoreError};
 use crate::io::Disk;
@@ -49,6 +50,7 @@ use crate::journal::Record;
 use checkpoint::Running;
 pub(crate) use checkpoint::{CheckpointDone, CheckpointJob};
 use keys::StoredRun;
+pub(crate) use lookups::{Back, Found, Lookup};
 pub(crate) use operation::Operation;
 pub(crate) use reads::{Again, ColdOutcome, ColdRead};
 use segment::{EXTENT_OVERHEAD_BYTES, Extent, Parked, Segment};
@@ -85,6 +87,9 @@ pub(crate) struct Ack<T> {
     pub(crate) outcome: Outcome,
 }
 
+/// What a segment in memory costs, in bytes, about: its record, its name twice, its places in the maps.
+const SEGMENT_BYTES: usize = 700;
+
 /// What a step wants done.
 pub(crate) struct Effects<T> {
     /// To be made durable, in order.
@@ -96,13 +101,22 @@ pub(crate) struct Effects<T> {
     pub(crate) replies: Vec<(T, Outcome)>,
     /// To be read from chunks and answered.
     pub(crate) reads: Vec<ColdRead<T>>,
+    /// To be looked up and answered, or brought back.
+    pub(crate) lookups: Vec<Lookup<T>>,
     /// To be written; [`Container::checkpoint_done`] follows.
     pub(crate) checkpoint: Option<CheckpointJob>,
 }
 
 impl<T> Default for Effects<T> {
     fn default() -> Self {
-        Self { records: Vec::new(), acks: Vec::new(), replies: Vec::new(), reads: Vec::new(), checkpoint: None }
+        Self {
+            records: Vec::new(),
+            acks: Vec::new(),
+            replies: Vec::new(),
+            reads: Vec::new(),
+            lookups: Vec::new(),
+            checkpoint: None,
+        }
     }
 }
 
@@ -130,11 +144,17 @@ pub(crate) struct Container<T> {
     touched: VecDeque<Touched>,
     /// Requests that wait for memory.
     held: VecDeque<(Request, T)>,
+    /// Segments with a write that something is looked up for, and the writes that came after it.
+    looked_up_for: BTreeMap<String, VecDeque<(Request, T)>>,
+    /// Segments in memory that are newer than the catalogue.
+    dirty: usize,
     unstored_bytes: u64,
     cached_bytes: u64,
     /// Stored extents, oldest first; some are gone meanwhile.
     cached: VecDeque<(u64, u64)>,
     running: Option<Running>,
+    /// Who waits until everything up to an operation is in a durable checkpoint.
+    flushes: Vec<(u64, T)>,
     /// Frozen, waiting for its operations to become durable.
     frozen_job: Option<CheckpointJob>,
     /// Chunks that nothing needs any more, to be removed once a checkpoint says so.
@@ -162,8 +182,9 @@ impl<T: Token> Container<T> {
         chunks: Chunks,
         id: u32,
         limits: Limits,
+        run_cache: &Arc<RunCache>,
     ) -> Result<(Self, Manifest), StoreError> {
-        let (catalogue, manifest) = catalogue::open(disk, id)?;
+        let (catalogue, manifest) = catalogue::open(disk, id, run_cache)?;
         let place = chunks::directory(id);
         let mut known = BTreeSet::new();
         for (key, _) in catalogue.with_prefix(keys::CHUNKS)? {
@@ -193,10 +214,13 @@ impl<T: Token> Container<T> {
             next_answer: 0,
             touched: VecDeque::new(),
             held: VecDeque::new(),
+            looked_up_for: BTreeMap::new(),
+            dirty: 0,
             unstored_bytes: 0,
             cached_bytes: 0,
             cached: VecDeque::new(),
             running: None,
+            flushes: Vec::new(),
             frozen_job: None,
             dead_chunks: Vec::new(),
             eviction_cursor: 0,
@@ -263,7 +287,7 @@ impl<T: Token> Container<T> {
         if (is_full || !self.held.is_empty()) && !self.overtakes(&request) {
             self.held.push_back((request, token));
         } else {
-            self.decide(now, request, token, effects)?;
+            self.admit(now, request, token, effects)?;
         }
         self.evict();
         Ok(())
@@ -313,8 +337,8 @@ impl<T: Token> Container<T> {
     /// Whether so much is in memory that [`checkpoint`](Self::checkpoint) should be called. It goes through all segments in
     /// memory, so not every caller has the time.
     pub(crate) fn wants_checkpoint(&self) -> bool {
-        let is_much =
-            self.unstored_bytes >= self.limits.flush_bytes || self.catalogue.hot_bytes() >= self.limits.hot_bytes;
+        let hot_bytes = self.catalogue.hot_bytes() + self.dirty * SEGMENT_BYTES;
+        let is_much = self.unstored_bytes >= self.limits.flush_bytes || hot_bytes >= self.limits.hot_bytes;
         is_much && self.running.is_none() && self.sequence > self.checkpointed
     }
 
@@ -326,6 +350,34 @@ impl<T: Token> Container<T> {
         Ok(())
     }
 
+    /// Runs were merged; the manifest names what came of it.
+    pub(crate) fn merged(&mut self, installed: Installed) {
+        self.catalogue.merged(installed);
+    }
+
+    /// Answers once everything ordered so far is in a durable checkpoint, and begins one for that if it must.
+    pub(crate) fn flush(&mut self, token: T, effects: &mut Effects<T>) -> Result<(), StoreError> {
+        if self.closing {
+            effects.replies.push((token, Err(Refusal::Closing)));
+        } else {
+            self.flushes.push((self.sequence, token));
+            self.answer_flushes(effects)?;
+        }
+        Ok(())
+    }
+
+    fn answer_flushes(&mut self, effects: &mut Effects<T>) -> Result<(), StoreError> {
+        for (sequence, token) in std::mem::take(&mut self.flushes) {
+            if sequence <= self.checkpointed {
+                effects.replies.push((token, Ok(Response::Done)));
+            } else if !token.is_abandoned() {
+                self.flushes.push((sequence, token));
+            }
+        }
+        // One that is under way may hold less than was asked for; the next one begins when it is done.
+        if self.flushes.is_empty() { Ok(()) } else { self.checkpoint(effects) }
+    }
+
     /// Refuses everything from now on and lets go of parked reads. What was ordered still becomes durable.
     pub(crate) fn close(&mut self, effects: &mut Effects<T>) {
         self.closing = true;
@@ -335,6 +387,10 @@ impl<T: Token> Container<T> {
         }
         let held = self.held.drain(..);
         effects.replies.extend(held.map(|(_, token)| (token, Err(Refusal::Closing))));
+        for (_, queue) in std::mem::take(&mut self.looked_up_for) {
+            effects.replies.extend(queue.into_iter().map(|(_, token)| (token, Err(Refusal::Closing))));
+        }
+        effects.replies.extend(self.flushes.drain(..).map(|(_, token)| (token, Err(Refusal::Closing))));
     }
 
     /// Requests that wait for memory.
@@ -364,6 +420,7 @@ impl<T: Token> Container<T> {
             unstored_bytes: self.unstored_bytes,
             cached_bytes: self.cached_bytes,
             catalogue_bytes: self.catalogue.hot_bytes() as u64,
+            index_bytes: self.catalogue.index_bytes() as u64,
             segments: self.segments.len() as u64,
             damaged_reads: self.damaged_reads,
         }
@@ -438,11 +495,13 @@ impl<T: Token> Container<T> {
                 }
                 self.names.insert(key.clone(), id);
                 self.segments.insert(id, Segment::new(key, kind, policy, now));
+                self.dirty += 1;
                 self.touch(id, None)?;
             }
             Operation::Append { segment: id, offset, writer, number, event_count, now } => {
                 let segment = self.touch(id, Some(now))?;
                 segment.attributes.insert(writer.into(), number);
+                segment.newest = Some((writer.into(), number));
                 segment.event_count += u64::from(event_count);
                 self.extend(id, offset, payload)?;
                 self.remember_boundary(id)?;
@@ -458,11 +517,17 @@ impl<T: Token> Container<T> {
             }
             Operation::Merge { target, source, offset, attributes, now } => {
                 self.touch(source, None)?;
-                self.touch(target, Some(now))?.attributes.extend(attributes);
+                let into = self.touch(target, Some(now))?;
+                into.attributes.extend(attributes);
+                into.newest = None;
                 self.merge(target, source, offset, effects)?;
                 self.remember_boundary(target)?;
             }
-            Operation::Attributes { segment: id, attributes } => self.touch(id, None)?.attributes.extend(attributes),
+            Operation::Attributes { segment: id, attributes } => {
+                let segment = self.touch(id, None)?;
+                segment.attributes.extend(attributes);
+                segment.newest = None;
+            }
             Operation::SetPolicy { segment: id, policy } => {
                 let segment = self.touch(id, None)?;
                 segment.policy.scale_type = policy.scale_type;
@@ -493,6 +558,9 @@ impl<T: Token> Container<T> {
             ));
         }
         let segment = self.segments.get_mut(&id).expect("it was just loaded");
+        if !segment.dirty {
+            self.dirty += 1;
+        }
         segment.dirty = true;
         segment.last_sequence = self.sequence;
         segment.modified = now.unwrap_or(segment.modified);
@@ -552,6 +620,9 @@ impl<T: Token> Container<T> {
             let run = StoredRun::decode(&key, &value).map_err(StoreError::malformed("catalogue", 0))?;
             self.forget_run(id, &run)?;
         }
+        if self.segment(id).is_table() {
+            return Ok(());
+        }
         for (key, _) in self.catalogue.between(&keys::boundaries(id), &keys::boundary(id, start))? {
             self.catalogue.remove(key);
         }
@@ -609,6 +680,7 @@ impl<T: Token> Container<T> {
     /// Removes a segment from memory and all its keys but those of its stored runs.
     fn forget_segment(&mut self, id: u64) -> Result<Segment<T>, StoreError> {
         let segment = self.segments.remove(&id).expect("the segment was touched before");
+        self.dirty -= usize::from(segment.dirty);
         self.names.remove(&segment.key);
         self.catalogue.remove(keys::name(&segment.key));
         self.catalogue.remove(keys::segment(id));
@@ -667,7 +739,7 @@ impl<T: Token> Container<T> {
             });
         }
         /// Segments looked at per step, so that no step becomes long.
-        const LOOKED_AT: usize = 64;
+        const LOOKED_AT: usize = 16;
         if self.segments.len() > self.limits.idle_segments {
             let mut idle = Vec::new();
             let mut last = None;
@@ -702,6 +774,7 @@ pub(crate) struct Usage {
     pub(crate) unstored_bytes: u64,
     pub(crate) cached_bytes: u64,
     pub(crate) catalogue_bytes: u64,
+    pub(crate) index_bytes: u64,
     pub(crate) segments: u64,
     pub(crate) damaged_reads: u64,
 }

@@ -28,7 +28,8 @@ pub(super) fn is_read(request: &Request) -> bool {
         | Request::TableGet { .. }
         | Request::TableScan { .. }
         | Request::TableDelta { .. }
-        | Request::TableInfo { .. } => true,
+        | Request::TableInfo { .. }
+        | Request::ListChunks { .. } => true,
         // An open writer has to be told of its appends that wait.
         Request::OpenWriter { .. }
         | Request::Create { .. }
@@ -278,6 +279,16 @@ impl<T: Token> Container<T> {
             return Err(StoreError::damaged("catalogue", 0, what));
         }
         Ok(stretches)
+    }
+
+    /// Bytes of a segment from `offset` on, durable or not, that are in memory without a gap; at most up to `end`.
+    pub(super) fn in_memory(&self, id: u64, offset: u64, end: u64) -> Option<Bytes> {
+        let mut parts = self.memory(id, offset, end);
+        match parts.len() {
+            0 => None,
+            1 => parts.pop(),
+            _ => Some(parts.concat().into()),
+        }
     }
 
     /// Bytes of a segment, durable or not, read here and now. For tables, whose entries are small.

@@ -40,6 +40,10 @@ pub(super) struct Segment<T> {
     pub(super) attributes: BTreeMap<AttributeId, i64>,
     /// Bytes in memory, by offset: all that is in no chunk yet, and what the cache has kept. Never overlapping.
     pub(super) extents: BTreeMap<u64, Extent>,
+    /// The writer of the newest append and its number, in the catalogue or not: most segments have one writer at a time.
+    pub(super) newest: Option<(AttributeId, i64)>,
+    /// Something is looked up for the compaction of its log.
+    pub(super) compacting: bool,
     /// Reads that wait for the segment to grow or end.
     pub(super) parked: Vec<Parked<T>>,
     /// Last operation that touched the segment.
@@ -92,6 +96,8 @@ impl<T> Segment<T> {
             dirty: true,
             attributes: BTreeMap::new(),
             extents: BTreeMap::new(),
+            newest: None,
+            compacting: false,
             parked: Vec::new(),
             last_sequence: 0,
             durable_length: 0,
@@ -134,6 +140,12 @@ impl<T> Segment<T> {
         segment.durable_length = segment.length;
         segment.dirty = false;
         Ok(segment)
+    }
+
+    /// The value of an attribute, if it is in memory.
+    pub(super) fn attribute_in_memory(&self, id: AttributeId) -> Option<i64> {
+        let newest = || self.newest.filter(|(writer, _)| *writer == id).map(|(_, number)| number);
+        self.attributes.get(&id).copied().or_else(newest)
     }
 
     /// The extent that holds the byte at `offset`, and where it starts.

@@ -10,22 +10,25 @@
 //!
 //! The log would grow for ever under a few keys that change all the time. Whenever most of it is dead, each update also
 //! moves the live entries of a stretch at its head to its end and gives the stretch up ([`Container::compact`]).
+//!
+//! What a table has on the disk is looked up by others (`lookups`), and no step here walks over much at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use headwater_types::limits::{TABLE_KEY_BYTES_MAX, TABLE_PAGE_BYTES, TABLE_VALUE_BYTES_MAX};
+use headwater_types::limits::{TABLE_ENTRY_BYTES_MAX, TABLE_KEY_BYTES_MAX, TABLE_PAGE_BYTES, TABLE_VALUE_BYTES_MAX};
 
 use crate::api::{
     Delta, Expect, Refusal, Response, ScanRange, SegmentKind, TableChange, TableEntry, TableInfo, VERSION_MISSING,
 };
 use crate::canary;
-use crate::catalogue::Key;
+use crate::catalogue::{Key, Stop, Warm};
 use crate::codec::{Decoder, Encoder, Malformed};
 use crate::error::StoreError;
 
-use super::decide::{Decided, OPERATION_BYTES};
+use super::decide::{Decided, OPERATION_BYTES, Step};
 use super::keys::{self, IndexEntry};
+use super::lookups::{PageWork, Progress, Slot, TRIES_MAX, Wanted, Work};
 use super::operation::Operation;
 use super::{Container, Effects, Token};
 
@@ -43,6 +46,10 @@ const COMPACT_RATIO: u64 = 3;
 const COMPACT_STEP_BYTES: u64 = 256 << 10;
 /// The log is read in stretches of at least this for a delta.
 const DELTA_STRETCH_BYTES: u64 = 64 << 10;
+/// Stretches that one step of a delta looks at.
+const STRETCHES_PER_STEP: usize = 2;
+/// Entries that one step of a scan walks over; a thread that may wait does the rest.
+const ENTRIES_PER_STEP: usize = 512;
 
 /// An entry as it stands in the log.
 struct LogEntry<'a> {
@@ -111,9 +118,10 @@ impl<T: Token> Container<T> {
         id: u64,
         changes: &[TableChange],
         at: Option<u64>,
+        may_wait: bool,
         effects: &mut Effects<T>,
-    ) -> Result<Decided, StoreError> {
-        let Some(key_length) = self.key_length(id) else { return Ok(self.now(id, Err(Refusal::WrongKind))) };
+    ) -> Result<Step, StoreError> {
+        let Some(key_length) = self.key_length(id) else { return Ok(self.refused(id, Refusal::WrongKind)) };
         let length = self.segment(id).length;
         let refusal = if self.segment(id).sealed {
             Some(Refusal::Sealed)
@@ -123,14 +131,21 @@ impl<T: Token> Container<T> {
             check_sizes(changes, key_length, self.limits.record_bytes).err()
         };
         if let Some(refusal) = refusal {
-            return Ok(self.now(id, Err(refusal)));
+            return Ok(self.refused(id, refusal));
         }
         let mut found = Vec::with_capacity(changes.len());
+        let mut wanted = Vec::new();
         for change in changes {
-            found.push(self.index(id, &change.key)?.map(|entry| entry.version));
+            match self.index_warm(id, &change.key, may_wait)? {
+                Ok(entry) => found.push(entry.map(|entry| entry.version)),
+                Err(cold) => wanted.push(cold),
+            }
+        }
+        if !wanted.is_empty() {
+            return Ok(Step::LookUp(Work::Warm(wanted)));
         }
         if let Err(refusal) = check_versions(changes, &found, key_length > 0) {
-            return Ok(self.now(id, Err(refusal)));
+            return Ok(self.refused(id, refusal));
         }
         let mut log = Encoder::default();
         let mut versions = Vec::with_capacity(changes.len());
@@ -154,24 +169,59 @@ impl<T: Token> Container<T> {
             self.order(Operation::TableEntries { segment: id, offset: length, now }, log.0.into(), effects)?;
         }
         let decided = self.now(id, Ok(Response::Versions(versions)));
-        self.compact(id, effects)?;
-        Ok(decided)
+        if !self.segment(id).compacting {
+            self.compact(id, None, effects)?;
+        }
+        Ok(Step::Decided(decided))
     }
 
-    pub(super) fn table_get(&self, id: u64, wanted: &[Bytes]) -> Result<Decided, StoreError> {
-        let Some(key_length) = self.key_length(id) else { return Ok(self.now(id, Err(Refusal::WrongKind))) };
-        let mut values = Vec::with_capacity(wanted.len());
+    fn refused(&self, id: u64, refusal: Refusal) -> Step {
+        Step::Decided(self.now(id, Err(refusal)))
+    }
+
+    /// The index entry of a key, or what has to be looked up for it.
+    fn index_warm(
+        &self,
+        id: u64,
+        key: &[u8],
+        may_wait: bool,
+    ) -> Result<Result<Option<IndexEntry>, Wanted>, StoreError> {
+        let key = keys::table_key(id, key);
+        let value = match self.catalogue.get_warm(&key)? {
+            Warm::Known(value) => value,
+            Warm::Cold if may_wait => self.catalogue.get(&key)?,
+            Warm::Cold => return Ok(Err(Wanted::Key(key))),
+        };
+        let entry = value.map(|value| IndexEntry::decode(&value)).transpose();
+        entry.map(Ok).map_err(StoreError::malformed("catalogue", 0))
+    }
+
+    pub(super) fn table_get(&self, id: u64, wanted: &[Bytes], may_wait: bool) -> Result<Step, StoreError> {
+        let Some(key_length) = self.key_length(id) else { return Ok(self.refused(id, Refusal::WrongKind)) };
+        let mut slots = Vec::with_capacity(wanted.len());
+        let mut is_known = true;
         for key in wanted {
             if let Err(refusal) = check_key(key, key_length) {
-                return Ok(self.now(id, Err(refusal)));
+                return Ok(self.refused(id, refusal));
             }
-            let entry = match self.index(id, key)? {
-                Some(found) => Some(self.entry(id, key.clone(), &found)?),
-                None => None,
+            let slot = match self.index_warm(id, key, may_wait)? {
+                Err(_) => Slot::Key(key.clone()),
+                Ok(None) => Slot::Known(None),
+                Ok(Some(found)) => match self.entry_in_memory(id, key, &found) {
+                    Some(entry) => Slot::Known(Some(entry)),
+                    None if may_wait => Slot::Known(Some(self.entry(id, key.clone(), &found)?)),
+                    None => Slot::At(key.clone(), found),
+                },
             };
-            values.push(entry);
+            is_known &= matches!(slot, Slot::Known(_));
+            slots.push(slot);
         }
-        Ok(self.now(id, Ok(Response::Values(values))))
+        if !is_known {
+            return Ok(Step::LookUp(Work::Values { segment: id, slots }));
+        }
+        let known = |slot| if let Slot::Known(entry) = slot { entry } else { unreachable!("all are known") };
+        let values = slots.into_iter().map(known).collect();
+        Ok(Step::Decided(self.now(id, Ok(Response::Values(values)))))
     }
 
     fn entry(&self, id: u64, key: Bytes, found: &IndexEntry) -> Result<TableEntry, StoreError> {
@@ -180,35 +230,54 @@ impl<T: Token> Container<T> {
         Ok(TableEntry { key, version: found.version, value })
     }
 
+    fn entry_in_memory(&self, id: u64, key: &Bytes, found: &IndexEntry) -> Option<TableEntry> {
+        let position = found.position + (HEADER_BYTES + key.len()) as u64;
+        let length = found.value_length as usize;
+        let value = match length {
+            0 => Bytes::new(),
+            _ => {
+                let (start, extent) = self.segment(id).extent_at(position)?;
+                let from = (position - start) as usize;
+                extent.bytes.get(from..from + length)?;
+                extent.bytes.slice(from..from + length)
+            }
+        };
+        Some(TableEntry { key: key.clone(), version: found.version, value })
+    }
+
     pub(super) fn table_scan(
         &self,
         id: u64,
         range: &ScanRange,
         count_max: usize,
         keys_only: bool,
-    ) -> Result<Decided, StoreError> {
+        may_wait: bool,
+    ) -> Result<Step, StoreError> {
         if self.key_length(id).is_none() {
-            return Ok(self.now(id, Err(Refusal::WrongKind)));
+            return Ok(self.refused(id, Refusal::WrongKind));
+        }
+        let count_max = count_max.max(1);
+        if !may_wait {
+            if let Some(page) = self.page_in_memory(id, range, count_max, keys_only)? {
+                return Ok(Step::Decided(self.now(id, Ok(Response::Page(page)))));
+            }
+            let work = self.page_work(id, range, count_max, keys_only)?;
+            return Ok(Step::LookUp(Work::Page(Box::new(work))));
         }
         let first: Key = keys::table_key(id, range.from.as_deref().unwrap_or_default().max(&range.prefix));
-        let prefix: Key = keys::table_key(id, &range.prefix);
         let mut scan = self.catalogue.scan(std::ops::Bound::Included(&first))?;
         let mut entries = Vec::new();
         let mut bytes = 0;
-        while entries.len() < count_max.max(1)
+        while entries.len() < count_max
             && bytes < TABLE_PAGE_BYTES
-            && let Some((catalogue_key, value)) = scan.next()?
-            && catalogue_key.starts_with(&prefix)
+            && let Some((key, value)) = scan.next()?
         {
-            let key = &catalogue_key[keys::PREFIX_BYTES..];
-            if range.to.as_ref().is_some_and(|to| key > &to[..]) {
-                break;
-            }
-            if range.exclusive && range.from.as_ref().is_some_and(|from| key == &from[..]) {
-                continue;
-            }
+            let key = match is_in(&key, id, range) {
+                In::Behind => break,
+                In::LeftOut => continue,
+                In::Page(key) => Bytes::copy_from_slice(key),
+            };
             let found = IndexEntry::decode(&value).map_err(StoreError::malformed("catalogue", 0))?;
-            let key = Bytes::copy_from_slice(key);
             let entry = if keys_only {
                 TableEntry { key, version: found.version, value: Bytes::new() }
             } else {
@@ -217,10 +286,79 @@ impl<T: Token> Container<T> {
             bytes += HEADER_BYTES + entry.key.len() + entry.value.len();
             entries.push(entry);
         }
-        Ok(self.now(id, Ok(Response::Page(entries))))
+        Ok(Step::Decided(self.now(id, Ok(Response::Page(entries)))))
     }
 
-    pub(super) fn table_delta(&self, id: u64, from: u64, count_max: usize) -> Result<Decided, StoreError> {
+    /// A page, if it is short and all of it is in memory.
+    fn page_in_memory(
+        &self,
+        id: u64,
+        range: &ScanRange,
+        count_max: usize,
+        keys_only: bool,
+    ) -> Result<Option<Vec<TableEntry>>, StoreError> {
+        let first: Key = keys::table_key(id, range.from.as_deref().unwrap_or_default().max(&range.prefix));
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        let mut walk = || {
+            let mut scan = self.catalogue.scan_warm(std::ops::Bound::Included(&first))?;
+            for _ in 0..ENTRIES_PER_STEP {
+                if entries.len() == count_max || bytes >= TABLE_PAGE_BYTES {
+                    return Ok(true);
+                }
+                let Some((key, value)) = scan.next_warm()? else { return Ok(true) };
+                let key = match is_in(&key, id, range) {
+                    In::Behind => return Ok(true),
+                    In::LeftOut => continue,
+                    In::Page(key) => Bytes::copy_from_slice(key),
+                };
+                let found = IndexEntry::decode(&value).map_err(StoreError::malformed("catalogue", 0))?;
+                let entry = if keys_only {
+                    TableEntry { key, version: found.version, value: Bytes::new() }
+                } else {
+                    match self.entry_in_memory(id, &key, &found) {
+                        Some(entry) => entry,
+                        None => return Ok(false),
+                    }
+                };
+                bytes += HEADER_BYTES + entry.key.len() + entry.value.len();
+                entries.push(entry);
+            }
+            Ok(false)
+        };
+        match walk() {
+            Ok(true) => Ok(Some(entries)),
+            Ok(false) | Err(Stop::Cold) => Ok(None),
+            Err(Stop::Failed(error)) => Err(error),
+        }
+    }
+
+    /// A page for somebody who may wait for the disk, with all that is newer than the runs.
+    fn page_work(&self, id: u64, range: &ScanRange, count_max: usize, keys_only: bool) -> Result<PageWork, StoreError> {
+        let first = keys::table_key(id, range.from.as_deref().unwrap_or_default().max(&range.prefix));
+        let newer_max = count_max.saturating_mul(2).clamp(32, ENTRIES_PER_STEP);
+        let (newer, known_to) = self.catalogue.newer(&first, &keys::table_key(id + 1, &[]), newer_max);
+        let mut values = BTreeMap::new();
+        for (key, value) in newer.iter().filter(|_| !keys_only) {
+            if let Some(value) = value {
+                let found = IndexEntry::decode(value).map_err(StoreError::malformed("catalogue", 0))?;
+                let key = Bytes::copy_from_slice(&key[keys::PREFIX_BYTES..]);
+                if let Some(entry) = self.entry_in_memory(id, &key, &found) {
+                    values.insert(key, entry.value);
+                }
+            }
+        }
+        Ok(PageWork { segment: id, range: range.clone(), count_max, keys_only, newer, values, known_to })
+    }
+
+    pub(super) fn table_delta(
+        &self,
+        id: u64,
+        from: u64,
+        count_max: usize,
+        progress: &mut Option<Progress>,
+        may_wait: bool,
+    ) -> Result<Step, StoreError> {
         let refusal = match self.key_length(id) {
             None => Some(Refusal::WrongKind),
             Some(0) if from > self.segment(id).length => Some(Refusal::Invalid("position is behind the table's end")),
@@ -228,34 +366,82 @@ impl<T: Token> Container<T> {
             Some(_) => Some(Refusal::Unsupported),
         };
         if let Some(refusal) = refusal {
-            return Ok(self.now(id, Err(refusal)));
+            return Ok(self.refused(id, refusal));
         }
         let segment = self.segment(id);
         let (start, length) = (segment.start, segment.length);
-        let mut position = from.max(start);
+        let (mut position, mut loaded) = match progress.take() {
+            Some(Progress { position, stretch }) => (position, stretch),
+            None => (from, None),
+        };
+        if position < start {
+            (position, loaded) = (start, None);
+        }
         let mut entries = Vec::new();
         let mut bytes = 0;
         // An empty page before the log's end would make the Rust client stop, and an entry that is no longer its key's
-        // newest would stay in its picture for ever: so scan on until something is live or nothing is left.
+        // newest would stay in its picture for ever: so look on until something is live or nothing is left.
+        let mut stretches = 0;
         while position < length && entries.len() < count_max.max(1) && bytes < TABLE_PAGE_BYTES {
-            let Some(stretch) = self.stretch(id, position, length.min(position + DELTA_STRETCH_BYTES))? else {
-                return Ok(self.now(id, Err(Refusal::Invalid("position is not that of an entry"))));
+            let is_enough = stretches == STRETCHES_PER_STEP;
+            let step = if is_enough {
+                Stretch::Cold { to: position }
+            } else {
+                self.stretch(id, position, length.min(position + DELTA_STRETCH_BYTES), loaded.take(), may_wait)?
             };
+            let stretch = match step {
+                Stretch::Entries(stretch) => stretch,
+                Stretch::NotAnEntry => {
+                    return Ok(self.refused(id, Refusal::Invalid("position is not that of an entry")));
+                }
+                // A short page is one, too.
+                Stretch::Cold { .. } if !entries.is_empty() => break,
+                Stretch::Cold { to } => {
+                    *progress = Some(Progress { position, stretch: None });
+                    return Ok(Step::LookUp(if is_enough {
+                        Work::Nothing
+                    } else {
+                        Work::Stretch { segment: id, from: position, to }
+                    }));
+                }
+            };
+            stretches += 1;
+            let begun = position;
+            let mut wanted = Vec::new();
+            let mut live = Vec::new();
             let mut input = Decoder::new(&stretch);
-            while !input.is_empty() && entries.len() < count_max.max(1) && bytes < TABLE_PAGE_BYTES {
+            while !input.is_empty() {
                 let entry = decode(&mut input).map_err(StoreError::malformed("table", position))?;
-                if let Some(value) = entry.value
-                    && let Some(found) = self.index(id, entry.key)?
-                    && found.position == position
-                {
-                    bytes += entry.length;
-                    entries.push(TableEntry {
-                        key: Bytes::copy_from_slice(entry.key),
-                        version: found.version,
-                        value: crate::codec::slice_of(&stretch, value),
-                    });
+                if let Some(value) = entry.value {
+                    match self.index_warm(id, entry.key, may_wait)? {
+                        Ok(Some(found)) if found.position == position => {
+                            live.push((position, entry.length, entry.key, value, found.version));
+                        }
+                        Ok(_) => {}
+                        Err(cold) => wanted.push(cold),
+                    }
                 }
                 position += entry.length as u64;
+            }
+            if !wanted.is_empty() {
+                if !entries.is_empty() {
+                    position = begun;
+                    break;
+                }
+                *progress = Some(Progress { position: begun, stretch: Some(stretch.clone()) });
+                return Ok(Step::LookUp(Work::Warm(wanted)));
+            }
+            for (at, length, key, value, version) in live {
+                if entries.len() == count_max.max(1) || bytes >= TABLE_PAGE_BYTES {
+                    position = at;
+                    break;
+                }
+                bytes += length;
+                entries.push(TableEntry {
+                    key: Bytes::copy_from_slice(key),
+                    version,
+                    value: crate::codec::slice_of(&stretch, value),
+                });
             }
         }
         let delta = Delta {
@@ -265,39 +451,63 @@ impl<T: Token> Container<T> {
             reached_end: position == length,
             position,
         };
-        Ok(self.now(id, Ok(Response::Delta(delta))))
+        Ok(Step::Decided(self.now(id, Ok(Response::Delta(delta)))))
     }
 
-    /// Whole entries from `position` on, at least one; up to `end` if that is where an entry ends. `None` if no entry
-    /// begins at `position`, which a client chooses; the bytes themselves were verified when they were read.
-    fn stretch(&self, id: u64, position: u64, end: u64) -> Result<Option<Bytes>, StoreError> {
+    /// Whole entries from `position` on, at least one; up to `end` if that is where an entry ends. A client chooses the
+    /// position, so none may begin there; the bytes themselves were verified when they were read. `loaded` are bytes
+    /// from the position on.
+    fn stretch(
+        &self,
+        id: u64,
+        position: u64,
+        end: u64,
+        loaded: Option<Bytes>,
+        may_wait: bool,
+    ) -> Result<Stretch, StoreError> {
         let length = self.segment(id).length;
-        let bytes = self.bytes_of(id, position, (end - position) as usize)?;
-        let mut input = Decoder::new(&bytes);
-        let mut whole = 0;
-        while !input.is_empty() {
-            let Ok(entry) = decode(&mut input) else { break };
-            whole += entry.length;
+        // What is in no chunk is in memory, so one read from chunks ends where memory begins.
+        let cold_end = |end: u64| self.segment(id).next_extent(position).map_or(end, |next| next.min(end));
+        let mut bytes = match loaded {
+            Some(loaded) => loaded,
+            None => match self.in_memory(id, position, end) {
+                Some(bytes) => bytes,
+                None if may_wait => self.bytes_of(id, position, (end - position) as usize)?,
+                None => return Ok(Stretch::Cold { to: cold_end(end) }),
+            },
+        };
+        loop {
+            let mut input = Decoder::new(&bytes);
+            let mut whole = 0;
+            while !input.is_empty() {
+                let Ok(entry) = decode(&mut input) else { break };
+                whole += entry.length;
+            }
+            if whole > 0 {
+                return Ok(Stretch::Entries(bytes.slice(..whole)));
+            }
+            // One entry is longer than these bytes, or none begins here.
+            let needed = match bytes.get(..HEADER_BYTES) {
+                None if length - position < HEADER_BYTES as u64 => return Ok(Stretch::NotAnEntry),
+                None => HEADER_BYTES,
+                Some(header) => {
+                    let Ok((key, value, _)) = decode_header(header) else { return Ok(Stretch::NotAnEntry) };
+                    // What looks like a header may be bytes of a client's value.
+                    if key > TABLE_KEY_BYTES_MAX || value.is_some_and(|value| value > TABLE_VALUE_BYTES_MAX) {
+                        return Ok(Stretch::NotAnEntry);
+                    }
+                    HEADER_BYTES + key + value.unwrap_or(0)
+                }
+            };
+            if needed as u64 > length - position || needed <= bytes.len() {
+                return Ok(Stretch::NotAnEntry);
+            }
+            let to = position + needed as u64;
+            if !may_wait && cold_end(to) == to {
+                return Ok(Stretch::Cold { to });
+            }
+            bytes = self.bytes_of(id, position, needed)?;
         }
-        if whole > 0 {
-            return Ok(Some(bytes.slice(..whole)));
-        }
-        // One entry is longer than the stretch, or none begins here.
-        if length - position < HEADER_BYTES as u64 {
-            return Ok(None);
-        }
-        let header = self.bytes_of(id, position, HEADER_BYTES)?;
-        let Ok((key, value, _)) = decode_header(&header) else { return Ok(None) };
-        // What looks like a header may be bytes of a client's value.
-        if key > TABLE_KEY_BYTES_MAX || value.is_some_and(|value| value > TABLE_VALUE_BYTES_MAX) {
-            return Ok(None);
-        }
-        let whole = HEADER_BYTES.saturating_add(key).saturating_add(value.unwrap_or(0));
-        if whole as u64 > length - position {
-            return Ok(None);
-        }
-        let bytes = self.bytes_of(id, position, whole)?;
-        Ok(decode(&mut Decoder::new(&bytes)).is_ok().then_some(bytes))
     }
 
     pub(super) fn table_info(&self, id: u64) -> Decided {
@@ -367,41 +577,94 @@ impl<T: Token> Container<T> {
         Ok(())
     }
 
-    /// Moves the live entries of the log's first stretch to its end, if too much of the log is dead.
-    fn compact(&mut self, id: u64, effects: &mut Effects<T>) -> Result<(), StoreError> {
+    /// Moves the live entries of the log's first stretch to its end, if too much of the log is dead. `looked_up`: where
+    /// the log began when it was looked up, the bytes from there, and how often something was.
+    pub(super) fn compact(
+        &mut self,
+        id: u64,
+        looked_up: Option<(u64, Option<Bytes>, u32)>,
+        effects: &mut Effects<T>,
+    ) -> Result<(), StoreError> {
         let segment = self.segment(id);
         let (start, length) = (segment.start, segment.length);
         if length - start < COMPACT_FROM_BYTES || length - start < segment.live_bytes * COMPACT_RATIO {
             return Ok(());
         }
-        let stretch = match self.stretch(id, start, length.min(start + COMPACT_STEP_BYTES)) {
-            Ok(Some(stretch)) => stretch,
-            Ok(None) => return Err(StoreError::damaged("table", start, "log does not begin with an entry")),
+        let (loaded, tries) = match looked_up {
+            Some((position, stretch, tries)) if position == start => (stretch, tries),
+            _ => (None, 0),
+        };
+        // A compaction comes back for the bytes and for their keys.
+        let may_wait = tries > 2 * TRIES_MAX;
+        let stretch = match self.stretch(id, start, length.min(start + COMPACT_STEP_BYTES), loaded, may_wait) {
+            Ok(Stretch::Entries(stretch)) => stretch,
+            Ok(Stretch::NotAnEntry) => {
+                return Err(StoreError::damaged("table", start, "log does not begin with an entry"));
+            }
+            Ok(Stretch::Cold { to }) => {
+                let work = Work::Stretch { segment: id, from: start, to };
+                self.look_up_for_compaction(work, id, start, None, tries, effects);
+                return Ok(());
+            }
             // What cannot be read cannot be moved; the log stays as long as it is.
             Err(error) if error.is_in_chunk() => return Ok(()),
             Err(error) => return Err(error),
         };
         let mut input = Decoder::new(&stretch);
         let mut log = Encoder::default();
+        let mut wanted = Vec::new();
         let mut position = start;
         while !input.is_empty() {
             let entry = decode(&mut input).map_err(StoreError::malformed("table", position))?;
             if log.0.len() + entry.length + OPERATION_BYTES > self.limits.record_bytes {
                 break;
             }
-            if entry.value.is_some()
-                && let Some(found) = self.index(id, entry.key)?
-                && found.position == position
-            {
-                encode(&mut log, entry.key, entry.value, found.version);
+            if entry.value.is_some() {
+                match self.index_warm(id, entry.key, may_wait)? {
+                    Ok(Some(found)) if found.position == position => {
+                        encode(&mut log, entry.key, entry.value, found.version);
+                    }
+                    Ok(_) => {}
+                    Err(cold) => wanted.push(cold),
+                }
             }
             position += entry.length as u64;
         }
-        if position > start {
+        if !wanted.is_empty() {
+            self.look_up_for_compaction(Work::Warm(wanted), id, start, Some(stretch.clone()), tries, effects);
+        } else if position > start {
             let operation = Operation::TableCompact { segment: id, offset: length, start: position };
             self.order(operation, log.0.into(), effects)?;
         }
         Ok(())
+    }
+}
+
+/// What a walk over a table's log finds at a position.
+enum Stretch {
+    Entries(Bytes),
+    NotAnEntry,
+    /// The bytes up to here have to be read from chunks.
+    Cold {
+        to: u64,
+    },
+}
+
+/// Where a key of the catalogue stands with respect to a page of a table.
+enum In<'a> {
+    Page(&'a [u8]),
+    LeftOut,
+    Behind,
+}
+
+fn is_in<'a>(catalogue_key: &'a [u8], id: u64, range: &ScanRange) -> In<'a> {
+    let Some(key) = catalogue_key.strip_prefix(&keys::table_key(id, &[])[..]) else { return In::Behind };
+    if !key.starts_with(&range.prefix) || range.to.as_ref().is_some_and(|to| key > &to[..]) {
+        In::Behind
+    } else if range.exclusive && range.from.as_ref().is_some_and(|from| key == &from[..]) {
+        In::LeftOut
+    } else {
+        In::Page(key)
     }
 }
 
@@ -422,6 +685,9 @@ fn check_sizes(changes: &[TableChange], key_length: u32, record_bytes: usize) ->
         let value = change.value.as_ref().map_or(0, Bytes::len);
         if value > TABLE_VALUE_BYTES_MAX {
             return Err(Refusal::Invalid("table values have at most 1040384 bytes"));
+        }
+        if HEADER_BYTES + change.key.len() + value > TABLE_ENTRY_BYTES_MAX {
+            return Err(Refusal::Invalid("key and value are together longer than 1048559 bytes"));
         }
         if matches!(change.expect, Expect::Version(version) if version < 0) {
             return Err(Refusal::Invalid("expected version is negative"));

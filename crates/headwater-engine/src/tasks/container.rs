@@ -27,7 +27,7 @@ use crate::container::{Container, Effects};
 use crate::error::StoreError;
 use crate::io::Clock;
 
-use super::{Answer, ContainerInput, Figures, JournalInput, KeeperInput, ReadInput, start};
+use super::{Answer, ContainerInput, Figures, JournalInput, KeeperInput, LookupInput, ReadInput, start};
 
 /// Inputs taken before their effects are carried out: enough to fill a commit, few enough that answers do not wait.
 const INPUTS_PER_TURN: usize = 256;
@@ -49,6 +49,7 @@ pub(crate) struct Neighbours {
     pub(crate) journal: Sender<JournalInput>,
     pub(crate) keeper: Sender<KeeperInput>,
     pub(crate) readers: Sender<ReadInput>,
+    pub(crate) lookups: Sender<LookupInput>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) figures: Arc<Figures>,
 }
@@ -151,7 +152,7 @@ impl SharedContainer {
             // Outside the lock of the inbox: whoever hears may have something to say.
             let left = std::mem::take(&mut *self.inbox());
             for input in left {
-                if let ContainerInput::Request(_, answer) = input {
+                if let ContainerInput::Request(_, answer) | ContainerInput::Flush(answer) = input {
                     answer.send(Err(Refusal::Closing));
                 }
             }
@@ -230,6 +231,9 @@ impl Running {
                 let _ = journal.send(JournalInput::Covered(self.id, container.checkpointed()));
             }
             ContainerInput::ReadAgain(again) => container.read_again(again, effects)?,
+            ContainerInput::LookedUp(back) => container.looked_up(clock.wall_millis(), back, effects)?,
+            ContainerInput::Merged(installed) => container.merged(installed),
+            ContainerInput::Flush(answer) => container.flush(answer, effects)?,
             ContainerInput::Sweep => container.sweep(),
             ContainerInput::Checkpoint => container.checkpoint(effects)?,
             ContainerInput::Close(done) => {
@@ -241,7 +245,7 @@ impl Running {
     }
 
     fn carry_out(&mut self) {
-        let Neighbours { journal, keeper, readers, figures, .. } = &self.neighbours;
+        let Neighbours { journal, keeper, readers, lookups, figures, .. } = &self.neighbours;
         let effects = &mut self.effects;
         // A thread that is gone met a fault and has told; these sends are then in vain, and nothing is acknowledged.
         if !effects.records.is_empty() {
@@ -254,6 +258,9 @@ impl Running {
         for read in effects.reads.drain(..) {
             let _ = readers.send((self.id, read));
         }
+        for lookup in effects.lookups.drain(..) {
+            let _ = lookups.send((self.id, lookup));
+        }
         if let Some(job) = effects.checkpoint.take() {
             let _ = keeper.send(KeeperInput::Checkpoint(Box::new(job)));
         }
@@ -262,6 +269,7 @@ impl Running {
         figures.unstored_bytes.store(usage.unstored_bytes, Relaxed);
         figures.cached_bytes.store(usage.cached_bytes, Relaxed);
         figures.catalogue_bytes.store(usage.catalogue_bytes, Relaxed);
+        figures.index_bytes.store(usage.index_bytes, Relaxed);
         figures.segments.store(usage.segments, Relaxed);
         figures.damaged_reads.store(usage.damaged_reads, Relaxed);
         figures.sequence.store(usage.sequence, Relaxed);

@@ -14,10 +14,15 @@ use crate::error::StoreError;
 use crate::io::Disk;
 use crate::journal::{self, Spares, Witness};
 
-use super::{ContainerInput, Figures, KeeperInput, SharedContainer, start};
+use super::{ContainerInput, Figures, KeeperInput, Merges, SharedContainer, start};
 
 /// The witness is at most this old; also the pause after a checkpoint that found the disk full.
 const TURN: Duration = Duration::from_millis(500);
+
+/// Slices of merges between two looks at the inbox: merges keep pace with checkpoints, and these do not wait long.
+const SLICES_PER_TURN: usize = 4;
+/// Looks at the inbox while there is something to merge, until the rest has its turn: about half a second.
+const MERGING_TURNS: u64 = 16;
 
 /// Turns between two searches for reads that nobody waits for.
 const SWEEP_TURNS: u64 = 10;
@@ -29,6 +34,7 @@ pub(crate) struct KeeperTask {
     pub(crate) containers: Vec<Arc<SharedContainer>>,
     pub(crate) chunks: Vec<Arc<Chunks>>,
     pub(crate) manifests: Vec<Manifest>,
+    pub(crate) merges: Merges,
     pub(crate) witness: Witness,
     pub(crate) spares: Spares,
     pub(crate) journal_file_bytes: u64,
@@ -45,14 +51,26 @@ impl KeeperTask {
     fn run(mut self) -> Result<(), StoreError> {
         let mut spare = self.first_spare;
         let mut turns = 0_u64;
+        let mut merging = true;
+        let mut merged = 0_u64;
         loop {
-            match self.inbox.recv_timeout(TURN) {
+            // Between two slices of a merge whatever else there is goes first.
+            let pause = if merging { Duration::ZERO } else { TURN };
+            match self.inbox.recv_timeout(pause) {
                 Ok(KeeperInput::Checkpoint(job)) => {
                     if let Some(closed) = self.checkpoint(*job)? {
                         return self.close(&closed);
                     }
+                    merging = self.merge_some()?;
                 }
                 Ok(KeeperInput::Close(done)) => return self.close(&done),
+                Err(RecvTimeoutError::Timeout) if merging => {
+                    merging = self.merge_some()?;
+                    merged += 1;
+                    if !merged.is_multiple_of(MERGING_TURNS) {
+                        continue;
+                    }
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     spare += 1;
                     match journal::prepare_spare(&*self.disk, &self.spares, self.journal_file_bytes, spare) {
@@ -72,6 +90,16 @@ impl KeeperTask {
         }
     }
 
+    /// A few slices of merges; false if there are none to do.
+    fn merge_some(&mut self) -> Result<bool, StoreError> {
+        for _ in 0..SLICES_PER_TURN {
+            if !self.merges.slice(&*self.disk, &mut self.manifests, &self.containers, &self.figures)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Writes a checkpoint, however long a full disk delays it, unless the store is closed meanwhile.
     fn checkpoint(&mut self, mut job: CheckpointJob) -> Result<Option<Sender<()>>, StoreError> {
         let container = job.container as usize;
@@ -80,6 +108,7 @@ impl KeeperTask {
             match job.run(&*self.disk, &mut self.manifests[container], &self.chunks[container], &mut || ()) {
                 Ok(done) => {
                     self.figures.checkpoints.fetch_add(1, Relaxed);
+                    self.merges.ask(container);
                     self.containers[container].send(ContainerInput::CheckpointDone(Box::new(done)));
                     break;
                 }

@@ -5,7 +5,8 @@
 //!                   │   ▲           │
 //!                   │   ├───────────┘ what is durable
 //!                   │   ├── readers (chunks)
-//!                   │   └── keeper  (checkpoints, spare journal files, witness)   reaper (deletes chunks)
+//!                   │   ├── lookups (catalogue and values of tables that are on the disk)
+//!                   │   └── keeper  (checkpoints, merges, spare journal files, witness)   reaper (deletes chunks)
 //!                   └────────►
 //! ```
 //!
@@ -16,6 +17,8 @@
 mod container;
 mod journal;
 mod keeper;
+mod lookups;
+mod merges;
 mod readers;
 mod reaper;
 
@@ -25,7 +28,8 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 
 use crate::api::{Reply, Request};
-use crate::container::{Ack, Again, CheckpointDone, CheckpointJob, ColdRead, Token};
+use crate::catalogue::Installed;
+use crate::container::{Ack, Again, Back, CheckpointDone, CheckpointJob, ColdRead, Lookup, Token};
 use crate::error::StoreError;
 use crate::journal::Record;
 use crate::{OnFatal, StoreError as Fault};
@@ -33,6 +37,8 @@ use crate::{OnFatal, StoreError as Fault};
 pub(crate) use container::{Neighbours, SharedContainer};
 pub(crate) use journal::JournalTask;
 pub(crate) use keeper::KeeperTask;
+pub(crate) use lookups::start_lookups;
+pub(crate) use merges::Merges;
 pub(crate) use readers::start_readers;
 pub(crate) use reaper::start_reaper;
 
@@ -51,7 +57,12 @@ pub(crate) enum ContainerInput {
     Durable(u64),
     CheckpointDone(Box<CheckpointDone>),
     ReadAgain(Again<Answer>),
+    LookedUp(Back<Answer>),
+    /// Runs of its catalogue were merged.
+    Merged(Installed),
     Checkpoint,
+    /// Answer once everything so far is in a durable checkpoint.
+    Flush(Answer),
     /// Drop reads that nobody waits for.
     Sweep,
     /// Refuse everything; answer when all that was ordered is durable.
@@ -72,8 +83,14 @@ impl ContainerInput {
                     | Request::TableScan { .. }
                     | Request::TableDelta { .. }
             ),
-            Self::Durable(_) => false,
-            Self::CheckpointDone(_) | Self::ReadAgain(_) | Self::Checkpoint | Self::Sweep | Self::Close(_) => true,
+            Self::Durable(_) | Self::Merged(_) => false,
+            Self::CheckpointDone(_)
+            | Self::ReadAgain(_)
+            | Self::LookedUp(_)
+            | Self::Checkpoint
+            | Self::Flush(_)
+            | Self::Sweep
+            | Self::Close(_) => true,
         }
     }
 }
@@ -98,6 +115,9 @@ pub(crate) enum KeeperInput {
 /// A cold read and the container it belongs to.
 pub(crate) type ReadInput = (u32, ColdRead<Answer>);
 
+/// Something to be looked up and the container it belongs to.
+pub(crate) type LookupInput = (u32, Lookup<Answer>);
+
 /// Figures the threads publish.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
@@ -108,6 +128,7 @@ pub(crate) struct Figures {
     pub(crate) journal_frame: AtomicU64,
     pub(crate) tail_discarded_bytes: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
+    pub(crate) merges: AtomicU64,
     pub(crate) damaged_reads: AtomicU64,
     pub(crate) disk_full_waits: AtomicU64,
     pub(crate) containers: Vec<ContainerFigures>,
@@ -123,6 +144,7 @@ pub(crate) struct ContainerFigures {
     pub(crate) unstored_bytes: AtomicU64,
     pub(crate) cached_bytes: AtomicU64,
     pub(crate) catalogue_bytes: AtomicU64,
+    pub(crate) index_bytes: AtomicU64,
     pub(crate) segments: AtomicU64,
     pub(crate) damaged_reads: AtomicU64,
 }

@@ -3,6 +3,7 @@
 
 mod backup;
 mod check;
+mod cold;
 mod faults;
 mod rigged;
 mod segments;

@@ -148,3 +148,29 @@ fn appends_of_many_threads_are_all_kept_in_order_per_writer() {
         assert_eq!(numbers, (1..=500).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn a_flush_leaves_nothing_to_be_stored_and_is_answered_when_the_store_closes() {
+    let store = Fixture::with(&small());
+    let flush = |container| {
+        let (sender, receiver) = channel();
+        store.engine.flush(container, Box::new(Answer(sender)));
+        receiver
+    };
+    store.create("a/b/0", SegmentKind::Stream);
+    store.append("a/b/0", None, 1, &pattern(0, 50_000)).unwrap();
+    for container in 0..store.engine.containers() {
+        let receiver = flush(container);
+        assert!(matches!(store.wait(&receiver), Ok(Ok(Response::Done))));
+    }
+    eventually("nothing is left to be stored", || store.metric("unstored_bytes") == 0);
+    let Ok(Response::Chunks(chunks)) = store.call(Request::ListChunks { segment: name("a/b/0") }) else {
+        panic!("a list of chunks answers the question for it")
+    };
+    assert_eq!(chunks.iter().map(|chunk| chunk.length).sum::<u64>(), 50_000);
+    assert!(store.directory.path().join(&chunks[0].name).exists());
+    // Nothing new, nothing to wait for.
+    assert!(matches!(store.wait(&flush(0)), Ok(Ok(Response::Done))));
+    store.engine.close();
+    assert!(matches!(flush(0).recv().unwrap(), Err(Refusal::Closing)));
+}

@@ -314,7 +314,8 @@ fn only_looks(request: &Request) -> bool {
         | Request::TableGet { .. }
         | Request::TableScan { .. }
         | Request::TableDelta { .. }
-        | Request::TableInfo { .. } => true,
+        | Request::TableInfo { .. }
+        | Request::ListChunks { .. } => true,
         // An open writer has to be told of its appends that wait.
         Request::OpenWriter { .. }
         | Request::Create { .. }

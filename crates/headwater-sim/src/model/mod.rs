@@ -301,6 +301,7 @@ impl State {
                     count_max: *count_max,
                 }))
             }
+            Request::ListChunks { .. } => unreachable!("where bytes are stored is not part of what is promised"),
             Request::TableInfo { .. } => {
                 let SegmentKind::Table { key_length } = found.kind else { unreachable!("checked above") };
                 let table = &found.table;
@@ -534,7 +535,7 @@ fn against_update(found: &Segment, changes: &[TableChange], at: Option<Offset>, 
 /// `Some(true)`: only for tables; `Some(false)`: only for others.
 fn takes_table(request: &Request) -> Option<bool> {
     match request {
-        Request::Create { .. } | Request::Info { .. } => None,
+        Request::Create { .. } | Request::Info { .. } | Request::ListChunks { .. } => None,
         Request::TableUpdate { .. }
         | Request::TableGet { .. }
         | Request::TableScan { .. }
