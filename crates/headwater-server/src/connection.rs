@@ -12,6 +12,9 @@
 //! * a frame above 64 KiB is received only while there is room for it among those of all connections
 //! * what one peer can make us hold is bounded: [`UNANSWERED_BYTES_MAX`] of requests under way, [`PARKED_READS_MAX`] reads that
 //!   wait for data, [`TRANSIENTS_MAX`] uploads, one frame being received
+//! * what all peers together can make us hold is bounded, too: answers about tables ([`Context::answering`]) and reads that
+//!   wait ([`Context::parking`]). A peer that takes nothing for a minute is closed; one that holds answers and takes them
+//!   slowly is closed as soon as others want their room
 //! * malformed or misplaced frames close this connection and nothing else; answers decided before are sent first
 //! * when the connection ends, transient segments that were not merged are deleted, and nobody is answered any more; the
 //!   store drops its parked reads within seconds
@@ -29,15 +32,16 @@ use headwater_types::limits::{SERVER_FRAME_BYTES_MAX, TABLE_PAGE_BYTES, TABLE_VA
 use headwater_wire::{Append, Reply, Request as Wire, ServerEnd, ServerEvent, SetupAppend, Text, WireError};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
-use crate::outbound::{self, Charge, Delivery, Ended, Line, Pending, Writer};
+pub use crate::outbound::AnswerRoom;
+use crate::outbound::{self, Charge, Delivery, Ended, Line, Pending, Shared, Writer};
 use crate::private::public_name;
 pub use crate::readahead::ReadRoom;
-use crate::replies::{GET_KEYS_MAX, Verdict};
+use crate::replies::{GET_KEYS_MAX, Verdict, illegal};
 use crate::requests::{Plan, plan};
 use crate::session::{Begun, NotSetUp};
 
@@ -50,6 +54,10 @@ pub const FRAME_PATIENCE: Duration = Duration::from_secs(10);
 pub const UNANSWERED_BYTES_MAX: usize = 32 << 20;
 /// Reads that wait for data on one connection. Clients leave abandoned ones behind; more than this is a mistake.
 pub const PARKED_READS_MAX: usize = 16_384;
+/// Of these so many are free; more of them take places that all connections share.
+pub const PARKED_READS_FREE: usize = 16;
+/// What a read that waits takes in memory, in bytes, about.
+const PARKED_READ_BYTES: u64 = 512;
 /// Uploads of large events under way on one connection; clients use one connection each.
 pub const TRANSIENTS_MAX: usize = 1024;
 
@@ -85,6 +93,10 @@ pub struct Context {
     pub receiving: Arc<Semaphore>,
     /// Room for read data that peers have not taken yet.
     pub reading: Arc<ReadRoom>,
+    /// Room for answers about tables that peers have not taken yet.
+    pub answering: Arc<AnswerRoom>,
+    /// Places for reads that wait for data.
+    pub parking: Arc<Semaphore>,
     /// Cancelled when the server stops: no new requests are read, those under way are answered.
     pub stopping: CancellationToken,
 }
@@ -94,6 +106,12 @@ impl Context {
     pub fn room_to_receive(bytes: u64) -> Arc<Semaphore> {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         Arc::new(Semaphore::new(bytes.clamp(SERVER_FRAME_BYTES_MAX, Semaphore::MAX_PERMITS)))
+    }
+
+    /// Places for as many reads that wait as fit into so many bytes.
+    pub fn places_to_wait(bytes: u64) -> Arc<Semaphore> {
+        let places = usize::try_from(bytes / PARKED_READ_BYTES).unwrap_or(usize::MAX);
+        Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)))
     }
 }
 
@@ -114,6 +132,10 @@ enum ReadEnd {
     NotSetUp(#[from] NotSetUp),
     #[error("more than {PARKED_READS_MAX} reads wait")]
     TooManyReads,
+    #[error("no memory for more reads that wait")]
+    NoPlaceForReads,
+    #[error("no room for an answer in time")]
+    NoRoomToAnswer,
     #[error("more than {TRANSIENTS_MAX} transient segments")]
     TooManyTransients,
 }
@@ -121,7 +143,7 @@ enum ReadEnd {
 /// Serves one connection until it ends.
 pub async fn serve(socket: TcpStream, context: Context) {
     let (read, write) = socket.into_split();
-    let (line, deliveries) = Line::new(context.engine, context.metrics.clone(), context.reading);
+    let (line, deliveries) = Line::new(context.engine, context.metrics.clone(), context.reading, context.answering);
     let mut writing = tokio::spawn(outbound::write(line.clone(), deliveries, write));
     let unanswered = Arc::new(Semaphore::new(UNANSWERED_BYTES_MAX));
     let mut inbound = Inbound {
@@ -131,6 +153,7 @@ pub async fn serve(socket: TcpStream, context: Context) {
         receiving: context.receiving.clone(),
         unanswered: unanswered.clone(),
         parked: Arc::new(Semaphore::new(PARKED_READS_MAX)),
+        parking: context.parking.clone(),
     };
     let stopped = tokio::select! {
         end = inbound.read() => Some(end),
@@ -178,6 +201,8 @@ struct Inbound {
     unanswered: Arc<Semaphore>,
     /// Reads that may still come under way.
     parked: Arc<Semaphore>,
+    /// The same for all connections together, beyond [`PARKED_READS_FREE`] of each.
+    parking: Arc<Semaphore>,
 }
 
 impl Inbound {
@@ -323,13 +348,15 @@ impl Inbound {
 
     async fn on_request(&mut self, request: Wire) -> Result<(), ReadEnd> {
         let charge = if matches!(request, Wire::ReadSegment { .. }) {
-            match self.parked.clone().try_acquire_owned() {
-                Ok(permit) => permit,
-                Err(TryAcquireError::NoPermits) => return Err(ReadEnd::TooManyReads),
-                Err(TryAcquireError::Closed) => unreachable!("the limit is never closed"),
-            }
+            self.charge_read()?
         } else {
-            self.charge(cost(&request)).await
+            let mut charge = self.charge(cost(&request)).await;
+            let answer = answer_cost(&request);
+            if answer > 0 {
+                let room = timeout(ROOM_PATIENCE, self.line.answering.take(answer)).await;
+                charge.shared = Shared::Answer(room.map_err(|_| ReadEnd::NoRoomToAnswer)?);
+            }
+            charge
         };
         let engine = &self.line.engine;
         let (request, asked) = match plan(request, |parent, writer| engine.transient_name(parent, writer)) {
@@ -339,6 +366,15 @@ impl Inbound {
                     return Err(ReadEnd::TooManyTransients);
                 }
                 (request, asked)
+            }
+            Plan::Flush(container, asked) => {
+                if container < engine.containers() {
+                    self.line.flush(container, asked, charge);
+                } else {
+                    let verdict = Verdict::Reply(illegal(asked.request_id, &asked.segment, "no such container"));
+                    self.line.deliver(Delivery::Decided { verdict, charge });
+                }
+                return Ok(());
             }
             Plan::Decided(Verdict::Again(request, asked)) => (request, asked),
             Plan::Decided(verdict) => {
@@ -367,8 +403,24 @@ impl Inbound {
     /// store stores, or than it takes its answers.
     async fn charge(&self, bytes: usize) -> Charge {
         let bytes = u32::try_from(bytes.min(UNANSWERED_BYTES_MAX)).expect("the limit is 32 MiB");
-        let charge: Result<Charge, AcquireError> = self.unanswered.clone().acquire_many_owned(bytes).await;
-        charge.expect("the limit is never closed")
+        let permit = self.unanswered.clone().acquire_many_owned(bytes).await;
+        Charge { _connection: permit.expect("the limit is never closed"), shared: Shared::Nothing }
+    }
+
+    /// Takes a place for a read, which may wait for data for ever.
+    fn charge_read(&self) -> Result<Charge, ReadEnd> {
+        let take = |places: &Arc<Semaphore>| match places.clone().try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(TryAcquireError::NoPermits) => None,
+            Err(TryAcquireError::Closed) => unreachable!("the limit is never closed"),
+        };
+        let _connection = take(&self.parked).ok_or(ReadEnd::TooManyReads)?;
+        let shared = if self.parked.available_permits() >= PARKED_READS_MAX - PARKED_READS_FREE {
+            Shared::Nothing
+        } else {
+            Shared::Place { _permit: take(&self.parking).ok_or(ReadEnd::NoPlaceForReads)? }
+        };
+        Ok(Charge { _connection, shared })
     }
 
     /// Lets the writing half send what was delivered, then ends the connection.
@@ -401,17 +453,26 @@ impl Inbound {
 /// What a request may hold, in bytes, until it is answered.
 fn cost(request: &Wire) -> usize {
     REQUEST_BYTES
+        + answer_cost(request)
         + match request {
             Wire::UpdateTableEntries { entries, .. } => {
                 entries.iter().map(|entry| entry.key.key.len() + entry.value.len()).sum()
             }
             Wire::RemoveTableKeys { keys, .. } => keys.iter().map(|key| key.key.len()).sum(),
-            Wire::ReadTable { keys, .. } => keys.len().min(GET_KEYS_MAX) * TABLE_VALUE_BYTES_MAX,
-            Wire::ReadTableKeys { .. } | Wire::ReadTableEntries { .. } | Wire::ReadTableEntriesDelta { .. } => {
-                TABLE_PAGE_BYTES
-            }
             _ => 0,
         }
+}
+
+/// What the answer to a request may have, in bytes, if it may be long; reads of segments have rules of their own.
+fn answer_cost(request: &Wire) -> usize {
+    match request {
+        Wire::ReadTable { keys, .. } => keys.len().min(GET_KEYS_MAX) * TABLE_VALUE_BYTES_MAX,
+        Wire::ReadTableKeys { .. }
+        | Wire::ReadTableEntries { .. }
+        | Wire::ReadTableEntriesDelta { .. }
+        | Wire::ListStorageChunks { .. } => TABLE_PAGE_BYTES,
+        _ => 0,
+    }
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub struct Metrics {
     pub accepted: Counter,
     /// Connections closed because of what the peer sent or did not send.
     pub protocol_errors: Counter,
+    /// Connections closed because the peer did not take its answers.
+    pub stalled: Counter,
     /// Frames of the segment store protocol received.
     pub frames_received: Counter,
     /// Frames of the segment store protocol sent.
@@ -60,6 +62,7 @@ impl Metrics {
             counter
         };
         let accepted = counter("connections_accepted", "Connections accepted, all listeners");
+        let stalled = counter("stalled_connections", "Connections closed because the peer did not take its answers");
         let protocol_errors = counter("protocol_errors", "Connections closed for what the peer did");
         let frames_received = counter("frames_received", "Segment store frames received");
         let frames_sent = counter("frames_sent", "Segment store frames sent");
@@ -79,6 +82,7 @@ impl Metrics {
             connections_max,
             accepted,
             protocol_errors,
+            stalled,
             frames_received,
             frames_sent,
             bytes_received,

@@ -14,17 +14,20 @@
 //! * after the connection's end nothing is written, and reads that still wait are abandoned ([`Waiting::is_abandoned`])
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Buf;
 use headwater_engine::api::{self, Outcome, Request, Response};
 use headwater_engine::{Engine, Permit};
+use headwater_types::limits::SERVER_FRAME_BYTES_MAX;
 use headwater_types::{Offset, SegmentName, WriterId};
 use headwater_wire::{EncodeError, FrameQueue, Reply, Text};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::metrics::Metrics;
 use crate::readahead::{CONNECTION_BYTES_MAX, ReadAhead, ReadRoom, size};
@@ -36,6 +39,18 @@ const WRITE_BYTES: usize = 256 << 10;
 /// Reads that were put off and are asked again after a write: as many of the largest as may wait for the peer.
 const READS_AGAIN: usize = CONNECTION_BYTES_MAX / headwater_types::limits::READ_BYTES_MAX;
 
+/// How long a peer may take nothing of what is sent to it.
+pub(crate) const STALL_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a write may wait for room on the disk. Then its connection is closed; the client comes back and learns from
+/// the stored number whether it happened.
+const HOLD_PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is looked at whether writes wait.
+const HOLD_TICK: Duration = Duration::from_secs(15);
+/// How often it is looked at whether a peer takes anything.
+const STALL_TICK: Duration = Duration::from_secs(1);
+/// Bytes that a peer has to take between two looks while it holds answers about tables and others want their room.
+const SCARCE_TICK_BYTES: usize = 64 << 10;
+
 /// What both halves of a connection and the store's answers share.
 #[derive(Debug)]
 pub(crate) struct Line {
@@ -45,12 +60,62 @@ pub(crate) struct Line {
     deliveries: mpsc::UnboundedSender<Delivery>,
     /// Read data in `deliveries` and in the frames being written.
     ahead: ReadAhead,
+    pub(crate) answering: Arc<AnswerRoom>,
+    /// Writes that the store has not answered.
+    writes: AtomicUsize,
+    /// When a write was last answered, or the first of those above begun: milliseconds since `opened`.
+    progress_millis: AtomicU64,
+    opened: Instant,
     /// Transient segments made on this connection and not merged.
     transients: Mutex<BTreeSet<SegmentName>>,
 }
 
-/// What a request holds of the connection's limits until it is answered.
-pub(crate) type Charge = OwnedSemaphorePermit;
+/// What a request holds of limits until it is answered.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    /// Of the connection's; given back when the answer is in a frame.
+    pub(crate) _connection: OwnedSemaphorePermit,
+    /// Of what all connections share.
+    pub(crate) shared: Shared,
+}
+
+/// See [`Charge`].
+#[derive(Debug)]
+pub(crate) enum Shared {
+    /// The answer is small.
+    Nothing,
+    /// Room for an answer about a table, kept until the peer has taken it.
+    Answer(OwnedSemaphorePermit),
+    /// A place for one more read that may wait for data.
+    Place { _permit: OwnedSemaphorePermit },
+}
+
+/// Room for answers about tables, shared by all connections.
+#[derive(Debug)]
+pub struct AnswerRoom {
+    permits: Arc<Semaphore>,
+    bytes: usize,
+}
+
+impl AnswerRoom {
+    /// Room for so many bytes, at least for the largest answer.
+    pub fn new(bytes: u64) -> Arc<Self> {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let bytes = bytes.clamp(SERVER_FRAME_BYTES_MAX, Semaphore::MAX_PERMITS);
+        Arc::new(Self { permits: Arc::new(Semaphore::new(bytes)), bytes })
+    }
+
+    /// Waits for room for an answer of at most so many bytes.
+    pub(crate) async fn take(&self, bytes: usize) -> OwnedSemaphorePermit {
+        let bytes = u32::try_from(bytes.min(self.bytes)).expect("no answer is longer than a frame");
+        self.permits.clone().acquire_many_owned(bytes).await.expect("the room is never closed")
+    }
+
+    /// Little is left: who holds some of it has to hurry.
+    fn is_scarce(&self) -> bool {
+        self.permits.available_permits() < self.bytes / 4
+    }
+}
 
 /// A writer on this connection: what it has under way with one segment.
 #[derive(Debug)]
@@ -109,6 +174,10 @@ struct Waiting {
 impl api::Reply for Waiting {
     fn send(self: Box<Self>, outcome: Outcome) {
         let Self { line, pending, charge, room } = *self;
+        if room.is_some() {
+            line.writes.fetch_sub(1, Ordering::Relaxed);
+            line.note_progress();
+        }
         drop(room);
         line.deliver(match (pending, outcome) {
             (Pending::Request { asked }, Ok(Response::Read(read))) => match line.ahead.admit(read) {
@@ -138,10 +207,22 @@ impl Line {
         engine: Engine,
         metrics: Metrics,
         reading: Arc<ReadRoom>,
+        answering: Arc<AnswerRoom>,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<Delivery>) {
         let (deliveries, receiver) = mpsc::unbounded_channel();
         let (ahead, transients) = (ReadAhead::new(reading), Mutex::default());
-        (Arc::new(Self { engine, metrics, deliveries, ahead, transients }), receiver)
+        let line = Self {
+            engine,
+            metrics,
+            deliveries,
+            ahead,
+            answering,
+            writes: AtomicUsize::new(0),
+            progress_millis: AtomicU64::new(0),
+            opened: Instant::now(),
+            transients,
+        };
+        (Arc::new(line), receiver)
     }
 
     /// Gives something to the writing half; after the connection's end it is dropped.
@@ -157,7 +238,30 @@ impl Line {
         charge: Option<Charge>,
         room: Option<Permit>,
     ) {
+        if room.is_some() && self.writes.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.note_progress();
+        }
         self.engine.submit(request, Box::new(Waiting { line: self.clone(), pending, charge, room }));
+    }
+
+    fn note_progress(&self) {
+        self.progress_millis.store(self.opened.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// How long the store has answered none of the writes under way: a disk that is full makes them wait.
+    fn held_for(&self) -> Duration {
+        if self.writes.load(Ordering::Relaxed) == 0 {
+            return Duration::ZERO;
+        }
+        let progress = Duration::from_millis(self.progress_millis.load(Ordering::Relaxed));
+        self.opened.elapsed().saturating_sub(progress)
+    }
+
+    /// Has everything in a container stored. There has to be such a container.
+    pub(crate) fn flush(self: &Arc<Self>, container: u32, asked: Asked, charge: Charge) {
+        let pending = Pending::Request { asked };
+        self.engine
+            .flush(container, Box::new(Waiting { line: self.clone(), pending, charge: Some(charge), room: None }));
     }
 
     /// Remembers a transient segment that is about to be created. False if there are too many.
@@ -201,9 +305,30 @@ pub(crate) async fn write(
     mut deliveries: mpsc::UnboundedReceiver<Delivery>,
     mut socket: OwnedWriteHalf,
 ) -> Ended {
-    let mut outbound =
-        Outbound { line, out: FrameQueue::new(), frames: 0, read_bytes: 0, put_off: VecDeque::new(), ended: None };
-    while let Some(delivery) = deliveries.recv().await {
+    let mut outbound = Outbound {
+        line,
+        out: FrameQueue::new(),
+        frames: 0,
+        read_bytes: 0,
+        answers: Vec::new(),
+        put_off: VecDeque::new(),
+        ended: None,
+    };
+    let mut look_at = Instant::now() + HOLD_TICK;
+    loop {
+        let delivery = match timeout_at(look_at, deliveries.recv()).await {
+            Ok(Some(delivery)) => Some(delivery),
+            Ok(None) => break,
+            Err(_) => None,
+        };
+        if Instant::now() >= look_at {
+            look_at = Instant::now() + HOLD_TICK;
+            if outbound.line.held_for() >= HOLD_PATIENCE {
+                let _ = socket.shutdown().await;
+                return Ended::Closing("a write waits too long, the disk may be full");
+            }
+        }
+        let Some(delivery) = delivery else { continue };
         outbound.take(delivery);
         while outbound.ended.is_none()
             && outbound.out.remaining() < WRITE_BYTES
@@ -231,6 +356,8 @@ struct Outbound {
     frames: u64,
     /// Read data in `out`.
     read_bytes: usize,
+    /// Room of the answers in `out`.
+    answers: Vec<OwnedSemaphorePermit>,
     /// Reads to be asked again, oldest first.
     put_off: VecDeque<(Asked, Option<Charge>)>,
     ended: Option<Ended>,
@@ -314,7 +441,16 @@ impl Outbound {
 
     fn carry_out(&mut self, verdict: Verdict, charge: Option<Charge>) {
         match verdict {
-            Verdict::Reply(reply) => self.put(&reply),
+            Verdict::Reply(reply) => {
+                let before = self.out.remaining();
+                self.put(&reply);
+                if let Some(Charge { shared: Shared::Answer(mut room), .. }) = charge {
+                    // What the answer might have taken and did not is for others.
+                    let bytes = self.out.remaining().saturating_sub(before);
+                    drop(room.split(room.num_permits().saturating_sub(bytes)));
+                    self.answers.push(room);
+                }
+            }
             Verdict::Pieces(read) => self.put_encoded(|out| read.encode(out)),
             Verdict::ReplyAndClose(reply) => {
                 self.put(&reply);
@@ -353,13 +489,44 @@ impl Outbound {
             self.forget_reads();
             return Ok(());
         }
-        socket.write_all_buf(&mut self.out).await?;
+        self.write_all(socket).await?;
+        self.answers.clear();
         let metrics = &self.line.metrics;
         metrics.bytes_sent.inc_by(bytes as u64);
         metrics.frames_sent.inc_by(std::mem::take(&mut self.frames));
         self.forget_reads();
         // An idle connection keeps no buffer.
         self.out = FrameQueue::new();
+        Ok(())
+    }
+
+    /// Writes `out`, for as long as the peer takes some of it now and then.
+    async fn write_all(&mut self, socket: &mut OwnedWriteHalf) -> std::io::Result<()> {
+        let mut progress = Instant::now();
+        let (mut window, mut taken) = (progress, 0);
+        while self.out.has_remaining() {
+            match timeout(STALL_TICK, socket.write_buf(&mut self.out)).await {
+                Ok(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Ok(Ok(bytes)) => {
+                    progress = Instant::now();
+                    taken += bytes;
+                }
+                Ok(Err(error)) => return Err(error),
+                Err(_) => {}
+            }
+            let now = Instant::now();
+            if now - window < STALL_TICK {
+                continue;
+            }
+            let is_hogging = taken < SCARCE_TICK_BYTES && !self.answers.is_empty() && self.line.answering.is_scarce();
+            if self.out.has_remaining() && (is_hogging || now - progress >= STALL_PATIENCE) {
+                self.line.metrics.stalled.inc();
+                let waited = now - progress;
+                tracing::debug!(?waited, is_hogging, "peer does not take its answers, closing the connection");
+                return Err(std::io::ErrorKind::TimedOut.into());
+            }
+            (window, taken) = (now, 0);
+        }
         Ok(())
     }
 

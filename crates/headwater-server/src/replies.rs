@@ -14,11 +14,13 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use headwater_engine::api::{
-    Outcome, ReadResult, Refusal, Request, Response, ScanRange, TableEntry as StoredEntry, VERSION_MISSING,
+    Outcome, ReadResult, Refusal, Request, Response, ScanRange, StoredChunk, TableEntry as StoredEntry, VERSION_MISSING,
 };
 use headwater_types::limits::{FRAME_PAYLOAD_BYTES_MAX, TABLE_KEY_BYTES_MAX, TABLE_VALUE_BYTES_MAX};
 use headwater_types::{EventNumber, Offset, SegmentName, WriterId};
-use headwater_wire::{ErrorCode, MergedSource, NOT_EXISTS, Reply, SegmentPieces, TableEntry, TableKey, Text};
+use headwater_wire::{
+    ChunkInfo, ErrorCode, MergedSource, NOT_EXISTS, Reply, SegmentPieces, TableEntry, TableKey, Text,
+};
 
 use crate::private::forget_client_table;
 use crate::session::{Answer, AppendResult};
@@ -88,6 +90,9 @@ pub(crate) enum What {
     Delta,
     TableInfo,
     DeleteTable,
+    ListChunks,
+    /// Of a whole container.
+    Flush,
     /// A table that goes with its scope: the version of its note was asked for.
     DeleteClientTable {
         table: SegmentName,
@@ -326,6 +331,18 @@ fn done(asked: Asked, response: Response) -> Verdict {
             return read_done(request_id, segment, offset, bytes_max, read);
         }
         (What::Seal, Response::Sealed { .. }) => Reply::SegmentSealed { request_id, segment },
+        (What::Flush, Response::Done) => Reply::StorageFlushed { request_id },
+        (What::ListChunks, Response::Chunks(chunks)) => {
+            let chunk = |chunk: StoredChunk| ChunkInfo {
+                length_in_metadata: on_wire(chunk.length),
+                // The catalogue names only what was written and synced before.
+                length_in_storage: on_wire(chunk.length),
+                start_offset: on_wire(chunk.start),
+                chunk_name: chunk.name.as_str().into(),
+                exists_in_storage: true,
+            };
+            Reply::StorageChunksListed { request_id, chunks: chunks.into_iter().map(chunk).collect() }
+        }
         (What::Truncate { .. }, Response::Done) => Reply::SegmentTruncated { request_id, segment },
         (What::Delete | What::DeleteTable, Response::Done) => Reply::SegmentDeleted { request_id, segment },
         (What::DeleteClientTable { table, must_be_empty }, Response::Values(notes)) => {
@@ -539,6 +556,8 @@ fn asked_offset(what: &What) -> i64 {
         | What::Delta
         | What::TableInfo
         | What::DeleteTable
+        | What::ListChunks
+        | What::Flush
         | What::DeleteClientTable { .. }
         | What::DeleteNotedTable { .. }
         | What::ForgetClientTable => NO_OFFSET,
@@ -565,6 +584,8 @@ fn operation(what: &What) -> &'static str {
         What::ScanOfKind { .. } | What::Scan { .. } => "readTableEntries",
         What::Delta => "readTableEntriesDelta",
         What::TableInfo => "getTableSegmentInfo",
+        What::ListChunks => "listStorageChunks",
+        What::Flush => "flushToStorage",
         What::DeleteTable
         | What::DeleteClientTable { .. }
         | What::DeleteNotedTable { .. }

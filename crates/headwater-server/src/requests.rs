@@ -32,6 +32,8 @@ pub(crate) enum Plan {
     Ask(Request, Asked),
     /// The same, for a transient segment of this connection, which has to be deleted with it.
     AskTransient(SegmentName, Request, Asked),
+    /// Have everything in this container stored; there may be no such container.
+    Flush(u32, Asked),
     /// It is decided already, or takes several steps.
     Decided(Verdict),
 }
@@ -62,9 +64,13 @@ pub(crate) fn plan(request: Wire, transient_name: impl FnOnce(&SegmentName, Writ
         (None, asked) => missing(&asked),
     };
     match request {
-        Wire::ListStorageChunks { .. } | Wire::FlushToStorage { .. } => {
-            Plan::Decided(Verdict::Close("command of the admin port"))
+        Wire::ListStorageChunks { segment, .. } => {
+            ask(&segment, What::ListChunks, &|segment| Request::ListChunks { segment })
         }
+        Wire::FlushToStorage { container_id, .. } => match u32::try_from(container_id) {
+            Ok(container) => Plan::Flush(container, Asked { request_id, segment: Text::default(), what: What::Flush }),
+            Err(_) => refuse(&Text::default(), "container is negative"),
+        },
         Wire::ReadSegment { segment, offset, suggested_length, .. } => {
             let bytes_max = usize::try_from(suggested_length.max(READ_BYTES_MIN)).unwrap_or(0).min(READ_BYTES_MAX);
             let Ok(from) = Offset::try_from(offset) else { return refuse(&segment, "offset is negative") };
@@ -462,8 +468,9 @@ mod tests {
     }
 
     #[test]
-    fn commands_of_the_admin_port_close_the_connection() {
-        let flush = Wire::FlushToStorage { container_id: 0, token: Token::default(), request_id: 3 };
-        assert!(matches!(planned(flush), Plan::Decided(Verdict::Close(_))));
+    fn a_flush_names_a_container_that_can_be() {
+        let flush = |container_id| Wire::FlushToStorage { container_id, token: Token::default(), request_id: 3 };
+        assert!(matches!(planned(flush(7)), Plan::Flush(7, Asked { request_id: 3, .. })));
+        assert!(matches!(refused(flush(-1)), Reply::ErrorMessage { request_id: 3, .. }));
     }
 }

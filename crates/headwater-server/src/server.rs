@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::connection::{self, Context, ReadRoom};
+use crate::connection::{self, AnswerRoom, Context, ReadRoom};
 use crate::grpc::ControllerGrpc;
 use crate::http::{self, Pages, Phase};
 use crate::listen::{self, Gate, Placed};
@@ -44,6 +44,10 @@ const CONTROLLER_SHARE: u64 = 8;
 const RECEIVING_SHARE: u64 = 8;
 /// Part of the memory for read data that peers have not taken yet.
 const READING_SHARE: u64 = 8;
+/// Part of the memory for answers about tables that peers have not taken yet.
+const ANSWERING_SHARE: u64 = 16;
+/// Part of the memory for reads that wait for data.
+const PARKING_SHARE: u64 = 64;
 /// How long connections may take to end when the server stops; they need less themselves.
 const CONNECTIONS_PATIENCE: Duration = Duration::from_secs(3);
 /// gRPC streams at a time on one connection.
@@ -246,6 +250,8 @@ impl Server {
             metrics: metrics.clone(),
             receiving: Context::room_to_receive(config.memory_bytes / RECEIVING_SHARE),
             reading: ReadRoom::new(config.memory_bytes / READING_SHARE),
+            answering: AnswerRoom::new(config.memory_bytes / ANSWERING_SHARE),
+            parking: Context::places_to_wait(config.memory_bytes / PARKING_SHARE),
             stopping: stopping.clone(),
         };
         tasks.spawn(listen::accept_each(

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use headwater_engine::io::{Io, RealClock, RealDisk, RealRandom};
+use headwater_engine::io::{Disk, Io, RealClock, RealDisk, RealRandom};
 use headwater_engine::{Engine, Options};
-use headwater_server::connection::{self, Context, ReadRoom};
+use headwater_server::connection::{self, AnswerRoom, Context, ReadRoom};
 use headwater_server::metrics::Metrics;
 use headwater_server::ports::EnginePorts;
 use headwater_types::WriterId;
@@ -33,14 +33,17 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) async fn open() -> Self {
+        Self::open_on(|root| Arc::new(RealDisk::new(root))).await
+    }
+
+    /// Opens it on another disk, which is made for a directory.
+    pub(crate) async fn open_on(disk: impl FnOnce(&std::path::Path) -> Arc<dyn Disk>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let io = Io {
-            disk: Arc::new(RealDisk::new(directory.path())),
-            clock: Arc::new(RealClock::default()),
-            random: Arc::new(RealRandom),
-        };
+        let io =
+            Io { disk: disk(directory.path()), clock: Arc::new(RealClock::default()), random: Arc::new(RealRandom) };
         // Small files, since each test writes its own.
-        let options = Options { containers: 2, memory_bytes: 256 << 20, journal_file_bytes: 48 << 20, ..Options::default() };
+        let options =
+            Options { containers: 2, memory_bytes: 256 << 20, journal_file_bytes: 48 << 20, ..Options::default() };
         let on_fatal = Arc::new(|error| panic!("{error}"));
         let opening = tokio::task::spawn_blocking(move || Engine::open(io, &options, on_fatal).unwrap());
         let engine = opening.await.unwrap();
@@ -53,6 +56,8 @@ impl Store {
             metrics: metrics.clone(),
             receiving: Context::room_to_receive(32 << 20),
             reading: ReadRoom::new(32 << 20),
+            answering: AnswerRoom::new(16 << 20),
+            parking: Context::places_to_wait(8 << 20),
             stopping: stopping.clone(),
         };
         tokio::spawn(async move {

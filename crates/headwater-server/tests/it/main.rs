@@ -4,6 +4,7 @@
 
 mod appends;
 mod client;
+mod full;
 mod limits;
 mod segments;
 mod tables;

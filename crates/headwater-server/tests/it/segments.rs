@@ -228,3 +228,87 @@ async fn a_segment_is_created_once() {
     };
     assert!(matches!(client.ask(create).await, Reply::SegmentAlreadyExists { .. }));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_answers_when_every_byte_written_before_is_in_a_chunk() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    client.create(SEGMENT).await;
+    write(&mut client, SEGMENT, &[7; 100_000]).await;
+    for container_id in 0..2 {
+        let request_id = client.id();
+        let flush = Request::FlushToStorage { container_id, token: Token::default(), request_id };
+        assert_eq!(client.ask(flush).await, Reply::StorageFlushed { request_id });
+    }
+    let request_id = client.id();
+    let list = Request::ListStorageChunks { segment: SEGMENT.into(), token: Token::default(), request_id };
+    match client.ask(list).await {
+        Reply::StorageChunksListed { chunks, .. } => {
+            let mut end = 0;
+            for chunk in chunks {
+                assert_eq!((chunk.start_offset, chunk.exists_in_storage), (end, true));
+                assert_eq!(chunk.length_in_metadata, chunk.length_in_storage);
+                end += chunk.length_in_metadata;
+            }
+            assert_eq!(end, 100_000);
+        }
+        other => panic!("{other:?}"),
+    }
+    for container_id in [2, i32::MAX, -1] {
+        let request_id = client.id();
+        let flush = Request::FlushToStorage { container_id, token: Token::default(), request_id };
+        assert!(matches!(client.ask(flush).await, Reply::ErrorMessage { .. }), "{container_id}");
+    }
+    let request_id = client.id();
+    let list = Request::ListStorageChunks { segment: "a/b/0".into(), token: Token::default(), request_id };
+    assert!(matches!(client.ask(list).await, Reply::NoSuchSegment { offset: -1, .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fields_of_a_segment_are_read_as_attributes_and_the_rollover_size_outlives_a_new_policy() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    let request_id = client.id();
+    let (segment, token) = (|| SEGMENT.into(), Token::default);
+    let create = |rollover_bytes| Request::CreateSegment {
+        request_id,
+        segment: segment(),
+        target_rate: 100,
+        scale_type: 2,
+        token: token(),
+        rollover_bytes,
+    };
+    assert!(matches!(client.ask(create(4096)).await, Reply::SegmentCreated { .. }));
+    write(&mut client, SEGMENT, b"event").await;
+    let policy =
+        Request::UpdateSegmentPolicy { request_id, segment: segment(), target_rate: 7, scale_type: 1, token: token() };
+    assert!(matches!(client.ask(policy).await, Reply::SegmentPolicyUpdated { .. }));
+    for (low, expected) in [(1, 1), (2, 1), (3, 7), (4, 4096), (9, 0), (12, i64::MIN)] {
+        let attribute = AttributeId(0x8000_0000_0000_0000 << 64 | low);
+        let get = Request::GetSegmentAttribute { request_id, segment: segment(), attribute, token: token() };
+        assert_eq!(client.ask(get).await, Reply::SegmentAttribute { request_id, value: expected }, "{low}");
+        let set = Request::UpdateSegmentAttribute {
+            request_id,
+            segment: segment(),
+            attribute,
+            new_value: 5,
+            expected_value: expected,
+            token: token(),
+        };
+        assert!(matches!(client.ask(set).await, Reply::ErrorMessage { .. }), "{low} is not for clients to set");
+    }
+    // A negative rollover size means the default.
+    let request_id = client.id();
+    let other = Request::CreateSegment {
+        request_id,
+        segment: "a/b/0".into(),
+        target_rate: 0,
+        scale_type: 0,
+        token: token(),
+        rollover_bytes: -1,
+    };
+    assert!(matches!(client.ask(other).await, Reply::SegmentCreated { .. }));
+    let attribute = AttributeId(0x8000_0000_0000_0000 << 64 | 4);
+    let get = Request::GetSegmentAttribute { request_id, segment: "a/b/0".into(), attribute, token: token() };
+    assert_eq!(client.ask(get).await, Reply::SegmentAttribute { request_id, value: 0 });
+}

@@ -215,3 +215,81 @@ async fn a_table_is_deleted_empty_or_not_as_wished() {
     assert!(matches!(client.ask(delete(false)).await, Reply::SegmentDeleted { .. }));
     assert!(matches!(client.ask(delete(false)).await, Reply::NoSuchSegment { .. }));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_values_and_entries_at_their_limits_are_stored_and_one_byte_more_is_refused() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    create(&mut client, 0).await;
+    let (key, value, whole) = (8192, 1_040_384, (1 << 20) - 17);
+    for (key_length, value_length, good) in [
+        (key, whole - key, true),
+        (key + 1, 1, false),
+        (1, value, true),
+        (1, value + 1, false),
+        (key, value, false),
+        (whole - value + 1, value, false),
+    ] {
+        let sized = entry(&"k".repeat(key_length), i64::MIN, &"v".repeat(value_length));
+        let reply = put(&mut client, vec![sized], -1).await;
+        match reply {
+            Reply::TableEntriesUpdated { .. } if good => {}
+            Reply::ErrorMessage { .. } if !good => {}
+            other => panic!("{key_length} and {value_length} bytes: {other:?}"),
+        }
+    }
+    assert!(matches!(put(&mut client, Vec::new(), -1).await, Reply::ErrorMessage { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_fixed_key_length_refuses_what_its_layout_does_not_know() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    create(&mut client, 4).await;
+    let version = versions(&mut client, vec![entry("key1", -1, "v")]).await[0];
+    for wrong in ["key", "key12"] {
+        assert!(
+            matches!(put(&mut client, vec![entry(wrong, -1, "v")], -1).await, Reply::ErrorMessage { .. }),
+            "{wrong}"
+        );
+    }
+    // Every row of the condition table, which names a missing key a bad version here.
+    for (key, version, good) in [
+        ("key1", -1, false),
+        ("key1", version + 1, false),
+        ("none", 3, false),
+        ("none", -1, true),
+        ("key1", version, true),
+    ] {
+        match put(&mut client, vec![entry(key, version, "w")], -1).await {
+            Reply::TableEntriesUpdated { .. } if good => {}
+            Reply::TableKeyBadVersion { .. } if !good => {}
+            other => panic!("{key} at {version}: {other:?}"),
+        }
+    }
+    let request_id = client.id();
+    let delete =
+        Request::DeleteTableSegment { request_id, segment: TABLE.into(), must_be_empty: true, token: Token::default() };
+    match client.ask(delete).await {
+        Reply::OperationUnsupported { operation, .. } => assert_eq!(&*operation, "deleteTableSegment"),
+        other => panic!("{other:?}"),
+    }
+    let request_id = client.id();
+    let keys = Request::ReadTableKeys {
+        request_id,
+        segment: TABLE.into(),
+        token: Token::default(),
+        suggested_count: 10,
+        continuation: bytes::Bytes::new(),
+        prefix: bytes::Bytes::new(),
+        from_key: bytes::Bytes::new(),
+        to_key: "key1".into(),
+    };
+    match client.ask(keys).await {
+        Reply::TableKeysRead { keys, .. } => {
+            assert_eq!(keys.len(), 1);
+            assert!(keys[0].version > version, "keys are listed with their versions");
+        }
+        other => panic!("{other:?}"),
+    }
+}
