@@ -152,6 +152,20 @@ const SUITES: &[Suite] = &[
         limit: minutes(8),
     },
     Suite {
+        name: "ceiling",
+        work: Work::Conformance(&["ceiling", "--prepared"]),
+        needs: &[],
+        quick: false,
+        limit: minutes(4),
+    },
+    Suite {
+        name: "full-disk",
+        work: Work::Conformance(&["full", "--prepared"]),
+        needs: &[],
+        quick: false,
+        limit: minutes(4),
+    },
+    Suite {
         name: "flights",
         work: Work::Conformance(&["flights", "--prepared"]),
         needs: &[PYTHON],

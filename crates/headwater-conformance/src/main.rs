@@ -5,7 +5,7 @@ use headwater_conformance::chance::Chance;
 use headwater_conformance::driver::Client;
 use headwater_conformance::prepare::{Places, prepare};
 use headwater_conformance::suites::{
-    Outcome, bench, crash, features, figures, flights, lifecycle, malformed, refusals,
+    Outcome, bench, ceiling, crash, features, figures, flights, full, lifecycle, malformed, refusals,
 };
 use std::process::ExitCode;
 
@@ -62,6 +62,10 @@ enum Suite {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Little memory, and peers that want much of it.
+    Ceiling,
+    /// A disk that fills up under a writer.
+    Full,
     /// Start, health, stop.
     Lifecycle,
     /// Starts that must be refused.
@@ -116,6 +120,8 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
             crash::run(places, &crash::Plan { cycles, seed: seeded(seed), writers, keys, scale, transactions })?
         }
         Suite::Malformed { seed } => malformed::run(places, seeded(seed))?,
+        Suite::Ceiling => ceiling::run(places)?,
+        Suite::Full => full::run(places)?,
         Suite::Lifecycle => lifecycle::run(places)?,
         Suite::Refusals => refusals::run(places)?,
         Suite::Bench => bench::run(places)?,
@@ -125,6 +131,7 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
             outcome = outcome.and(features::run(places, Client::Python, &[])?);
             outcome = outcome.and(bench::run(places)?);
             outcome = outcome.and(malformed::run(places, seeded(None))?);
+            outcome = outcome.and(ceiling::run(places)?).and(full::run(places)?);
             outcome = outcome.and(flights::run(places)?);
             outcome.and(crash::run(places, &crash_plan(seeded(None)))?)
         }

@@ -14,20 +14,28 @@ pub mod code {
     pub const HELLO: i32 = -127;
     /// Registers a writer for a segment.
     pub const SETUP_APPEND: i32 = 1;
+    /// Says that a writer is registered.
+    pub const APPEND_SETUP: i32 = 2;
     /// Opens a block.
     pub const APPEND_BLOCK: i32 = 3;
     /// Ends a block and appends it.
     pub const APPEND_BLOCK_END: i32 = 4;
     /// Appends one event at an expected offset.
     pub const CONDITIONAL_APPEND: i32 = 5;
+    /// Says that an append is stored.
+    pub const DATA_APPENDED: i32 = 7;
     /// Reads bytes.
     pub const READ_SEGMENT: i32 = 9;
+    /// Brings bytes.
+    pub const SEGMENT_READ: i32 = 10;
     /// Asks for a segment's state.
     pub const SEGMENT_INFO: i32 = 11;
     /// Creates a segment.
     pub const CREATE_SEGMENT: i32 = 20;
     /// Says that there is no such segment.
     pub const NO_SUCH_SEGMENT: i32 = 53;
+    /// Creates a table.
+    pub const CREATE_TABLE: i32 = 70;
     /// Puts table entries.
     pub const UPDATE_TABLE: i32 = 74;
     /// Gets table values.
@@ -112,7 +120,11 @@ impl Raw {
         self.receive_within(ANSWER_WITHIN)
     }
 
-    fn receive_within(&mut self, limit: Duration) -> Result<Option<Frame>> {
+    /// The next frame; `None` when the server closed.
+    ///
+    /// # Errors
+    /// When nothing comes within the limit.
+    pub fn receive_within(&mut self, limit: Duration) -> Result<Option<Frame>> {
         self.0.set_read_timeout(Some(limit)).context("set a time limit")?;
         let mut header = [0; 8];
         if !self.fill(&mut header)? {

@@ -3,6 +3,8 @@
 //! While every case runs, a genuine writer keeps writing and a witness connection keeps asking; both must go on as if
 //! nothing had happened, and the ledger of the writer is judged at the end.
 
+mod barrage;
+
 use super::{Case, Outcome, in_scratch, run_cases};
 use crate::chance::Chance;
 use crate::driver::{Client, Driver};
@@ -72,6 +74,12 @@ pub fn run(places: &Places, seed: u64) -> Result<Outcome> {
             Ok(String::new())
         });
         outcome = outcome.and(run_cases(vec![one_byte], 1));
+        let barrage = Case::new("malformed: every command, bent in every way that can be listed", || {
+            let address = server.ready.segment_store.clone();
+            let count = barrage::run(&address, || unmoved(&mut server, &mut witness, &mut writer).map(drop))?;
+            Ok(format!("{count} frames"))
+        });
+        outcome = outcome.and(run_cases(vec![barrage], 1));
         let ports = Case::new("malformed: garbage on the controller and HTTP ports", || {
             let mut chance = Chance::new(seed ^ 1);
             for address in [server.ready.controller.clone(), server.ready.http.clone()] {

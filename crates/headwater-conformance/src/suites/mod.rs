@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub mod bench;
+pub mod ceiling;
 pub mod crash;
 pub mod features;
 pub mod figures;
 pub mod flights;
+pub mod full;
 pub mod lifecycle;
 pub mod malformed;
 pub mod refusals;

@@ -1,0 +1,205 @@
+//! A server with little memory, and peers that each want much of it: it stays below its ceiling, and a peer that asks for
+//! little is served as before.
+//!
+//! A thousand idle connections, readers that hardly read, peers that announce 16 MiB and stop, and writers of the largest
+//! frames there are; with a memory limit of 256 MiB.
+
+use super::{Case, Outcome, in_scratch, run_cases};
+use crate::prepare::Places;
+use crate::raw::{Raw, code, frame, header, text};
+use crate::server::{Launch, Server};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What the server is given.
+const MEMORY_BYTES: u64 = 256 << 20;
+/// It may take a fifth more.
+const CEILING_BYTES: u64 = MEMORY_BYTES / 5 * 6;
+const IDLE: usize = 1_000;
+const SLOW_READERS: usize = 100;
+const HALF_FRAMES: usize = 200;
+const LARGE_WRITERS: u8 = 8;
+/// Frames that each of these writes.
+const LARGE_FRAMES: i64 = 6;
+/// Just below the limit of a frame.
+const LARGE_BYTES: usize = 16_700_000;
+/// Appends whose latency is looked at.
+const SAMPLES: i64 = 1_500;
+/// Below this a latency is no reason to worry on a machine with two cores.
+const LATENCY_FLOOR: Duration = Duration::from_millis(15);
+
+/// Runs it.
+///
+/// # Errors
+/// When the server does not start.
+pub fn run(places: &Places) -> Result<Outcome> {
+    // Two sockets for every connection: the server inherits this limit.
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    setrlimit(Resource::Nofile, files).context("raise the limit of open files")?;
+    in_scratch(places, "ceiling", |scratch| {
+        let case =
+            Case::new("ceiling: greedy peers neither fill the memory nor slow others down", || check(places, scratch));
+        Ok(run_cases(vec![case], 1))
+    })
+}
+
+fn check(places: &Places, scratch: &Path) -> Result<String> {
+    let mut launch = Launch::new(places.server(), scratch);
+    launch.extra = vec!["--memory-limit".into(), MEMORY_BYTES.to_string()];
+    let mut server = launch.start()?;
+    let address = server.ready.segment_store.clone();
+
+    let mut healthy = Writer::open(&address, 1, "ceiling/healthy/0.#epoch.0")?;
+    healthy.latencies(SAMPLES / 3)?;
+    let baseline = p99(healthy.latencies(SAMPLES)?);
+    let mut source = Writer::open(&address, 2, "ceiling/source/0.#epoch.0")?;
+    for _ in 0..2 {
+        source.append(&vec![7; LARGE_BYTES])?;
+    }
+
+    let highest = AtomicU64::new(0);
+    let is_over = AtomicBool::new(false);
+    let (greedy, writing) = std::thread::scope(|scope| -> Result<_> {
+        let watch = scope.spawn(|| watch(&server, &highest, &is_over));
+        let measured = (|| {
+            let idle: Vec<Raw> = (0..IDLE).map(|_| Raw::hello(&address)).collect::<Result<_>>()?;
+            let slow: Vec<Raw> = (0..SLOW_READERS).map(|_| slow_reader(&address)).collect::<Result<_>>()?;
+            let half: Vec<Raw> = (0..HALF_FRAMES).map(|_| half_frame(&address)).collect::<Result<_>>()?;
+            let greedy = p99(healthy.latencies(SAMPLES)?);
+            let writers: Vec<_> = (0..LARGE_WRITERS)
+                .map(|number| {
+                    scope.spawn({
+                        let address = &address;
+                        move || large_writer(address, number)
+                    })
+                })
+                .collect();
+            let writing = p99(healthy.latencies(SAMPLES / 10)?);
+            for writer in writers {
+                writer.join().expect("a writer does not panic")?;
+            }
+            let mut witness = Raw::hello(&address)?;
+            witness.still_works()?;
+            drop((idle, slow, half));
+            Ok((greedy, writing))
+        })();
+        is_over.store(true, Ordering::Relaxed);
+        watch.join().expect("watching does not panic")?;
+        measured
+    })?;
+    server.alive()?;
+    let highest = highest.into_inner();
+    ensure!(highest <= CEILING_BYTES, "the server took {} MiB of its {}", highest >> 20, MEMORY_BYTES >> 20);
+    let allowed = (baseline * 3).max(LATENCY_FLOOR);
+    ensure!(greedy <= allowed, "p99 of a small append rose from {baseline:?} to {greedy:?}");
+    server.stop()?;
+    Ok(format!(
+        "at most {} MiB; p99 of a small append {baseline:?} alone, {greedy:?} beside greedy peers, {writing:?} beside writers of 16 MiB",
+        highest >> 20
+    ))
+}
+
+fn watch(server: &Server, highest: &AtomicU64, is_over: &AtomicBool) -> Result<()> {
+    while !is_over.load(Ordering::Relaxed) {
+        highest.fetch_max(server.resident_bytes()?, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Asks for 32 MiB and takes none of it.
+fn slow_reader(address: &str) -> Result<Raw> {
+    let mut raw = Raw::hello(address)?;
+    for part in 0..16_i64 {
+        let (offset, id) = ((part * (2 << 20)).to_be_bytes(), part.to_be_bytes());
+        let name = text("ceiling/source/0.#epoch.0");
+        raw.send(&frame(
+            code::READ_SEGMENT,
+            &[&name[..], &offset, &(2_i32 << 20).to_be_bytes(), &text(""), &id].concat(),
+        ))?;
+    }
+    Ok(raw)
+}
+
+/// Announces the largest frame and sends a little of it.
+fn half_frame(address: &str) -> Result<Raw> {
+    let mut raw = Raw::hello(address)?;
+    raw.send(&header(code::APPEND_BLOCK_END, LARGE_BYTES as i32))?;
+    raw.send(&[0; 4096])?;
+    Ok(raw)
+}
+
+fn large_writer(address: &str, number: u8) -> Result<()> {
+    let mut writer = Writer::open(address, 100 + number, &format!("ceiling/large/{number}.#epoch.0"))?;
+    let data = vec![number; LARGE_BYTES];
+    for _ in 0..LARGE_FRAMES {
+        // Peers that only announce a frame have its room until their time is over.
+        writer.append(&data)?;
+    }
+    Ok(())
+}
+
+/// A writer of one segment, one append at a time.
+pub(super) struct Writer {
+    raw: Raw,
+    id: [u8; 16],
+    number: i64,
+}
+
+impl Writer {
+    pub(super) fn open(address: &str, id: u8, segment: &str) -> Result<Self> {
+        let mut raw = Raw::hello(address)?;
+        let create = [&1_i64.to_be_bytes()[..], &text(segment), &0_i32.to_be_bytes(), &[0], &text("")].concat();
+        raw.send(&frame(code::CREATE_SEGMENT, &create))?;
+        raw.receive()?.context("a segment is created")?;
+        let id = [id; 16];
+        raw.send(&frame(code::SETUP_APPEND, &[&1_i64.to_be_bytes()[..], &id, &text(segment), &text("")].concat()))?;
+        match raw.receive()? {
+            Some((code::APPEND_SETUP, _)) => Ok(Self { raw, id, number: 0 }),
+            other => bail!("a writer was set up with {other:?}"),
+        }
+    }
+
+    /// Appends, and waits for the acknowledgement.
+    fn append(&mut self, data: &[u8]) -> Result<()> {
+        self.send(data)?;
+        self.acknowledged_within(Duration::from_secs(120))
+    }
+
+    /// Sends an append.
+    pub(super) fn send(&mut self, data: &[u8]) -> Result<()> {
+        self.number += 1;
+        let number = self.number.to_be_bytes();
+        let length = (data.len() as u32).to_be_bytes();
+        let parts = [&self.id[..], &[0; 4], &length, data, &1_u32.to_be_bytes(), &number, &number];
+        self.raw.send(&frame(code::APPEND_BLOCK_END, &parts.concat()))
+    }
+
+    /// Waits for the acknowledgement of the oldest append that has none.
+    pub(super) fn acknowledged_within(&mut self, limit: Duration) -> Result<()> {
+        match self.raw.receive_within(limit)? {
+            Some((code::DATA_APPENDED, _)) => Ok(()),
+            other => bail!("an append was answered by {other:?}"),
+        }
+    }
+
+    fn latencies(&mut self, count: i64) -> Result<Vec<Duration>> {
+        let data = [5; 1024];
+        (0..count)
+            .map(|_| {
+                let begun = Instant::now();
+                self.append(&data)?;
+                Ok(begun.elapsed())
+            })
+            .collect()
+    }
+}
+
+fn p99(mut latencies: Vec<Duration>) -> Duration {
+    latencies.sort_unstable();
+    latencies[latencies.len() * 99 / 100]
+}
