@@ -232,8 +232,11 @@ impl Stepper {
             let lookup = effects.lookups.remove(0);
             match lookup.run(&self.containers[id as usize].chunks())? {
                 Found::Answer(ticket, outcome) => effects.replies.push((ticket, outcome)),
-                Found::Damaged(ticket, _) => effects.replies.push((ticket, Err(Refusal::Damaged))),
-                Found::Abandoned(error) => return Err(error),
+                Found::Damaged(ticket, error) => {
+                    self.damage.push(error);
+                    effects.replies.push((ticket, Err(Refusal::Damaged)));
+                }
+                Found::Abandoned(error) => self.damage.push(error),
                 Found::Back(back) => {
                     let now = self.io.clock.wall_millis();
                     self.containers[id as usize].looked_up(now, back, &mut effects)?;

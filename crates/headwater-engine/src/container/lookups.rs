@@ -354,7 +354,17 @@ impl Source<'_> {
                 joins
             };
             let count = rest.iter().take_while(near).count();
-            let bytes = self.bytes(segment, start, (end - start) as usize)?;
+            let bytes = match self.bytes(segment, start, (end - start) as usize) {
+                // What is damaged may lie in a gap that nobody needs.
+                Err(Missed::Failed(error)) if error.is_in_chunk() && count > 1 => {
+                    for (position, length, at) in &rest[..count] {
+                        page[*at].value = self.bytes(segment, *position, *length as usize)?;
+                    }
+                    rest = &rest[count..];
+                    continue;
+                }
+                bytes => bytes?,
+            };
             for (position, length, at) in &rest[..count] {
                 let from = (position - start) as usize;
                 // A copy: the gaps would stay in memory with it.
