@@ -131,6 +131,13 @@ const SUITES: &[Suite] = &[
         limit: minutes(3),
     },
     Suite {
+        name: "operations",
+        work: Work::Conformance(&["operations", "--prepared"]),
+        needs: &[],
+        quick: false,
+        limit: minutes(5),
+    },
+    Suite {
         name: "rust-client",
         work: Work::Conformance(&["rust", "--prepared"]),
         needs: &[],

@@ -5,7 +5,7 @@ use headwater_conformance::chance::Chance;
 use headwater_conformance::driver::Client;
 use headwater_conformance::prepare::{Places, prepare};
 use headwater_conformance::suites::{
-    Outcome, bench, crash, features, figures, flights, lifecycle, malformed, refusals, s3,
+    Outcome, bench, crash, features, figures, flights, lifecycle, malformed, operations, refusals, s3,
 };
 use std::process::ExitCode;
 
@@ -64,6 +64,8 @@ enum Suite {
     },
     /// Start, health, stop.
     Lifecycle,
+    /// Check, doctor, backup, restore.
+    Operations,
     /// Starts that must be refused.
     Refusals,
     /// `headwater bench` against the server; not how fast it is.
@@ -123,11 +125,13 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
         }
         Suite::Malformed { seed } => malformed::run(places, seeded(seed))?,
         Suite::Lifecycle => lifecycle::run(places)?,
+        Suite::Operations => operations::run(places)?,
         Suite::Refusals => refusals::run(places)?,
         Suite::Bench => bench::run(places)?,
         Suite::S3 { seed } => s3::run(places, seeded(seed))?,
         Suite::All => {
             let mut outcome = refusals::run(places)?.and(lifecycle::run(places)?);
+            outcome = outcome.and(operations::run(places)?);
             outcome = outcome.and(features::run(places, Client::Rust, &[])?);
             outcome = outcome.and(features::run(places, Client::Python, &[])?);
             outcome = outcome.and(bench::run(places)?);

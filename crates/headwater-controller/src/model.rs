@@ -55,7 +55,10 @@ pub enum ControllerError {
     /// Stored bytes are damaged.
     #[error("stored data is damaged: {0}")]
     Damaged(String),
-    /// Records contradict each other, or were written by a newer version.
+    /// A record was written by a newer release.
+    #[error("controller records: {0}")]
+    Newer(String),
+    /// Records contradict each other.
     #[error("controller records: {0}")]
     Internal(String),
 }

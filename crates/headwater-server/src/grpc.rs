@@ -83,7 +83,7 @@ fn status(error: ControllerError) -> Status {
         ControllerError::Unavailable(_) => Status::unavailable(text),
         ControllerError::Exhausted(_) => Status::resource_exhausted(text),
         ControllerError::Damaged(_) => Status::data_loss(text),
-        ControllerError::Internal(_) => Status::internal(text),
+        ControllerError::Newer(_) | ControllerError::Internal(_) => Status::internal(text),
     }
 }
 

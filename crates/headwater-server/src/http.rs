@@ -6,6 +6,7 @@
 //! | `/healthz` | 200 while the process is worth keeping, 503 once the store cannot go on |
 //! | `/readyz` | 200 while clients are served, 503 before and while stopping |
 //! | `/metrics` | figures in the text format that Prometheus scrapes |
+//! | `/v1/backups…` | online backups, see [`crate::backups`] |
 //!
 //! A connection answers one request. A peer that is slow to send its header is closed after [`HEADER_PATIENCE`], and any
 //! peer after [`CONNECTION_PATIENCE`].
@@ -18,13 +19,14 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get, post};
 use headwater_engine::Engine;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::backups::{self, Backups};
 use crate::metrics::Metrics;
 
 /// How long one connection may last: pages are small, and a peer that does not read must not keep its place.
@@ -55,13 +57,19 @@ pub(crate) enum Phase {
 pub(crate) struct Pages {
     phase: Arc<AtomicU8>,
     metrics: Metrics,
+    pub(crate) backups: Backups,
     /// Set once the store is open.
     engine: Arc<OnceLock<Engine>>,
 }
 
 impl Pages {
     pub(crate) fn new(metrics: Metrics) -> Self {
-        Self { phase: Arc::new(AtomicU8::new(Phase::Starting as u8)), metrics, engine: Arc::default() }
+        Self {
+            phase: Arc::new(AtomicU8::new(Phase::Starting as u8)),
+            metrics,
+            backups: Backups::default(),
+            engine: Arc::default(),
+        }
     }
 
     /// A failure is final.
@@ -73,13 +81,25 @@ impl Pages {
         assert!(self.engine.set(engine).is_ok(), "the store is opened once");
     }
 
+    /// The store, while clients are served.
+    pub(crate) fn ready(&self) -> Option<Engine> {
+        if self.is(Phase::Ready) { self.engine.get().cloned() } else { None }
+    }
+
     fn is(&self, phase: Phase) -> bool {
         self.phase.load(Ordering::Relaxed) == phase as u8
     }
 }
 
 pub(crate) fn router(pages: Pages) -> Router {
+    let backups = Router::new()
+        .route("/v1/backups", post(backups::begin))
+        .route("/v1/backups/{id}", delete(backups::end))
+        .route("/v1/backups/{id}/files", get(backups::list))
+        .route("/v1/backups/{id}/files/{*name}", get(backups::read))
+        .layer(axum::middleware::from_fn(backups::guard));
     Router::new()
+        .merge(backups)
         .route("/", get(about))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))

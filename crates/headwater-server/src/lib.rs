@@ -8,6 +8,7 @@
 //!
 //! Only this crate opens listening sockets. Start reading at [`Server::start`], then [`connection`].
 
+mod backups;
 pub mod connection;
 mod grpc;
 mod http;

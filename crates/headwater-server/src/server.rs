@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use headwater_controller::model::ControllerError;
 use headwater_controller::{Controller, Ports};
 use headwater_engine::io::{
     Clock as _, DirectoryLock, Io, RealClock, RealDisk, RealRandom, S3Location, S3Objects, lock_directory,
@@ -186,6 +187,20 @@ pub enum StartError {
         /// Why.
         source: StoreError,
     },
+    /// It is somebody else's.
+    #[error("directory {} holds something else than a store ({found}); name an empty one", path.display())]
+    Foreign {
+        /// Which.
+        path: PathBuf,
+        /// One of the names in it.
+        found: String,
+    },
+    /// The controller's records were written by a newer release.
+    #[error("controller could not recover")]
+    NewerRecords {
+        /// Which.
+        source: ControllerError,
+    },
     /// The controller's records cannot be read.
     #[error("controller could not recover")]
     Controller {
@@ -343,7 +358,10 @@ impl Server {
             tables: ports,
             clock: Arc::new(move || clock.wall_millis()),
         });
-        controller.recover().await.map_err(controller_error)?;
+        controller.recover().await.map_err(|error| match error {
+            newer @ ControllerError::Newer(_) => StartError::NewerRecords { source: newer },
+            other => controller_error(other),
+        })?;
         Ok((engine, controller))
     }
 
@@ -427,6 +445,9 @@ fn advertised_host(configured: Option<&str>, segment_store: SocketAddr) -> Resul
 }
 
 fn lock(data_dir: &std::path::Path) -> Result<DirectoryLock, StartError> {
+    if let Some(found) = foreign(data_dir) {
+        return Err(StartError::Foreign { path: data_dir.to_path_buf(), found });
+    }
     lock_directory(data_dir).map_err(|source| {
         let path = data_dir.to_path_buf();
         match source.kind() {
@@ -434,6 +455,21 @@ fn lock(data_dir: &std::path::Path) -> Result<DirectoryLock, StartError> {
             _ => StartError::DataDirectory { path, source },
         }
     })
+}
+
+/// A name in a directory that has entries and never was a store. A directory that cannot be listed is refused by the lock,
+/// with the system's word.
+fn foreign(data_dir: &std::path::Path) -> Option<String> {
+    let entries = headwater_engine::io::entries(data_dir, "").ok()?;
+    // What a process leaves behind that is killed while it makes a store; the root of a file system has the last.
+    let is_made = |name: &str| {
+        ["lock", "journal", "lost+found"].contains(&name)
+            || ["store", "catalogue-", "chunks-"].iter().any(|ours| name.starts_with(ours))
+    };
+    if entries.iter().any(|entry| entry.path == "store") {
+        return None;
+    }
+    entries.into_iter().map(|entry| entry.path).find(|name| !is_made(name))
 }
 
 fn containers() -> u32 {
@@ -513,6 +549,20 @@ mod tests {
             Err(StartError::Listen { listener: "http", address, .. }) => assert_eq!(address, first.address),
             other => panic!("{:?}", other.err()),
         }
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_not_made_a_store() {
+        let directory = tempfile::tempdir().unwrap();
+        headwater_engine::io::lock_directory(directory.path()).unwrap();
+        lock(directory.path()).unwrap();
+        std::fs::create_dir(directory.path().join("thesis")).unwrap();
+        match lock(directory.path()) {
+            Err(StartError::Foreign { found, .. }) => assert_eq!(found, "thesis"),
+            other => panic!("{other:?}"),
+        }
+        std::fs::create_dir(directory.path().join("store")).unwrap();
+        lock(directory.path()).unwrap();
     }
 
     #[test]

@@ -24,7 +24,9 @@ pub(crate) fn of_start(error: &StartError) -> i32 {
         | StartError::NotAdvertised { .. }
         | StartError::Advertise { .. }
         | StartError::Memory { .. }
-        | StartError::Chunks { .. } => SETTINGS,
+        | StartError::Chunks { .. }
+        | StartError::Foreign { .. }
+        | StartError::NewerRecords { .. } => SETTINGS,
         StartError::Listen { .. } | StartError::Locked { .. } | StartError::DataDirectory { .. } => CANNOT_CREATE,
         StartError::Store { source, .. } => of_store(source),
         // The store answered, but not with what the controller wrote.

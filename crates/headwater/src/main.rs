@@ -3,6 +3,7 @@
 //! Standard output carries one line, when the server is ready, for whoever started it; everything for people goes to
 //! standard error.
 
+mod backup;
 mod check;
 mod doctor;
 mod exit;
@@ -39,6 +40,10 @@ enum Action {
         #[command(subcommand)]
         what: headwater_bench::Bench,
     },
+    /// Copy the store of a running server into a directory, as of one instant
+    Backup(backup::BackupArguments),
+    /// Make a data directory from a backup, verified before and after
+    Restore(backup::RestoreArguments),
     /// Look at this machine: whether it can keep what the server promises
     Doctor(doctor::Arguments),
     /// Look at settings
@@ -82,6 +87,8 @@ fn run(action: Action) -> i32 {
             Ok(settings) => serve::serve(&settings, recover_from_chunks),
             Err(error) => refuse(&error),
         },
+        Action::Backup(arguments) => backup::backup(&arguments),
+        Action::Restore(arguments) => backup::restore(&arguments),
         Action::Check(arguments) => check::run(&arguments),
         Action::Bench { what } => match what.run() {
             Ok(()) => 0,

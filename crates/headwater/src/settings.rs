@@ -274,7 +274,12 @@ impl Settings {
             })?,
             log: required(&given, "log", |text| {
                 tracing_subscriber::EnvFilter::try_new(text).map_err(|error| error.to_string())?;
-                Ok(text.to_owned())
+                // A directive without a level names a target, so that a misspelt level would silence everything else.
+                let is_level = |word: &str| word.parse::<tracing::level_filters::LevelFilter>().is_ok();
+                match text.split(',').map(str::trim).find(|word| !word.contains('=') && !is_level(word)) {
+                    Some(word) => Err(format!("{word:?} is no level (error, warn, info, debug, trace, off)")),
+                    None => Ok(text.to_owned()),
+                }
             })?,
             log_format: required(&given, "log-format", |text| match text {
                 "text" => Ok(LogFormat::Text),
@@ -447,6 +452,8 @@ mod tests {
             ("HEADWATER_LOG_FORMAT", "xml"),
             ("HEADWATER_DATA_DIR", ""),
             ("HEADWATER_CHUNKS", "/var/chunks"),
+            ("HEADWATER_LOG", "inof"),
+            ("HEADWATER_LOG", "headwater_server=debug,wran"),
         ] {
             let message = refused(&Flags::default(), &outside(directory.path(), &[(name, value)]));
             assert!(message.contains(name) && message.contains(value), "{message}");

@@ -13,6 +13,7 @@ pub mod figures;
 pub mod flights;
 pub mod lifecycle;
 pub mod malformed;
+pub mod operations;
 pub mod refusals;
 pub mod s3;
 

@@ -38,7 +38,7 @@ pub fn run(places: &Places) -> Result<Outcome> {
             Case::new("refusals: a data directory that another process has locked", || locked(&launch("locked")?)),
             Case::new("refusals: a data directory that cannot be made or written", || not_writable(&launch)),
             Case::new("refusals: data written by a newer version, or damaged", || newer(&launch("newer")?)),
-            Case::new("refusals: none for a directory with somebody else's files, which stay as they are", || {
+            Case::new("refusals: a directory with somebody else's files, which stay as they are", || {
                 foreign(&launch("foreign")?)
             }),
             Case::new("refusals: unknown keys, unknown flags and values that make no sense", || settings(&launch)),
@@ -163,12 +163,18 @@ fn newer(launch: &Launch) -> Result<String> {
     Ok(String::new())
 }
 
-/// A directory may have been somebody's before, or the root of a file system with its `lost+found`.
+/// A directory may be somebody's. Files beside a store and the root of a file system with its `lost+found` are fine.
 fn foreign(launch: &Launch) -> Result<String> {
     std::fs::create_dir_all(&launch.data).context("make a directory")?;
     let theirs = launch.data.join("thesis.txt");
     std::fs::write(&theirs, "years of work").context("make a file")?;
+    let before = snapshot(&launch.data, true)?;
+    refused_in_a_line(launch, &[CONFIG], &["thesis.txt"])?;
+    ensure!(snapshot(&launch.data, true)? == before, "the refused start changed the directory");
+    std::fs::remove_file(&theirs).context("remove a file")?;
+    std::fs::create_dir(launch.data.join("lost+found")).context("make a directory")?;
     launch.start()?.stop()?;
+    std::fs::write(&theirs, "years of work").context("make a file")?;
     launch.start()?.stop()?;
     ensure!(std::fs::read_to_string(&theirs).is_ok_and(|text| text == "years of work"), "a foreign file was changed");
     Ok(String::new())
@@ -183,6 +189,7 @@ fn settings(launch: &dyn Fn(&str) -> Result<Launch>) -> Result<String> {
     let usage = [CONFIG, 2, 64];
     refused(&with("flag", &["--no-such-flag", "7"])?, &usage, &["--no-such-flag"])?;
     refused(&with("address", &["--memory-limit", "lots"])?, &usage, &["lots"])?;
+    refused_in_a_line(&with("level", &["--log", "inof"])?, &[CONFIG], &["inof"])?;
     // An unknown variable as an unknown flag: a misspelt limit is worse than none.
     let mut variable = with("variable", &[])?;
     variable.environment = vec![("HEADWATER_NO_SUCH_SETTING".into(), "7".into())];

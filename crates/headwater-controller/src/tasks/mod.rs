@@ -171,7 +171,7 @@ async fn detached<T: Send + 'static>(work: impl Future<Output = Result<T>> + Sen
 impl From<DecodeError> for ControllerError {
     fn from(error: DecodeError) -> Self {
         match error {
-            DecodeError::Newer { .. } => Self::Internal(error.to_string()),
+            DecodeError::Newer { .. } => Self::Newer(error.to_string()),
             DecodeError::Malformed { .. } => Self::Damaged(error.to_string()),
         }
     }
