@@ -339,6 +339,10 @@ impl Disk for PinnedDisk {
         self.disk.create_directory(directory)
     }
 
+    fn forget_cached(&self, path: &str) {
+        self.disk.forget_cached(path);
+    }
+
     fn sync_directory(&self, directory: &str) -> IoResult<()> {
         self.disk.sync_directory(directory)
     }

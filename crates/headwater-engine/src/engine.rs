@@ -16,6 +16,7 @@ use crate::bucket::Recovered;
 use crate::chunks::BlockCache;
 use crate::error::StoreError;
 use crate::io::{Disk, Io, Objects, Random};
+use crate::scrub::Scrubber;
 use crate::store::{self, Options};
 use crate::tasks::{
     ContainerFigures, ContainerInput, Figures, JournalInput, JournalTask, KeeperInput, KeeperTask, Neighbours,
@@ -61,6 +62,8 @@ struct Shared {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Dropped to end the thread that deletes chunks.
     deleting: Mutex<Option<Sender<()>>>,
+    /// Dropped to end the scrubber.
+    scrubbing: Mutex<Option<Sender<()>>>,
     cache: Arc<BlockCache>,
     witness: Sender<Sender<()>>,
     recovered: Vec<Recovered>,
@@ -173,6 +176,7 @@ impl Engine {
             objects: opened.objects,
             threads: Mutex::new(threads),
             deleting: Mutex::new(Some(deleting)),
+            scrubbing: Mutex::default(),
             cache: opened.cache,
             witness,
             recovered: opened.recovered,
@@ -230,6 +234,31 @@ impl Engine {
         parent.transient(writer, self.shared.random.bits())
     }
 
+    /// Starts the thread that reads everything stored once in each `period` and logs what is not as it was written. At
+    /// most once; it ends when the store closes.
+    pub fn scrub(&self, period: Duration) {
+        let (open, closing) = channel();
+        let scrubber = Scrubber {
+            disk: self.shared.disk.clone(),
+            objects: self.shared.objects.clone(),
+            period,
+            chance: self.shared.random.bits(),
+            figures: self.shared.figures.clone(),
+            closing,
+        };
+        let before = self.shared.scrubbing.lock().expect("closing does not panic").replace(open);
+        assert!(before.is_none(), "one scrubber is enough");
+        let thread = scrubber.start();
+        self.shared.threads.lock().expect("closing does not panic").push(thread);
+    }
+
+    /// How often stored bytes were found not to be what was written, by readers and the scrubber, since the start.
+    pub fn doubts(&self) -> u64 {
+        let figures = &self.shared.figures;
+        let read = figures.containers.iter().map(|one| one.damaged_reads.load(Relaxed)).sum::<u64>();
+        read + figures.damaged_reads.load(Relaxed) + figures.scrub_findings.load(Relaxed)
+    }
+
     /// A consistent image of the store as of now, for a backup. Everything acknowledged before this call is in it. First
     /// has checkpoints made, so that the journal's part of it is short, but waits at most ten seconds for them.
     /// Blocks; call it from a thread that may. While the image lives, nothing it needs is removed, so the disk fills.
@@ -278,6 +307,11 @@ impl Engine {
                     figures.damaged_reads.load(Relaxed) + sum(|one| one.damaged_reads.load(Relaxed)),
                 ),
                 ("disk_full_waits_total", figures.disk_full_waits.load(Relaxed)),
+                ("scrub_read_bytes_total", figures.scrub_bytes.load(Relaxed)),
+                ("scrub_passes_total", figures.scrub_passes.load(Relaxed)),
+                ("scrub_findings_total", figures.scrub_findings.load(Relaxed)),
+                ("scrub_pass_bytes", figures.scrub_pass_bytes.load(Relaxed)),
+                ("scrub_pass_read_bytes", figures.scrub_pass_read_bytes.load(Relaxed)),
                 ("unstored_bytes", sum(|one| one.unstored_bytes.load(Relaxed))),
                 ("cache_bytes", sum(|one| one.cached_bytes.load(Relaxed))),
                 ("chunk_blocks_bytes", blocks.bytes),
@@ -307,6 +341,7 @@ impl Engine {
         if threads.is_empty() {
             return;
         }
+        drop(self.shared.scrubbing.lock().expect("closing does not panic").take());
         drop(self.shared.deleting.lock().expect("closing does not panic").take());
         let (sender, receiver) = channel();
         for container in &self.shared.containers {

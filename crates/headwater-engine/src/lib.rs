@@ -25,6 +25,7 @@ mod engine;
 mod error;
 pub mod io;
 mod journal;
+mod scrub;
 mod stepper;
 mod store;
 mod tasks;

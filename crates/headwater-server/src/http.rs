@@ -3,7 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/` | name and version, as JSON |
-//! | `/healthz` | 200 while the process is worth keeping, 503 once the store cannot go on |
+//! | `/healthz` | 200 while the process is worth keeping (`ok`, or `doubtful` if stored bytes have rotted), 503 once the store cannot go on |
 //! | `/readyz` | 200 while clients are served, 503 before and while stopping |
 //! | `/metrics` | figures in the text format that Prometheus scrapes |
 //! | `/v1/backups…` | online backups, see [`crate::backups`] |
@@ -97,7 +97,7 @@ pub(crate) fn router(pages: Pages) -> Router {
         .route("/v1/backups/{id}", delete(backups::end))
         .route("/v1/backups/{id}/files", get(backups::list))
         .route("/v1/backups/{id}/files/{*name}", get(backups::read))
-        .layer(axum::middleware::from_fn(backups::guard));
+        .route_layer(axum::middleware::from_fn(backups::guard));
     Router::new()
         .merge(backups)
         .route("/", get(about))
@@ -135,7 +135,15 @@ async fn about() -> Response {
 }
 
 async fn healthz(State(pages): State<Pages>) -> Response {
-    if pages.is(Phase::Failed) { unavailable("failed\n") } else { "ok\n".into_response() }
+    if pages.is(Phase::Failed) {
+        return unavailable("failed\n");
+    }
+    match pages.engine.get().map_or(0, Engine::doubts) {
+        0 => "ok\n".into_response(),
+        doubts => {
+            format!("doubtful: {doubts} times stored bytes were not what was written; see the log\n").into_response()
+        }
+    }
 }
 
 async fn readyz(State(pages): State<Pages>) -> Response {

@@ -82,6 +82,8 @@ pub struct Config {
     pub advertise: Option<String>,
     /// Memory for everything, in bytes.
     pub memory_bytes: u64,
+    /// Everything stored is read and verified once in this time; `None`: never.
+    pub scrub: Option<Duration>,
     /// Allows listening beyond this machine, though nobody has to prove who they are.
     pub insecure: bool,
     /// Object storage for chunks; `None`: they are in the data directory.
@@ -301,6 +303,9 @@ impl Server {
         let gate = Gate::new(controller_places, metrics);
         tasks.spawn(serve_controller(service, controller.listener, gate, stopping.clone()));
 
+        if let Some(period) = config.scrub {
+            engine.scrub(period);
+        }
         pages.enter(Phase::Ready);
         Ok(Self {
             controller_address: controller.address,

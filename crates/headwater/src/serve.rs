@@ -61,6 +61,7 @@ async fn run(settings: &Settings, recover_from_chunks: bool) -> i32 {
         http: settings.http,
         advertise: settings.advertise.clone(),
         memory_bytes: settings.memory_bytes,
+        scrub: settings.scrub,
         insecure: settings.insecure,
         chunks: settings.chunks.clone().map(|location| ChunksConfig {
             location,

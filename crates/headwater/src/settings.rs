@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use headwater_server::S3Location;
 
@@ -24,7 +25,7 @@ const PREFIX: &str = "HEADWATER_";
 const FILE_VARIABLE: &str = "HEADWATER_CONFIG";
 
 /// Every key and its default. `None`: the setting is absent, or worked out from the machine.
-const KEYS: [(&str, Option<&str>); 10] = [
+const KEYS: [(&str, Option<&str>); 11] = [
     ("advertise", None),
     ("chunks", None),
     ("controller", Some("127.0.0.1:9090")),
@@ -34,6 +35,7 @@ const KEYS: [(&str, Option<&str>); 10] = [
     ("log", Some("info")),
     ("log-format", Some("text")),
     ("memory-limit", None),
+    ("scrub-days", Some("7")),
     ("segment-store", Some("127.0.0.1:12345")),
 ];
 
@@ -62,6 +64,9 @@ pub(crate) struct Flags {
     /// that S3 tools use, such as AWS_ENDPOINT_URL [default: the data directory]
     #[arg(long, value_name = "URL")]
     chunks: Option<String>,
+    /// Days in which everything stored is read and verified once; 0: never [default: 7]
+    #[arg(long, value_name = "DAYS")]
+    scrub_days: Option<String>,
     /// Allow listening beyond this machine without authentication
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     insecure: Option<String>,
@@ -165,6 +170,8 @@ pub(crate) struct Settings {
     pub(crate) chunks: Option<S3Location>,
     /// Memory for everything, in bytes.
     pub(crate) memory_bytes: u64,
+    /// Everything stored is read and verified once in this time.
+    pub(crate) scrub: Option<Duration>,
     /// Listening beyond this machine without authentication is fine.
     pub(crate) insecure: bool,
     /// Log directives.
@@ -269,6 +276,11 @@ impl Settings {
             advertise: optional(&given, "advertise", |text| Ok(text.to_owned()))?,
             chunks: optional(&given, "chunks", S3Location::parse)?,
             memory_bytes,
+            scrub: required(&given, "scrub-days", |text| match text.parse::<u64>() {
+                Ok(0) => Ok(None),
+                Ok(days @ 1..=3650) => Ok(Some(Duration::from_secs(days * 24 * 60 * 60))),
+                _ => Err("is no number of days from 0 to 3650".into()),
+            })?,
             insecure: required(&given, "insecure", |text| {
                 text.parse().map_err(|_| "is neither true nor false".to_owned())
             })?,
@@ -323,6 +335,7 @@ fn from_flags(flags: &Flags) -> Given {
         chunks,
         memory_limit,
         insecure,
+        scrub_days,
         log,
         log_format,
         config: _,
@@ -336,6 +349,7 @@ fn from_flags(flags: &Flags) -> Given {
         ("chunks", chunks),
         ("memory-limit", memory_limit),
         ("insecure", insecure),
+        ("scrub-days", scrub_days),
         ("log", log),
         ("log-format", log_format),
     ];
@@ -452,6 +466,7 @@ mod tests {
             ("HEADWATER_LOG_FORMAT", "xml"),
             ("HEADWATER_DATA_DIR", ""),
             ("HEADWATER_CHUNKS", "/var/chunks"),
+            ("HEADWATER_SCRUB_DAYS", "weekly"),
             ("HEADWATER_LOG", "inof"),
             ("HEADWATER_LOG", "headwater_server=debug,wran"),
         ] {

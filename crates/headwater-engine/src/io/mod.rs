@@ -46,6 +46,9 @@ pub trait Disk: Send + Sync + 'static {
     fn list(&self, directory: &str) -> Result<Vec<String>>;
     /// Creates a directory; succeeds if it is there. Its parent must exist.
     fn create_directory(&self, directory: &str) -> Result<()>;
+    /// Lets go of what memory holds of a file, so that the next reading comes from the disk itself. A hint: where the
+    /// system cannot do that, nothing happens.
+    fn forget_cached(&self, _path: &str) {}
     /// Makes creations, renames and removals in this directory durable. `""` is the data directory itself.
     fn sync_directory(&self, directory: &str) -> Result<()>;
 }

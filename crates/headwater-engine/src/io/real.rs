@@ -89,6 +89,12 @@ impl Disk for RealDisk {
         }
     }
 
+    fn forget_cached(&self, path: &str) {
+        if let Ok(file) = fs::File::open(self.at(path)) {
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        }
+    }
+
     fn sync_directory(&self, directory: &str) -> Result<()> {
         fs::File::open(self.at(directory))?.sync_all()
     }

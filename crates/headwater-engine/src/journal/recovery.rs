@@ -21,7 +21,7 @@ use crate::codec::Decoder;
 use crate::error::{IoContext, StoreError};
 use crate::io::{BlockBuffer, Disk};
 
-pub(crate) use verify::{JournalState, ends, verify};
+pub(crate) use verify::{JournalState, ends, verify, verify_idle};
 
 use super::format::{BLOCK_BYTES, FORMAT, FileHeader, FrameHead, FrameKind, HEAD_BYTES, HeaderError};
 use super::{

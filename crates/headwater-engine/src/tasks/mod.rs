@@ -130,6 +130,13 @@ pub(crate) struct Figures {
     pub(crate) storage_waits: AtomicU64,
     pub(crate) storage_refusals: AtomicU64,
     pub(crate) copies_due: AtomicU64,
+    /// Bytes the scrubber has read.
+    pub(crate) scrub_bytes: AtomicU64,
+    /// Bytes of its present pass, and how many of them it has read.
+    pub(crate) scrub_pass_bytes: AtomicU64,
+    pub(crate) scrub_pass_read_bytes: AtomicU64,
+    pub(crate) scrub_passes: AtomicU64,
+    pub(crate) scrub_findings: AtomicU64,
     pub(crate) containers: Vec<ContainerFigures>,
 }
 
@@ -158,7 +165,7 @@ pub(crate) struct ContainerFigures {
 }
 
 /// Starts a thread. A store has a handful for its whole life.
-fn start(
+pub(crate) fn start(
     name: String,
     fatal: OnFatal,
     run: impl FnOnce() -> Result<(), StoreError> + Send + 'static,

@@ -7,6 +7,7 @@ mod check;
 mod compaction;
 mod faults;
 mod rigged;
+mod scrub;
 mod segments;
 mod store;
 mod tables;

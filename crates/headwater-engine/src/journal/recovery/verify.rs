@@ -4,7 +4,9 @@ use crate::error::{IoContext, StoreError};
 use crate::io::Disk;
 
 use super::super::{Witness, path_of};
-use super::{BLOCK_BYTES, Chain, DIRECTORY, Found, FrameKind, HEAD_BYTES, Replayed, each_record, list, read_file};
+use super::{
+    BLOCK_BYTES, Chain, DIRECTORY, FileHeader, Found, FrameKind, HEAD_BYTES, Replayed, each_record, list, read_file,
+};
 
 /// Bytes of a header block that say something; zeros follow.
 const HEADER_USED_BYTES: usize = 8 + 4 + 16 + 8 + 8 + 4;
@@ -128,6 +130,34 @@ pub(crate) fn ends(disk: &dyn Disk, store: u128, file_bytes: u64) -> Result<Ends
     }
     ends.frame = chain.map_or(0, |chain| chain.next_frame - 1);
     Ok(ends)
+}
+
+/// Reads a file that is no longer written to, because `next` is: its frames must reach to those of the next.
+///
+/// # Errors
+/// Damage, and the disk's errors; also `NotFound` if either file was given up meanwhile.
+pub(crate) fn verify_idle(
+    disk: &dyn Disk,
+    store: u128,
+    file_bytes: u64,
+    number: u64,
+    next: u64,
+) -> Result<(), StoreError> {
+    let mut block = vec![0; BLOCK_BYTES as usize];
+    let next = path_of(next);
+    disk.open(&next).and_then(|file| file.read_at(0, &mut block)).on(&next, "read")?;
+    let found = read_file(disk, store, number, file_bytes)?;
+    let mut chain = Chain::starting_at(&found.header);
+    chain.walk(&found, &mut |_, _| Ok(()))?;
+    match FileHeader::decode(&block) {
+        Ok(header) if chain.next_frame < header.first_frame => {
+            let what = format!("frames end with {}, {next} begins with {}", chain.next_frame - 1, header.first_frame);
+            Err(StoreError::damaged(&found.path, chain.position, what))
+        }
+        Ok(_) => Ok(()),
+        // Judged when it is the one that is read; the newest is judged at every start.
+        Err(_) => Ok(()),
+    }
 }
 
 /// Numbers of the files in use, gaps or not.
