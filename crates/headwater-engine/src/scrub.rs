@@ -125,12 +125,13 @@ impl Scrubber {
     fn measure(&self, identity: &Identity) -> Result<u64, StoreError> {
         let mut bytes = 0;
         for id in 0..identity.containers {
-            let (catalogue, runs) = self.open(id)?;
+            // What cannot be opened or read is a finding when its turn comes.
+            let Ok((catalogue, runs)) = self.open(id) else { continue };
             for run in runs {
                 // Replaced meanwhile, perhaps.
                 bytes += self.disk.open(&catalogue::run_path(id, run)).and_then(|file| file.length()).unwrap_or(0);
             }
-            for chunk in container::chunks_of(&catalogue)? {
+            for chunk in container::chunks_of(&catalogue).into_iter().flatten() {
                 bytes += self.objects.length(&chunks::path_of(id, chunk)).unwrap_or(0);
             }
         }
@@ -147,14 +148,17 @@ impl Scrubber {
     }
 
     fn container(&self, id: u32, pass: &mut Pass) -> Result<Result<(), StoreError>, Closing> {
-        let (catalogue, runs) = match self.open(id) {
+        // Twice: a run may have been replaced between the reading of the manifest and its own.
+        let (catalogue, runs) = match self.open(id).or_else(|_| self.open(id)) {
             Ok(opened) => opened,
+            Err(error @ StoreError::Damaged { .. }) => {
+                self.say(&error, None, pass);
+                return Ok(Ok(()));
+            }
             Err(error) => return Ok(Err(error)),
         };
-        let chunks: Vec<_> = match container::chunks_of(&catalogue) {
-            Ok(chunks) => chunks.collect(),
-            Err(error) => return Ok(Err(error)),
-        };
+        // If a run keeps them from being read, it is found below.
+        let chunks: Vec<_> = container::chunks_of(&catalogue).into_iter().flatten().collect();
         drop(catalogue);
         for run in runs {
             let path = catalogue::run_path(id, run);

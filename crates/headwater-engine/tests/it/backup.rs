@@ -118,7 +118,9 @@ fn an_image_pins_what_it_names_and_dropping_it_frees_the_disk() {
     write(200);
     let image = store.engine.image().unwrap();
     assert!(matches!(store.engine.image(), Err(ImageError::UnderWay)));
-    let names: Vec<_> = image.files("").map(|file| file.name).collect();
+    // The image brings a witness of its own.
+    let names = image.files("").map(|file| file.name).filter(|name| name != "journal/witness");
+    let names: Vec<_> = names.collect();
     let is_there = |name: &String| store.directory.path().join(name).exists();
     for _ in 0..5 {
         let end = write(100) * 30_000;

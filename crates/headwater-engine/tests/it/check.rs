@@ -240,9 +240,11 @@ fn a_rotten_chunk_names_the_segment_and_its_bytes() {
 #[test]
 fn whatever_is_missing_cut_or_swapped_is_found() {
     let directory = filled();
+    // The oldest of several journal files may be one that the checkpoints have made superfluous.
+    let oldest = files(&directory.path().join("journal")).into_iter().next().unwrap();
     for path in files(directory.path()) {
         let name = path.strip_prefix(directory.path()).unwrap().to_str().unwrap().to_owned();
-        if name == "lock" || name.contains("spare-") {
+        if path == oldest || name == "lock" || name.contains("spare-") {
             continue;
         }
         let sound = std::fs::read(&path).unwrap();

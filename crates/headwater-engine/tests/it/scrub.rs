@@ -48,6 +48,12 @@ fn rot_in_chunks_runs_and_journal_files_is_found_and_the_store_goes_on() {
         let store = filled();
         // What the store remembers of the stream is in memory from here on.
         store.append(S, Some(200), 201, b"before").unwrap();
+        // Nothing is given up, so that what rots is still there when it is read.
+        let _image = store.engine.image().unwrap();
+        let last = if extension == "log" { 260 } else { 201 };
+        for number in 202..=last {
+            store.append(S, Some(number - 1), number, &[number as u8; 60_000]).unwrap();
+        }
         let victim = match extension {
             // Not the newest: that one is being written.
             "log" => {
@@ -63,8 +69,8 @@ fn rot_in_chunks_runs_and_journal_files_is_found_and_the_store_goes_on() {
         std::fs::write(&victim, bytes).unwrap();
         assert_eq!(store.engine.doubts(), 0, "{extension}");
         store.engine.scrub(Duration::from_millis(1));
-        eventually("the rot is found", || store.metric("scrub_findings_total") > 0);
+        eventually(&format!("the rot in a {extension} is found"), || store.metric("scrub_findings_total") > 0);
         assert!(store.engine.doubts() > 0 && victim.exists(), "{extension}");
-        store.append(S, Some(201), 202, b"goes on").unwrap();
+        store.append(S, Some(last), last + 1, b"goes on").unwrap();
     }
 }
