@@ -156,7 +156,7 @@ fn a_full_disk_makes_writes_wait_and_nothing_else() {
 
 #[test]
 fn damage_is_detected_before_it_is_served() {
-    let reports = in_parallel(&seeds(20), |seed| {
+    let reports = in_parallel(&seeds(32), |seed| {
         let launch = if seed % 2 == 0 { EngineLaunch::default() } else { EngineLaunch::tiny() };
         rot_run(&launch, *seed, 100)
     });
