@@ -150,7 +150,7 @@ impl Engine {
             merges: Merges::new(opened.manifests.len()),
             manifests: opened.manifests,
             afterwards: opened.afterwards,
-            unstored_bytes_max: options.unstored_bytes_max(),
+            flush_bytes: options.limits(count as u32, journal_file_bytes).flush_bytes,
             flush_age: options.flush_age,
             figures: figures.clone(),
         };

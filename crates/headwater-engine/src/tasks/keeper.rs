@@ -37,8 +37,8 @@ pub(crate) struct KeeperTask {
     pub(crate) manifests: Vec<Manifest>,
     pub(crate) merges: Merges,
     pub(crate) afterwards: Afterwards,
-    /// Bytes that are in no chunk, of all containers, at which writes wait.
-    pub(crate) unstored_bytes_max: u64,
+    /// Bytes of a container that are in no chunk at which its checkpoint begins.
+    pub(crate) flush_bytes: u64,
     /// Bytes stay in no chunk for about this long at most.
     pub(crate) flush_age: Duration,
     pub(crate) figures: Arc<Figures>,
@@ -107,8 +107,8 @@ impl KeeperTask {
         let figures = self.figures.clone();
         let pace = Pace::new();
         let mut pause = || {
-            let unstored: u64 = figures.containers.iter().map(|one| one.unstored_bytes.load(Relaxed)).sum();
-            pace.wait(unstored, self.unstored_bytes_max);
+            let unstored = figures.containers.iter().map(|one| one.unstored_bytes.load(Relaxed)).max();
+            pace.wait(unstored.unwrap_or(0), self.flush_bytes);
         };
         loop {
             match job.run(&*self.disk, &mut self.manifests[container], &self.chunks[container], &mut pause) {
@@ -163,25 +163,27 @@ impl Pace {
         Self { never: channel() }
     }
 
-    fn wait(&self, unstored: u64, unstored_max: u64) {
-        let pause = pause(unstored, unstored_max);
+    fn wait(&self, unstored: u64, flush_bytes: u64) {
+        let pause = pause(unstored, flush_bytes);
         if !pause.is_zero() {
             let _ = self.never.1.recv_timeout(pause);
         }
     }
 }
 
-/// Shorter the more there is to be written; none from half of what memory may hold on.
-fn pause(unstored: u64, unstored_max: u64) -> Duration {
-    let rest = (unstored_max / 2).saturating_sub(unstored);
-    WRITE_PAUSE.mul_f64(rest as f64 / (unstored_max / 2).max(1) as f64)
+/// Shorter the more of the next part has been collected while this one is written, `unstored` being that of the fullest
+/// container; none once the next part is complete, since from there on memory and the journal would grow.
+fn pause(unstored: u64, flush_bytes: u64) -> Duration {
+    let rest = (2 * flush_bytes).saturating_sub(unstored).min(flush_bytes);
+    WRITE_PAUSE.mul_f64(rest as f64 / flush_bytes.max(1) as f64)
 }
 
 #[test]
-fn writing_hurries_as_memory_fills_up() {
+fn writing_hurries_as_the_next_part_fills_up() {
     assert_eq!(pause(0, 100), WRITE_PAUSE);
-    assert_eq!(pause(25, 100), WRITE_PAUSE / 2);
-    assert_eq!(pause(50, 100), Duration::ZERO);
+    assert_eq!(pause(100, 100), WRITE_PAUSE);
+    assert_eq!(pause(150, 100), WRITE_PAUSE / 2);
+    assert_eq!(pause(200, 100), Duration::ZERO);
     assert_eq!(pause(1000, 100), Duration::ZERO);
     assert_eq!(pause(0, 0), Duration::ZERO);
 }
