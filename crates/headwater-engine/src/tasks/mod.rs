@@ -79,6 +79,7 @@ impl ContainerInput {
             Self::Request(request, _) => matches!(
                 request,
                 Request::Truncate { .. }
+                    | Request::Locate { .. }
                     | Request::Delete { .. }
                     | Request::DeleteTable { .. }
                     | Request::Merge { .. }
