@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../src/grpc.rs"]
+#[path = "../src/grpc/mod.rs"]
 mod grpc;
 #[allow(dead_code)]
 #[path = "../../headwater-controller/tests/it/memory.rs"]
