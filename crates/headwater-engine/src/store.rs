@@ -160,7 +160,7 @@ pub(crate) struct Opened<T> {
 pub(crate) fn open<T: Token>(io: &Io, options: &Options, pins: &Arc<Pins>) -> Result<Opened<T>, StoreError> {
     let io = &Io { disk: Arc::new(PinnedDisk::new(io.disk.clone(), pins.clone())), ..io.clone() };
     let disk = &io.disk;
-    let Origin { identity, bucket, recovered } = origin(io, options)?;
+    let Origin { identity, mut bucket, recovered } = origin(io, options)?;
     let limits = options.limits(identity.containers, identity.journal_file_bytes);
     let cache = Arc::new(BlockCache::new(options.block_cache_bytes()));
     let unpinned = match &bucket {
@@ -188,6 +188,9 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options, pins: &Arc<Pins>) -> Re
                 let mut wanted = Effects::default();
                 container.recovered(&mut wanted)?;
                 effects.push(wanted);
+            }
+            if let Some(bucket) = &mut bucket {
+                bucket.announce(&**disk)?;
             }
             return Ok(());
         };

@@ -54,6 +54,8 @@ pub(crate) struct Bucket {
     store: u128,
     /// Number of this start, from 1 on.
     start: u64,
+    /// What the data directory is to know of this start, before it is announced.
+    unannounced: Option<Local>,
     /// By container.
     copied: Vec<Copied>,
 }
@@ -85,6 +87,15 @@ fn sealed(out: Encoder) -> Bytes {
 
 /// The content of a small object or file, without its checksum.
 fn unsealed<'a>(path: &str, bytes: &'a [u8]) -> Result<&'a [u8], StoreError> {
+    // The format, behind eight bytes that say what it is, is looked at before the checksum is believed: a newer release
+    // may lay out the rest differently.
+    if let Some((magic, rest)) = bytes.split_first_chunk::<8>()
+        && magic.starts_with(b"HWB")
+        && let Some(format) = rest.first_chunk::<4>().map(|format| u32::from_be_bytes(*format))
+        && format > FORMAT
+    {
+        return Err(StoreError::Newer { path: path.into(), found: format, known: FORMAT });
+    }
     let Some((content, sum)) = bytes.split_last_chunk::<4>() else {
         return Err(StoreError::damaged(path, bytes.len() as u64, "too short for a checksum"));
     };

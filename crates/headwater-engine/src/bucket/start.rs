@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::codec::{Decoder, Encoder, Malformed};
 use crate::error::StoreError;
-use crate::io::{Io, Objects};
+use crate::io::{Disk, Io, Objects};
 use crate::store::Identity;
 
 use super::copy::{Copied, newest_copy};
@@ -115,15 +115,19 @@ impl Bucket {
         let before = Local::read(&*io.disk)?.filter(|local| local.store == new.store);
         // An earlier attempt may have put its start; only its own mark makes it ours.
         let intended = before.map_or(intended, |local| local.intended);
-        Local { store: new.store, accepted: Start::default(), intended }.write(&*io.disk)?;
+        let local = Local { store: new.store, accepted: Start::default(), intended };
+        local.write(&*io.disk)?;
         let mut out = Encoder::default();
         out.0.extend_from_slice(IDENTITY_MAGIC);
         out.u32(FORMAT).u128(new.store).u32(new.containers).u64(new.journal_file_bytes);
-        put(options, IDENTITY, out)?;
-        Self::begin(options, new, intended)
+        put(&*options.objects, &options.shown, IDENTITY, out)?;
+        let mut bucket = Self::prepare(options, new, local)?;
+        bucket.announce(&*io.disk)?;
+        Ok(bucket)
     }
 
-    /// Goes on with the bucket of a store that is in the data directory.
+    /// Goes on with the bucket of a store that is in the data directory. Changes nothing before it is
+    /// [announced](Self::announce).
     pub(crate) fn resume(io: &Io, options: &BucketOptions, own: &Identity, local: &Local) -> Result<Self, StoreError> {
         let shown = &options.shown;
         let refuse = |what: String| Err(StoreError::Mismatched(what));
@@ -145,21 +149,18 @@ impl Bucket {
     /// Takes over what is in the bucket; the data directory has nothing yet. [`recover`](Self::recover) fills it.
     pub(crate) fn take_over(io: &Io, options: &BucketOptions, found: &Identity) -> Result<Self, StoreError> {
         let newest = newest_start(&*options.objects, found.store)?;
-        Self::follow(io, options, found, newest)
+        let mut bucket = Self::follow(io, options, found, newest)?;
+        bucket.announce(&*io.disk)?;
+        Ok(bucket)
     }
 
-    /// Begins the start after `newest`.
+    /// The start after `newest`.
     fn follow(io: &Io, options: &BucketOptions, identity: &Identity, newest: Start) -> Result<Self, StoreError> {
         let intended = Start { number: newest.number + 1, mark: io.random.bits() };
-        Local { store: identity.store, accepted: newest, intended }.write(&*io.disk)?;
-        Self::begin(options, identity, intended)
+        Self::prepare(options, identity, Local { store: identity.store, accepted: newest, intended })
     }
 
-    fn begin(options: &BucketOptions, identity: &Identity, start: Start) -> Result<Self, StoreError> {
-        let mut out = Encoder::default();
-        out.0.extend_from_slice(START_MAGIC);
-        out.u32(FORMAT).u128(identity.store).u128(start.mark);
-        put(options, &start_name(start.number), out)?;
+    fn prepare(options: &BucketOptions, identity: &Identity, local: Local) -> Result<Self, StoreError> {
         let objects: &Arc<dyn Objects> = &options.objects;
         let copied = (0..identity.containers)
             .map(|container| Copied::open(&**objects, identity.store, container))
@@ -168,9 +169,24 @@ impl Bucket {
             objects: objects.clone(),
             shown: options.shown.clone(),
             store: identity.store,
-            start: start.number,
+            start: local.intended.number,
+            unannounced: Some(local),
             copied,
         })
+    }
+
+    /// Tells the data directory and the bucket of this start; from then on no other may write there. Before it, nothing
+    /// is changed: a store that is refused stays as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Mismatched`] if another start was announced meanwhile, and those of the disk and the bucket.
+    pub(crate) fn announce(&mut self, disk: &dyn Disk) -> Result<(), StoreError> {
+        let Some(local) = self.unannounced.take() else { return Ok(()) };
+        local.write(disk)?;
+        let mut out = Encoder::default();
+        out.0.extend_from_slice(START_MAGIC);
+        out.u32(FORMAT).u128(self.store).u128(local.intended.mark);
+        put(&*self.objects, &self.shown, &start_name(self.start), out)
     }
 
     /// Fails if another start has begun since: this process must not touch the bucket any more.
@@ -185,10 +201,10 @@ impl Bucket {
 }
 
 /// Puts a small object, unless another one stands there.
-fn put(options: &BucketOptions, name: &str, content: Encoder) -> Result<(), StoreError> {
-    match options.objects.put(name, &[sealed(content)], &mut || ()) {
+fn put(objects: &dyn Objects, shown: &str, name: &str, content: Encoder) -> Result<(), StoreError> {
+    match objects.put(name, &[sealed(content)], &mut || ()) {
         Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
-            Err(StoreError::Mismatched(format!("{}: another store is just beginning there", options.shown)))
+            Err(StoreError::Mismatched(format!("{shown}: another store is just beginning there")))
         }
         put => put,
     }
