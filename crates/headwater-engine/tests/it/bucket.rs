@@ -15,7 +15,7 @@ const T: &str = "scope/group_kvtable/0.#epoch.0";
 
 /// Object storage in memory.
 #[derive(Debug, Default)]
-struct Memory {
+pub(crate) struct Memory {
     objects: Mutex<BTreeMap<String, Bytes>>,
     /// Nothing can be reached.
     is_down: AtomicBool,
@@ -24,6 +24,16 @@ struct Memory {
 }
 
 impl Memory {
+    /// With these objects in it.
+    pub(crate) fn holding(objects: BTreeMap<String, Bytes>) -> Self {
+        Self { objects: Mutex::new(objects), ..Self::default() }
+    }
+
+    /// Everything in it, by name.
+    pub(crate) fn all(&self) -> BTreeMap<String, Bytes> {
+        self.objects.lock().unwrap().clone()
+    }
+
     fn reach(&self, name: &str, action: &'static str) -> Result<(), StoreError> {
         if self.is_down.load(Ordering::Relaxed) {
             let source = Error::from(ErrorKind::ConnectionRefused).into();

@@ -26,12 +26,24 @@ impl Watch for Findings {
     }
 }
 
-fn check(root: &Path) -> (Summary, Vec<Finding>) {
+/// What the check finds, or why it cannot look.
+pub(crate) fn judged(root: &Path) -> Result<(Summary, Vec<Finding>), CheckError> {
     let mut findings = Findings::default();
-    let summary = check_directory(root, &mut findings).unwrap();
-    let doubts = findings.0.iter().filter(|finding| finding.severity == Severity::Doubt).count();
+    check_directory(root, &mut findings).map(|summary| (summary, findings.0))
+}
+
+/// Nothing is doubtful.
+#[track_caller]
+pub(crate) fn sound(root: &Path) {
+    let (summary, findings) = check(root);
+    assert!(summary.is_sound(), "{}: {:?}", root.display(), doubts(&findings));
+}
+
+fn check(root: &Path) -> (Summary, Vec<Finding>) {
+    let (summary, findings) = judged(root).unwrap();
+    let doubts = findings.iter().filter(|finding| finding.severity == Severity::Doubt).count();
     assert_eq!(summary.doubts, doubts as u64);
-    (summary, findings.0)
+    (summary, findings)
 }
 
 fn doubts(findings: &[Finding]) -> Vec<String> {
@@ -43,7 +55,7 @@ fn doubts(findings: &[Finding]) -> Vec<String> {
 }
 
 /// Every plain file below a directory.
-fn files(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();

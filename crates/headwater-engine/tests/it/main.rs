@@ -7,6 +7,7 @@ mod check;
 mod cold;
 mod compaction;
 mod faults;
+mod golden;
 mod rigged;
 mod scrub;
 mod segments;
