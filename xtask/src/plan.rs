@@ -3,7 +3,7 @@
 use crate::metadata::{cargo, root};
 use crate::report::{Counts, Line, Report, Verdict};
 use crate::run::{end_children_when_interrupted, run};
-use crate::system::{CLIPPY, LINKER, Need, PYTHON, RUSTFMT, provide};
+use crate::system::{CLIPPY, JAVA, LINKER, Need, PYTHON, RUSTFMT, provide};
 use crate::{layers, licences};
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
@@ -150,6 +150,20 @@ const SUITES: &[Suite] = &[
         needs: &[PYTHON],
         quick: false,
         limit: minutes(8),
+    },
+    Suite {
+        name: "java-client",
+        work: Work::Conformance(&["java", "--prepared"]),
+        needs: &[JAVA],
+        quick: false,
+        limit: minutes(8),
+    },
+    Suite {
+        name: "compatibility",
+        work: Work::Conformance(&["compatibility"]),
+        needs: &[],
+        quick: false,
+        limit: minutes(1),
     },
     Suite {
         name: "malformed",

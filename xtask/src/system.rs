@@ -37,6 +37,13 @@ pub(crate) const PYTHON: Need = Need {
     remedy: Remedy::Packages(&["python3", "python3-venv", "python3-pip"]),
 };
 
+pub(crate) const JAVA: Need = Need {
+    name: "a JDK of 17 or later and Maven",
+    // Maven brings a runtime with it, but no compiler.
+    probe: &["sh", "-c", "javac --release 17 -version && mvn --version"],
+    remedy: Remedy::Packages(&["default-jdk-headless", "maven"]),
+};
+
 /// Is it there? With `install`, tries to make it so first. `Err` says what is missing.
 pub(crate) fn provide(need: &Need, install: bool) -> Result<(), String> {
     if succeeds(need.probe) {

@@ -1,6 +1,6 @@
 //! A genuine client at work: a child process that prints one JSON object per line.
 
-use crate::prepare::Places;
+use crate::prepare::{PYTHON_CLIENT, Places};
 use crate::server::wait;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -24,6 +24,33 @@ pub enum Client {
 }
 
 impl Client {
+    /// What it is called, its package included.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rust => "Rust crate `pravega-client`",
+            Self::Python => "Python wheel `pravega`",
+        }
+    }
+
+    /// Which one is driven.
+    ///
+    /// # Errors
+    /// When the file that fixes it does not say.
+    pub fn version(self, places: &Places) -> Result<String> {
+        match self {
+            Self::Python => {
+                Ok(PYTHON_CLIENT.split_once("==").context("the wheel's requirement names a version")?.1.to_owned())
+            }
+            Self::Rust => {
+                let path = places.genuine_rust_lock();
+                let lock = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+                let (_, entry) =
+                    lock.split_once("name = \"pravega-client\"\nversion = \"").context("no crate locked")?;
+                Ok(entry.split('"').next().context("no version locked")?.to_owned())
+            }
+        }
+    }
+
     /// The command line of one of its drivers against the server at `controller`.
     pub fn command(self, places: &Places, controller: &str, name: &str, arguments: &[&str]) -> Command {
         let mut command = match self {

@@ -4,6 +4,7 @@
 //!   suite ──► Server (headwater serve, a child process)
 //!     │            ▲ ports
 //!     ├──► Driver (genuine Rust crate · genuine Python wheel, child processes, JSON lines)
+//!     ├──► Maven (genuine Java client under JUnit, a child process, a file of JSON lines)
 //!     └──► checkers (pure functions over what was written, acknowledged and read)
 //! ```
 //!
@@ -12,7 +13,7 @@
 //! * the drivers write down, the checkers judge; a checker never trusts a driver's verdict ([`ledger`], [`flights`])
 //! * every wait has a limit, and every child ends with its owner ([`driver::Driver`], [`server::Server`])
 //!
-//! Not here: the clients' own programs (`genuine-rust/`, `python/`), which know nothing of this server.
+//! Not here: the clients' own programs (`genuine-rust/`, `python/`, `java/`), which know nothing of this server.
 //! Start reading at [`suites`].
 
 #![allow(
@@ -21,6 +22,7 @@
 )]
 
 pub mod chance;
+pub mod compatibility;
 pub mod driver;
 pub mod flights;
 pub mod ledger;

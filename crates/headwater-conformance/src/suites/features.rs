@@ -1,6 +1,7 @@
-//! Every feature the genuine clients have, one driver command each, several at a time on one server.
+//! Every feature the genuine Rust and Python clients have, one driver command each, several at a time on one server.
 
-use super::{Case, Outcome, in_scratch, run_cases};
+use super::{Case, Outcome, in_scratch, run_cases, run_named_cases};
+use crate::compatibility::{Feature, Findings};
 use crate::driver::{Client, Driver};
 use crate::prepare::Places;
 use crate::server::Launch;
@@ -63,7 +64,12 @@ pub fn run(places: &Places, client: Client, only: &[String]) -> Result<Outcome> 
                 policies(places, controller)
             }));
         }
-        let mut outcome = run_cases(cases, AT_ONCE);
+        let held = run_named_cases(cases, AT_ONCE);
+        let mut outcome = held.iter().fold(Outcome::default(), |sum, (_, held)| sum.and(Outcome::of(*held)));
+        if only.is_empty() {
+            let features = held.iter().filter_map(|(name, works)| Feature::parse(name, *works)).collect();
+            Findings { client: client.name().to_owned(), version: client.version(places)?, features }.store(places)?;
+        }
         let stop = Case::new(format!("{name}: the server lives through all of it and stops"), || {
             let memory = server.resident_bytes()? / (1024 * 1024);
             let stopped = server.stop()?;

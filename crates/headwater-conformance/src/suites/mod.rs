@@ -3,7 +3,6 @@
 use crate::prepare::Places;
 use anyhow::Result;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub mod bench;
@@ -13,6 +12,7 @@ pub mod features;
 pub mod figures;
 pub mod flights;
 pub mod full;
+pub mod java;
 pub mod lifecycle;
 pub mod malformed;
 pub mod operations;
@@ -44,6 +44,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// One case.
+    pub fn of(passed: bool) -> Self {
+        Self { passed: usize::from(passed), failed: usize::from(!passed) }
+    }
+
     /// Both together.
     pub fn and(self, other: Self) -> Self {
         Self { passed: self.passed + other.passed, failed: self.failed + other.failed }
@@ -52,7 +57,12 @@ impl Outcome {
 
 /// Runs cases, at most `at_once` at a time, and prints a line for each as it ends.
 pub fn run_cases(cases: Vec<Case<'_>>, at_once: usize) -> Outcome {
-    let (passed, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    run_named_cases(cases, at_once).iter().fold(Outcome::default(), |sum, (_, held)| sum.and(Outcome::of(*held)))
+}
+
+/// As [`run_cases`]. Returns each case's name and whether it held, in the order in which they ended.
+pub fn run_named_cases(cases: Vec<Case<'_>>, at_once: usize) -> Vec<(String, bool)> {
+    let ended = Mutex::new(Vec::new());
     let waiting = Mutex::new(cases.into_iter());
     std::thread::scope(|scope| {
         for _ in 0..at_once {
@@ -63,22 +73,22 @@ pub fn run_cases(cases: Vec<Case<'_>>, at_once: usize) -> Outcome {
                     let started = Instant::now();
                     let result = (case.check)();
                     let seconds = seconds(started.elapsed());
+                    let held = result.is_ok();
                     match result {
                         Ok(remark) => {
-                            passed.fetch_add(1, Ordering::Relaxed);
                             let remark = if remark.is_empty() { remark } else { format!(": {remark}") };
                             println!("ok      {seconds:>6} s  {}{remark}", case.name);
                         }
                         Err(error) => {
-                            failed.fetch_add(1, Ordering::Relaxed);
                             println!("FAILED  {seconds:>6} s  {}\n{error:#}", case.name);
                         }
                     }
+                    ended.lock().expect("keeping a result does not panic").push((case.name, held));
                 }
             });
         }
     });
-    Outcome { passed: passed.into_inner(), failed: failed.into_inner() }
+    ended.into_inner().expect("keeping a result does not panic")
 }
 
 fn seconds(duration: Duration) -> String {
