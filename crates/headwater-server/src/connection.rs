@@ -30,8 +30,6 @@ use headwater_engine::api::{Append as StoredAppend, Request};
 use headwater_types::Offset;
 use headwater_types::limits::{SERVER_FRAME_BYTES_MAX, TABLE_PAGE_BYTES, TABLE_VALUE_BYTES_MAX};
 use headwater_wire::{Append, Reply, Request as Wire, ServerEnd, ServerEvent, SetupAppend, Text, WireError};
-use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +42,7 @@ pub use crate::readahead::ReadRoom;
 use crate::replies::{GET_KEYS_MAX, Verdict, illegal};
 use crate::requests::{Plan, plan};
 use crate::session::{Begun, NotSetUp};
+use crate::socket::{ReadHalf, Socket};
 
 /// How long a new peer may take to say hello.
 pub const HELLO_PATIENCE: Duration = Duration::from_secs(10);
@@ -141,8 +140,8 @@ enum ReadEnd {
 }
 
 /// Serves one connection until it ends.
-pub async fn serve(socket: TcpStream, context: Context) {
-    let (read, write) = socket.into_split();
+pub async fn serve(socket: impl Into<Socket>, context: Context) {
+    let (read, write) = socket.into().into_split();
     let (line, deliveries) = Line::new(context.engine, context.metrics.clone(), context.reading, context.answering);
     let mut writing = tokio::spawn(outbound::write(line.clone(), deliveries, write));
     let unanswered = Arc::new(Semaphore::new(UNANSWERED_BYTES_MAX));
@@ -193,7 +192,7 @@ struct LargeFrame {
 
 struct Inbound {
     line: Arc<Line>,
-    socket: OwnedReadHalf,
+    socket: ReadHalf,
     /// By the slot of the writer; `None` if its last setup named no possible segment.
     writers: Vec<Option<Arc<Writer>>>,
     receiving: Arc<Semaphore>,
@@ -435,12 +434,12 @@ impl Inbound {
 
     /// Reads and forgets until the peer closes, too.
     async fn linger(&mut self) {
-        let mut scrap = [0; 4096];
+        let mut scrap = BytesMut::with_capacity(4096);
         let forget = async {
             while self.socket.readable().await.is_ok() {
-                match self.socket.try_read(&mut scrap) {
+                match self.socket.try_read_buf(&mut scrap) {
                     Ok(0) => break,
-                    Ok(_) => {}
+                    Ok(_) => scrap.clear(),
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                     Err(_) => break,
                 }

@@ -23,11 +23,11 @@ use axum::routing::{delete, get, post};
 use headwater_engine::Engine;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::backups::{self, Backups};
 use crate::metrics::Metrics;
+use crate::socket::Socket;
 
 /// How long one connection may last: pages are small, and a peer that does not read must not keep its place.
 const CONNECTION_PATIENCE: Duration = Duration::from_secs(30);
@@ -108,13 +108,13 @@ pub(crate) fn router(pages: Pages) -> Router {
 }
 
 /// Serves one connection until it ends, or finishes its request when `stopping`.
-pub(crate) async fn serve(socket: TcpStream, router: Router, stopping: CancellationToken) {
+pub(crate) async fn serve(socket: impl Into<Socket>, router: Router, stopping: CancellationToken) {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_PATIENCE)
         .keep_alive(false)
         .max_buf_size(HEADER_BYTES_MAX)
-        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(socket.into()), TowerToHyperService::new(router));
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
@@ -161,6 +161,7 @@ fn unavailable(text: &'static str) -> Response {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     use super::*;
 

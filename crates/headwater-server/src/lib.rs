@@ -22,8 +22,11 @@ mod replies;
 mod requests;
 mod server;
 mod session;
+pub mod socket;
+mod tls;
 
 pub use headwater_engine::check;
 pub use headwater_engine::io::{S3Location, SyncTimes, sync_times};
 pub use headwater_engine::{OnFatal, StoreError};
 pub use server::{ChunksConfig, Config, Server, StartError};
+pub use tls::{PairError, TlsConfig};

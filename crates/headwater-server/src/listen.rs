@@ -3,6 +3,7 @@
 //! Guarantees:
 //! * at most as many connections as the listener's [`Gate`] has places; further ones wait unaccepted in the kernel's queue,
 //!   where they cost us nothing, and the store always has files left to open
+//! * a TLS handshake holds up nobody: it has the place of its connection, and a limit of time
 //! * every accepted socket sends without delay and notices, in the end, that its peer is gone
 //! * a failing `accept` (no memory, no files) is tried again and ends nothing
 
@@ -20,6 +21,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::socket::Socket;
+use crate::tls::Handshake;
 
 /// Files that are not for connections: the store's own, the lock, standard streams.
 const FILES_RESERVED: u64 = 64 + 192;
@@ -94,20 +97,23 @@ pub(crate) async fn accept(listener: &TcpListener, gate: &Gate) -> (TcpStream, P
     }
 }
 
-/// Accepts connections and starts `serve` on each, until `stopping`.
+/// Accepts connections, has them shake hands and starts `serve` on each, until `stopping`.
 pub(crate) async fn accept_each<F>(
     listener: TcpListener,
     gate: Gate,
+    handshake: Handshake,
     stopping: CancellationToken,
     tasks: tokio_util::task::TaskTracker,
-    serve: impl Fn(TcpStream) -> F,
+    serve: impl Fn(Socket) -> F + Clone + Send + 'static,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
     while let Some((socket, place)) = stopping.run_until_cancelled(accept(&listener, &gate)).await {
-        let served = serve(socket);
+        let (handshake, serve, stopping) = (handshake.clone(), serve.clone(), stopping.clone());
         tasks.spawn(async move {
-            served.await;
+            if let Some(Some(socket)) = stopping.run_until_cancelled(handshake.open(socket)).await {
+                serve(socket).await;
+            }
             drop(place);
         });
     }
@@ -120,15 +126,15 @@ fn prepare(socket: &TcpStream) {
     let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
 }
 
-/// A socket that keeps its place.
+/// A connection that keeps its place.
 #[derive(Debug)]
 pub(crate) struct Placed {
-    socket: TcpStream,
+    socket: Socket,
     _place: Place,
 }
 
 impl Placed {
-    pub(crate) fn new(socket: TcpStream, place: Place) -> Self {
+    pub(crate) fn new(socket: Socket, place: Place) -> Self {
         Self { socket, _place: place }
     }
 }
@@ -137,7 +143,7 @@ impl tonic::transport::server::Connected for Placed {
     type ConnectInfo = tonic::transport::server::TcpConnectInfo;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.socket.connect_info()
+        self.socket.tcp().connect_info()
     }
 }
 

@@ -41,6 +41,12 @@ pub struct Metrics {
     pub bytes_received: Counter,
     /// Bytes sent by the segment store listener.
     pub bytes_sent: Counter,
+    /// Handshakes that came to nothing.
+    pub tls_handshakes_failed: Counter,
+    /// Changes of the certificate.
+    pub tls_reloads: Counter,
+    /// Changes of the certificate's files that are no good.
+    pub tls_reloads_failed: Counter,
     /// Appends acknowledged.
     pub appends: Counter,
     /// Bytes of acknowledged appends.
@@ -68,6 +74,9 @@ impl Metrics {
         let frames_sent = counter("frames_sent", "Segment store frames sent");
         let bytes_received = counter("bytes_received", "Bytes received from segment store clients");
         let bytes_sent = counter("bytes_sent", "Bytes sent to segment store clients");
+        let tls_handshakes_failed = counter("tls_handshakes_failed", "TLS handshakes that failed or took too long");
+        let tls_reloads = counter("tls_reloads", "New certificates taken into use");
+        let tls_reloads_failed = counter("tls_reloads_failed", "Certificates that could not be taken into use");
         let appends = counter("appends", "Appends acknowledged");
         let append_bytes = counter("append_bytes", "Bytes of acknowledged appends");
         let appends_refused = counter("appends_refused", "Appends refused");
@@ -87,6 +96,9 @@ impl Metrics {
             frames_sent,
             bytes_received,
             bytes_sent,
+            tls_handshakes_failed,
+            tls_reloads,
+            tls_reloads_failed,
             appends,
             append_bytes,
             appends_refused,

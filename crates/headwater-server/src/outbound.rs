@@ -25,7 +25,6 @@ use headwater_types::limits::SERVER_FRAME_BYTES_MAX;
 use headwater_types::{Offset, SegmentName, WriterId};
 use headwater_wire::{EncodeError, FrameQueue, Reply, Text};
 use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -33,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::readahead::{CONNECTION_BYTES_MAX, ReadAhead, ReadRoom, size};
 use crate::replies::{Asked, Verdict, What, append_result, verdict, writer_verdict};
 use crate::session::{Answer, Session, Ticket};
+use crate::socket::WriteHalf;
 
 /// Frames are collected up to this size before they are written.
 const WRITE_BYTES: usize = 256 << 10;
@@ -46,6 +46,8 @@ pub(crate) const STALL_PATIENCE: Duration = Duration::from_secs(60);
 const HOLD_PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is looked at whether writes wait.
 const HOLD_TICK: Duration = Duration::from_secs(15);
+/// How long a peer may take to take the last bytes of all.
+const END_PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is looked at whether a peer takes anything.
 const STALL_TICK: Duration = Duration::from_secs(1);
 /// Bytes that a peer has to take between two looks while it holds answers about tables and others want their room.
@@ -303,7 +305,7 @@ pub(crate) enum Ended {
 pub(crate) async fn write(
     line: Arc<Line>,
     mut deliveries: mpsc::UnboundedReceiver<Delivery>,
-    mut socket: OwnedWriteHalf,
+    mut socket: WriteHalf,
 ) -> Ended {
     let mut outbound = Outbound {
         line,
@@ -324,7 +326,7 @@ pub(crate) async fn write(
         if Instant::now() >= look_at {
             look_at = Instant::now() + HOLD_TICK;
             if outbound.line.held_for() >= HOLD_PATIENCE {
-                let _ = socket.shutdown().await;
+                end(&mut socket).await;
                 return Ended::Closing("a write waits too long, the disk may be full");
             }
         }
@@ -341,12 +343,17 @@ pub(crate) async fn write(
         }
         if let Some(ended) = outbound.ended {
             // The peer sees an orderly end; what it still sends is the reading half's business.
-            let _ = socket.shutdown().await;
+            end(&mut socket).await;
             return ended;
         }
         outbound.ask_again();
     }
     Ended::Finished
+}
+
+/// Ends our direction. Under TLS that takes some bytes, which the peer may not take.
+async fn end(socket: &mut WriteHalf) {
+    let _ = timeout(END_PATIENCE, socket.shutdown()).await;
 }
 
 struct Outbound {
@@ -483,7 +490,7 @@ impl Outbound {
         self.ended.get_or_insert(Ended::Closing(reason));
     }
 
-    async fn flush(&mut self, socket: &mut OwnedWriteHalf) -> std::io::Result<()> {
+    async fn flush(&mut self, socket: &mut WriteHalf) -> std::io::Result<()> {
         let bytes = self.out.remaining();
         if bytes == 0 {
             self.forget_reads();
@@ -501,7 +508,7 @@ impl Outbound {
     }
 
     /// Writes `out`, for as long as the peer takes some of it now and then.
-    async fn write_all(&mut self, socket: &mut OwnedWriteHalf) -> std::io::Result<()> {
+    async fn write_all(&mut self, socket: &mut WriteHalf) -> std::io::Result<()> {
         let mut progress = Instant::now();
         let (mut window, mut taken) = (progress, 0);
         while self.out.has_remaining() {
@@ -527,7 +534,14 @@ impl Outbound {
             }
             (window, taken) = (now, 0);
         }
-        Ok(())
+        // TLS holds the end of what it took until the peer takes that, too.
+        match timeout(STALL_PATIENCE, socket.flush()).await {
+            Ok(flushed) => flushed,
+            Err(_) => {
+                self.line.metrics.stalled.inc();
+                Err(std::io::ErrorKind::TimedOut.into())
+            }
+        }
     }
 
     /// The peer took all read data that was in `out`.

@@ -11,7 +11,7 @@
 //! * `/readyz` says yes only while clients are served
 //! * a stop answers what is under way, closes the store and gives up what takes longer than its limits
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,7 @@ use crate::http::{self, Pages, Phase};
 use crate::listen::{self, Gate, Placed};
 use crate::metrics::Metrics;
 use crate::ports::EnginePorts;
+use crate::tls::{self, Handshake, PairError, Tls, TlsConfig};
 
 /// Containers per processor of a new store: enough that one that waits does not leave a processor idle.
 const CONTAINERS_PER_PROCESSOR: usize = 2;
@@ -90,6 +91,8 @@ pub struct Config {
     pub scrub: Option<Duration>,
     /// Allows listening beyond this machine, though nobody has to prove who they are.
     pub insecure: bool,
+    /// Certificate of all three listeners; `None`: they are plain.
+    pub tls: Option<TlsConfig>,
     /// Object storage for chunks; `None`: they are in the data directory.
     pub chunks: Option<ChunksConfig>,
     /// Called once when the store cannot go on; has to end the process.
@@ -98,7 +101,7 @@ pub struct Config {
 
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { data_dir, controller, segment_store, http, advertise, memory_bytes, insecure, .. } = self;
+        let Self { data_dir, controller, segment_store, http, advertise, memory_bytes, insecure, tls, .. } = self;
         f.debug_struct("Config")
             .field("data_dir", data_dir)
             .field("controller", controller)
@@ -107,6 +110,7 @@ impl std::fmt::Debug for Config {
             .field("advertise", advertise)
             .field("memory_bytes", memory_bytes)
             .field("insecure", insecure)
+            .field("tls", tls)
             .finish_non_exhaustive()
     }
 }
@@ -135,6 +139,9 @@ pub enum StartError {
         /// Where.
         address: SocketAddr,
     },
+    /// Connections would not be encrypted.
+    #[error("no TLS")]
+    Tls(#[from] PairError),
     /// Clients could not connect to it.
     #[error("clients cannot reach the segment store at {address}; say --advertise HOST")]
     NotAdvertised {
@@ -222,6 +229,7 @@ pub struct Server {
     segment_store_address: SocketAddr,
     http_address: SocketAddr,
     advertised: String,
+    tls: Option<Tls>,
     engine: Engine,
     controller: Controller,
     pages: Pages,
@@ -248,7 +256,10 @@ impl Server {
         for (listener, address) in listeners {
             check_exposure(listener, address, config.insecure)?;
         }
-        let advertised = advertised_host(config.advertise.as_deref(), config.segment_store)?;
+        let advertised = match &config.tls {
+            Some(_) if config.advertise.is_none() && config.segment_store.ip() == Ipv4Addr::LOCALHOST => tls_loopback(),
+            _ => advertised_host(config.advertise.as_deref(), config.segment_store)?,
+        };
         let [segment_store, controller, http] = listeners;
         let segment_store = bind(segment_store).await?;
         let controller = bind(controller).await?;
@@ -262,14 +273,25 @@ impl Server {
         let segment_store_places = places - http_places - controller_places;
 
         let lock = lock(&config.data_dir)?;
+        let (silent, http_tasks) = (CancellationToken::new(), TaskTracker::new());
+        let tls = match &config.tls {
+            None => None,
+            Some(certificate) => {
+                let names = certificate_names(&advertised, listeners.map(|(_, address)| address));
+                let tls = Tls::open(certificate, &config.data_dir, &names)?;
+                http_tasks.spawn(tls.clone().keep_fresh(metrics.clone(), silent.clone()));
+                Some(tls)
+            }
+        };
+        let handshake = |protocols: &[&str]| Handshake::new(tls.as_ref(), protocols, metrics.clone());
 
         // From here on HTTP tells how far we are.
         let pages = Pages::new(metrics.clone());
-        let (silent, http_tasks) = (CancellationToken::new(), TaskTracker::new());
         let router = http::router(pages.clone());
         http_tasks.spawn(listen::accept_each(
             http.listener,
             Gate::new(http_places, metrics.clone()),
+            handshake(&["http/1.1"]),
             silent.clone(),
             http_tasks.clone(),
             {
@@ -300,14 +322,16 @@ impl Server {
         tasks.spawn(listen::accept_each(
             segment_store.listener,
             Gate::new(segment_store_places, metrics.clone()),
+            handshake(&[]),
             stopping.clone(),
             tasks.clone(),
             move |socket| connection::serve(socket, context.clone()),
         ));
         let (store_port, controller_port) = (segment_store.address.port(), controller.address.port());
         let service = ControllerGrpc::new(recovered.clone(), advertised.clone(), store_port, controller_port);
-        let gate = Gate::new(controller_places, metrics);
-        tasks.spawn(serve_controller(service, controller.listener, gate, stopping.clone()));
+        let gate = Gate::new(controller_places, metrics.clone());
+        let shaking = handshake(&["h2"]);
+        tasks.spawn(serve_controller(service, controller.listener, gate, shaking, stopping.clone()));
 
         if let Some(period) = config.scrub {
             engine.scrub(period);
@@ -318,6 +342,7 @@ impl Server {
             segment_store_address: segment_store.address,
             http_address: http.address,
             advertised,
+            tls,
             engine,
             controller: recovered,
             pages,
@@ -396,6 +421,18 @@ impl Server {
         &self.advertised
     }
 
+    /// What clients have to trust if the certificate was made here.
+    pub fn authority(&self) -> Option<PathBuf> {
+        self.tls.as_ref().and_then(Tls::authority)
+    }
+
+    /// Looks now whether the certificate was changed, not only when its time comes.
+    pub fn reload(&self) {
+        if let Some(tls) = &self.tls {
+            tls.look();
+        }
+    }
+
     /// Takes no more requests, answers those under way, closes the store. Connections that do not end in time are given up;
     /// how long the store takes is the disk's affair.
     pub async fn stop(self) {
@@ -455,6 +492,22 @@ fn advertised_host(configured: Option<&str>, segment_store: SocketAddr) -> Resul
     }
 }
 
+/// The Rust client checks certificates against names only, so clients of this machine get one, if it leads to us.
+fn tls_loopback() -> String {
+    // That client takes the last of the addresses.
+    let last = ("localhost", 0).to_socket_addrs().ok().and_then(Iterator::last);
+    let is_ours = last.is_some_and(|address| address.ip() == Ipv4Addr::LOCALHOST);
+    if is_ours { "localhost".to_owned() } else { Ipv4Addr::LOCALHOST.to_string() }
+}
+
+/// Every name that clients may call us by.
+fn certificate_names(advertised: &str, listeners: [SocketAddr; 3]) -> Vec<String> {
+    let mut names = std::collections::BTreeSet::from([advertised.to_owned(), "localhost".to_owned()]);
+    names.extend(["127.0.0.1".to_owned(), "::1".to_owned()]);
+    names.extend(listeners.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string()));
+    names.into_iter().collect()
+}
+
 fn lock(data_dir: &std::path::Path) -> Result<DirectoryLock, StartError> {
     if let Some(found) = foreign(data_dir) {
         return Err(StartError::Foreign { path: data_dir.to_path_buf(), found });
@@ -474,7 +527,7 @@ fn foreign(data_dir: &std::path::Path) -> Option<String> {
     let entries = headwater_engine::io::entries(data_dir, "").ok()?;
     // What a process leaves behind that is killed while it makes a store; the root of a file system has the last.
     let is_made = |name: &str| {
-        ["lock", "journal", "lost+found"].contains(&name)
+        ["lock", "journal", "lost+found", tls::DIRECTORY].contains(&name)
             || ["store", "catalogue-", "chunks-"].iter().any(|ours| name.starts_with(ours))
     };
     if entries.iter().any(|entry| entry.path == "store") {
@@ -489,14 +542,21 @@ fn containers() -> u32 {
         .expect("the limit is 64")
 }
 
-async fn serve_controller(service: ControllerGrpc, listener: TcpListener, gate: Gate, stopping: CancellationToken) {
+async fn serve_controller(
+    service: ControllerGrpc,
+    listener: TcpListener,
+    gate: Gate,
+    handshake: Handshake,
+    stopping: CancellationToken,
+) {
     // A peer that says nothing never becomes a connection, and gives its place back soon.
     let (spoken, incoming) = tokio::sync::mpsc::channel(1);
     let accepting = tokio::spawn(async move {
         loop {
             let (socket, place) = listen::accept(&listener, &gate).await;
-            let spoken = spoken.clone();
+            let (spoken, handshake) = (spoken.clone(), handshake.clone());
             tokio::spawn(async move {
+                let Some(mut socket) = handshake.open(socket).await else { return };
                 if let Ok(Ok(())) = tokio::time::timeout(PREFACE_PATIENCE, socket.readable()).await {
                     // The listener may have ended meanwhile.
                     let _ = spoken.send(Ok::<_, std::io::Error>(Placed::new(socket, place))).await;

@@ -4,6 +4,7 @@
 //! * files are readable by their owner only
 //! * a panic anywhere, also in a task that nobody waits for, ends the process with [`exit::BUG`]
 //! * when the store cannot go on, one line says why and the process ends with its code; nothing is answered after that
+//! * SIGHUP has files that may have changed looked at, and ends nothing
 //! * the first SIGTERM or SIGINT stops in order, within [`STOP_PATIENCE`]; the second ends the process at once, which loses
 //!   nothing that was acknowledged
 
@@ -47,7 +48,7 @@ pub(crate) fn serve(settings: &Settings, recover_from_chunks: bool) -> i32 {
 }
 
 async fn run(settings: &Settings, recover_from_chunks: bool) -> i32 {
-    let mut signals = match Signals::new() {
+    let (mut signals, mut hangup) = match Signals::new().and_then(|both| Ok((both, signal(SignalKind::hangup())?))) {
         Ok(signals) => signals,
         Err(error) => {
             tracing::error!(error = chain(&error), "could not listen for signals");
@@ -63,6 +64,7 @@ async fn run(settings: &Settings, recover_from_chunks: bool) -> i32 {
         memory_bytes: settings.memory_bytes,
         scrub: settings.scrub,
         insecure: settings.insecure,
+        tls: settings.tls.clone(),
         chunks: settings.chunks.clone().map(|location| ChunksConfig {
             location,
             settings: std::env::vars_os()
@@ -89,7 +91,12 @@ async fn run(settings: &Settings, recover_from_chunks: bool) -> i32 {
     };
     greet(settings, &server);
 
-    let number = signals.next().await;
+    let number = loop {
+        tokio::select! {
+            number = signals.next() => break number,
+            _ = hangup.recv() => server.reload(),
+        }
+    };
     tracing::info!(signal = number, "stopping");
     tokio::select! {
         () = server.stop() => {
@@ -119,7 +126,7 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Number of the next one.
+    /// Number of the next one that ends us.
     async fn next(&mut self) -> i32 {
         tokio::select! {
             _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
@@ -136,17 +143,22 @@ fn greet(settings: &Settings, server: &Server) {
     tracing::info!(%controller, %segment_store, %http, advertised = server.advertised(), %data, "ready");
     if settings.log_format == LogFormat::Text {
         let (host, port) = (server.advertised(), controller.port());
+        let (tls, https) = if settings.tls.is_some() { ("tls", "https") } else { ("tcp", "http") };
+        let trust = match server.authority() {
+            Some(authority) => format!("\n  trust          {}", authority.display()),
+            None => String::new(),
+        };
         eprint!(
             "Headwater {version}
-  controller     tcp://{host}:{port}
+  controller     {tls}://{host}:{port}
   segment store  {segment_store}
-  http           http://{http}
-  data           {data}
+  http           {https}://{http}
+  data           {data}{trust}
 
 A first event from Python:
   pip install pravega
-  python3 -c \"import pravega_client as p; m = p.StreamManager('tcp://{host}:{port}'); m.create_scope('demo'); m.create_stream('demo', 'hello', 1)\"
-  python3 -c \"import pravega_client as p; m = p.StreamManager('tcp://{host}:{port}'); w = m.create_writer('demo', 'hello'); w.write_event('hello, world'); w.flush()\"
+  python3 -c \"import pravega_client as p; m = p.StreamManager('{tls}://{host}:{port}'); m.create_scope('demo'); m.create_stream('demo', 'hello', 1)\"
+  python3 -c \"import pravega_client as p; m = p.StreamManager('{tls}://{host}:{port}'); w = m.create_writer('demo', 'hello'); w.write_event('hello, world'); w.flush()\"
 
 ",
             version = env!("CARGO_PKG_VERSION"),

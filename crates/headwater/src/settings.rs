@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use headwater_server::S3Location;
+use headwater_server::{S3Location, TlsConfig};
 
 use crate::memory;
 
@@ -25,7 +25,7 @@ const PREFIX: &str = "HEADWATER_";
 const FILE_VARIABLE: &str = "HEADWATER_CONFIG";
 
 /// Every key and its default. `None`: the setting is absent, or worked out from the machine.
-const KEYS: [(&str, Option<&str>); 11] = [
+const KEYS: [(&str, Option<&str>); 14] = [
     ("advertise", None),
     ("chunks", None),
     ("controller", Some("127.0.0.1:9090")),
@@ -37,6 +37,9 @@ const KEYS: [(&str, Option<&str>); 11] = [
     ("memory-limit", None),
     ("scrub-days", Some("7")),
     ("segment-store", Some("127.0.0.1:12345")),
+    ("tls", Some("off")),
+    ("tls-cert", None),
+    ("tls-key", None),
 ];
 
 /// The settings as flags. Each is also an environment variable and a key of the settings file.
@@ -67,6 +70,16 @@ pub(crate) struct Flags {
     /// Days in which everything stored is read and verified once; 0: never [default: 7]
     #[arg(long, value_name = "DAYS")]
     scrub_days: Option<String>,
+    /// Encryption of all connections: off, files (--tls-cert and --tls-key) or self-signed, for development: clients then
+    /// have to trust tls/ca.pem of the data directory [default: off, or files if they are named]
+    #[arg(long, value_name = "HOW")]
+    tls: Option<String>,
+    /// Certificate chain for TLS, a PEM file; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// Key of the certificate, a PEM file that only its owner may read
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
     /// Allow listening beyond this machine without authentication
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     insecure: Option<String>,
@@ -172,6 +185,8 @@ pub(crate) struct Settings {
     pub(crate) memory_bytes: u64,
     /// Everything stored is read and verified once in this time.
     pub(crate) scrub: Option<Duration>,
+    /// Certificate of the listeners.
+    pub(crate) tls: Option<TlsConfig>,
     /// Listening beyond this machine without authentication is fine.
     pub(crate) insecure: bool,
     /// Log directives.
@@ -267,9 +282,7 @@ impl Settings {
         };
         shown.sort_by_key(|(key, ..)| *key);
         Ok(Self {
-            data_dir: required(&given, "data-dir", |text| {
-                if text.is_empty() { Err("is empty".into()) } else { Ok(PathBuf::from(text)) }
-            })?,
+            data_dir: required(&given, "data-dir", path)?,
             controller: required(&given, "controller", address)?,
             segment_store: required(&given, "segment-store", address)?,
             http: required(&given, "http", address)?,
@@ -281,6 +294,7 @@ impl Settings {
                 Ok(days @ 1..=3650) => Ok(Some(Duration::from_secs(days * 24 * 60 * 60))),
                 _ => Err("is no number of days from 0 to 3650".into()),
             })?,
+            tls: tls(&given)?,
             insecure: required(&given, "insecure", |text| {
                 text.parse().map_err(|_| "is neither true nor false".to_owned())
             })?,
@@ -336,6 +350,9 @@ fn from_flags(flags: &Flags) -> Given {
         memory_limit,
         insecure,
         scrub_days,
+        tls,
+        tls_cert,
+        tls_key,
         log,
         log_format,
         config: _,
@@ -350,6 +367,9 @@ fn from_flags(flags: &Flags) -> Given {
         ("memory-limit", memory_limit),
         ("insecure", insecure),
         ("scrub-days", scrub_days),
+        ("tls", tls),
+        ("tls-cert", tls_cert),
+        ("tls-key", tls_key),
         ("log", log),
         ("log-format", log_format),
     ];
@@ -377,6 +397,35 @@ fn from_file(named: Option<&Path>, directory: &Path) -> Result<Given, SettingsEr
         given.insert(key, (value, Origin::File(path.clone())));
     }
     Ok(given)
+}
+
+/// Both files or none; naming them is enough.
+fn tls(given: &Given) -> Result<Option<TlsConfig>, SettingsError> {
+    let file = |key| optional(given, key, path);
+    let other = |is_there: bool, key: &'static str, reason: &str| match given.get(key) {
+        Some((value, origin)) if !is_there => {
+            Err(SettingsError::Value { key, value: value.clone(), origin: origin.clone(), reason: reason.to_owned() })
+        }
+        _ => Ok(()),
+    };
+    let (certificate, key) = (file("tls-cert")?, file("tls-key")?);
+    other(certificate.is_some(), "tls-key", "needs tls-cert")?;
+    other(key.is_some(), "tls-cert", "needs tls-key")?;
+    let files = certificate.zip(key).map(|(certificate, key)| TlsConfig::Files { certificate, key });
+    let is_default = matches!(given.get("tls"), Some((_, Origin::Default)));
+    required(given, "tls", |text| match (text, files) {
+        ("off", Some(files)) if is_default => Ok(Some(files)),
+        ("off", None) => Ok(None),
+        ("files", Some(files)) => Ok(Some(files)),
+        ("files", None) => Err("needs tls-cert and tls-key".to_owned()),
+        ("self-signed", None) => Ok(Some(TlsConfig::SelfSigned)),
+        ("off" | "self-signed", Some(_)) => Err("contradicts tls-cert and tls-key".to_owned()),
+        _ => Err("is none of off, files and self-signed".to_owned()),
+    })
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("is empty".into()) } else { Ok(PathBuf::from(text)) }
 }
 
 fn required<T>(
@@ -469,9 +518,28 @@ mod tests {
             ("HEADWATER_SCRUB_DAYS", "weekly"),
             ("HEADWATER_LOG", "inof"),
             ("HEADWATER_LOG", "headwater_server=debug,wran"),
+            ("HEADWATER_TLS", "on"),
+            ("HEADWATER_TLS", "files"),
+            ("HEADWATER_TLS_CERT", "cert.pem"),
+            ("HEADWATER_TLS_KEY", "key.pem"),
         ] {
             let message = refused(&Flags::default(), &outside(directory.path(), &[(name, value)]));
             assert!(message.contains(name) && message.contains(value), "{message}");
+        }
+    }
+
+    #[test]
+    fn naming_a_certificate_and_its_key_is_enough_for_tls() {
+        let directory = tempfile::tempdir().unwrap();
+        let of =
+            |variables: &[(&str, &str)]| Settings::gather(&Flags::default(), &outside(directory.path(), variables));
+        let both = [("HEADWATER_TLS_CERT", "c"), ("HEADWATER_TLS_KEY", "k")];
+        let files = TlsConfig::Files { certificate: "c".into(), key: "k".into() };
+        assert_eq!(of(&both).unwrap().tls, Some(files));
+        assert_eq!(of(&[("HEADWATER_TLS", "self-signed")]).unwrap().tls, Some(TlsConfig::SelfSigned));
+        assert_eq!(of(&[]).unwrap().tls, None);
+        for said in ["off", "self-signed"] {
+            assert!(of(&[both[0], both[1], ("HEADWATER_TLS", said)]).is_err(), "{said}");
         }
     }
 

@@ -12,7 +12,7 @@ use headwater_server::ports::EnginePorts;
 use headwater_types::WriterId;
 use headwater_wire::{ClientEnd, FrameQueue, OutgoingAppend, Reply, Request, TableEntry, TableKey, Token};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -76,25 +76,32 @@ impl Store {
 
     /// A connection after the handshake.
     pub(crate) async fn client(&self) -> Client {
-        let mut out = FrameQueue::new();
-        let end = ClientEnd::connect(&mut out);
-        let mut client = Client { end, out, input: BytesMut::new(), socket: self.socket().await, id: 0 };
-        client.send().await;
-        assert_eq!(client.reply().await, Reply::hello());
-        client
+        Client::greet(self.socket().await).await
     }
 }
 
 /// One client.
-pub(crate) struct Client {
+pub(crate) struct Client<S = TcpStream> {
     pub(crate) end: ClientEnd,
     pub(crate) out: FrameQueue,
     input: BytesMut,
-    pub(crate) socket: TcpStream,
+    pub(crate) socket: S,
     id: i64,
+    /// Sent with each request.
+    pub(crate) token: Token,
 }
 
-impl Client {
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// A connection after the handshake.
+    pub(crate) async fn greet(socket: S) -> Self {
+        let mut out = FrameQueue::new();
+        let end = ClientEnd::connect(&mut out);
+        let mut client = Self { end, out, input: BytesMut::new(), socket, id: 0, token: Token::default() };
+        client.send().await;
+        assert_eq!(client.reply().await, Reply::hello());
+        client
+    }
+
     /// A request id that was not used before.
     pub(crate) fn id(&mut self) -> i64 {
         self.id += 1;
@@ -106,6 +113,8 @@ impl Client {
         while self.out.has_remaining() {
             self.socket.write_buf(&mut self.out).await.unwrap();
         }
+        // TLS may hold the end of it otherwise.
+        self.socket.flush().await.unwrap();
     }
 
     /// The next reply; `None` if the server closed the connection.
@@ -149,7 +158,7 @@ impl Client {
             segment: segment.into(),
             target_rate: 0,
             scale_type: 0,
-            token: Token::default(),
+            token: self.token.clone(),
             rollover_bytes: 0,
         };
         assert_eq!(self.ask(request).await, Reply::SegmentCreated { request_id, segment: segment.into() });
@@ -165,7 +174,8 @@ impl Client {
 
     pub(crate) async fn try_set_up(&mut self, writer: u128, segment: &str) -> Reply {
         let id = self.id();
-        self.end.set_up_append(id, WriterId(writer), segment.into(), Token::default(), &mut self.out).unwrap();
+        let token = self.token.clone();
+        self.end.set_up_append(id, WriterId(writer), segment.into(), token, &mut self.out).unwrap();
         self.send().await;
         self.reply().await
     }
@@ -189,7 +199,7 @@ impl Client {
 
     pub(crate) async fn info(&mut self, segment: &str) -> Reply {
         let request_id = self.id();
-        self.ask(Request::GetStreamSegmentInfo { request_id, segment: segment.into(), token: Token::default() }).await
+        self.ask(Request::GetStreamSegmentInfo { request_id, segment: segment.into(), token: self.token.clone() }).await
     }
 
     pub(crate) async fn length(&mut self, segment: &str) -> i64 {
@@ -201,7 +211,7 @@ impl Client {
 
     pub(crate) async fn seal(&mut self, segment: &str) -> Reply {
         let request_id = self.id();
-        self.ask(Request::SealSegment { request_id, segment: segment.into(), token: Token::default() }).await
+        self.ask(Request::SealSegment { request_id, segment: segment.into(), token: self.token.clone() }).await
     }
 }
 

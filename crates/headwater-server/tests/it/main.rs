@@ -7,4 +7,6 @@ mod client;
 mod full;
 mod limits;
 mod segments;
+mod server;
 mod tables;
+mod tls;

@@ -1,0 +1,194 @@
+//! A connection's bytes, plain or under TLS, and its two halves.
+//!
+//! Guarantees:
+//! * a half that waits for bytes keeps no buffer for them: an idle connection costs what its socket and session cost
+//! * both halves of a TLS connection share its session; neither holds it while it waits
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{BufMut, BytesMut};
+use tokio::io::{AsyncBufRead as _, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio_rustls::server::TlsStream;
+
+/// A connection after its handshake, if it has one.
+#[derive(Debug)]
+pub enum Socket {
+    /// As it is.
+    Plain(TcpStream),
+    /// Under TLS.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl From<TcpStream> for Socket {
+    fn from(socket: TcpStream) -> Self {
+        Self::Plain(socket)
+    }
+}
+
+impl Socket {
+    /// The socket below.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// Waits until the peer has said something, or is gone.
+    pub(crate) async fn readable(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.readable().await,
+            Self::Tls(stream) => std::future::poll_fn(|cx| fill(stream, cx)).await,
+        }
+    }
+
+    /// One half for each direction.
+    pub(crate) fn into_split(self) -> (ReadHalf, WriteHalf) {
+        match self {
+            Self::Plain(socket) => {
+                let (read, write) = socket.into_split();
+                (ReadHalf::Plain(read), WriteHalf::Plain(write))
+            }
+            Self::Tls(stream) => {
+                let shared = Arc::new(Mutex::new(stream));
+                (ReadHalf::Tls(shared.clone()), WriteHalf::Tls(shared))
+            }
+        }
+    }
+}
+
+/// Waits for decrypted bytes, which stay in the session.
+fn fill(stream: &mut TlsStream<TcpStream>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    Pin::new(stream).poll_fill_buf(cx).map_ok(|_| ())
+}
+
+type Shared = Arc<Mutex<Box<TlsStream<TcpStream>>>>;
+
+fn locked(shared: &Shared) -> MutexGuard<'_, Box<TlsStream<TcpStream>>> {
+    shared.lock().expect("a panic ends the process")
+}
+
+/// What the peer sends.
+#[derive(Debug)]
+pub(crate) enum ReadHalf {
+    Plain(OwnedReadHalf),
+    Tls(Shared),
+}
+
+impl ReadHalf {
+    /// Waits until [`try_read_buf`](Self::try_read_buf) may find something.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Plain(half) => half.readable().await,
+            Self::Tls(shared) => std::future::poll_fn(|cx| fill(&mut locked(shared), cx)).await,
+        }
+    }
+
+    /// Appends what is there, up to the buffer's capacity; 0 once the peer has ended.
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing is there.
+    pub(crate) fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        match self {
+            Self::Plain(half) => half.try_read_buf(buffer),
+            Self::Tls(shared) => {
+                let mut stream = locked(shared);
+                // Whoever waits does so in `readable`, which leaves its own waker.
+                let mut cx = Context::from_waker(Waker::noop());
+                let found = match Pin::new(&mut **stream).poll_fill_buf(&mut cx) {
+                    Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
+                    Poll::Ready(found) => found?,
+                };
+                let bytes = found.len().min(buffer.capacity() - buffer.len());
+                buffer.put_slice(&found[..bytes]);
+                Pin::new(&mut **stream).consume(bytes);
+                Ok(bytes)
+            }
+        }
+    }
+}
+
+/// What the peer gets.
+#[derive(Debug)]
+pub(crate) enum WriteHalf {
+    Plain(OwnedWriteHalf),
+    Tls(Shared),
+}
+
+/// Hands a call to whichever it is.
+macro_rules! either {
+    ($self:ident, $plain:ident | $tls:ident => $call:expr, $other:expr) => {
+        match $self.get_mut() {
+            Self::Plain($plain) => $call,
+            Self::Tls($tls) => $other,
+        }
+    };
+}
+
+impl AsyncWrite for WriteHalf {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        either!(self, half | shared => Pin::new(half).poll_write(cx, bytes),
+            Pin::new(&mut **locked(shared)).poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, half | shared => Pin::new(half).poll_write_vectored(cx, bytes),
+            Pin::new(&mut **locked(shared)).poll_write_vectored(cx, bytes))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, half | shared => Pin::new(half).poll_flush(cx), Pin::new(&mut **locked(shared)).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, half | shared => Pin::new(half).poll_shutdown(cx),
+            Pin::new(&mut **locked(shared)).poll_shutdown(cx))
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        either!(self, socket | stream => Pin::new(socket).poll_read(cx, buf), Pin::new(&mut **stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        either!(self, socket | stream => Pin::new(socket).poll_write(cx, bytes),
+            Pin::new(&mut **stream).poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, socket | stream => Pin::new(socket).poll_write_vectored(cx, bytes),
+            Pin::new(&mut **stream).poll_write_vectored(cx, bytes))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, socket | stream => Pin::new(socket).poll_flush(cx), Pin::new(&mut **stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, socket | stream => Pin::new(socket).poll_shutdown(cx), Pin::new(&mut **stream).poll_shutdown(cx))
+    }
+}

@@ -1,0 +1,140 @@
+//! A certificate and its key as PEM files.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+/// Longest file; a chain has some kilobytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Why a certificate cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PairError {
+    /// It cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// Others on this machine could take our name.
+    #[error("{} can be read by everybody on this machine; take that right away (chmod o-r)", path.display())]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It is not what it should be.
+    #[error("{} has no {wanted} in PEM form, or only a part of one", path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// What it should have.
+        wanted: &'static str,
+    },
+    /// The two do not belong together, or are of a kind that TLS cannot use.
+    #[error("certificate {} and key {} cannot be used together: {reason}", certificate.display(), key.display())]
+    Mismatch {
+        /// The certificate.
+        certificate: PathBuf,
+        /// The key.
+        key: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// One for development cannot be made.
+    #[error("no certificate can be made for {names}")]
+    NotMade {
+        /// The names it would have.
+        names: String,
+        /// Why.
+        source: rcgen::Error,
+    },
+    /// It cannot be kept.
+    #[error("{} cannot be written", path.display())]
+    Unwritable {
+        /// Which file.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+}
+
+impl PairError {
+    /// In one line, with its cause.
+    pub(crate) fn chain(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
+    }
+}
+
+/// What two files had at one moment.
+#[derive(Clone, Eq, PartialEq)]
+pub(crate) struct Pair {
+    certificate: (PathBuf, Vec<u8>),
+    key: (PathBuf, Vec<u8>),
+}
+
+impl std::fmt::Debug for Pair {
+    /// Never the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Pair").field(&self.certificate.0).field(&self.key.0).finish()
+    }
+}
+
+impl Pair {
+    /// Files that could not be read.
+    pub(crate) fn missing() -> Self {
+        Self { certificate: Default::default(), key: Default::default() }
+    }
+
+    pub(crate) fn is_missing(&self) -> bool {
+        *self == Self::missing()
+    }
+
+    pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Self, PairError> {
+        Ok(Self {
+            certificate: (certificate.to_owned(), read(certificate, false)?),
+            key: (key.to_owned(), read(key, true)?),
+        })
+    }
+
+    /// What TLS makes of it.
+    ///
+    /// # Errors
+    /// A part is missing or malformed, or the two do not belong together.
+    pub(crate) fn certified(&self, provider: &CryptoProvider) -> Result<CertifiedKey, PairError> {
+        let malformed = |path: &Path, wanted| PairError::Malformed { path: path.to_owned(), wanted };
+        let (certificate, key) = (&self.certificate, &self.key);
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&certificate.1).collect();
+        let chain = chain.ok().filter(|chain| !chain.is_empty());
+        let chain = chain.ok_or_else(|| malformed(&certificate.0, "certificate"))?;
+        let secret = PrivateKeyDer::from_pem_slice(&key.1).map_err(|_| malformed(&key.0, "private key"))?;
+        CertifiedKey::from_der(chain, secret, provider).map_err(|error| PairError::Mismatch {
+            certificate: certificate.0.clone(),
+            key: key.0.clone(),
+            reason: error.to_string(),
+        })
+    }
+}
+
+/// Reads a whole small file.
+#[allow(clippy::disallowed_methods, reason = "the operator's file, not the store's")]
+fn read(path: &Path, is_secret: bool) -> Result<Vec<u8>, PairError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let failed = |source| PairError::Unreadable { path: path.to_owned(), source };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode();
+    if is_secret && mode & 0o004 != 0 {
+        return Err(PairError::Exposed { path: path.to_owned() });
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}

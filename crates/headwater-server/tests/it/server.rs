@@ -1,0 +1,114 @@
+//! The whole server in this process, under TLS, and clients that trust it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use headwater_proto::controller::controller_service_client::ControllerServiceClient;
+use headwater_server::{Config, Server, TlsConfig};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::client::Client;
+
+/// What a test runs.
+pub(crate) struct Running {
+    pub(crate) server: Server,
+    pub(crate) directory: TempDir,
+}
+
+/// On loopback, any ports, with a certificate of its own.
+pub(crate) fn config(directory: &TempDir) -> Config {
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    Config {
+        data_dir: directory.path().join("data"),
+        controller: any,
+        segment_store: any,
+        http: any,
+        advertise: None,
+        memory_bytes: 256 << 20,
+        scrub: None,
+        insecure: false,
+        tls: Some(TlsConfig::SelfSigned),
+        chunks: None,
+        on_fatal: Arc::new(|error| panic!("{error}")),
+    }
+}
+
+impl Running {
+    pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = config(&directory);
+        change(&mut config);
+        let server = Server::start(config).await.unwrap();
+        Self { server, directory }
+    }
+
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.directory.path().join("data/tls/ca.pem")
+    }
+
+    /// A connection under TLS that trusts the server's authority.
+    pub(crate) async fn connect(&self, address: SocketAddr, alpn: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
+        let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
+        connect(&self.authority(), address, "localhost", alpn, &versions).await
+    }
+
+    /// A client of the segment store.
+    pub(crate) async fn store(&self) -> Client<TlsStream<TcpStream>> {
+        Client::greet(self.connect(self.server.segment_store(), &[]).await.unwrap()).await
+    }
+
+    /// A client of the controller.
+    pub(crate) async fn controller(&self) -> ControllerServiceClient<Channel> {
+        let (authority, address) = (self.authority(), self.server.controller());
+        let connector = tower::service_fn(move |_| {
+            let authority = authority.clone();
+            async move {
+                let versions = [&rustls::version::TLS13];
+                connect(&authority, address, "localhost", &["h2"], &versions).await.map(TokioIo::new)
+            }
+        });
+        let endpoint = Endpoint::from_static("https://localhost");
+        ControllerServiceClient::new(endpoint.connect_with_connector(connector).await.unwrap())
+    }
+
+    /// Answer to an HTTP request, head and body.
+    pub(crate) async fn http(&self, method: &str, path: &str, headers: &str) -> String {
+        let mut socket = self.connect(self.server.http(), &["http/1.1"]).await.unwrap();
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+}
+
+/// A handshake with chosen versions, trusting the authority in a file.
+pub(crate) async fn connect(
+    authority: &std::path::Path,
+    address: SocketAddr,
+    name: &'static str,
+    alpn: &[&str],
+    versions: &[&'static SupportedProtocolVersion],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(authority).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let socket = TcpStream::connect(address).await?;
+    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name).unwrap(), socket).await
+}
