@@ -7,7 +7,7 @@
 use super::{Outcome, in_scratch};
 use crate::compatibility::{Feature, Findings};
 use crate::prepare::Places;
-use crate::server::{Addresses, Launch, Server, tail};
+use crate::server::{Addresses, Launch, Server};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::fs::File;
@@ -42,7 +42,7 @@ pub fn run(places: &Places, only: &[String]) -> Result<Outcome> {
                 .store(places)?;
         }
         if outcome == Outcome::default() {
-            println!("FAILED  java: no test was run\n{}", tail(&tests.log));
+            println!("FAILED  java: no test was run\n{}", tests.log_tail());
             outcome.failed = 1;
         }
         Ok(outcome)
@@ -86,7 +86,7 @@ impl Tests {
         let results = scratch.join("results.jsonl");
         let output = File::create(&log).context("make Maven's log")?;
         let mut maven = Command::new("mvn");
-        maven.args(["--batch-mode", "--quiet", "--file"]).arg(project.join("pom.xml"));
+        maven.args(["--batch-mode", "--quiet", "-Dstyle.color=never", "--file"]).arg(project.join("pom.xml"));
         if offline {
             maven.arg("--offline");
         }
@@ -129,7 +129,7 @@ impl Tests {
             self.look()?;
             if let Some(status) = ended {
                 // A failed test makes Maven fail as well; without any result something else did.
-                ensure!(status.success() || self.outcome.failed > 0, "Maven ended with {status}\n{}", tail(&self.log));
+                ensure!(status.success() || self.outcome.failed > 0, "Maven ended with {status}\n{}", self.log_tail());
                 return Ok(server);
             }
             server.alive()?;
@@ -138,7 +138,7 @@ impl Tests {
                 server = launch.start().context("start the server again")?;
                 std::fs::remove_file(&self.restart).context("say that the server is back")?;
             }
-            ensure!(started.elapsed() < LIMIT, "the Java tests did not end within {LIMIT:?}\n{}", tail(&self.log));
+            ensure!(started.elapsed() < LIMIT, "the Java tests did not end within {LIMIT:?}\n{}", self.log_tail());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -176,6 +176,14 @@ impl Tests {
         self.outcome = self.outcome.and(Outcome::of(works));
         self.features.push(Feature { group: group.to_owned(), name: name.to_owned(), works });
         Ok(())
+    }
+
+    /// The end of what Maven said.
+    fn log_tail(&self) -> String {
+        const LINES: usize = 40;
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(LINES)..].iter().map(|line| format!("  maven: {line}\n")).collect()
     }
 
     /// Maven need not be told to look anywhere else the next time.
