@@ -1,4 +1,5 @@
-//! The genuine Java client, driven by JUnit tests of its own (`java/`) in one JVM against one server.
+//! The genuine Java client, driven by JUnit tests of its own (`java/`) in one JVM against one server, and a second one
+//! with TLS.
 //!
 //! Maven fetches the client, compiles and runs. Its repository is below the target directory and is not asked again
 //! once everything was there. The tests append one line per feature to a file; a test that wants the server killed and
@@ -30,12 +31,18 @@ pub fn run(places: &Places, only: &[String]) -> Result<Outcome> {
         // It comes back under the same addresses when a test wants it restarted.
         launch.addresses = Addresses::free()?;
         let server = launch.start()?;
-        let mut tests = Tests::start(places, scratch, &server.ready.controller, only)?;
+        let directory = scratch.join("tls");
+        std::fs::create_dir(&directory).context("make a directory for the server with TLS")?;
+        let mut launch_tls = Launch::new(places.server(), &directory);
+        launch_tls.extra = vec!["--tls".to_owned(), "self-signed".to_owned()];
+        let with_tls = launch_tls.start()?;
+        let mut tests = Tests::start(places, scratch, &server.ready.controller, &with_tls, only)?;
         let server = tests.attend(&launch, server)?;
         tests.remember_that_all_is_fetched()?;
         let mut outcome = tests.outcome;
         println!("java: {} resident after it", mebibytes(server.resident_bytes()?));
         server.stop()?;
+        with_tls.stop()?;
         if only.is_empty() {
             let version = tests.version.take().context("the tests did not say which client they drive")?;
             Findings { client: CLIENT.to_owned(), version, features: std::mem::take(&mut tests.features) }
@@ -76,7 +83,7 @@ impl Drop for Tests {
 }
 
 impl Tests {
-    fn start(places: &Places, scratch: &Path, controller: &str, only: &[String]) -> Result<Self> {
+    fn start(places: &Places, scratch: &Path, controller: &str, with_tls: &Server, only: &[String]) -> Result<Self> {
         let project = places.java_project();
         let wanted = std::fs::read_to_string(project.join("pom.xml")).context("read the project of the Java tests")?;
         let repository = places.target.join("maven");
@@ -95,8 +102,10 @@ impl Tests {
         maven.arg(property("conformance.target", &places.target.join("java")));
         maven.arg(property("headwater.results", &results));
         maven.arg(property("headwater.restart", &scratch.join("restart")));
-        maven.arg(property("org.slf4j.simpleLogger.logFile", &scratch.join("client.log")));
+        maven.arg(property("headwater.log", &scratch.join("client.log")));
         maven.arg(format!("-Dheadwater.controller={controller}"));
+        maven.arg(format!("-Dheadwater.tls.controller={}", with_tls.ready.controller));
+        maven.arg(format!("-Dheadwater.tls.trust={}/tls/ca.pem", with_tls.ready.data));
         if !only.is_empty() {
             maven.arg(format!("-Dtest={}", only.join(",")));
         }

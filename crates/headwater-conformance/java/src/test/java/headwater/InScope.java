@@ -35,6 +35,7 @@ import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.TestInfo;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNotNull;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 /** A scope of its own for every test. What a test opens is closed after it, newest first. */
@@ -56,7 +57,7 @@ abstract class InScope {
     void openScope(TestInfo test) {
         String method = test.getTestMethod().orElseThrow().getName();
         scope = getClass().getSimpleName() + "-" + method;
-        client = ClientConfig.builder().controllerURI(controllerUri()).build();
+        client = config();
         executor = Executors.newScheduledThreadPool(4);
         opened.push(executor::shutdownNow);
         controller = open(new ControllerImpl(ControllerImplConfig.builder().clientConfig(client).build(), executor));
@@ -71,13 +72,11 @@ abstract class InScope {
         }
     }
 
-    /** Where the server under test answers. */
-    static URI controllerUri() {
+    /** How the server under test is reached. */
+    protected ClientConfig config() {
         String address = System.getProperty("headwater.controller");
-        if (address == null) {
-            throw new IllegalStateException("no server: start one and give -Dheadwater.controller=HOST:PORT");
-        }
-        return URI.create("tcp://" + address);
+        assertNotNull(address, "no server: start one and give -Dheadwater.controller=HOST:PORT");
+        return ClientConfig.builder().controllerURI(URI.create("tcp://" + address)).build();
     }
 
     /** Closed after the test. */
