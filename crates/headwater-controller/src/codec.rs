@@ -45,6 +45,11 @@ impl Encoder {
         self
     }
 
+    pub(crate) fn u128(&mut self, value: u128) -> &mut Self {
+        self.0.extend(value.to_be_bytes());
+        self
+    }
+
     pub(crate) fn count(&mut self, count: usize) -> &mut Self {
         self.i32(i32::try_from(count).expect("records hold far fewer than 2^31 items"))
     }
@@ -64,8 +69,7 @@ impl Encoder {
     }
 
     pub(crate) fn transaction(&mut self, id: TransactionId) -> &mut Self {
-        self.0.extend(id.0.to_be_bytes());
-        self
+        self.u128(id.0)
     }
 
     pub(crate) fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) -> &mut Self {
@@ -140,6 +144,10 @@ impl<'a> Decoder<'a> {
         Ok(i64::from_be_bytes(self.array()?))
     }
 
+    pub(crate) fn u128(&mut self) -> Result<u128, DecodeError> {
+        Ok(u128::from_be_bytes(self.array()?))
+    }
+
     /// Number of items of at least `item_bytes` each.
     fn count(&mut self, item_bytes: usize) -> Result<usize, DecodeError> {
         let count = usize::try_from(self.i32()?).map_err(|_| self.malformed())?;
@@ -162,7 +170,7 @@ impl<'a> Decoder<'a> {
     }
 
     pub(crate) fn transaction(&mut self) -> Result<TransactionId, DecodeError> {
-        Ok(TransactionId(u128::from_be_bytes(self.array()?)))
+        Ok(TransactionId(self.u128()?))
     }
 
     pub(crate) fn option<T>(

@@ -34,8 +34,19 @@ pub const LEASE_MS_MAX: i64 = 600_000;
 pub const TRANSACTIONS_OPEN_MAX: usize = 200_000;
 /// Longest writer id that a commit may carry, in bytes.
 pub const WRITER_ID_BYTES_MAX: usize = 4096;
+/// Most writers of one stream that have said what time it is.
+pub const WRITERS_MAX: usize = 10_000;
 /// Most completed transactions that are listed.
 pub const COMPLETED_LIST_MAX: usize = 500;
+
+/// Most partitions of a key-value table.
+pub const PARTITIONS_MAX: i32 = 1000;
+/// Longest name of a key-value table or a reader group, in bytes; their segments and streams have longer ones.
+pub const ITEM_NAME_BYTES_MAX: usize = 250;
+/// Longest key of a key-value table, primary and secondary part together, in bytes.
+pub const TABLE_KEY_BYTES_MAX: i32 = 256;
+/// Bytes that a reader group's configuration may take; its record holds up to two and must fit one table value.
+pub const GROUP_CONFIG_BYTES_MAX: usize = 400_000;
 
 /// Why a call has no answer. Whoever maps it to an interface has to choose for each, also for a new one.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -370,4 +381,182 @@ pub enum TransactionState {
     Aborting,
     /// Deleted.
     Aborted,
+}
+
+/// What a key-value table is configured to be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TableConfig {
+    /// Parts of the key space, each a segment; 1 to [`PARTITIONS_MAX`].
+    pub partitions: i32,
+    /// Bytes of each key that decide on its partition; at least 1.
+    pub primary_key_bytes: i32,
+    /// Bytes behind them, may be 0; both together at most [`TABLE_KEY_BYTES_MAX`].
+    pub secondary_key_bytes: i32,
+    /// Where the segment store starts a new chunk, in bytes; 0 is its default.
+    pub rollover_bytes: i64,
+}
+
+impl TableConfig {
+    pub(crate) fn check(&self) -> Result<(), ControllerError> {
+        let invalid = |text: String| Err(ControllerError::Invalid(text));
+        if !(1..=PARTITIONS_MAX).contains(&self.partitions) {
+            return invalid(format!("{} partitions, allowed are 1 to {PARTITIONS_MAX}", self.partitions));
+        }
+        let (primary, secondary) = (self.primary_key_bytes, self.secondary_key_bytes);
+        if primary < 1 || secondary < 0 || primary.saturating_add(secondary) > TABLE_KEY_BYTES_MAX {
+            let rule = format!("1 or more and 0 or more, together up to {TABLE_KEY_BYTES_MAX}");
+            return invalid(format!("key lengths {primary} and {secondary}, allowed are {rule}"));
+        }
+        if self.rollover_bytes < 0 {
+            return invalid(format!("rollover size {} is negative", self.rollover_bytes));
+        }
+        Ok(())
+    }
+
+    /// Bytes of each key.
+    pub(crate) fn key_bytes(&self) -> u32 {
+        self.primary_key_bytes.saturating_add(self.secondary_key_bytes).unsigned_abs()
+    }
+}
+
+/// Answer to `createKeyValueTable`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CreateTable {
+    /// It can be used.
+    Success,
+    /// It was there.
+    Exists,
+    /// There is no such scope.
+    ScopeNotFound,
+    /// The name breaks the rule.
+    InvalidName,
+    /// A table or reader group that a Rust or Python client made without the controller has its segment.
+    Taken,
+}
+
+/// Answer to `deleteKeyValueTable`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DeleteTable {
+    /// It is gone, with everything in it.
+    Success,
+    /// It was not there.
+    NotFound,
+}
+
+/// Whether a reader group holds back the retention of the streams that it reads.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum GroupRetention {
+    /// It does not.
+    None,
+    /// Up to the cut that its application names.
+    Manual,
+    /// Up to its last checkpoint.
+    Automatic,
+}
+
+/// Where a reader group begins or ends in one stream.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GroupCut {
+    /// The stream, which need not exist.
+    pub stream: headwater_types::ScopedStream,
+    /// Position; empty is unbounded.
+    pub cut: StreamCut,
+}
+
+/// What a reader group is configured to be. Clients compare what they get with what they sent, so everything is kept as
+/// it came, also the order of the cuts and the unbounded ones.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GroupConfig {
+    /// How often readers look for changes, in milliseconds.
+    pub refresh_ms: i64,
+    /// Milliseconds between automatic checkpoints; negative is never.
+    pub checkpoint_every_ms: i64,
+    /// Most checkpoints under way.
+    pub checkpoints_max: i32,
+    /// Whether it holds back retention.
+    pub retention: GroupRetention,
+    /// Beginning, one per stream.
+    pub starting: Vec<GroupCut>,
+    /// End, one per stream or none at all.
+    pub ending: Vec<GroupCut>,
+}
+
+/// A reader group as the controller knows it. Who reads what is in the group's own stream.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Group {
+    /// Id that its creator gave it, never 0.
+    pub id: u128,
+    /// Number of updates.
+    pub generation: i64,
+    /// Configuration.
+    pub config: GroupConfig,
+}
+
+/// Answer to `createReaderGroup`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum CreateGroup {
+    /// The group of this name: the new one, or the one that was there, whatever was asked for.
+    Group(Group),
+    /// There is no such scope.
+    ScopeNotFound,
+    /// The name breaks the rule.
+    InvalidName,
+}
+
+/// Answer to `updateReaderGroup`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum UpdateGroup {
+    /// Stored.
+    Success {
+        /// The generation that it has now.
+        generation: i64,
+    },
+    /// There is no such group.
+    NotFound,
+    /// The group has another id or generation: somebody else was faster.
+    InvalidConfig,
+}
+
+/// Answer to `deleteReaderGroup`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DeleteGroup {
+    /// It is gone.
+    Success,
+    /// There is no such group, or its id is another.
+    NotFound,
+}
+
+/// Answer to `updateSubscriberStreamCut`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MoveSubscriber {
+    /// Everything before the cut may go.
+    Success,
+    /// There is no such stream.
+    StreamNotFound,
+    /// The group does not hold back the stream's retention, or its id is another.
+    SubscriberNotFound,
+    /// The group was updated meanwhile.
+    GenerationMismatch,
+    /// The cut is not one, or lies behind the one before.
+    CutNotValid,
+}
+
+/// Answer to `noteTimestampFromWriter`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NoteTime {
+    /// Taken down.
+    Success,
+    /// The writer has said a later time before.
+    InvalidTime,
+    /// The writer has been further in some segment before, or a segment was never part of the stream.
+    InvalidPosition,
+}
+
+/// Answer to `removeWriter`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RemoveWriter {
+    /// Nobody waits for it any more.
+    Success,
+    /// It has said no time, or there is no such stream.
+    UnknownWriter,
 }

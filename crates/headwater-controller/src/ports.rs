@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use headwater_types::{Name, Offset, SegmentName};
+use headwater_types::{AttributeId, Name, Offset, SegmentName};
 
 /// Why a port did not answer.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -103,6 +103,33 @@ pub enum PolicyUpdated {
     NoSuchSegment,
 }
 
+/// Outcome of reading a segment.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SegmentRead {
+    /// From the offset asked for, contiguous; empty at the end.
+    Bytes(Bytes),
+    /// The offset lies before the first readable byte, or behind the end.
+    Outside {
+        /// First readable byte.
+        start: Offset,
+    },
+    /// There is no such segment.
+    NoSuchSegment,
+}
+
+/// Outcome of appending at an expected end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AppendedAt {
+    /// The bytes begin where the segment ended.
+    Appended,
+    /// The segment ended elsewhere; nothing changed. Also what a repetition of an append meets.
+    Moved,
+    /// The segment is sealed.
+    Sealed,
+    /// There is no such segment.
+    NoSuchSegment,
+}
+
 /// What a segment is like now.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct SegmentInfo {
@@ -143,6 +170,43 @@ pub trait SegmentOps: Send + Sync + 'static {
 
     /// Replaces the scale policy of a segment.
     async fn update_policy(&self, segment: &SegmentName, scale: ScaleHint) -> Result<PolicyUpdated, PortError>;
+
+    /// Creates an empty table segment whose keys are all of `key_bytes` bytes and in order.
+    async fn create_table_segment(
+        &self,
+        segment: &SegmentName,
+        key_bytes: u32,
+        rollover_bytes: u64,
+    ) -> Result<Created, PortError>;
+
+    /// Deletes a table segment with everything in it.
+    async fn delete_table_segment(&self, segment: &SegmentName) -> Result<Deleted, PortError>;
+
+    /// Whether there is a segment of this name, of whatever kind.
+    async fn segment_exists(&self, segment: &SegmentName) -> Result<bool, PortError>;
+
+    /// Bytes that are there now, at most `bytes_max`; does not wait for more.
+    async fn read_segment(
+        &self,
+        segment: &SegmentName,
+        offset: Offset,
+        bytes_max: usize,
+    ) -> Result<SegmentRead, PortError>;
+
+    /// Appends if the segment ends at `end`.
+    async fn append_at(&self, segment: &SegmentName, end: Offset, data: Bytes) -> Result<AppendedAt, PortError>;
+
+    /// An attribute of a segment; `None` if it is not set, or there is no such segment.
+    async fn attribute(&self, segment: &SegmentName, id: AttributeId) -> Result<Option<i64>, PortError>;
+
+    /// Sets an attribute that is `from` now. False if it is not, or there is no such segment.
+    async fn swap_attribute(
+        &self,
+        segment: &SegmentName,
+        id: AttributeId,
+        from: Option<i64>,
+        to: i64,
+    ) -> Result<bool, PortError>;
 
     /// Deletes all table segments named `<scope>/<anything>_kvtable/...`. Rust and Python clients make them without
     /// telling the controller, so nobody else would.

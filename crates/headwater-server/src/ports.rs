@@ -12,17 +12,19 @@ use std::fmt::Write as _;
 use async_trait::async_trait;
 use bytes::Bytes;
 use headwater_controller::{
-    Change, Created, Deleted, Entry, Expect, Merged, MetadataTable, PolicyUpdated, PortError, ScaleHint, Sealed,
-    SegmentInfo, SegmentOps, TableError, Truncated, Version,
+    AppendedAt, Change, Created, Deleted, Entry, Expect, Merged, MetadataTable, PolicyUpdated, PortError, ScaleHint,
+    Sealed, SegmentInfo, SegmentOps, SegmentRead, TableError, Truncated, Version,
 };
 use headwater_engine::Engine;
 use headwater_engine::api::{
     self, Outcome, Refusal, Request, Response, ScanRange, SegmentKind, SegmentPolicy, TableChange,
 };
-use headwater_types::{Name, Offset, SegmentName};
+use headwater_types::{AttributeId, Name, Offset, SegmentName, WriterId, attribute};
 
 use crate::private::{PRIVATE_TABLES, client_tables, forget_client_table};
 
+/// Who appends for the controller; all its appends say where, so one name serves them all.
+const WRITER: WriterId = WriterId(0x6865_6164_7761_7465_7200_0000_0000_0001);
 /// Names looked up at a time when a scope is deleted.
 const CLIENT_TABLES_PAGE: usize = 500;
 
@@ -201,6 +203,114 @@ impl SegmentOps for EnginePorts {
         match self.call(request).await {
             Ok(_) | Err(Refusal::Sealed) => Ok(PolicyUpdated::Updated),
             Err(Refusal::NoSuchSegment) => Ok(PolicyUpdated::NoSuchSegment),
+            Err(refusal) => Err(port_error(&refusal)),
+        }
+    }
+
+    async fn create_table_segment(
+        &self,
+        segment: &SegmentName,
+        key_bytes: u32,
+        rollover_bytes: u64,
+    ) -> Result<Created, PortError> {
+        let kind = SegmentKind::Table { key_length: key_bytes };
+        let policy = policy(ScaleHint::default(), rollover_bytes)?;
+        match self.call(Request::Create { segment: segment.clone(), kind, policy }).await {
+            Ok(_) => Ok(Created::Created),
+            Err(Refusal::SegmentExists) => Ok(Created::Exists),
+            Err(refusal) => Err(port_error(&refusal)),
+        }
+    }
+
+    async fn delete_table_segment(&self, segment: &SegmentName) -> Result<Deleted, PortError> {
+        match self.call(Request::DeleteTable { segment: segment.clone(), must_be_empty: false }).await {
+            Ok(_) => Ok(Deleted::Deleted),
+            Err(Refusal::NoSuchSegment) => Ok(Deleted::NoSuchSegment),
+            Err(refusal) => Err(port_error(&refusal)),
+        }
+    }
+
+    async fn segment_exists(&self, segment: &SegmentName) -> Result<bool, PortError> {
+        match self.call(Request::Info { segment: segment.clone() }).await {
+            Ok(_) | Err(Refusal::WrongKind) => Ok(true),
+            Err(Refusal::NoSuchSegment) => Ok(false),
+            Err(refusal) => Err(port_error(&refusal)),
+        }
+    }
+
+    async fn read_segment(
+        &self,
+        segment: &SegmentName,
+        offset: Offset,
+        bytes_max: usize,
+    ) -> Result<SegmentRead, PortError> {
+        // A read at the end of an open segment would wait.
+        match SegmentOps::segment_info(self, segment).await? {
+            None => return Ok(SegmentRead::NoSuchSegment),
+            Some(info) if offset < info.start || offset > info.length => {
+                return Ok(SegmentRead::Outside { start: info.start });
+            }
+            Some(info) if offset == info.length => return Ok(SegmentRead::Bytes(Bytes::new())),
+            Some(_) => {}
+        }
+        match self.call(Request::Read { segment: segment.clone(), offset, bytes_max }).await {
+            Ok(Response::Read(read)) => Ok(SegmentRead::Bytes(read.data.concat().into())),
+            Ok(other) => unexpected(&other),
+            Err(Refusal::Truncated { start }) => Ok(SegmentRead::Outside { start }),
+            Err(Refusal::BehindEnd { .. }) => Ok(SegmentRead::Bytes(Bytes::new())),
+            Err(Refusal::NoSuchSegment) => Ok(SegmentRead::NoSuchSegment),
+            Err(refusal) => Err(port_error(&refusal)),
+        }
+    }
+
+    async fn append_at(&self, segment: &SegmentName, end: Offset, data: Bytes) -> Result<AppendedAt, PortError> {
+        let previous = match self.call(Request::OpenWriter { segment: segment.clone(), writer: WRITER }).await {
+            Ok(Response::LastEvent(previous)) => previous,
+            Ok(other) => unexpected(&other),
+            Err(Refusal::NoSuchSegment) => return Ok(AppendedAt::NoSuchSegment),
+            Err(refusal) => return Err(port_error(&refusal)),
+        };
+        let _room = self.engine.room(data.len()).await;
+        let append = api::Append {
+            segment: segment.clone(),
+            writer: WRITER,
+            data,
+            event_count: 1,
+            previous,
+            number: previous.unwrap_or(0).saturating_add(1),
+            expected_length: Some(end),
+        };
+        match self.call(Request::Append(append)).await {
+            Ok(_) => Ok(AppendedAt::Appended),
+            // Both say that somebody else, or an earlier call of ours, was faster.
+            Err(Refusal::LengthMismatch { .. } | Refusal::WriterConflict { .. }) => Ok(AppendedAt::Moved),
+            Err(Refusal::Sealed) => Ok(AppendedAt::Sealed),
+            Err(Refusal::NoSuchSegment) => Ok(AppendedAt::NoSuchSegment),
+            Err(refusal) => Err(port_error(&refusal)),
+        }
+    }
+
+    async fn attribute(&self, segment: &SegmentName, id: AttributeId) -> Result<Option<i64>, PortError> {
+        match self.call(Request::Attribute { segment: segment.clone(), id }).await {
+            Ok(Response::Attribute(value)) => Ok(Some(value).filter(|value| *value != attribute::NULL)),
+            Ok(other) => unexpected(&other),
+            Err(Refusal::NoSuchSegment) => Ok(None),
+            Err(refusal) => Err(port_error(&refusal)),
+        }
+    }
+
+    async fn swap_attribute(
+        &self,
+        segment: &SegmentName,
+        id: AttributeId,
+        from: Option<i64>,
+        to: i64,
+    ) -> Result<bool, PortError> {
+        let kind = api::UpdateKind::IfEquals(from.unwrap_or(attribute::NULL));
+        let updates = vec![api::AttributeUpdate { id, kind, value: to }];
+        match self.call(Request::UpdateAttributes { segment: segment.clone(), updates }).await {
+            Ok(_) => Ok(true),
+            Err(Refusal::AttributeMismatch | Refusal::NoSuchSegment | Refusal::Sealed) => Ok(false),
             Err(refusal) => Err(port_error(&refusal)),
         }
     }

@@ -256,11 +256,178 @@ async fn a_stream_is_sealed_and_deleted() {
 }
 
 #[tokio::test]
-async fn calls_that_are_not_built_say_so() {
+async fn what_a_writer_says_about_time_passes_through() {
+    use proto::timestamp_response::Status;
+    let mut client = with_stream(1).await;
+    let note = |stream: &str, timestamp: i64, cut: &[(i64, i64)]| proto::TimestampFromWriter {
+        writer: "w".into(),
+        position: Some(proto::StreamCut { stream_info: Some(info("s", stream)), cut: cut.iter().copied().collect() }),
+        timestamp,
+    };
+    for (request, expected) in [
+        (note("t", 5, &[(0, 5)]), Status::Success),
+        (note("t", 4, &[(0, 5)]), Status::InvalidTime),
+        (note("t", 6, &[(0, 4)]), Status::InvalidPosition),
+        (note("t", 6, &[(-1, 4)]), Status::InvalidPosition),
+    ] {
+        let answer = client.note_timestamp_from_writer(request).await.unwrap().into_inner();
+        assert_eq!(answer.result(), expected);
+    }
+    assert_eq!(client.note_timestamp_from_writer(note("x", 1, &[])).await.unwrap_err().code(), Code::NotFound);
+    let empty = proto::TimestampFromWriter::default();
+    assert_eq!(client.note_timestamp_from_writer(empty).await.unwrap_err().code(), Code::InvalidArgument);
+    let remove = |writer: &str| proto::RemoveWriterRequest { writer: writer.into(), stream: Some(info("s", "t")) };
+    let removed = client.remove_writer(remove("w")).await.unwrap().into_inner();
+    assert_eq!(removed.result(), proto::remove_writer_response::Status::Success);
+    let removed = client.remove_writer(remove("v")).await.unwrap().into_inner();
+    assert_eq!(removed.result(), proto::remove_writer_response::Status::UnknownWriter);
+}
+
+#[tokio::test]
+async fn one_process_does_all_the_background_work() {
     let mut client = client().await;
-    let unbuilt = |status: tonic::Status| assert_eq!(status.code(), Code::Unimplemented);
-    unbuilt(client.create_reader_group(proto::ReaderGroupConfiguration::default()).await.unwrap_err());
-    unbuilt(client.create_key_value_table(proto::KeyValueTableConfig::default()).await.unwrap_err());
-    unbuilt(client.note_timestamp_from_writer(proto::TimestampFromWriter::default()).await.unwrap_err());
-    unbuilt(client.list_subscribers(info("s", "t")).await.unwrap_err());
+    for service_type in [0, 1] {
+        let request = proto::ControllerToBucketMappingRequest { service_type };
+        let mapping = client.get_controller_to_bucket_mapping(request).await.unwrap().into_inner().mapping;
+        let entries: Vec<_> = mapping.into_iter().map(|(host, ids)| (host, ids.id)).collect();
+        assert_eq!(entries, vec![("127.0.0.1".to_owned(), vec![0])]);
+    }
+    let request = proto::ControllerToBucketMappingRequest { service_type: 2 };
+    assert_eq!(client.get_controller_to_bucket_mapping(request).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+fn group(id: &str) -> proto::ReaderGroupConfiguration {
+    let cut = |stream: &str, cut: &[(i64, i64)]| proto::StreamCut {
+        stream_info: Some(info("s", stream)),
+        cut: cut.iter().copied().collect(),
+    };
+    proto::ReaderGroupConfiguration {
+        scope: "s".into(),
+        reader_group_name: "g".into(),
+        group_refresh_time_millis: 3000,
+        automatic_checkpoint_interval_millis: -1,
+        max_outstanding_checkpoint_request: 3,
+        retention_type: 1,
+        generation: 0,
+        reader_group_id: id.into(),
+        starting_stream_cuts: vec![cut("u", &[]), cut("t", &[(0, 7), (1, -1)])],
+        ending_stream_cuts: vec![],
+        rollover_size_bytes: 0,
+    }
+}
+
+#[tokio::test]
+async fn a_groups_configuration_comes_back_field_by_field() {
+    use proto::create_reader_group_response::Status;
+    let mut client = with_stream(2).await;
+    let asked = group("4f3c2b1a-0000-4000-8000-00000000000f");
+    let created = client.create_reader_group(asked.clone()).await.unwrap().into_inner();
+    assert_eq!((created.status(), created.config), (Status::Success, Some(asked.clone())));
+    // Java sends no id with this question.
+    let asking =
+        proto::ReaderGroupInfo { scope: "s".into(), reader_group: "g".into(), ..proto::ReaderGroupInfo::default() };
+    let found = client.get_reader_group_config(asking.clone()).await.unwrap().into_inner();
+    assert_eq!(found.config, Some(asked.clone()));
+    let listed = client.list_subscribers(info("s", "t")).await.unwrap().into_inner();
+    assert_eq!(listed.subscribers, vec!["s/g"]);
+    let mut moving = proto::SubscriberStreamCut {
+        subscriber: "s/g".into(),
+        generation: 0,
+        reader_group_id: asked.reader_group_id.clone(),
+        stream_cut: Some(proto::StreamCut { stream_info: Some(info("s", "t")), cut: [(0, 0), (1, 0)].into() }),
+    };
+    let moved = client.update_subscriber_stream_cut(moving.clone()).await.unwrap().into_inner();
+    assert_eq!(moved.status(), proto::update_subscriber_status::Status::Success);
+    moving.stream_cut = Some(proto::StreamCut { stream_info: Some(info("s", "t")), cut: [(-5, 0)].into() });
+    let moved = client.update_subscriber_stream_cut(moving).await.unwrap().into_inner();
+    assert_eq!(moved.status(), proto::update_subscriber_status::Status::StreamCutNotValid);
+
+    let mut changed = asked.clone();
+    changed.retention_type = 0;
+    let updated = client.update_reader_group(changed.clone()).await.unwrap().into_inner();
+    assert_eq!((updated.status(), updated.generation), (proto::update_reader_group_response::Status::Success, 1));
+    let updated = client.update_reader_group(changed).await.unwrap().into_inner();
+    assert_eq!(updated.status(), proto::update_reader_group_response::Status::InvalidConfig);
+
+    let bad = proto::ReaderGroupInfo { reader_group_id: "7".into(), ..asking.clone() };
+    assert_eq!(client.delete_reader_group(bad).await.unwrap_err().code(), Code::InvalidArgument);
+    let other =
+        proto::ReaderGroupInfo { reader_group_id: "4f3c2b1a-0000-4000-8000-000000000001".into(), ..asking.clone() };
+    let deleted = client.delete_reader_group(other).await.unwrap().into_inner();
+    assert_eq!(deleted.status(), proto::delete_reader_group_status::Status::RgNotFound);
+    let right = proto::ReaderGroupInfo { reader_group_id: asked.reader_group_id, ..asking.clone() };
+    let deleted = client.delete_reader_group(right).await.unwrap().into_inner();
+    assert_eq!(deleted.status(), proto::delete_reader_group_status::Status::Success);
+    let found = client.get_reader_group_config(asking).await.unwrap().into_inner();
+    assert_eq!((found.status(), found.config), (proto::reader_group_config_response::Status::RgNotFound, None));
+}
+
+#[tokio::test]
+async fn a_group_without_an_id_gets_one_and_bad_groups_are_refused() {
+    use proto::create_reader_group_response::Status;
+    let mut client = with_stream(2).await;
+    for (name, id) in [("nil", "00000000-0000-0000-0000-000000000000"), ("empty", "")] {
+        let asked = proto::ReaderGroupConfiguration { reader_group_name: name.into(), ..group(id) };
+        let config = client.create_reader_group(asked).await.unwrap().into_inner().config.unwrap();
+        assert!(config.reader_group_id.len() == 36 && !config.reader_group_id.starts_with("00000000"), "{config:?}");
+    }
+    for bad in [
+        proto::ReaderGroupConfiguration { reader_group_id: "no".into(), ..group("") },
+        proto::ReaderGroupConfiguration { retention_type: 3, ..group("") },
+        proto::ReaderGroupConfiguration { scope: String::new(), ..group("") },
+        proto::ReaderGroupConfiguration { reader_group_name: String::new(), ..group("") },
+        proto::ReaderGroupConfiguration { starting_stream_cuts: vec![proto::StreamCut::default()], ..group("") },
+    ] {
+        let refused = client.create_reader_group(bad.clone()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{bad:?}");
+    }
+    let nowhere = proto::ReaderGroupConfiguration { scope: "x".into(), ..group("") };
+    let answer = client.create_reader_group(nowhere).await.unwrap().into_inner();
+    assert_eq!((answer.status(), answer.config), (Status::ScopeNotFound, None));
+    let internal = proto::ReaderGroupConfiguration { reader_group_name: "_g".into(), ..group("") };
+    let answer = client.create_reader_group(internal).await.unwrap().into_inner();
+    assert_eq!(answer.status(), Status::InvalidRgName);
+}
+
+#[tokio::test]
+async fn a_tables_life_passes_through() {
+    let mut client = with_stream(1).await;
+    let config = proto::KeyValueTableConfig {
+        scope: "s".into(),
+        kvt_name: "k".into(),
+        partition_count: 2,
+        primary_key_length: 8,
+        secondary_key_length: 4,
+        rollover_size_bytes: 5,
+    };
+    let table = proto::KeyValueTableInfo { scope: "s".into(), kvt_name: "k".into() };
+    let missing = client.get_current_segments_key_value_table(table.clone()).await.unwrap_err();
+    assert_eq!(missing.code(), Code::NotFound);
+    let created = client.create_key_value_table(config.clone()).await.unwrap().into_inner();
+    assert_eq!(created.status(), proto::create_key_value_table_status::Status::Success);
+    let again = client.create_key_value_table(config.clone()).await.unwrap().into_inner();
+    assert_eq!(again.status(), proto::create_key_value_table_status::Status::TableExists);
+    let keyless = proto::KeyValueTableConfig { primary_key_length: 0, ..config.clone() };
+    assert_eq!(client.create_key_value_table(keyless).await.unwrap_err().code(), Code::InvalidArgument);
+    let found = client.get_key_value_table_configuration(table.clone()).await.unwrap().into_inner();
+    assert_eq!(found.config, Some(config));
+    let segments = client.get_current_segments_key_value_table(table.clone()).await.unwrap().into_inner();
+    let ids: Vec<_> = segments.segment_ranges.iter().map(|range| range.segment_id.clone().unwrap()).collect();
+    assert_eq!(ids.iter().map(|id| id.segment_id).collect::<Vec<_>>(), vec![0, 1]);
+    assert!(ids.iter().all(|id| id.stream_info == Some(info("s", "k"))), "the table's name, without a suffix");
+    let mut listing = proto::KvTablesInScopeRequest { scope: Some(scope("s")), continuation_token: None };
+    let page = client.list_key_value_tables_in_scope(listing.clone()).await.unwrap().into_inner();
+    assert_eq!(page.kvtables, vec![table.clone()]);
+    listing.continuation_token = page.continuation_token;
+    assert!(listing.continuation_token.is_some());
+    let page = client.list_key_value_tables_in_scope(listing).await.unwrap().into_inner();
+    assert!(page.kvtables.is_empty() && page.continuation_token.is_some());
+    let deleted = client.delete_key_value_table(table.clone()).await.unwrap().into_inner();
+    assert_eq!(deleted.status(), proto::delete_kv_table_status::Status::Success);
+    let found = client.get_key_value_table_configuration(table).await.unwrap().into_inner();
+    assert_eq!((found.status(), found.config), (proto::key_value_table_config_response::Status::TableNotFound, None));
+    let gone = client.delete_scope_recursive(scope("s")).await.unwrap().into_inner();
+    assert_eq!(gone.status(), proto::delete_scope_status::Status::Success);
+    let again = client.delete_scope_recursive(scope("s")).await.unwrap().into_inner();
+    assert_eq!(again.status(), proto::delete_scope_status::Status::Success, "as the original");
 }

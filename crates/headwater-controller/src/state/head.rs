@@ -210,14 +210,14 @@ fn decode_config(decoder: &mut Decoder<'_>) -> Result<StreamConfig, DecodeError>
     })
 }
 
-fn encode_cut(encoder: &mut Encoder, cut: &StreamCut) {
+pub(crate) fn encode_cut(encoder: &mut Encoder, cut: &StreamCut) {
     let entries: Vec<_> = cut.iter().collect();
     encoder.list(&entries, |encoder, (id, offset)| {
         encoder.segment_id(**id).i64(**offset);
     });
 }
 
-fn decode_cut(decoder: &mut Decoder<'_>) -> Result<StreamCut, DecodeError> {
+pub(crate) fn decode_cut(decoder: &mut Decoder<'_>) -> Result<StreamCut, DecodeError> {
     Ok(decoder.list(16, |d| Ok((d.segment_id()?, d.i64()?)))?.into_iter().collect())
 }
 

@@ -4,10 +4,13 @@
 //! |---|---|---|
 //! | `scopes` | scope | state of the scope |
 //! | `counters` | `transactions` | next unused transaction number |
-//! | `deleted` | `scope/stream` | last segment number that a deleted stream of this name used |
-//! | `work` | `scope/stream`, or `scope/` | present while something there may be unfinished or a transaction open |
+//! | `deleted` | `scope/stream`, `scope/table_kvtable` | last segment number that a deleted stream or table of this name used |
+//! | `work` | `scope/stream`, `scope/`, `scope/:k` table, `scope/:r` group | present while something there may be unfinished or a transaction open |
+//! | `times` | `scope/stream` | present while a writer of the stream has said what time it is |
 //! | `scope/S` | `s` stream | present for each stream |
 //! | | `g` tag NUL stream | present for each tag of a stream |
+//! | | `k` table | record of a key-value table |
+//! | | `r` group | record of a reader group |
 //! | `stream/S/T` | `h` | the stream's head record |
 //! | | `e` epoch | epoch record |
 //! | | `x` segment id | epoch in which the segment was sealed, and its final length |
@@ -15,6 +18,8 @@
 //! | | `o` transaction id | present while it is open |
 //! | | `m` epoch, position, id | present while it waits to be committed; ascending is the order of commits |
 //! | | `a` transaction id | present while it waits to be aborted |
+//! | | `u` scope/group | a reader group that holds back the stream's retention, and up to where |
+//! | | `w` writer | what the writer said about time, and where it was |
 //! | | `z` inverted time, id | present once it is completed; ascending is newest first |
 //!
 //! Numbers are big-endian, so that byte order is number order. A table of one stream takes all that a step changes, so
@@ -23,14 +28,21 @@
 use bytes::Bytes;
 use headwater_types::{Name, ScopedStream, SegmentId, TransactionId};
 
+use crate::model::ControllerError;
+
 pub(crate) const SCOPES: &str = "scopes";
 pub(crate) const COUNTERS: &str = "counters";
 pub(crate) const DELETED: &str = "deleted";
 pub(crate) const WORK: &str = "work";
+pub(crate) const TIMES: &str = "times";
 
 pub(crate) const TRANSACTION_COUNTER: &[u8] = b"transactions";
 pub(crate) const HEAD: &[u8] = b"h";
 pub(crate) const STREAM_PREFIX: &[u8] = b"s";
+pub(crate) const TABLE_PREFIX: &[u8] = b"k";
+pub(crate) const GROUP_PREFIX: &[u8] = b"r";
+pub(crate) const SUBSCRIBER_PREFIX: &[u8] = b"u";
+pub(crate) const WRITER_PREFIX: &[u8] = b"w";
 pub(crate) const EPOCH_PREFIX: &[u8] = b"e";
 pub(crate) const OPEN_PREFIX: &[u8] = b"o";
 pub(crate) const COMMITTING_PREFIX: &[u8] = b"m";
@@ -58,8 +70,41 @@ pub(crate) fn scope_work_key(scope: &Name) -> Bytes {
     format!("{scope}/").into()
 }
 
+/// The stream whose key [`scoped_key`] made.
+pub(crate) fn scoped_stream(key: &[u8]) -> Result<ScopedStream, ControllerError> {
+    let parts = std::str::from_utf8(key).ok().and_then(|key| key.split_once('/'));
+    let stream = parts.and_then(|(scope, stream)| {
+        Some(ScopedStream { scope: Name::parse(scope).ok()?, stream: Name::parse(stream).ok()? })
+    });
+    stream.ok_or_else(|| ControllerError::Damaged("the name of a stream in an index".into()))
+}
+
 pub(crate) fn stream_entry(stream: &Name) -> Bytes {
     join(STREAM_PREFIX, &[stream.as_str().as_bytes()])
+}
+
+/// Key of a table or group in its scope; `prefix` says which.
+pub(crate) fn item(prefix: &[u8], name: &Name) -> Bytes {
+    join(prefix, &[name.as_str().as_bytes()])
+}
+
+/// Key of a table or group in the work table; no stream's, since no name has a colon.
+pub(crate) fn item_work_key(prefix: &[u8], scope: &Name, name: &Name) -> Bytes {
+    join(scope.as_str().as_bytes(), &[b"/:", prefix, name.as_str().as_bytes()])
+}
+
+/// Key under which the numbers of a deleted table are remembered; no stream's, since names have no such underscore.
+pub(crate) fn deleted_table(scope: &Name, table: &Name) -> Bytes {
+    format!("{scope}/{table}_kvtable").into()
+}
+
+/// `subscriber` is `scope/group`, or whatever somebody takes for one.
+pub(crate) fn subscriber(subscriber: &str) -> Bytes {
+    join(SUBSCRIBER_PREFIX, &[subscriber.as_bytes()])
+}
+
+pub(crate) fn writer(writer: &str) -> Bytes {
+    join(WRITER_PREFIX, &[writer.as_bytes()])
 }
 
 pub(crate) fn tag_prefix(tag: &str) -> Bytes {

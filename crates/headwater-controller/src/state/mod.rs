@@ -2,7 +2,10 @@
 
 pub(crate) mod cuts;
 pub(crate) mod epochs;
+pub(crate) mod groups;
 pub(crate) mod head;
 pub(crate) mod keys;
 pub(crate) mod scale;
+pub(crate) mod tables;
 pub(crate) mod transactions;
+pub(crate) mod watermarks;

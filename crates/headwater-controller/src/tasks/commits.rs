@@ -9,12 +9,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use headwater_types::{ScopedStream, SegmentId, SegmentName, TransactionId};
+use headwater_types::{Offset, ScopedStream, SegmentId, SegmentName, TransactionId};
 use tracing::{info, warn};
 
 use super::open::{Open, missing_epoch};
 use super::scaling::sealed_changes;
 use super::{Result, fan_out, present, put, remove, segment_names};
+use crate::model::ControllerError;
 use crate::ports::{Change, Expect, Merged};
 use crate::state::epochs::{Epoch, SealedSegment};
 use crate::state::head::{Head, RollingCommit};
@@ -23,6 +24,9 @@ use crate::state::transactions::{Phase, Transaction};
 
 /// Transactions merged by one step. Source: Pravega commits up to 100 at once.
 const BATCH: usize = 100;
+
+/// Segments of an epoch, each with where it ended after each transaction of a batch.
+type Ends = Vec<(SegmentId, Vec<Offset>)>;
 
 /// A transaction waiting to be committed and its position among them.
 type Waiting = (i64, TransactionId);
@@ -38,7 +42,8 @@ impl Open {
             count += batch.len();
             let view = self.view()?;
             let fits = view.current.epoch == epoch || view.current.reference == epoch;
-            if fits && self.merge(&batch, &Arc::clone(&view.current)).await? {
+            if fits && let Some(ends) = self.merge(&batch, &Arc::clone(&view.current)).await? {
+                self.note_times(&batch, &ends).await?;
                 let changes =
                     self.completed(batch.into_iter().map(|(position, id)| (id, keys::committing(position, id))), true);
                 let changes = changes.await?;
@@ -79,8 +84,9 @@ impl Open {
         Ok(batch)
     }
 
-    /// Merges a batch into the segments of an epoch with the transactions' layout. False if a segment is sealed or gone.
-    async fn merge(&self, batch: &[Waiting], into: &Epoch) -> Result<bool> {
+    /// Merges a batch into the segments of an epoch with the transactions' layout. For each segment the ends that it had
+    /// after each transaction; `None` if a segment is sealed or gone.
+    async fn merge(&self, batch: &[Waiting], into: &Epoch) -> Result<Option<Ends>> {
         let name = &self.slot.name;
         let steps: Vec<_> = into
             .segments()
@@ -92,7 +98,33 @@ impl Open {
             async move { segments.merge_segments(&target, &sources).await }
         })
         .await?;
-        Ok(outcomes.iter().all(|outcome| matches!(outcome, Merged::Merged { .. })))
+        let ends = into.ids().zip(outcomes).map(|(id, outcome)| match outcome {
+            Merged::Merged { ends } => Some((id, ends)),
+            Merged::TargetSealed | Merged::NoSuchTarget => None,
+        });
+        Ok(ends.collect())
+    }
+
+    /// Takes down the times that writers gave with their commits, each with the end of its transaction.
+    async fn note_times(&self, batch: &[Waiting], ends: &Ends) -> Result<()> {
+        let records: Vec<_> = batch.iter().map(|(_, id)| keys::transaction(*id)).collect();
+        let found = self.inner.ports.tables.read(&self.slot.table, &records).await?;
+        for (index, entry) in found.into_iter().enumerate() {
+            let Some(entry) = entry else { continue };
+            let Phase::Committing { writer, time_ms: Some(time), .. } = Transaction::decode(&entry.value)?.phase else {
+                continue;
+            };
+            if writer.is_empty() {
+                continue;
+            }
+            let position = ends.iter().filter_map(|(id, ends)| Some((*id, i64::try_from(*ends.get(index)?).ok()?)));
+            match self.inner.put_mark(&self.slot, &writer, time, position.collect()).await {
+                // A writer that contradicts itself is not a reason to keep its events back.
+                Ok(_) | Err(ControllerError::Exhausted(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Creates both epochs, merges, seals. Each step can be run again: a duplicate is sealed only after everything was
@@ -109,7 +141,10 @@ impl Open {
         if !rolling.recorded {
             let config = view.head.update.as_ref().unwrap_or(&view.head.config);
             inner.create_segments(segment_names(&name, passing.segments()), config).await?;
-            self.merge(&rolling.transactions, &passing).await?;
+            // The duplicates are sealed already if this is run again after a crash; nothing is left to merge then.
+            if let Some(ends) = self.merge(&rolling.transactions, &passing).await? {
+                self.note_times(&rolling.transactions, &ends).await?;
+            }
             let ends = inner.seal_segments(segment_names(&name, passing.segments())).await?;
             inner.create_segments(segment_names(&name, next.segments()), config).await?;
             let mut changes =

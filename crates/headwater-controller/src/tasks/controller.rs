@@ -9,8 +9,10 @@ use super::open::stopped;
 use super::scopes::SYSTEM;
 use super::{Inner, Result, detached};
 use crate::model::{
-    ControllerError, CreateScope, CreateStream, CreatedTransaction, DeleteScope, DeleteStream, EndTransaction, Listing,
-    Page, Ping, Scale, ScaleProgress, SegmentRange, StreamConfig, StreamCut, Successor, TransactionState, UpdateStream,
+    ControllerError, CreateGroup, CreateScope, CreateStream, CreateTable, CreatedTransaction, DeleteGroup, DeleteScope,
+    DeleteStream, DeleteTable, EndTransaction, Group, GroupConfig, Listing, MoveSubscriber, NoteTime, Page, Ping,
+    RemoveWriter, Scale, ScaleProgress, SegmentRange, StreamConfig, StreamCut, Successor, TableConfig,
+    TransactionState, UpdateGroup, UpdateStream,
 };
 use crate::ports::Ports;
 
@@ -149,6 +151,158 @@ impl Controller {
     pub async fn delete_stream(&self, stream: &ScopedStream) -> Result<DeleteStream, ControllerError> {
         let (inner, stream) = (self.running()?, stream.clone());
         detached(async move { inner.delete_stream(stream).await }).await
+    }
+
+    /// Deletes a scope with everything in it: reader groups, key-value tables, streams, what clients made by themselves.
+    /// Nothing new can be created in it meanwhile. Returns when it is gone, or at once if that is under way already; once
+    /// begun, it is finished even if this call fails.
+    pub async fn delete_scope_recursive(&self, scope: &Name) -> Result<DeleteScope, ControllerError> {
+        let (inner, scope) = (self.running()?, scope.clone());
+        detached(async move { inner.delete_scope_recursive(scope).await }).await
+    }
+
+    /// Creates a key-value table. Partition numbers continue behind those of a deleted table of the same name.
+    ///
+    /// # Errors
+    /// [`ControllerError::Invalid`] for an empty name or a configuration beyond the limits.
+    pub async fn create_table(
+        &self,
+        scope: &str,
+        table: &str,
+        config: TableConfig,
+    ) -> Result<CreateTable, ControllerError> {
+        let inner = self.running()?;
+        if name(table)?.is_none() {
+            return Ok(CreateTable::InvalidName);
+        }
+        let Some(scope) = name(scope)? else { return Ok(CreateTable::ScopeNotFound) };
+        let table = table.to_owned();
+        detached(async move { inner.create_table(scope, &table, config).await }).await
+    }
+
+    /// Configuration of a key-value table; `None` if there is no such table.
+    pub async fn table_configuration(
+        &self,
+        scope: &Name,
+        table: &Name,
+    ) -> Result<Option<TableConfig>, ControllerError> {
+        self.inner.table_config(scope, table).await
+    }
+
+    /// Partitions of a key-value table by ascending key. Their segments are named `<scope>/<table>_kvtable/<id>`.
+    ///
+    /// # Errors
+    /// [`ControllerError::NotFound`] for no such table.
+    pub async fn table_partitions(&self, scope: &Name, table: &Name) -> Result<Vec<SegmentRange>, ControllerError> {
+        self.inner.table_partitions(scope, table).await
+    }
+
+    /// Deletes a key-value table with everything in it.
+    pub async fn delete_table(&self, scope: &Name, table: &Name) -> Result<DeleteTable, ControllerError> {
+        let (inner, scope, table) = (self.running()?, scope.clone(), table.clone());
+        detached(async move { inner.delete_table(&scope, &table).await }).await
+    }
+
+    /// Names of key-value tables of a scope; pages as in [`list_scopes`](Self::list_scopes).
+    pub async fn list_tables(&self, scope: &Name, token: &str) -> Result<Listing, ControllerError> {
+        self.inner.list_tables(scope, token).await
+    }
+
+    /// Creates a reader group, or returns the one that is there. `id` is kept as the group's own, and must not be 0.
+    ///
+    /// # Errors
+    /// [`ControllerError::Invalid`] for an empty name, or a configuration that takes too many bytes.
+    pub async fn create_group(
+        &self,
+        scope: &str,
+        group: &str,
+        id: u128,
+        config: GroupConfig,
+    ) -> Result<CreateGroup, ControllerError> {
+        let inner = self.running()?;
+        if name(group)?.is_none() {
+            return Ok(CreateGroup::InvalidName);
+        }
+        let Some(scope) = name(scope)? else { return Ok(CreateGroup::ScopeNotFound) };
+        let group = group.to_owned();
+        detached(async move { inner.create_group(scope, &group, id, config).await }).await
+    }
+
+    /// A reader group; `None` if there is no such group.
+    pub async fn group(&self, scope: &Name, group: &Name) -> Result<Option<Group>, ControllerError> {
+        self.inner.group(scope, group).await
+    }
+
+    /// Replaces the configuration of a group that has this id and generation.
+    ///
+    /// # Errors
+    /// [`ControllerError::Invalid`] for a configuration that takes too many bytes.
+    pub async fn update_group(
+        &self,
+        scope: &Name,
+        group: &Name,
+        id: u128,
+        generation: i64,
+        config: GroupConfig,
+    ) -> Result<UpdateGroup, ControllerError> {
+        let (inner, scope, group) = (self.running()?, scope.clone(), group.clone());
+        detached(async move { inner.update_group(&scope, &group, id, generation, config).await }).await
+    }
+
+    /// Deletes a group of this id, or of any if `None`, with its stream and its hold on retention.
+    pub async fn delete_group(
+        &self,
+        scope: &Name,
+        group: &Name,
+        id: Option<u128>,
+    ) -> Result<DeleteGroup, ControllerError> {
+        let (inner, scope, group) = (self.running()?, scope.clone(), group.clone());
+        detached(async move { inner.delete_group(&scope, &group, id).await }).await
+    }
+
+    /// Names of reader groups of a scope that Java clients made; pages as in [`list_scopes`](Self::list_scopes).
+    pub async fn list_groups(&self, scope: &Name, token: &str) -> Result<Listing, ControllerError> {
+        self.inner.list_groups(scope, token).await
+    }
+
+    /// Reader groups that hold back the retention of a stream, as `scope/group`; `None` if there is no such stream.
+    pub async fn list_subscribers(&self, stream: &ScopedStream) -> Result<Option<Vec<String>>, ControllerError> {
+        self.inner.list_subscribers(stream).await
+    }
+
+    /// Says that a group no longer needs what lies before a cut.
+    pub async fn move_subscriber(
+        &self,
+        stream: &ScopedStream,
+        subscriber: &str,
+        id: u128,
+        generation: i64,
+        cut: StreamCut,
+    ) -> Result<MoveSubscriber, ControllerError> {
+        let (inner, stream, subscriber) = (self.running()?, stream.clone(), subscriber.to_owned());
+        detached(async move { inner.move_subscriber(&stream, &subscriber, id, generation, cut).await }).await
+    }
+
+    /// Takes down that a writer has written everything up to a time, and where it was then. Watermarks follow from it.
+    ///
+    /// # Errors
+    /// [`ControllerError::NotFound`] for no such stream, [`ControllerError::Invalid`] for an internal one or a writer id
+    /// beyond the limit, [`ControllerError::Exhausted`] for more than [`WRITERS_MAX`](crate::model::WRITERS_MAX) writers.
+    pub async fn note_time(
+        &self,
+        stream: &ScopedStream,
+        writer: &str,
+        time: i64,
+        position: StreamCut,
+    ) -> Result<NoteTime, ControllerError> {
+        let (inner, stream, writer) = (self.running()?, stream.clone(), writer.to_owned());
+        detached(async move { inner.note_time(&stream, writer, time, position).await }).await
+    }
+
+    /// Says that a writer has gone, so that nobody waits for it.
+    pub async fn remove_writer(&self, stream: &ScopedStream, writer: &str) -> Result<RemoveWriter, ControllerError> {
+        let (inner, stream, writer) = (self.running()?, stream.clone(), writer.to_owned());
+        detached(async move { inner.remove_writer(&stream, &writer).await }).await
     }
 
     /// Names of streams of a scope, internal ones included; pages as in [`list_scopes`](Self::list_scopes).

@@ -17,6 +17,8 @@
 
 mod commits;
 mod controller;
+mod groups;
+mod items;
 mod leases;
 mod open;
 mod queries;
@@ -25,8 +27,11 @@ mod scaling;
 mod scopes;
 mod slots;
 mod streams;
+mod subscribers;
+mod tables;
 mod transactions;
 mod truncation;
+mod watermarks;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -60,9 +65,12 @@ struct Inner {
     slots: slots::Slots,
     /// Read by who adds a stream to a scope, written by who creates or deletes the scope.
     scopes: [RwLock<()>; SCOPE_LOCKS],
+    /// Held by who changes a key-value table or a reader group.
+    items: [Mutex<()>; items::ITEM_LOCKS],
     /// Unused transaction numbers.
     numbers: Mutex<Range<i64>>,
     leases: leases::Leases,
+    times: watermarks::Times,
     drivers: Semaphore,
     stopped: watch::Sender<bool>,
 }
@@ -73,8 +81,10 @@ impl Inner {
             ports,
             slots: slots::Slots::default(),
             scopes: std::array::from_fn(|_| RwLock::new(())),
+            items: std::array::from_fn(|_| Mutex::new(())),
             numbers: Mutex::new(0..0),
             leases: leases::Leases::default(),
+            times: watermarks::Times::default(),
             drivers: Semaphore::new(DRIVERS_MAX),
             stopped: watch::Sender::new(false),
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use headwater_types::{Name, ScopedStream};
 use tracing::{info, warn};
 
+use super::items::{Item, item_of};
 use super::scopes::SYSTEM;
 use super::slots::Slot;
 use super::{Inner, Result};
@@ -20,7 +21,7 @@ impl Inner {
     /// Makes the common tables, reads the work table and has everything in it finished in the background. Idle streams
     /// are not touched. Nothing has to be finished before calls are served: whoever opens a stream settles it first.
     pub(super) async fn recover(self: &Arc<Self>) -> Result<()> {
-        for table in [keys::SCOPES, keys::COUNTERS, keys::DELETED, keys::WORK] {
+        for table in [keys::SCOPES, keys::COUNTERS, keys::DELETED, keys::WORK, keys::TIMES] {
             self.ports.tables.create(table).await?;
         }
         let mut after: Option<bytes::Bytes> = None;
@@ -32,12 +33,8 @@ impl Inner {
             for entry in page {
                 count += 1;
                 match work_of(&entry.key)? {
-                    // One scope that cannot be deleted is no reason to keep everybody else waiting.
-                    Work::Scope(scope) => {
-                        if let Err(error) = self.resume_scope_deletion(&scope).await {
-                            tracing::warn!(%scope, %error, "deletion of a scope is left for the next start");
-                        }
-                    }
+                    Work::Scope(scope) => drop(tokio::spawn(Arc::clone(self).resume_scope(scope))),
+                    Work::Item(item) => drop(tokio::spawn(Arc::clone(self).resume_item(item))),
                     Work::Stream(stream) => {
                         let slot = self.slots.slot(&stream);
                         *slot.mark.lock().await = Some(entry.version);
@@ -47,6 +44,7 @@ impl Inner {
                 }
             }
         }
+        self.recover_times().await?;
         let system = Name::parse(SYSTEM).expect("the name follows the rule");
         if self.create_scope(system).await? == CreateScope::Success {
             info!("first start");
@@ -54,6 +52,7 @@ impl Inner {
         info!(unfinished = count, "controller recovered");
         tokio::spawn(Arc::clone(self).run_leases());
         tokio::spawn(Arc::clone(self).run_sweeps());
+        tokio::spawn(Arc::clone(self).run_watermarks());
         Ok(())
     }
 
@@ -98,6 +97,7 @@ impl Inner {
 enum Work {
     Scope(Name),
     Stream(ScopedStream),
+    Item(Item),
 }
 
 fn work_of(key: &[u8]) -> Result<Work> {
@@ -106,6 +106,9 @@ fn work_of(key: &[u8]) -> Result<Work> {
     let scope = Name::parse(scope).map_err(|_| damaged())?;
     if stream.is_empty() {
         return Ok(Work::Scope(scope));
+    }
+    if let Some(item) = stream.strip_prefix(':') {
+        return Ok(Work::Item(item_of(&scope, item)?));
     }
     Ok(Work::Stream(ScopedStream { scope, stream: Name::parse(stream).map_err(|_| damaged())? }))
 }

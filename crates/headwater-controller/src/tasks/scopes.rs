@@ -1,14 +1,15 @@
-//! Scopes, and the index of streams and tags inside each.
+//! Scopes, and the index of streams, tags, tables and groups inside each.
 //!
 //! Adding a stream to a scope and deleting the scope exclude each other by a lock, so no stream is added to a scope that
 //! was found empty.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_types::{Name, ScopedStream};
 use tokio::sync::RwLock;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Inner, Result, SCOPE_LOCKS, present, put, remove};
 use crate::codec::{Decoder, Encoder};
@@ -19,10 +20,16 @@ use crate::state::keys;
 /// Scope of what the system keeps for itself.
 pub(super) const SYSTEM: &str = "_system";
 
+/// Pause before a deletion that failed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// Life of a scope.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum ScopeState {
     Active,
+    /// Nothing new comes in any more; what is in it is being deleted.
+    Emptying,
+    /// It is empty and about to go.
     Deleting,
 }
 
@@ -31,6 +38,7 @@ fn encode(state: ScopeState) -> Bytes {
     encoder.u8(match state {
         ScopeState::Active => 1,
         ScopeState::Deleting => 2,
+        ScopeState::Emptying => 3,
     });
     encoder.finish()
 }
@@ -40,6 +48,7 @@ fn decode(bytes: &[u8]) -> Result<ScopeState> {
     let state = match decoder.u8()? {
         1 => ScopeState::Active,
         2 => ScopeState::Deleting,
+        3 => ScopeState::Emptying,
         _ => return Err(decoder.malformed().into()),
     };
     decoder.finish()?;
@@ -64,7 +73,7 @@ impl Inner {
     pub(super) async fn create_scope(self: &Arc<Self>, scope: Name) -> Result<CreateScope> {
         let _lock = self.scope_lock(&scope).write().await;
         match self.scope_state(&scope).await? {
-            Some(ScopeState::Active) => return Ok(CreateScope::Exists),
+            Some(ScopeState::Active | ScopeState::Emptying) => return Ok(CreateScope::Exists),
             Some(ScopeState::Deleting) => self.finish_scope_deletion(&scope).await?,
             None => {}
         }
@@ -83,14 +92,15 @@ impl Inner {
         match self.scope_state(&scope).await? {
             None => return Ok(DeleteScope::NotFound),
             Some(ScopeState::Deleting) => {}
+            // Its own deletion is under way, and ends what is in it.
+            Some(ScopeState::Emptying) => return Ok(DeleteScope::NotFound),
             Some(ScopeState::Active) => {
-                if !self.scan_scope(&scope, keys::STREAM_PREFIX, None, 1).await?.is_empty() {
-                    return Ok(DeleteScope::NotEmpty);
+                for kind in [keys::STREAM_PREFIX, keys::TABLE_PREFIX, keys::GROUP_PREFIX] {
+                    if !self.scan_scope(&scope, kind, None, 1).await?.is_empty() {
+                        return Ok(DeleteScope::NotEmpty);
+                    }
                 }
-                let work = put(keys::scope_work_key(&scope), present());
-                self.ports.tables.commit(keys::WORK, vec![work]).await?;
-                let record = put(keys::scope_key(&scope), encode(ScopeState::Deleting));
-                self.ports.tables.commit(keys::SCOPES, vec![record]).await?;
+                self.begin_scope_end(&scope, ScopeState::Deleting).await?;
             }
         }
         self.finish_scope_deletion(&scope).await?;
@@ -98,16 +108,98 @@ impl Inner {
         Ok(DeleteScope::Success)
     }
 
+    async fn begin_scope_end(&self, scope: &Name, state: ScopeState) -> Result<()> {
+        self.ports.tables.commit(keys::WORK, vec![put(keys::scope_work_key(scope), present())]).await?;
+        self.ports.tables.commit(keys::SCOPES, vec![put(keys::scope_key(scope), encode(state))]).await?;
+        Ok(())
+    }
+
+    /// Deletes a scope with everything in it. Returns when it is gone, or at once if that is under way already.
+    pub(super) async fn delete_scope_recursive(self: &Arc<Self>, scope: Name) -> Result<DeleteScope> {
+        if scope.as_str() == SYSTEM {
+            return Ok(DeleteScope::NotEmpty);
+        }
+        {
+            let _lock = self.scope_lock(&scope).write().await;
+            match self.scope_state(&scope).await? {
+                None => return Ok(DeleteScope::NotFound),
+                Some(ScopeState::Emptying) => return Ok(DeleteScope::Success),
+                Some(ScopeState::Deleting) => {}
+                Some(ScopeState::Active) => self.begin_scope_end(&scope, ScopeState::Emptying).await?,
+            }
+        }
+        if let Err(error) = self.empty_scope(&scope).await {
+            // The record says that it goes, so it has to, without the caller as well.
+            tokio::spawn(Arc::clone(self).resume_scope(scope));
+            return Err(error);
+        }
+        info!(%scope, "scope deleted with its content");
+        Ok(DeleteScope::Success)
+    }
+
+    /// Deletes what is in a scope that takes nothing new, then the scope. Groups go first, since they own streams. What was
+    /// being created as the scope closed is in the listing, and its deletion waits for the end of its creation.
+    async fn empty_scope(self: &Arc<Self>, scope: &Name) -> Result<()> {
+        for kind in [keys::GROUP_PREFIX, keys::TABLE_PREFIX, keys::STREAM_PREFIX] {
+            loop {
+                let page = self.scan_scope(scope, kind, None, PAGE_ENTRIES).await?;
+                if page.is_empty() {
+                    break;
+                }
+                for entry in page {
+                    let name = entry.key.get(kind.len()..).and_then(|name| std::str::from_utf8(name).ok());
+                    let name = name.and_then(|name| Name::parse(name).ok());
+                    let name = name.ok_or_else(|| ControllerError::Damaged("a name in a scope".into()))?;
+                    if self.is_stopped() {
+                        return Err(super::open::stopped());
+                    }
+                    if kind == keys::GROUP_PREFIX {
+                        self.delete_group(scope, &name, None).await?;
+                    } else if kind == keys::TABLE_PREFIX {
+                        self.delete_table(scope, &name).await?;
+                    } else {
+                        let stream = ScopedStream { scope: scope.clone(), stream: name };
+                        self.remove_owned_stream(stream.clone()).await?;
+                        // The name of a stream that never came into being.
+                        let entry = remove(keys::stream_entry(&stream.stream));
+                        self.commit_in_scope(scope, vec![entry]).await?;
+                    }
+                }
+            }
+        }
+        let _lock = self.scope_lock(scope).write().await;
+        let record = put(keys::scope_key(scope), encode(ScopeState::Deleting));
+        self.ports.tables.commit(keys::SCOPES, vec![record]).await?;
+        self.finish_scope_deletion(scope).await
+    }
+
+    /// Goes on with the deletion of a scope until it is gone.
+    pub(super) async fn resume_scope(self: Arc<Self>, scope: Name) {
+        let mut stopped = self.stopped.subscribe();
+        while !self.is_stopped() {
+            let Err(error) = self.resume_scope_deletion(&scope).await else { return };
+            warn!(%scope, %error, "a scope is not deleted yet, trying again");
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+            }
+        }
+    }
+
     /// What a restart does about a scope in the work table.
     pub(super) async fn resume_scope_deletion(self: &Arc<Self>, scope: &Name) -> Result<()> {
-        let _lock = self.scope_lock(scope).write().await;
-        match self.scope_state(scope).await? {
-            Some(ScopeState::Active) => {
-                self.ports.tables.commit(keys::WORK, vec![remove(keys::scope_work_key(scope))]).await?;
-                Ok(())
+        {
+            let _lock = self.scope_lock(scope).write().await;
+            match self.scope_state(scope).await? {
+                Some(ScopeState::Active) => {
+                    self.ports.tables.commit(keys::WORK, vec![remove(keys::scope_work_key(scope))]).await?;
+                    return Ok(());
+                }
+                Some(ScopeState::Deleting) | None => return self.finish_scope_deletion(scope).await,
+                Some(ScopeState::Emptying) => {}
             }
-            Some(ScopeState::Deleting) | None => self.finish_scope_deletion(scope).await,
         }
+        self.empty_scope(scope).await
     }
 
     /// The caller holds the scope's lock for writing.
@@ -120,14 +212,33 @@ impl Inner {
         Ok(())
     }
 
-    /// Lists the stream in its scope. False if there is no such scope.
-    pub(super) async fn add_to_scope(&self, stream: &ScopedStream) -> Result<bool> {
+    /// Lists the stream in its scope. False if there is no such scope. A stream that belongs to something in the scope is
+    /// also taken while the scope is being emptied: who owns it ends it.
+    pub(super) async fn add_to_scope(&self, stream: &ScopedStream, owned: bool) -> Result<bool> {
         let _lock = self.scope_lock(&stream.scope).read().await;
-        if !self.scope_is_active(&stream.scope).await? {
+        if !self.scope_takes(&stream.scope, owned).await? {
             return Ok(false);
         }
         let entry = put(keys::stream_entry(&stream.stream), present());
         self.ports.tables.commit(&keys::scope_table(&stream.scope), vec![entry]).await?;
+        Ok(true)
+    }
+
+    pub(super) async fn scope_takes(&self, scope: &Name, owned: bool) -> Result<bool> {
+        Ok(match self.scope_state(scope).await? {
+            Some(ScopeState::Active) => true,
+            Some(ScopeState::Emptying) => owned,
+            Some(ScopeState::Deleting) | None => false,
+        })
+    }
+
+    /// False, and nothing changed, if there is no such scope.
+    pub(super) async fn commit_in_active_scope(&self, scope: &Name, changes: Vec<Change>) -> Result<bool> {
+        let _lock = self.scope_lock(scope).read().await;
+        if !self.scope_is_active(scope).await? {
+            return Ok(false);
+        }
+        self.commit_in_scope(scope, changes).await?;
         Ok(true)
     }
 
@@ -138,7 +249,13 @@ impl Inner {
         Ok(())
     }
 
-    async fn scan_scope(&self, scope: &Name, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>> {
+    pub(super) async fn scan_scope(
+        &self,
+        scope: &Name,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Entry>> {
         match self.ports.tables.scan(&keys::scope_table(scope), prefix, after, limit).await {
             Ok(entries) => Ok(entries),
             Err(TableError::NoSuchTable(_)) => Ok(Vec::new()),
@@ -191,7 +308,7 @@ impl Inner {
 }
 
 /// Where a page begins: behind the name that its token is.
-fn after(prefix: &[u8], token: &str) -> Result<Option<Bytes>> {
+pub(super) fn after(prefix: &[u8], token: &str) -> Result<Option<Bytes>> {
     if token.is_empty() {
         return Ok(None);
     }
@@ -202,7 +319,7 @@ fn after(prefix: &[u8], token: &str) -> Result<Option<Bytes>> {
 }
 
 /// A page and the token that leads past it. The token of an empty page stays where it is.
-fn page(token: &str, prefix: &[u8], entries: &[Entry]) -> Result<Page> {
+pub(super) fn page(token: &str, prefix: &[u8], entries: &[Entry]) -> Result<Page> {
     let mut names = Vec::with_capacity(entries.len());
     for entry in entries {
         let name = entry.key.get(prefix.len()..).and_then(|bytes| std::str::from_utf8(bytes).ok());

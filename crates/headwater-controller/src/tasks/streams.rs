@@ -20,7 +20,7 @@ use crate::state::head::{Head, State};
 use crate::state::{cuts, keys, scale};
 
 /// The stream into which the store writes another stream's time. Java readers open it for every stream they read.
-fn mark_stream(stream: &ScopedStream) -> Option<ScopedStream> {
+pub(super) fn mark_stream(stream: &ScopedStream) -> Option<ScopedStream> {
     if stream.stream.is_internal() {
         return None;
     }
@@ -39,6 +39,20 @@ impl Inner {
         name: ScopedStream,
         config: StreamConfig,
     ) -> Result<CreateStream> {
+        self.create(name, config, false).await
+    }
+
+    /// Creates a stream that belongs to something else in its scope. In a box, since creating a stream creates its mark
+    /// stream, and that is creating a stream.
+    pub(super) fn create_owned_stream(
+        self: &Arc<Self>,
+        name: ScopedStream,
+        config: StreamConfig,
+    ) -> Pin<Box<dyn Future<Output = Result<CreateStream>> + Send + '_>> {
+        Box::pin(self.create(name, config, true))
+    }
+
+    async fn create(self: &Arc<Self>, name: ScopedStream, config: StreamConfig, owned: bool) -> Result<CreateStream> {
         config.check()?;
         if name.stream.as_str().len() > STREAM_NAME_BYTES_MAX && !name.stream.is_internal() {
             return Ok(CreateStream::InvalidName);
@@ -54,7 +68,7 @@ impl Inner {
                 State::Active | State::Sealing | State::Sealed => return Ok(CreateStream::Exists),
             }
         }
-        if !stream.begin_creation(config).await? {
+        if !stream.begin_creation(config, owned).await? {
             return Ok(CreateStream::ScopeNotFound);
         }
         // A transaction begun as soon as the stream is active relies on the note of work it finds. So nobody begins one
@@ -68,19 +82,13 @@ impl Inner {
         Ok(CreateStream::Success)
     }
 
-    /// In a box, since creating a stream creates its mark stream, and that is creating a stream.
-    fn ensure_mark_stream(
-        self: &Arc<Self>,
-        name: ScopedStream,
-    ) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> {
-        Box::pin(async move {
-            match self.create_stream(name, StreamConfig::new(ScalingPolicy::fixed(1))).await? {
-                CreateStream::Success | CreateStream::Exists => Ok(()),
-                CreateStream::ScopeNotFound | CreateStream::InvalidName => {
-                    Err(ControllerError::Internal("a mark stream cannot be created beside its stream".into()))
-                }
+    async fn ensure_mark_stream(self: &Arc<Self>, name: ScopedStream) -> Result<()> {
+        match self.create_owned_stream(name, StreamConfig::new(ScalingPolicy::fixed(1))).await? {
+            CreateStream::Success | CreateStream::Exists => Ok(()),
+            CreateStream::ScopeNotFound | CreateStream::InvalidName => {
+                Err(ControllerError::Internal("a mark stream cannot be created beside its stream".into()))
             }
-        })
+        }
     }
 
     /// Deletes a mark stream whatever state it is in.
@@ -156,15 +164,15 @@ impl Inner {
 
 impl Open {
     /// Records that the stream is being created. False if there is no such scope.
-    async fn begin_creation(&mut self, config: StreamConfig) -> Result<bool> {
+    async fn begin_creation(&mut self, config: StreamConfig, owned: bool) -> Result<bool> {
         let (inner, name) = (Arc::clone(&self.inner), self.slot.name.clone());
-        if !inner.scope_is_active(&name.scope).await? {
+        if !inner.scope_takes(&name.scope, owned).await? {
             return Ok(false);
         }
         // From here on something may be left that nobody knows of but the work table.
         self.in_doubt = true;
         inner.mark(&self.slot).await?;
-        if !inner.add_to_scope(&name).await? {
+        if !inner.add_to_scope(&name, owned).await? {
             inner.unmark(&self.slot).await?;
             self.in_doubt = false;
             return Ok(false);

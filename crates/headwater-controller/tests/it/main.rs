@@ -4,8 +4,10 @@
 
 mod chaos;
 mod crashes;
+mod items;
 mod memory;
 mod scopes;
 mod segments;
 mod support;
 mod transactions;
+mod watermarks;

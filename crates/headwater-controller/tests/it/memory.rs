@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use headwater_controller::{
-    Change, Created, Deleted, Entry, Expect, Merged, MetadataTable, PolicyUpdated, PortError, Ports, ScaleHint, Sealed,
-    SegmentInfo, SegmentOps, TableError, Truncated, Version,
+    AppendedAt, Change, Created, Deleted, Entry, Expect, Merged, MetadataTable, PolicyUpdated, PortError, Ports,
+    ScaleHint, Sealed, SegmentInfo, SegmentOps, SegmentRead, TableError, Truncated, Version,
 };
-use headwater_types::{Name, Offset, SegmentName};
+use headwater_types::{AttributeId, Name, Offset, SegmentName};
 
 /// A segment.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -19,6 +19,9 @@ pub(crate) struct Segment {
     pub(crate) sealed: bool,
     pub(crate) hint: ScaleHint,
     pub(crate) rollover: u64,
+    /// Of a table segment.
+    pub(crate) key_bytes: Option<u32>,
+    pub(crate) attributes: BTreeMap<u128, i64>,
 }
 
 type Table = BTreeMap<Bytes, (Bytes, Version)>;
@@ -248,6 +251,86 @@ impl SegmentOps for Link {
                     PolicyUpdated::Updated
                 }
             })
+        })
+        .await
+    }
+
+    async fn create_table_segment(
+        &self,
+        segment: &SegmentName,
+        key_bytes: u32,
+        rollover: u64,
+    ) -> Result<Created, PortError> {
+        self.call(|state| {
+            if state.segments.contains_key(segment.as_str()) {
+                return Ok(Created::Exists);
+            }
+            let new = Segment { key_bytes: Some(key_bytes), rollover, ..Segment::default() };
+            state.segments.insert(segment.to_string(), new);
+            Ok(Created::Created)
+        })
+        .await
+    }
+
+    async fn delete_table_segment(&self, segment: &SegmentName) -> Result<Deleted, PortError> {
+        self.delete_segment(segment).await
+    }
+
+    async fn segment_exists(&self, segment: &SegmentName) -> Result<bool, PortError> {
+        self.call(|state| Ok(state.segments.contains_key(segment.as_str()))).await
+    }
+
+    async fn read_segment(
+        &self,
+        segment: &SegmentName,
+        offset: Offset,
+        bytes_max: usize,
+    ) -> Result<SegmentRead, PortError> {
+        self.call(|state| {
+            let Some(segment) = state.segments.get(segment.as_str()) else { return Ok(SegmentRead::NoSuchSegment) };
+            let length = segment.bytes.len() as u64;
+            if offset < segment.start || offset > length {
+                return Ok(SegmentRead::Outside { start: segment.start });
+            }
+            let bytes = &segment.bytes[offset as usize..];
+            Ok(SegmentRead::Bytes(Bytes::copy_from_slice(&bytes[..bytes.len().min(bytes_max)])))
+        })
+        .await
+    }
+
+    async fn append_at(&self, segment: &SegmentName, end: Offset, data: Bytes) -> Result<AppendedAt, PortError> {
+        self.call(|state| {
+            let Some(segment) = state.segments.get_mut(segment.as_str()) else { return Ok(AppendedAt::NoSuchSegment) };
+            if segment.sealed {
+                return Ok(AppendedAt::Sealed);
+            }
+            if end != segment.bytes.len() as u64 {
+                return Ok(AppendedAt::Moved);
+            }
+            segment.bytes.extend_from_slice(&data);
+            Ok(AppendedAt::Appended)
+        })
+        .await
+    }
+
+    async fn attribute(&self, segment: &SegmentName, id: AttributeId) -> Result<Option<i64>, PortError> {
+        self.call(|state| Ok(state.segments.get(segment.as_str()).and_then(|s| s.attributes.get(&id.0)).copied())).await
+    }
+
+    async fn swap_attribute(
+        &self,
+        segment: &SegmentName,
+        id: AttributeId,
+        from: Option<i64>,
+        to: i64,
+    ) -> Result<bool, PortError> {
+        self.call(|state| {
+            let Some(segment) = state.segments.get_mut(segment.as_str()) else { return Ok(false) };
+            let holds = segment.attributes.get(&id.0).copied() == from;
+            if holds {
+                segment.attributes.insert(id.0, to);
+            }
+            Ok(holds)
         })
         .await
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use headwater_controller::Controller;
 use headwater_controller::model::{
-    CreateScope, CreateStream, Scale, ScaleProgress, ScalingPolicy, SegmentRange, StreamConfig, TransactionState,
+    CreateScope, CreateStream, GroupConfig, GroupCut, GroupRetention, Scale, ScaleProgress, ScalingPolicy,
+    SegmentRange, StreamConfig, StreamCut, TransactionState,
 };
 use headwater_types::{KeyRange, Name, ScopedStream, SegmentId, TransactionId};
 use tokio::time::Instant;
@@ -118,6 +119,20 @@ pub(crate) fn stream(name: &str) -> ScopedStream {
 
 pub(crate) fn scope() -> Name {
     Name::parse("s").unwrap()
+}
+
+/// As a Java client asks for it, unbounded on both sides.
+pub(crate) fn group_config(streams: &[&ScopedStream], retention: GroupRetention) -> GroupConfig {
+    let unbounded = |stream: &&ScopedStream| GroupCut { stream: (*stream).clone(), cut: StreamCut::new() };
+    let cuts: Vec<_> = streams.iter().map(unbounded).collect();
+    GroupConfig {
+        refresh_ms: 3000,
+        checkpoint_every_ms: 30_000,
+        checkpoints_max: 3,
+        retention,
+        starting: cuts.clone(),
+        ending: cuts,
+    }
 }
 
 pub(crate) const fn id(number: i32, epoch: i32) -> SegmentId {

@@ -21,10 +21,6 @@ pub(super) fn answer<T>(message: T) -> Answer<T> {
     Ok(Response::new(message))
 }
 
-pub(super) fn unbuilt<T>() -> Answer<T> {
-    Err(Status::unimplemented("this server does not have the call yet"))
-}
-
 pub(super) fn status(error: ControllerError) -> Status {
     let text = error.to_string();
     match error {

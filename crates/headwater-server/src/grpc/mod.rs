@@ -1,20 +1,20 @@
 //! The controller over gRPC: messages in, one call of the [`Controller`], messages out. Nothing is decided here.
-//!
-//! Calls that are not built yet answer UNIMPLEMENTED.
 
+mod groups;
 mod messages;
+mod tables;
 
 use headwater_controller::Controller;
 use headwater_controller::model::{
-    CreateScope, CreateStream, DeleteScope, DeleteStream, EndTransaction, Listing, Ping, Scale, ScaleProgress,
-    TransactionState, UpdateStream,
+    CreateScope, CreateStream, DeleteScope, DeleteStream, EndTransaction, Listing, NoteTime, Ping, RemoveWriter, Scale,
+    ScaleProgress, TransactionState, UpdateStream,
 };
 use headwater_proto::controller as proto;
 use headwater_proto::controller::controller_service_server::{ControllerService, ControllerServiceServer};
 use headwater_types::SegmentId;
 use messages::{
     Answer, answer, config, config_message, cut, delete_scope_status, end_status, existing, listing, missing, name,
-    range, ranges, segment, segment_id, status, stream, token, transaction, transaction_id, unbuilt, update_status,
+    range, ranges, segment, segment_id, status, stream, token, transaction, transaction_id, update_status,
 };
 use tonic::{Request, Status};
 
@@ -398,8 +398,17 @@ impl ControllerService for ControllerGrpc {
         delete_scope_status(self.controller.delete_scope(&scope).await.map_err(status)?)
     }
 
-    async fn delete_scope_recursive(&self, _: Request<proto::ScopeInfo>) -> Answer<proto::DeleteScopeStatus> {
-        unbuilt()
+    async fn delete_scope_recursive(&self, request: Request<proto::ScopeInfo>) -> Answer<proto::DeleteScopeStatus> {
+        let Some(scope) = name(&request.into_inner().scope, "scope")? else {
+            return delete_scope_status(DeleteScope::Success);
+        };
+        // Also for a scope that is not there. What cannot go is a failure here, and not a matter of emptiness.
+        use proto::delete_scope_status::Status as Wire;
+        let status = match self.controller.delete_scope_recursive(&scope).await.map_err(status)? {
+            DeleteScope::Success | DeleteScope::NotFound => Wire::Success,
+            DeleteScope::NotEmpty => Wire::Failure,
+        };
+        answer(proto::DeleteScopeStatus { status: status.into() })
     }
 
     /// Authorization is off, so the token is empty, whatever it is asked for: also for tables and groups.
@@ -407,83 +416,114 @@ impl ControllerService for ControllerGrpc {
         answer(proto::DelegationToken { delegation_token: String::new() })
     }
 
-    async fn remove_writer(&self, _: Request<proto::RemoveWriterRequest>) -> Answer<proto::RemoveWriterResponse> {
-        unbuilt()
+    async fn remove_writer(&self, request: Request<proto::RemoveWriterRequest>) -> Answer<proto::RemoveWriterResponse> {
+        use proto::remove_writer_response::Status as Wire;
+        let request = request.into_inner();
+        let outcome = match stream(request.stream)? {
+            None => RemoveWriter::UnknownWriter,
+            Some(stream) => self.controller.remove_writer(&stream, &request.writer).await.map_err(status)?,
+        };
+        let status = match outcome {
+            RemoveWriter::Success => Wire::Success,
+            RemoveWriter::UnknownWriter => Wire::UnknownWriter,
+        };
+        answer(proto::RemoveWriterResponse { result: status.into() })
     }
 
     async fn note_timestamp_from_writer(
         &self,
-        _: Request<proto::TimestampFromWriter>,
+        request: Request<proto::TimestampFromWriter>,
     ) -> Answer<proto::TimestampResponse> {
-        unbuilt()
+        use proto::timestamp_response::Status as Wire;
+        let request = request.into_inner();
+        let position = request.position.ok_or_else(|| missing("position"))?;
+        let stream = existing(position.stream_info)?;
+        let outcome = match cut(position.cut) {
+            None => NoteTime::InvalidPosition,
+            Some(cut) => {
+                self.controller.note_time(&stream, &request.writer, request.timestamp, cut).await.map_err(status)?
+            }
+        };
+        let status = match outcome {
+            NoteTime::Success => Wire::Success,
+            NoteTime::InvalidTime => Wire::InvalidTime,
+            NoteTime::InvalidPosition => Wire::InvalidPosition,
+        };
+        answer(proto::TimestampResponse { result: status.into() })
     }
 
     async fn create_key_value_table(
         &self,
-        _: Request<proto::KeyValueTableConfig>,
+        request: Request<proto::KeyValueTableConfig>,
     ) -> Answer<proto::CreateKeyValueTableStatus> {
-        unbuilt()
+        self.create_table(request.into_inner()).await
     }
 
     async fn get_current_segments_key_value_table(
         &self,
-        _: Request<proto::KeyValueTableInfo>,
+        request: Request<proto::KeyValueTableInfo>,
     ) -> Answer<proto::SegmentRanges> {
-        unbuilt()
+        self.table_segments(request.into_inner()).await
     }
 
     async fn list_key_value_tables_in_scope(
         &self,
-        _: Request<proto::KvTablesInScopeRequest>,
+        request: Request<proto::KvTablesInScopeRequest>,
     ) -> Answer<proto::KvTablesInScopeResponse> {
-        unbuilt()
+        self.list_tables(request.into_inner()).await
     }
 
     async fn get_key_value_table_configuration(
         &self,
-        _: Request<proto::KeyValueTableInfo>,
+        request: Request<proto::KeyValueTableInfo>,
     ) -> Answer<proto::KeyValueTableConfigResponse> {
-        unbuilt()
+        self.table_configuration(request.into_inner()).await
     }
 
-    async fn delete_key_value_table(&self, _: Request<proto::KeyValueTableInfo>) -> Answer<proto::DeleteKvTableStatus> {
-        unbuilt()
+    async fn delete_key_value_table(
+        &self,
+        request: Request<proto::KeyValueTableInfo>,
+    ) -> Answer<proto::DeleteKvTableStatus> {
+        self.delete_table(request.into_inner()).await
     }
 
-    async fn list_subscribers(&self, _: Request<proto::StreamInfo>) -> Answer<proto::SubscribersResponse> {
-        unbuilt()
+    async fn list_subscribers(&self, request: Request<proto::StreamInfo>) -> Answer<proto::SubscribersResponse> {
+        self.subscribers(request.into_inner()).await
     }
 
     async fn update_subscriber_stream_cut(
         &self,
-        _: Request<proto::SubscriberStreamCut>,
+        request: Request<proto::SubscriberStreamCut>,
     ) -> Answer<proto::UpdateSubscriberStatus> {
-        unbuilt()
+        self.move_subscriber(request.into_inner()).await
     }
 
     async fn create_reader_group(
         &self,
-        _: Request<proto::ReaderGroupConfiguration>,
+        request: Request<proto::ReaderGroupConfiguration>,
     ) -> Answer<proto::CreateReaderGroupResponse> {
-        unbuilt()
+        self.create_group(request.into_inner()).await
     }
 
     async fn get_reader_group_config(
         &self,
-        _: Request<proto::ReaderGroupInfo>,
+        request: Request<proto::ReaderGroupInfo>,
     ) -> Answer<proto::ReaderGroupConfigResponse> {
-        unbuilt()
+        self.group_config(request.into_inner()).await
     }
 
-    async fn delete_reader_group(&self, _: Request<proto::ReaderGroupInfo>) -> Answer<proto::DeleteReaderGroupStatus> {
-        unbuilt()
+    async fn delete_reader_group(
+        &self,
+        request: Request<proto::ReaderGroupInfo>,
+    ) -> Answer<proto::DeleteReaderGroupStatus> {
+        self.delete_group(request.into_inner()).await
     }
 
     async fn update_reader_group(
         &self,
-        _: Request<proto::ReaderGroupConfiguration>,
+        request: Request<proto::ReaderGroupConfiguration>,
     ) -> Answer<proto::UpdateReaderGroupResponse> {
-        unbuilt()
+        self.update_group(request.into_inner()).await
     }
 
     async fn get_stream_configuration(&self, request: Request<proto::StreamInfo>) -> Answer<proto::StreamConfig> {
@@ -506,10 +546,16 @@ impl ControllerService for ControllerGrpc {
         listing(&scope, found)
     }
 
+    /// One process does the work of all controllers, in one bucket.
     async fn get_controller_to_bucket_mapping(
         &self,
-        _: Request<proto::ControllerToBucketMappingRequest>,
+        request: Request<proto::ControllerToBucketMappingRequest>,
     ) -> Answer<proto::ControllerToBucketMappingResponse> {
-        unbuilt()
+        let service = request.into_inner().service_type;
+        if proto::controller_to_bucket_mapping_request::BucketType::try_from(service).is_err() {
+            return Err(Status::invalid_argument(format!("unknown service type {service}")));
+        }
+        let mapping = [(self.host.clone(), proto::BucketIds { id: vec![0] })].into();
+        answer(proto::ControllerToBucketMappingResponse { mapping })
     }
 }

@@ -1,0 +1,303 @@
+//! Taking down what writers say the time is, and writing watermarks every ten seconds into the mark streams of the
+//! streams that have such writers.
+//!
+//! A table of their own, `times`, names those streams, so that a start finds them without looking at all streams. A note
+//! is written into it before the first writer's mark is, and taken back, under the same lock, when no writer is left.
+//!
+//! Locks: `Slot::times` is the innermost. Who holds it never waits for `Slot::work`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use headwater_types::{AttributeId, ScopedStream, SegmentName};
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::slots::{Slot, View, locked};
+use super::streams::mark_stream;
+use super::{Inner, Result, present, put, remove};
+use crate::model::{
+    ControllerError, NoteTime, PAGE_ENTRIES, RemoveWriter, SEGMENTS_MAX, StreamCut, WRITER_ID_BYTES_MAX, WRITERS_MAX,
+};
+use crate::ports::{AppendedAt, Change, Expect, SegmentRead, TableError};
+use crate::state::head::State;
+use crate::state::keys;
+use crate::state::watermarks::{Backwards, MarkReader, Time, Watermark, WriterMark, join, judge};
+
+/// How often watermarks are computed. Source: Pravega `watermarking.frequency.seconds`.
+const EVERY: Duration = Duration::from_secs(10);
+/// Names the attribute that says from where a mark segment is to be read. Source: Java's revisioned stream client.
+const MARK: AttributeId = AttributeId(0x7df9_a874_246c_c9d6_9397_cdd1_9ead_68c5);
+/// Bytes of a mark segment read at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// Streams that have writers with a time.
+#[derive(Default)]
+pub(super) struct Times(std::sync::Mutex<BTreeMap<ScopedStream, Silence>>);
+
+/// Since when writers of a stream have not gone on.
+type Silence = BTreeMap<String, Instant>;
+
+impl Inner {
+    pub(super) async fn note_time(
+        self: &Arc<Self>,
+        name: &ScopedStream,
+        writer: String,
+        time: i64,
+        position: StreamCut,
+    ) -> Result<NoteTime> {
+        if writer.is_empty() || writer.len() > WRITER_ID_BYTES_MAX {
+            let text = format!("writer id of {} bytes, allowed are 1 to {WRITER_ID_BYTES_MAX}", writer.len());
+            return Err(ControllerError::Invalid(text));
+        }
+        if mark_stream(name).is_none() {
+            return Err(ControllerError::Invalid(format!("{name} is internal and has no time")));
+        }
+        let (slot, view) = self.complete(name).await?;
+        if !self.all_exist(&slot, &view, &position).await? {
+            return Ok(NoteTime::InvalidPosition);
+        }
+        self.put_mark(&slot, &writer, time, position).await
+    }
+
+    async fn all_exist(&self, slot: &Slot, view: &View, position: &StreamCut) -> Result<bool> {
+        if position.len() > SEGMENTS_MAX || position.keys().any(|id| id.epoch > view.head.epoch) {
+            return Ok(false);
+        }
+        let epochs: BTreeSet<i32> = position.keys().map(|id| id.epoch).collect();
+        for number in epochs {
+            let Some(epoch) = self.epoch(slot, number).await? else { return Ok(false) };
+            if position.keys().any(|id| id.epoch == number && epoch.segment(*id).is_none()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes a writer's word down if it goes forwards. The stream exists, or did a moment ago.
+    pub(super) async fn put_mark(&self, slot: &Slot, writer: &str, time: i64, position: StreamCut) -> Result<NoteTime> {
+        let _alone = slot.times.lock().await;
+        let key = keys::writer(writer);
+        let found = self.ports.tables.read(&slot.table, std::slice::from_ref(&key)).await?.pop().flatten();
+        let expect = match &found {
+            None if self.is_crowded(slot).await? => {
+                let text = format!("stream {} has {WRITERS_MAX} writers with a time", slot.name);
+                return Err(ControllerError::Exhausted(text));
+            }
+            None => Expect::Absent,
+            Some(entry) => match WriterMark::decode(&entry.value)?.accepts(time, &position) {
+                Err(Backwards::Time) => return Ok(NoteTime::InvalidTime),
+                Err(Backwards::Position) => return Ok(NoteTime::InvalidPosition),
+                Ok(()) => Expect::Version(entry.version),
+            },
+        };
+        if !locked(&self.times.0).contains_key(&slot.name) {
+            self.ports.tables.commit(keys::TIMES, vec![put(keys::scoped_key(&slot.name), present())]).await?;
+            locked(&self.times.0).insert(slot.name.clone(), Silence::new());
+        }
+        let mark = WriterMark { time, position, alive: true };
+        self.ports.tables.commit(&slot.table, vec![Change { key, expect, put: Some(mark.encode()) }]).await?;
+        Ok(NoteTime::Success)
+    }
+
+    async fn is_crowded(&self, slot: &Slot) -> Result<bool> {
+        Ok(self.ports.tables.scan(&slot.table, keys::WRITER_PREFIX, None, WRITERS_MAX).await?.len() >= WRITERS_MAX)
+    }
+
+    pub(super) async fn remove_writer(&self, name: &ScopedStream, writer: &str) -> Result<RemoveWriter> {
+        let slot = self.slots.slot(name);
+        let _alone = slot.times.lock().await;
+        let key = keys::writer(writer);
+        let found = match self.ports.tables.read(&slot.table, std::slice::from_ref(&key)).await {
+            Ok(mut found) => found.pop().flatten(),
+            Err(TableError::NoSuchTable(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let Some(entry) = found else { return Ok(RemoveWriter::UnknownWriter) };
+        let mark = WriterMark { alive: false, ..WriterMark::decode(&entry.value)? };
+        let change = Change { key, expect: Expect::Version(entry.version), put: Some(mark.encode()) };
+        self.ports.tables.commit(&slot.table, vec![change]).await?;
+        Ok(RemoveWriter::Success)
+    }
+
+    /// Finds the streams that had writers with a time when the last run ended.
+    pub(super) async fn recover_times(&self) -> Result<()> {
+        let mut after: Option<Bytes> = None;
+        loop {
+            let page = self.ports.tables.scan(keys::TIMES, b"", after.as_deref(), PAGE_ENTRIES).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.key.clone());
+            for entry in page {
+                locked(&self.times.0).insert(keys::scoped_stream(&entry.key)?, Silence::new());
+            }
+        }
+    }
+
+    pub(super) async fn run_watermarks(self: Arc<Self>) {
+        let mut stopped = self.stopped.subscribe();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(EVERY) => {}
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            }
+            let streams: Vec<ScopedStream> = locked(&self.times.0).keys().cloned().collect();
+            for stream in streams {
+                if self.is_stopped() {
+                    return;
+                }
+                if let Err(error) = self.advance_time(&stream).await {
+                    warn!(%stream, %error, "no watermark this time");
+                }
+            }
+        }
+    }
+
+    /// Writes a watermark if all writers have gone on since the last, and forgets writers that do not count any more.
+    async fn advance_time(self: &Arc<Self>, name: &ScopedStream) -> Result<()> {
+        let slot = self.slots.slot(name);
+        // Both before the lock; see above.
+        let view = self.view(&slot).await?.filter(|view| view.head.state != State::Deleting);
+        let marks = match (&view, mark_stream(name)) {
+            (Some(_), Some(mark)) => {
+                let view = self.view(&self.slots.slot(&mark)).await?;
+                view.and_then(|view| Some(mark.segment(view.current.segments().first()?.id)))
+            }
+            _ => None,
+        };
+        let _alone = slot.times.lock().await;
+        let (Some(view), Some(marks)) = (view, marks) else {
+            return self.forget_time(&slot).await;
+        };
+        let previous = self.last_watermark(&marks).await?;
+        let writers = self.writer_marks(&slot).await?;
+        let timeout_ms = view.head.config.timestamp_aggregation_timeout_ms;
+        let (inactive, time) = {
+            let now = Instant::now();
+            let mut times = locked(&self.times.0);
+            let silence = times.entry(name.clone()).or_default();
+            let last = previous.last.as_ref().map(|(_, last)| last);
+            silence.retain(|writer, _| {
+                writers.get(writer).is_some_and(|(mark, _)| last.is_some_and(|last| mark.time <= last.lower))
+            });
+            let bare = writers.iter().map(|(writer, (mark, _))| (writer.clone(), mark.clone())).collect();
+            let (inactive, time) = judge(last, &bare, timeout_ms, |writer| {
+                let since = silence.entry(writer.to_owned()).or_insert(now);
+                i64::try_from(now.duration_since(*since).as_millis()).unwrap_or(i64::MAX)
+            });
+            (inactive.into_iter().map(str::to_owned).collect::<Vec<_>>(), time)
+        };
+        for writer in &inactive {
+            let Some((_, version)) = writers.get(writer) else { continue };
+            let change = Change { key: keys::writer(writer), expect: Expect::Version(*version), put: None };
+            self.ports.tables.commit(&slot.table, vec![change]).await?;
+        }
+        match time {
+            Time::Waits => Ok(()),
+            Time::Nobody => self.forget_time(&slot).await,
+            Time::Advances { lower, upper } => {
+                let counting = writers.iter().filter(|(writer, _)| !inactive.contains(writer));
+                let positions: Vec<&StreamCut> = counting.map(|(_, (mark, _))| &mark.position).collect();
+                let last = previous.last.as_ref().map(|(_, last)| last);
+                let named = positions.iter().flat_map(|position| position.keys().copied());
+                let named = named.chain(last.iter().flat_map(|last| last.position.keys().copied()));
+                let epochs = named.map(|id| id.epoch).fold(None, |bounds: Option<(i32, i32)>, epoch| {
+                    let (low, high) = bounds.unwrap_or((epoch, epoch));
+                    Some((low.min(epoch), high.max(epoch)))
+                });
+                let (lowest, highest) = epochs.unwrap_or((view.head.epoch, view.head.epoch));
+                let history = self.epochs(&slot, lowest, highest).await?;
+                let position = join(positions.into_iter(), last, &history);
+                let watermark = Watermark { lower, upper, position };
+                self.write_watermark(&marks, &previous, &watermark).await?;
+                debug!(stream = %name, lower, upper, "watermark");
+                Ok(())
+            }
+        }
+    }
+
+    /// No writer of the stream has a time any more.
+    async fn forget_time(&self, slot: &Slot) -> Result<()> {
+        self.ports.tables.commit(keys::TIMES, vec![remove(keys::scoped_key(&slot.name))]).await?;
+        locked(&self.times.0).remove(&slot.name);
+        Ok(())
+    }
+
+    async fn writer_marks(&self, slot: &Slot) -> Result<BTreeMap<String, (WriterMark, i64)>> {
+        let mut writers = BTreeMap::new();
+        let mut after: Option<Bytes> = None;
+        loop {
+            let scan = self.ports.tables.scan(&slot.table, keys::WRITER_PREFIX, after.as_deref(), PAGE_ENTRIES);
+            let page = scan.await?;
+            let Some(last) = page.last() else { return Ok(writers) };
+            after = Some(last.key.clone());
+            for entry in page {
+                let writer = entry.key.get(keys::WRITER_PREFIX.len()..).unwrap_or_default();
+                let writer = String::from_utf8_lossy(writer).into_owned();
+                writers.insert(writer, (WriterMark::decode(&entry.value)?, entry.version));
+            }
+        }
+    }
+
+    /// The last watermark of a mark segment, as Java's readers find it: from the place that the attribute names.
+    async fn last_watermark(&self, segment: &SegmentName) -> Result<Marks> {
+        let store = &self.ports.segments;
+        let missing = || ControllerError::Unavailable(format!("mark segment {segment} is not there"));
+        let from = match store.attribute(segment, MARK).await? {
+            Some(from) => from,
+            None => {
+                let start = store.segment_info(segment).await?.ok_or_else(missing)?.start;
+                let start = i64::try_from(start).unwrap_or(i64::MAX);
+                store.swap_attribute(segment, MARK, None, start).await?;
+                start
+            }
+        };
+        let mut at = u64::try_from(from).unwrap_or(0);
+        let begin = at;
+        let mut reader = MarkReader::default();
+        loop {
+            match store.read_segment(segment, at, READ_BYTES).await? {
+                SegmentRead::Bytes(bytes) if bytes.is_empty() => break,
+                SegmentRead::Bytes(bytes) => {
+                    at += bytes.len() as u64;
+                    let fed = reader.feed(&bytes);
+                    fed.map_err(|_| {
+                        ControllerError::Damaged(format!("{segment} holds something that is no watermark"))
+                    })?;
+                }
+                SegmentRead::Outside { .. } | SegmentRead::NoSuchSegment => return Err(missing()),
+            }
+        }
+        let last = reader.last.map(|(offset, watermark)| (begin + offset, watermark));
+        Ok(Marks { from, end: at, last })
+    }
+
+    /// Appends a watermark and moves the attribute to the one before, so that readers begin with that.
+    async fn write_watermark(&self, segment: &SegmentName, before: &Marks, watermark: &Watermark) -> Result<()> {
+        let store = &self.ports.segments;
+        match store.append_at(segment, before.end, watermark.event()).await? {
+            AppendedAt::Appended => {}
+            // An append of ours whose answer was lost; the next round finds it.
+            AppendedAt::Moved => return Ok(()),
+            AppendedAt::Sealed | AppendedAt::NoSuchSegment => {
+                return Err(ControllerError::Unavailable(format!("mark segment {segment} takes nothing")));
+            }
+        }
+        if let Some((offset, _)) = &before.last {
+            let to = i64::try_from(*offset).unwrap_or(i64::MAX);
+            store.swap_attribute(segment, MARK, Some(before.from), to).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A mark segment as it was read.
+struct Marks {
+    /// Value of the attribute.
+    from: i64,
+    /// Where it ended.
+    end: u64,
+    /// The last watermark and where it begins.
+    last: Option<(u64, Watermark)>,
+}
