@@ -66,7 +66,13 @@ fn find(round: u64) -> Option<(Mode, u64, String)> {
     MODES.into_iter().find_map(|mode| {
         // A run with one fault takes milliseconds, and most faults hit something else.
         let seeds = match mode {
-            Mode::Crash | Mode::CrashTiny | Mode::CrashClock | Mode::Rot | Mode::RotTiny | Mode::EveryBit => 1,
+            Mode::Crash
+            | Mode::CrashTiny
+            | Mode::CrashClock
+            | Mode::Rot
+            | Mode::RotTiny
+            | Mode::EveryBit
+            | Mode::Repair => 1,
             Mode::Error | Mode::Sync | Mode::ReadOnly | Mode::Full | Mode::FullTiny | Mode::Histories => 10,
         };
         let mut seeds = round * seeds..(round + 1) * seeds;

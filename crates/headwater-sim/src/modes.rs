@@ -8,6 +8,7 @@ use crate::harness::Failure;
 use crate::harness::clients::clients_run;
 use crate::harness::crash::{Plan, crash_run};
 use crate::harness::faults::{FaultOutcome, fault_run, full_run};
+use crate::harness::repair::repair_run;
 use crate::harness::rot::{every_bit_run, rot_run};
 use crate::stepped::EngineLaunch;
 
@@ -36,6 +37,8 @@ pub enum Mode {
     RotTiny,
     /// Each bit of the small files is flipped.
     EveryBit,
+    /// Littered and damaged stores are repaired.
+    Repair,
     /// Several clients, lost replies, crashes; their histories must make sense.
     Histories,
 }
@@ -57,6 +60,8 @@ const POINTS: u64 = 250;
 const REQUESTS: u64 = 60;
 /// Damaged places of one seed.
 const PLACES: u64 = 100;
+/// Littered copies of one store.
+const STORES: u64 = 20;
 /// Operations of one history.
 const OPERATIONS: u64 = 200;
 /// A run of this many requests makes so many calls at most; a fault behind the last call is none.
@@ -64,7 +69,7 @@ const CALLS: u64 = 320;
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Crash,
         Self::CrashTiny,
         Self::CrashClock,
@@ -76,6 +81,7 @@ impl Mode {
         Self::Rot,
         Self::RotTiny,
         Self::EveryBit,
+        Self::Repair,
         Self::Histories,
     ];
 
@@ -93,6 +99,7 @@ impl Mode {
             Self::Rot => "rot",
             Self::RotTiny => "rot-tiny",
             Self::EveryBit => "every-bit",
+            Self::Repair => "repair",
             Self::Histories => "histories",
         }
     }
@@ -136,6 +143,10 @@ impl Mode {
             Self::EveryBit => {
                 let report = every_bit_run(chance.pick(&both), seed)?;
                 Ok(Summary { count: report.count(), text: format!("{:?}", report.tally), trace: report.trace })
+            }
+            Self::Repair => {
+                let report = repair_run(chance.pick(&both), seed, STORES)?;
+                Ok(Summary { count: report.repaired, text: format!("{report:?}"), trace: report.trace })
             }
             Self::Histories => {
                 let report = clients_run(chance.pick(&both), seed, OPERATIONS)?;

@@ -1,12 +1,13 @@
 //! `headwater check`: what the engine finds in a data directory, for people and for programs.
 //!
 //! People get a line for each finding on standard output and a last line with the verdict; programs get one JSON object,
-//! described in `docs/operations.md`. The exit code says the same: 0 only if nothing is doubtful.
+//! described in `docs/operations.md`. The exit code says the same: 0 only if nothing is doubtful (with `--repair`: any more).
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use headwater_server::check::repair::{self, Repair, Repaired};
 use headwater_server::check::{self, CheckError, Finding, Progress, Severity, Summary, Watch};
 use serde_json::{Value, json};
 
@@ -26,11 +27,19 @@ pub(crate) struct Arguments {
     /// Print one JSON object instead of lines for people
     #[arg(long)]
     json: bool,
+    /// Put right what is proven to be harmless, keep what it was below `aside`, and check again
+    #[arg(long)]
+    repair: bool,
 }
 
 /// Checks; returns the code to end with.
 pub(crate) fn run(arguments: &Arguments) -> i32 {
-    match judge(&arguments.directory, arguments.json) {
+    let judged = if arguments.repair {
+        mend(&arguments.directory, arguments.json)
+    } else {
+        judge(&arguments.directory, arguments.json)
+    };
+    match judged {
         Ok(summary) if summary.is_sound() => 0,
         Ok(_) => exit::DOUBT,
         Err(error) => {
@@ -45,12 +54,9 @@ pub(crate) fn run(arguments: &Arguments) -> i32 {
 /// # Errors
 /// As [`check::directory`].
 pub(crate) fn judge(directory: &Path, json: bool) -> Result<Summary, CheckError> {
-    // A contradiction in a store is a finding of its own; the words of an assertion would only disturb the list.
-    std::panic::set_hook(Box::new(|_| {}));
     let begun = now();
-    let mut teller = Teller { json, findings: Vec::new(), left_out: 0, told: begun, has_line: false };
-    let result = check::directory(directory, &mut teller);
-    drop(std::panic::take_hook());
+    let mut teller = Teller::new(json);
+    let result = quietly(|| check::directory(directory, &mut teller));
     teller.clear_line();
     let summary = result?;
     if json {
@@ -61,15 +67,55 @@ pub(crate) fn judge(directory: &Path, json: bool) -> Result<Summary, CheckError>
     Ok(summary)
 }
 
+/// Checks a directory, puts right what is harmless, checks again and prints all of that. What is returned is how the store
+/// is afterwards.
+///
+/// # Errors
+/// As [`repair::directory`].
+fn mend(directory: &Path, json: bool) -> Result<Summary, CheckError> {
+    let begun = now();
+    let (mut before, mut after) = (Teller::new(json), Teller { speaks: false, ..Teller::new(json) });
+    let result = quietly(|| repair::directory(directory, &mut before, &mut after));
+    before.clear_line();
+    after.clear_line();
+    let repaired = result?;
+    if json {
+        print(&format!("{}\n", repaired_object(directory, &before, &after, &repaired)));
+        return Ok(repaired.after);
+    }
+    if repaired.repairs.is_empty() {
+        // What the second check finds is what the first has found.
+        let left = if repaired.before.is_sound() {
+            "nothing to repair"
+        } else {
+            "nothing repaired: there are doubts that no repair settles"
+        };
+        print(&format!("{left}\n"));
+    } else {
+        print("checked again:\n");
+        after.lines.iter().for_each(|line| print(&format!("{line}\n")));
+    }
+    print(&format!("{}\n", verdict(&repaired.after, begun.elapsed())));
+    Ok(repaired.after)
+}
+
+/// A contradiction in a store is a finding of its own; the words of an assertion would only disturb the list.
+fn quietly<T>(check: impl FnOnce() -> T) -> T {
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = check();
+    drop(std::panic::take_hook());
+    result
+}
+
 /// The code for a directory that cannot be judged.
 pub(crate) fn of_error(error: &CheckError) -> i32 {
     match error {
-        CheckError::NotAStore { .. } => exit::SETTINGS,
+        CheckError::NotAStore { .. } | CheckError::Backup { .. } => exit::SETTINGS,
         CheckError::Locked { .. } => exit::CANNOT_CREATE,
         CheckError::Directory { source, .. } if source.kind() == std::io::ErrorKind::NotFound => exit::SETTINGS,
         CheckError::Directory { source, .. } if source.kind() == std::io::ErrorKind::NotADirectory => exit::SETTINGS,
         CheckError::Directory { .. } => exit::CANNOT_CREATE,
-        CheckError::Store { source, .. } => exit::of_store(source),
+        CheckError::Store { source, .. } | CheckError::Repair { source, .. } => exit::of_store(source),
     }
 }
 
@@ -78,10 +124,15 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Says things as they come.
+/// Says things as they come, or keeps them.
 struct Teller {
     json: bool,
+    /// Prints lines for people at once.
+    speaks: bool,
     findings: Vec<Value>,
+    repairs: Vec<Value>,
+    /// Lines that were not printed.
+    lines: Vec<String>,
     left_out: u64,
     told: Instant,
     /// A line on the terminal says how far we are.
@@ -89,6 +140,19 @@ struct Teller {
 }
 
 impl Teller {
+    fn new(json: bool) -> Self {
+        Self {
+            json,
+            speaks: !json,
+            findings: Vec::new(),
+            repairs: Vec::new(),
+            lines: Vec::new(),
+            left_out: 0,
+            told: now(),
+            has_line: false,
+        }
+    }
+
     fn clear_line(&mut self) {
         if std::mem::take(&mut self.has_line) {
             eprint!("\r\x1b[K");
@@ -98,13 +162,26 @@ impl Teller {
 
 impl Watch for Teller {
     fn finding(&mut self, finding: Finding) {
-        if !self.json {
+        if self.speaks {
             self.clear_line();
             print(&format!("{}\n", line(&finding)));
-        } else if self.findings.len() < FINDINGS_MAX {
+        } else if self.findings.len() + self.lines.len() >= FINDINGS_MAX {
+            self.left_out += 1;
+        } else if self.json {
             self.findings.push(value(&finding));
         } else {
-            self.left_out += 1;
+            self.lines.push(line(&finding));
+        }
+    }
+
+    fn repaired(&mut self, repair: &Repair) {
+        if self.speaks {
+            self.clear_line();
+            let Repair { code, file, aside, what } = repair;
+            print(&format!("fixed {}: {what}: {} [{code}]\n", plain(file), plain(aside)));
+        } else {
+            let Repair { code, file, aside, what } = repair;
+            self.repairs.push(json!({ "code": code, "file": file, "aside": aside, "what": what }));
         }
     }
 
@@ -179,6 +256,15 @@ fn object(directory: &Path, teller: &Teller, summary: &Summary) -> Value {
             "complete": summary.is_complete,
         },
     })
+}
+
+/// As [`object`], of the second check, and what was done before it.
+fn repaired_object(directory: &Path, before: &Teller, after: &Teller, repaired: &Repaired) -> Value {
+    let mut object = object(directory, after, &repaired.after);
+    object["repairs"] = before.repairs.clone().into();
+    object["findings_before"] = before.findings.clone().into();
+    object["verdict_before"] = word(&repaired.before).into();
+    object
 }
 
 fn word(summary: &Summary) -> &'static str {

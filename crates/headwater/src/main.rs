@@ -33,7 +33,7 @@ enum Action {
         #[arg(long)]
         recover_from_chunks: bool,
     },
-    /// Verify a data directory that no server uses: reads every byte, changes nothing
+    /// Verify a data directory that no server uses: reads every byte, changes nothing without --repair
     Check(check::Arguments),
     /// Measure this machine, or a server on it
     Bench {

@@ -97,10 +97,27 @@ fn check(places: &Places, launch: &Launch) -> Result<String> {
     let server = launch.start()?;
     fill(places, &server)?;
     ends(binary, &["check", data], CANNOT_CREATE)?;
+    ends(binary, &["check", data, "--repair"], CANNOT_CREATE)?;
     // As after a crash: what that leaves behind must be no doubt.
     server.kill()?;
     let said = ends(binary, &["check", data], 0)?;
     ensure!(said.contains("sound"), "{said}");
+    let left = ["catalogue-0000/0000000000000777.run", "journal/thesis.txt"];
+    for file in left {
+        std::fs::write(launch.data.join(file), "left over").context("leave a file over")?;
+    }
+    ends(binary, &["check", data], DOUBT)?;
+    let said = ends(binary, &["check", data, "--repair", "--json"], 0)?;
+    let json: Value = serde_json::from_str(&said).context("what check --repair --json says")?;
+    let repairs = json["repairs"].as_array().context("repairs")?;
+    for file in left {
+        let repair =
+            repairs.iter().find(|repair| repair["file"] == file).with_context(|| format!("{file} in {said}"))?;
+        let aside = launch.data.join(repair["aside"].as_str().context("a path")?);
+        let is_moved = !launch.data.join(file).exists() && aside.exists();
+        ensure!(is_moved, "{file} was not set aside: {said}");
+    }
+    ensure!(json["verdict_before"] == "doubtful" && json["verdict"] == "sound", "{said}");
     launch.start()?.stop()?;
     let said = ends(binary, &["check", data, "--json"], 0)?;
     let json: Value = serde_json::from_str(&said).context("what check --json says")?;
@@ -112,6 +129,9 @@ fn check(places: &Places, launch: &Launch) -> Result<String> {
     bytes[3 * 4096 + 70] ^= 4;
     std::fs::write(victim, &bytes).context("flip a bit")?;
     let name = victim.strip_prefix(&launch.data).context("a file of the store")?.to_string_lossy().into_owned();
+    let said = ends(binary, &["check", data, "--repair"], DOUBT)?;
+    ensure!(said.contains("nothing repaired"), "{said}");
+    ensure!(std::fs::read(victim).context("read a journal file")? == bytes, "a doubtful store was changed");
     let said = ends(binary, &["check", data], DOUBT)?;
     ensure!(
         said.lines().any(|line| line.starts_with("doubt") && line.contains(&name)),

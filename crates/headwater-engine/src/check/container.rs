@@ -71,7 +71,7 @@ impl Check<'_> {
         for name in unnamed {
             let what = "no manifest names it: left by a process that was killed; the next start removes it";
             if name.ends_with(".run") || name == "manifest.next" {
-                self.say(Finding::note("unreferenced", format!("{place}/{name}"), what).of_container(id));
+                self.left_over(Finding::note("unreferenced", format!("{place}/{name}"), what).of_container(id));
             }
         }
         Ok(())
@@ -128,7 +128,7 @@ impl Check<'_> {
         for chunk in found.iter().filter(|chunk| !contents.chunks.contains_key(chunk)) {
             let what = "no manifest names it: left by a process that was killed; the next start removes it";
             let file = format!("{place}/{chunk:016}.chunk");
-            self.say(Finding::note("unreferenced", file, what).of_container(id));
+            self.left_over(Finding::note("unreferenced", file, what).of_container(id));
         }
         Ok(())
     }

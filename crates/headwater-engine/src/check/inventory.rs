@@ -9,7 +9,9 @@ use crate::{bucket, chunks, journal, store};
 use super::Finding;
 
 /// Names at the top that are ours beside the directories.
-const AT_THE_TOP: [&str; 6] = [store::PATH, store::NEXT_PATH, bucket::PATH, bucket::NEXT_PATH, "lock", "backup.json"];
+const AT_THE_TOP: [&str; 6] = [store::PATH, store::NEXT_PATH, bucket::PATH, bucket::NEXT_PATH, "lock", BACKUP];
+/// The list of a backup, in it.
+const BACKUP: &str = "backup.json";
 /// Where `check --repair` puts things.
 pub(super) const ASIDE: &str = "aside";
 /// Permission bits that nobody but the owner needs.
@@ -45,6 +47,17 @@ impl Inventory {
     /// Something here was made by a store, even if its identity is gone.
     pub(super) fn looks_like_a_store(&self) -> bool {
         self.top.iter().any(|entry| entry.path == store::PATH || is_ours(&entry.path))
+    }
+
+    /// It lists its own files and their hashes.
+    pub(super) fn is_backup(&self) -> bool {
+        self.top.iter().any(|entry| entry.path == BACKUP)
+    }
+
+    /// Inside the store's directories, under names that it never gives. Names that are no text cannot be told to the disk.
+    pub(super) fn strangers(&self) -> Vec<String> {
+        let strange = |entry: &&Entry| !is_known(&entry.path) && !entry.path.contains(char::REPLACEMENT_CHARACTER);
+        self.inside.iter().filter(strange).map(|entry| entry.path.clone()).collect()
     }
 
     pub(super) fn judge(&self, say: &mut dyn FnMut(Finding)) {

@@ -11,10 +11,11 @@
 //! * what a killed process leaves behind is a note and no doubt: a torn tail, files that no manifest names
 //! * memory grows with the number of files and, for the replay, with the length of the journal; never with the bytes stored
 //!
-//! Start reading at [`directory`].
+//! [`repair`] puts right what can be proven to be harmless. Start reading at [`directory`].
 
 mod container;
 mod inventory;
+pub mod repair;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +28,9 @@ use crate::error::{IoContext, StoreError};
 use crate::io::{Disk, Objects, ReadOnlyDisk, lock_for_reading};
 use crate::journal::{self, JournalState, Slots, Witness};
 use crate::store::{self, Identity, NoToken, Options};
+
+use inventory::Inventory;
+use repair::{Cure, Remedy};
 
 /// Memory for blocks of chunks, which a replay looks at for table entries.
 const CACHE_BYTES: u64 = 16 << 20;
@@ -112,6 +116,8 @@ pub struct Progress<'a> {
 pub trait Watch {
     /// Something was found.
     fn finding(&mut self, finding: Finding);
+    /// Something was put right, see [`repair`].
+    fn repaired(&mut self, _repair: &repair::Repair) {}
     /// A megabyte or so was read. False ends the check early; the summary then says so.
     fn progress(&mut self, progress: Progress<'_>) -> bool;
 }
@@ -179,6 +185,20 @@ pub enum CheckError {
         /// The system's word.
         source: std::io::Error,
     },
+    /// Repairing would make it something else than what was backed up.
+    #[error("{} is a backup and stays as it is; restore it and repair what that makes", path.display())]
+    Backup {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The disk refused while something was put right. What was done before stays done.
+    #[error("store in {} could not be repaired", path.display())]
+    Repair {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: StoreError,
+    },
     /// Written by a newer release, or the disk does not even list it.
     #[error("store in {} cannot be checked", path.display())]
     Store {
@@ -203,13 +223,11 @@ pub fn directory(root: &Path, watch: &mut dyn Watch) -> Result<Summary, CheckErr
         std::io::ErrorKind::WouldBlock => CheckError::Locked { path: path() },
         _ => no_directory(source),
     })?;
-    let inventory = inventory::Inventory::take(root).map_err(no_directory)?;
+    let inventory = Inventory::take(root).map_err(no_directory)?;
     if !inventory.looks_like_a_store() {
         return Err(CheckError::NotAStore { path: path() });
     }
-    let mut check = Check::new(Arc::new(ReadOnlyDisk::new(root)), inventory.bytes, watch);
-    check.summary.files = inventory.files;
-    inventory.judge(&mut |finding| check.say(finding));
+    let mut check = Check::of(&inventory, Arc::new(ReadOnlyDisk::new(root)), watch);
     let judged = check.store();
     judged.map_err(|source| CheckError::Store { path: path(), source })?;
     Ok(check.summary)
@@ -234,11 +252,49 @@ struct Check<'a> {
     is_ended: bool,
     /// In a bucket, which is not looked at.
     chunks_are_elsewhere: bool,
+    /// What could be put right.
+    remedies: Vec<Remedy>,
+    /// Doubts that would be gone then.
+    curable: u64,
+    /// Newest frame of the journal that anything testifies to.
+    known: u64,
 }
 
 impl<'a> Check<'a> {
     fn new(disk: Arc<dyn Disk>, bytes_total: u64, watch: &'a mut dyn Watch) -> Self {
-        Self { disk, watch, summary: Summary::default(), bytes_total, is_ended: false, chunks_are_elsewhere: false }
+        Self {
+            disk,
+            watch,
+            summary: Summary::default(),
+            bytes_total,
+            is_ended: false,
+            chunks_are_elsewhere: false,
+            remedies: Vec::new(),
+            curable: 0,
+            known: 0,
+        }
+    }
+
+    /// Of a directory, about which something is said before its store is looked at.
+    fn of(inventory: &Inventory, disk: Arc<dyn Disk>, watch: &'a mut dyn Watch) -> Self {
+        let mut check = Self::new(disk, inventory.bytes, watch);
+        check.summary.files = inventory.files;
+        inventory.judge(&mut |finding| check.say(finding));
+        for path in inventory.strangers() {
+            check.curable += 1;
+            check.remedy("foreign", path, Cure::SetAside);
+        }
+        check
+    }
+
+    fn remedy(&mut self, code: &'static str, file: impl Into<String>, cure: Cure) {
+        self.remedies.push(Remedy { code, file: file.into(), cure });
+    }
+
+    /// A file that the next start would remove, or that nothing reads.
+    fn left_over(&mut self, finding: Finding) {
+        self.remedy(finding.code, &finding.file, Cure::SetAside);
+        self.say(finding);
     }
 
     fn say(&mut self, finding: Finding) {
@@ -298,6 +354,7 @@ impl<'a> Check<'a> {
         match identity {
             Some(identity) => {
                 self.summary.store = identity.store;
+                self.half_made(identity.journal_file_bytes)?;
                 self.journal(&identity, &sound)?;
             }
             None => {
@@ -306,6 +363,19 @@ impl<'a> Check<'a> {
             }
         }
         self.summary.is_complete = !self.is_ended;
+        Ok(())
+    }
+
+    /// Files that were being made when a process was killed.
+    fn half_made(&mut self, journal_file_bytes: u64) -> Result<(), StoreError> {
+        let names = self.disk.list("").on(".", "list")?;
+        for name in names.iter().filter(|name| [store::NEXT_PATH, bucket::NEXT_PATH].contains(&name.as_str())) {
+            self.left_over(Finding::note("unreferenced", name, "left by a process that was killed; nothing reads it"));
+        }
+        for path in journal::leftovers(&*self.disk, journal_file_bytes)? {
+            let what = "half made: left by a process that was killed; the next start removes it";
+            self.left_over(Finding::note("unreferenced", path, what));
+        }
         Ok(())
     }
 
@@ -376,22 +446,34 @@ impl<'a> Check<'a> {
         let summary = &mut self.summary;
         (summary.journal_files, summary.journal_frame) = (state.files, state.frame);
         (summary.torn_bytes, summary.is_closed) = (state.torn_bytes, state.is_closed && state.torn_bytes == 0);
+        self.known = state.known;
+        for (path, range) in &state.rubbish {
+            self.curable += 1;
+            self.say(Finding::of_error(&StoreError::damaged(path, range.start, "there should be zeros")));
+        }
+        for (path, ranges) in repair::by_file(&state.rubbish) {
+            self.remedy("damaged", path, Cure::Zero(ranges));
+        }
         if state.torn_bytes > 0 && state.is_sound {
             let what = format!("{} bytes behind frame {} were never acknowledged", state.torn_bytes, state.frame);
             self.say(Finding::note("torn-tail", journal::DIRECTORY, what));
+            for (path, ranges) in repair::by_file(&state.torn) {
+                self.remedy("torn-tail", path, Cure::Zero(ranges));
+            }
         }
-        let file = format!("{}/witness", journal::DIRECTORY);
+        let file = journal::WITNESS_PATH;
         if slots.is_there && slots.intact == 0 {
             self.say(Finding::doubt(
                 "witness",
-                &file,
+                file,
                 "no slot testifies: a journal that was cut off would not be noticed",
             ));
         } else if slots.damaged > 0 {
             let what = format!("one slot is torn, the other testifies to frame {}", witness.frame);
-            self.say(Finding::note("witness", &file, what));
+            self.say(Finding::note("witness", file, what));
+            self.remedy("witness", file, Cure::Repeat);
         } else if !slots.is_there && state.newest_file > 1 {
-            self.say(Finding::doubt("missing", &file, "nothing testifies to the journal's end"));
+            self.say(Finding::doubt("missing", file, "nothing testifies to the journal's end"));
         }
     }
 }

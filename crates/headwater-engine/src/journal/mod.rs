@@ -31,7 +31,7 @@ use crate::canary;
 use crate::error::{IoContext, StoreError};
 use crate::io::{BlockBuffer, Disk, File};
 use format::{BLOCK_BYTES, FileHeader, FrameHead, FrameKind, HEAD_BYTES, span};
-pub(crate) use recovery::{JournalState, Replayed, ends, verify, verify_idle};
+pub(crate) use recovery::{JournalState, Replayed, ends, leftovers, verify, verify_idle};
 pub(crate) use witness::{PATH as WITNESS_PATH, Slots, Witness, testimony};
 
 /// Directory of the journal's files.

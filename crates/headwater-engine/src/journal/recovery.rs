@@ -12,6 +12,7 @@
 mod verify;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use crate::codec::Decoder;
 use crate::error::{IoContext, StoreError};
 use crate::io::{BlockBuffer, Disk};
 
-pub(crate) use verify::{JournalState, ends, verify, verify_idle};
+pub(crate) use verify::{JournalState, ends, leftovers, verify, verify_idle};
 
 use super::format::{BLOCK_BYTES, FORMAT, FileHeader, FrameHead, FrameKind, HEAD_BYTES, HeaderError};
 use super::{
@@ -162,6 +163,8 @@ struct Chain {
     path: String,
     position: u64,
     discarded: u64,
+    /// Where that is: file and bytes.
+    dropped: Vec<(String, Range<u64>)>,
     /// The newest frames, while nothing newer testifies to them. One frame is under way at a time, so few are kept.
     newest: VecDeque<ChainFrame>,
 }
@@ -175,7 +178,15 @@ struct ChainFrame {
 
 impl Chain {
     fn empty() -> Self {
-        Self { next_frame: 1, last_sum: 0, path: DIRECTORY.into(), position: 0, discarded: 0, newest: VecDeque::new() }
+        Self {
+            next_frame: 1,
+            last_sum: 0,
+            path: DIRECTORY.into(),
+            position: 0,
+            discarded: 0,
+            dropped: Vec::new(),
+            newest: VecDeque::new(),
+        }
     }
 
     fn starting_at(header: &FileHeader) -> Self {
@@ -232,8 +243,11 @@ impl Chain {
             expected += 1;
             position += head.span();
         }
-        let torn = found.torn.iter().filter(|(at, _)| *at >= position).map(|(_, span)| span);
-        self.discarded += frames.map(|(_, head)| head.span()).sum::<u64>() + torn.sum::<u64>();
+        let torn = found.torn.iter().filter(|(at, _)| *at >= position).copied();
+        for (at, span) in frames.map(|(at, head)| (*at, head.span())).chain(torn) {
+            self.discarded += span;
+            self.dropped.push((found.path.clone(), at..(at + span).min(found.content.len() as u64)));
+        }
         (self.path, self.position) = (found.path.clone(), position);
         Ok(())
     }

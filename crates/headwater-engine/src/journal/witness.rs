@@ -108,6 +108,11 @@ impl Witness {
         Ok(witness)
     }
 
+    /// There is a file.
+    pub(crate) fn is_there(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Testifies that `frame` is durable.
     pub(crate) fn testify(&mut self, disk: &dyn Disk, frame: u64) -> Result<(), StoreError> {
         if frame <= self.frame {
@@ -125,6 +130,19 @@ impl Witness {
         file.write_at(turn % 2 * SLOT_BYTES, &slot(self.store, turn, frame)).on(PATH, "write")?;
         file.sync().on(PATH, "sync")?;
         (self.turn, self.frame) = (turn, frame);
+        Ok(())
+    }
+
+    /// Writes the slot that does not hold the newest testimony, with that testimony: damage in it is gone then.
+    ///
+    /// # Errors
+    /// The disk's; the newest testimony is as before.
+    pub(crate) fn repeat(&mut self) -> Result<(), StoreError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let turn = self.turn + 1;
+        file.write_at(turn % 2 * SLOT_BYTES, &slot(self.store, turn, self.frame)).on(PATH, "write")?;
+        file.sync().on(PATH, "sync")?;
+        self.turn = turn;
         Ok(())
     }
 }

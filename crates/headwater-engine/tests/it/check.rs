@@ -8,7 +8,7 @@ use headwater_engine::{Stepper, Ticket};
 
 use super::*;
 
-const S: &str = "scope/stream/0.#epoch.0";
+pub(crate) const S: &str = "scope/stream/0.#epoch.0";
 const T: &str = "_tables/names";
 
 /// Keeps what was found.
@@ -87,7 +87,7 @@ fn fill(store: &Fixture) {
     store.call(Request::Seal { segment: name("scope/late/1.#epoch.0") }).unwrap();
 }
 
-fn filled() -> Arc<tempfile::TempDir> {
+pub(crate) fn filled() -> Arc<tempfile::TempDir> {
     let store = Fixture::with(&small());
     fill(&store);
     store.engine.close();

@@ -8,6 +8,7 @@ mod cold;
 mod compaction;
 mod faults;
 mod golden;
+mod repair;
 mod rigged;
 mod scrub;
 mod segments;

@@ -4,6 +4,7 @@
 //! * [`crash`]: the power is cut wherever it hurts
 //! * [`faults`]: calls of the disk fail, or it is full for a while
 //! * [`threads`]: the same clients on the engine's own threads
+//! * [`repair`]: what `check --repair` does changes nothing that is served
 //! * [`rot`]: stored bytes are not what was written
 //!
 //! What they share is here: a running store, the disk it runs on, what was asked and answered, and how what is found is
@@ -12,6 +13,7 @@
 pub(crate) mod clients;
 pub(crate) mod crash;
 pub(crate) mod faults;
+pub(crate) mod repair;
 pub(crate) mod rot;
 pub(crate) mod threads;
 

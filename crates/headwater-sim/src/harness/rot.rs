@@ -157,10 +157,10 @@ struct Blind {
 }
 
 /// A store that has ended.
-struct Built {
-    image: Image,
+pub(super) struct Built {
+    pub(super) image: Image,
     /// The same store, some time before.
-    older: Image,
+    pub(super) older: Image,
     history: History,
     blind: Option<Blind>,
 }
@@ -200,7 +200,7 @@ const DRAWS_MAX: u32 = 100;
 
 impl<L: Launch> Run<'_, L> {
     /// Lets a store grow old over a few restarts and end.
-    fn build(&mut self) -> Result<Built, String> {
+    pub(super) fn build(&mut self) -> Result<Built, String> {
         let mut disk = SimDisk::new(self.chance.bits());
         let mut history = self.new_history();
         let restarts = 1 + self.chance.below(3);
@@ -420,7 +420,7 @@ fn names(what: &str, path: &str) -> Result<(), String> {
 }
 
 /// Draws damage that has a chance to hit what somebody needs.
-fn draw(disk: &SimDisk, path: &str, chance: &mut Chance) -> Damage {
+pub(super) fn draw(disk: &SimDisk, path: &str, chance: &mut Chance) -> Damage {
     let length = disk.length(path).expect("the path was just listed");
     let sector_bytes = SECTOR as u64;
     if length == 0 {
@@ -452,7 +452,12 @@ fn draw(disk: &SimDisk, path: &str, chance: &mut Chance) -> Damage {
 }
 
 /// Damages a file; which bytes, or `None` if they are as before.
-fn apply(disk: &SimDisk, path: &str, damage: &Damage, older: &Image) -> std::io::Result<Option<Vec<Range<u64>>>> {
+pub(super) fn apply(
+    disk: &SimDisk,
+    path: &str,
+    damage: &Damage,
+    older: &Image,
+) -> std::io::Result<Option<Vec<Range<u64>>>> {
     let sector_at = |at: u64| at..at + SECTOR as u64;
     let overwrite = |at: u64, bytes: &[u8]| -> std::io::Result<Option<Vec<Range<u64>>>> {
         let range = at..at + bytes.len() as u64;

@@ -95,6 +95,12 @@ fn no_promise_depends_on_the_wall_clock() {
 }
 
 #[test]
+fn a_repair_changes_nothing_that_is_served() {
+    let repaired = hold(Mode::Repair, 12);
+    assert!(repaired > 80, "{repaired}");
+}
+
+#[test]
 fn seeds_that_found_something_find_nothing_any_more() {
     in_parallel(&Mode::regressions(), |(mode, seed)| mode.run(*seed));
 }

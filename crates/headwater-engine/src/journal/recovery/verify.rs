@@ -1,5 +1,7 @@
 //! Judging a journal without changing it: the same reading as at a start, without the writing that follows it.
 
+use std::ops::Range;
+
 use crate::error::{IoContext, StoreError};
 use crate::io::Disk;
 
@@ -14,7 +16,7 @@ const HEADER_USED_BYTES: usize = 8 + 4 + 16 + 8 + 8 + 4;
 const HEAD_USED_BYTES: usize = 4 + 1 + 8 + 16 + 8 + 8 + 4 + 4 + 4 + 4;
 
 /// What a sound journal holds.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct JournalState {
     /// Files in use.
     pub(crate) files: u64,
@@ -28,13 +30,17 @@ pub(crate) struct JournalState {
     pub(crate) is_closed: bool,
     /// Bytes behind the chain that were never acknowledged.
     pub(crate) torn_bytes: u64,
+    /// Where they are: file and bytes.
+    pub(crate) torn: Vec<(String, Range<u64>)>,
+    /// Bytes that are not zero where only zeros are ever written.
+    pub(crate) rubbish: Vec<(String, Range<u64>)>,
     /// The chain could be followed to its end.
     pub(crate) is_sound: bool,
 }
 
 /// Reads the whole journal, one file at a time, and hands the records of the unbroken chain to `replay`. `go_on` is told
-/// how many bytes were read and may end the reading; `bad` is told of everything that is not as it should be. After the
-/// first break `replay` is given nothing more.
+/// how many bytes were read and may end the reading; `bad` is told of everything that is not as it should be, but for
+/// [`JournalState::rubbish`]. After the first break `replay` is given nothing more.
 ///
 /// # Errors
 /// [`StoreError::Newer`], and when the directory cannot be listed.
@@ -69,9 +75,7 @@ pub(crate) fn verify(
                 continue;
             }
         };
-        for at in rubbish(&found) {
-            bad(StoreError::damaged(&path_of(number), at, "there should be zeros"));
-        }
+        state.rubbish.extend(rubbish(&found).into_iter().map(|range| (path_of(number), range)));
         state.known = state.known.max(found.testified).max(found.header.first_frame - 1);
         let ended = !go_on(found.content.len() as u64);
         if state.is_sound {
@@ -93,6 +97,7 @@ pub(crate) fn verify(
     }
     let chain = chain.unwrap_or_else(Chain::empty);
     (state.frame, state.torn_bytes) = (chain.next_frame - 1, chain.discarded);
+    state.torn.clone_from(&chain.dropped);
     if state.is_sound && state.frame < state.known {
         let what = format!("journal ends with frame {}, but frame {} was durable", state.frame, state.known);
         bad(StoreError::damaged(&chain.path, chain.position, what));
@@ -166,11 +171,13 @@ fn present(disk: &dyn Disk) -> Result<Vec<u64>, StoreError> {
     Ok(names.iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).collect())
 }
 
-/// Positions of bytes that are not zero where we only ever write zeros: behind the header and between intact frames.
-fn rubbish(found: &Found) -> Vec<u64> {
+/// Bytes that are not zero where we only ever write zeros: behind the header and between intact frames.
+fn rubbish(found: &Found) -> Vec<Range<u64>> {
     let gap = |from: usize, to: usize| {
-        let at = found.content[from..to].iter().position(|byte| *byte != 0)?;
-        Some((from + at) as u64)
+        let gap = &found.content[from..to];
+        let first = gap.iter().position(|byte| *byte != 0)?;
+        let last = gap.iter().rposition(|byte| *byte != 0)?;
+        Some((from + first) as u64..(from + last) as u64 + 1)
     };
     let mut places: Vec<_> = gap(HEADER_USED_BYTES, BLOCK_BYTES as usize).into_iter().collect();
     for (at, head) in &found.frames {
@@ -179,4 +186,23 @@ fn rubbish(found: &Found) -> Vec<u64> {
         places.extend(gap(end, (*at + head.span()).min(found.content.len() as u64) as usize));
     }
     places
+}
+
+/// Files of the journal's directory that the next start removes: half-made ones.
+///
+/// # Errors
+/// The disk's.
+pub(crate) fn leftovers(disk: &dyn Disk, file_bytes: u64) -> Result<Vec<String>, StoreError> {
+    let mut left = Vec::new();
+    for name in disk.list(DIRECTORY).on(DIRECTORY, "list")? {
+        let path = format!("{DIRECTORY}/{name}");
+        let is_half_made = name.starts_with("fresh-") || name.starts_with("zero-");
+        if is_half_made
+            || name.starts_with("spare-")
+                && disk.open(&path).on(&path, "open")?.length().on(&path, "measure")? != file_bytes
+        {
+            left.push(path);
+        }
+    }
+    Ok(left)
 }
