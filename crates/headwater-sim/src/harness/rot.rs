@@ -36,7 +36,13 @@ pub enum FileKind {
     Run,
     /// Segments' bytes.
     Chunk,
-    /// Anything else.
+    /// Whose bucket it is.
+    Bucket,
+    /// Was being made when a process was killed.
+    HalfMade,
+    /// What a repair has set aside.
+    Aside,
+    /// Nobody knows: a store that makes one breaks the run, so that new files are not left out.
     Other,
 }
 
@@ -45,10 +51,14 @@ impl FileKind {
     pub fn of(path: &str) -> Self {
         let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
         match (directory, name) {
+            (directory, _) if directory.starts_with("aside/") => Self::Aside,
+            (_, name) if name.ends_with(".next") => Self::HalfMade,
             ("", "store") => Self::Identity,
+            ("", "bucket") => Self::Bucket,
             ("journal", "witness") => Self::Witness,
             ("journal", name) if name.ends_with(".log") => Self::Journal,
-            ("journal", _) => Self::Spare,
+            ("journal", name) if name.starts_with("spare-") => Self::Spare,
+            ("journal", name) if name.starts_with("fresh-") || name.starts_with("zero-") => Self::HalfMade,
             (_, "manifest") => Self::Manifest,
             (_, name) if name.ends_with(".run") => Self::Run,
             (_, name) if name.ends_with(".chunk") => Self::Chunk,
@@ -246,6 +256,9 @@ impl<L: Launch> Run<'_, L> {
             self.events.push(Event::Crashed(if closed { "closed" } else { "killed" }));
             let blind = watch.blind.filter(|blind| !closed && !is_testified(&disk, blind));
             let image = disk.image();
+            if let Some(path) = disk.paths().into_iter().find(|path| FileKind::of(path) == FileKind::Other) {
+                return Err(format!("{path} is of no kind that is known here: nobody would damage it"));
+            }
             if restart == restarts {
                 return Ok(Built { image, older, history, blind });
             }
@@ -264,7 +277,7 @@ impl<L: Launch> Run<'_, L> {
         for path in sound.paths() {
             by_kind.entry(FileKind::of(&path)).or_default().push(path);
         }
-        let needed = |kind: &FileKind| !matches!(kind, FileKind::Spare | FileKind::Witness);
+        let needed = |kind: &FileKind| !matches!(kind, FileKind::Spare | FileKind::Witness | FileKind::HalfMade);
         let (needed, redundant): (Vec<_>, Vec<_>) = by_kind.into_iter().partition(|(kind, _)| needed(kind));
         for _ in 0..count {
             let mut draws = 0;
@@ -306,7 +319,7 @@ impl<L: Launch> Run<'_, L> {
             let mut ranges = just(0..length.min(HEAD_BYTES));
             match FileKind::of(&path) {
                 // Small: all of it, in the witness both of its slots.
-                FileKind::Identity | FileKind::Manifest => ranges = just(0..length),
+                FileKind::Identity | FileKind::Manifest | FileKind::Bucket => ranges = just(0..length),
                 FileKind::Witness => ranges.push(length.saturating_sub(HEAD_BYTES)..length),
                 // The end is the footer.
                 FileKind::Run | FileKind::Chunk => {
@@ -317,7 +330,7 @@ impl<L: Launch> Run<'_, L> {
                         ranges.push(blind.bytes.start..blind.bytes.start + HEAD_BYTES);
                     }
                 }
-                FileKind::Spare | FileKind::Other => {}
+                FileKind::Spare | FileKind::HalfMade | FileKind::Aside | FileKind::Other => {}
             }
             for offset in ranges.into_iter().flatten() {
                 for bit in 0..8 {
@@ -543,4 +556,29 @@ fn newest_frame(disk: &SimDisk) -> Option<(u64, String, Range<u64>)> {
 fn is_testified(disk: &SimDisk, blind: &Blind) -> bool {
     let written = |path: &str| disk.last_write(path).map(|(call, _)| call);
     written("journal/witness") > written(&blind.path)
+}
+
+#[test]
+fn every_file_of_a_store_is_of_a_known_kind_and_no_other_is() {
+    for (path, kind) in [
+        ("store", FileKind::Identity),
+        ("store.next", FileKind::HalfMade),
+        ("bucket", FileKind::Bucket),
+        ("bucket.next", FileKind::HalfMade),
+        ("journal/0000000000000001.log", FileKind::Journal),
+        ("journal/spare-zero-0000000000000001", FileKind::Spare),
+        ("journal/fresh-0000000000000001", FileKind::HalfMade),
+        ("journal/zero-0000000000000001", FileKind::HalfMade),
+        ("journal/witness", FileKind::Witness),
+        ("catalogue-0000/manifest", FileKind::Manifest),
+        ("catalogue-0000/manifest.next", FileKind::HalfMade),
+        ("catalogue-0001/0000000000000001.run", FileKind::Run),
+        ("chunks-0000/0000000000000001.chunk", FileKind::Chunk),
+        ("aside/0001/journal/0000000000000001.log", FileKind::Aside),
+        ("journal/thesis.txt", FileKind::Other),
+        ("chunks-0000/0000000000000001.piece", FileKind::Other),
+        ("settings", FileKind::Other),
+    ] {
+        assert_eq!(FileKind::of(path), kind, "{path}");
+    }
 }
