@@ -525,11 +525,9 @@ fn lock(data_dir: &std::path::Path) -> Result<DirectoryLock, StartError> {
 /// with the system's word.
 fn foreign(data_dir: &std::path::Path) -> Option<String> {
     let entries = headwater_engine::io::entries(data_dir, "").ok()?;
-    // What a process leaves behind that is killed while it makes a store; the root of a file system has the last.
-    let is_made = |name: &str| {
-        ["lock", "journal", "lost+found", tls::DIRECTORY].contains(&name)
-            || ["store", "catalogue-", "chunks-"].iter().any(|ours| name.starts_with(ours))
-    };
+    // A process that is killed while it makes a store leaves some; the root of a file system has the last.
+    let is_made =
+        |name: &str| headwater_engine::check::is_made_first(name) || [tls::DIRECTORY, "lost+found"].contains(&name);
     if entries.iter().any(|entry| entry.path == "store") {
         return None;
     }
@@ -627,10 +625,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         headwater_engine::io::lock_directory(directory.path()).unwrap();
         lock(directory.path()).unwrap();
-        std::fs::create_dir(directory.path().join("thesis")).unwrap();
-        match lock(directory.path()) {
-            Err(StartError::Foreign { found, .. }) => assert_eq!(found, "thesis"),
-            other => panic!("{other:?}"),
+        // What is there when object storage did not answer the first start.
+        std::fs::create_dir(directory.path().join("bucket")).unwrap();
+        std::fs::create_dir(directory.path().join("lost+found")).unwrap();
+        lock(directory.path()).unwrap();
+        for name in ["thesis", "storeroom", "catalogue-of-stamps"] {
+            std::fs::create_dir(directory.path().join(name)).unwrap();
+            match lock(directory.path()) {
+                Err(StartError::Foreign { found, .. }) => assert_eq!(found, name),
+                other => panic!("{other:?}"),
+            }
+            std::fs::remove_dir(directory.path().join(name)).unwrap();
         }
         std::fs::create_dir(directory.path().join("store")).unwrap();
         lock(directory.path()).unwrap();

@@ -103,6 +103,11 @@ fn numbered(name: &str, prefix: &str) -> bool {
         .is_some_and(|digits| digits.len() >= 4 && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
+/// A store that is being made makes files and directories of this name at the top.
+pub(super) fn is_made_first(name: &str) -> bool {
+    is_ours(name) || AT_THE_TOP.contains(&name) && name != BACKUP
+}
+
 fn is_ours(directory: &str) -> bool {
     directory == journal::DIRECTORY || numbered(directory, "catalogue-") || numbered(directory, "chunks-")
 }
@@ -148,6 +153,16 @@ mod tests {
         }
         for path in ["thesis.txt", "journal/thesis.txt", "chunks-0000/a.chunk.bak", "catalogue-0000/x.run", "a/b"] {
             assert!(!is_known(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_a_killed_creation_leaves_is_told_from_what_others_have_made() {
+        for name in ["lock", "journal", "catalogue-0000", "chunks-0255", "store.next", "bucket", "bucket.next"] {
+            assert!(is_made_first(name), "{name}");
+        }
+        for name in ["storeroom", "catalogue-of-stamps", "chunks-", "aside", "backup.json", "journal.txt"] {
+            assert!(!is_made_first(name), "{name}");
         }
     }
 }

@@ -243,6 +243,12 @@ pub fn disk(disk: Arc<dyn Disk>, watch: &mut dyn Watch) -> Result<Summary, Store
     Ok(check.summary)
 }
 
+/// Whether a name at the top of a directory is one that a store gives while it is made. A directory without a store and
+/// with other names is somebody else's.
+pub fn is_made_first(name: &str) -> bool {
+    inventory::is_made_first(name)
+}
+
 /// A check under way.
 struct Check<'a> {
     disk: Arc<dyn Disk>,
