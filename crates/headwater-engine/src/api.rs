@@ -190,6 +190,10 @@ impl Request {
 /// Most attribute updates in one request.
 pub const ATTRIBUTE_UPDATES_MAX: usize = 64;
 
+/// Most attributes that a transient segment may have set at a time, numbers of writers included. Source: wire protocol 17,
+/// where such a segment keeps its attributes in memory alone.
+pub const TRANSIENT_ATTRIBUTES_MAX: usize = 16;
+
 /// What a segment holds. A table's bytes are written by [`Request::TableUpdate`] alone.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SegmentKind {

@@ -1,8 +1,11 @@
 //! Attributes of a segment: 64-bit values under 128-bit ids.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
 use headwater_types::{AttributeId, attribute};
 
-use crate::api::{ATTRIBUTE_UPDATES_MAX, AttributeUpdate, Refusal, SegmentKind, UpdateKind};
+use crate::api::{ATTRIBUTE_UPDATES_MAX, AttributeUpdate, Refusal, SegmentKind, TRANSIENT_ATTRIBUTES_MAX, UpdateKind};
 use crate::codec::Malformed;
 use crate::error::StoreError;
 
@@ -20,6 +23,9 @@ const TYPE_TRANSIENT: i64 = 128;
 const KEY_LENGTH: AttributeId = AttributeId(CORE_HIGH << 64 | 12);
 /// Live keys of a table.
 const TABLE_ENTRIES: AttributeId = AttributeId(CORE_HIGH << 64 | 0x10_0001);
+
+/// What one attribute more in a transient segment is answered.
+pub(super) const TOO_MANY_ATTRIBUTES: Refusal = Refusal::Invalid("a transient segment has no more than 16 attributes");
 
 /// The id of a field of the segment itself, or reserved for one.
 pub(super) fn is_core(id: AttributeId) -> bool {
@@ -98,6 +104,37 @@ impl<T: Token> Container<T> {
             };
             decided.push((update.id, value));
         }
+        if self.segment(id).kind == SegmentKind::Transient {
+            // Of several updates of one attribute the last counts.
+            let last: BTreeMap<AttributeId, i64> = decided.iter().copied().collect();
+            let mut set = self.attributes_set(id)?;
+            for (attribute, value) in last {
+                set += usize::from(value != attribute::NULL);
+                set -= usize::from(self.attribute(id, attribute)? != attribute::NULL);
+            }
+            if set > TRANSIENT_ATTRIBUTES_MAX {
+                return Ok(Err(TOO_MANY_ATTRIBUTES));
+            }
+        }
         Ok(Ok(decided))
+    }
+
+    /// How many attributes of a segment in memory are set.
+    pub(super) fn attributes_set(&self, id: u64) -> Result<usize, StoreError> {
+        let segment = self.segment(id);
+        if let Some(count) = segment.attributes_set {
+            return Ok(count);
+        }
+        let mut all = BTreeMap::new();
+        let prefix = keys::attributes(id);
+        let mut scan = self.catalogue.scan(Bound::Included(&prefix))?;
+        while let Some((key, _)) = scan.next()?
+            && key.starts_with(&prefix)
+        {
+            let attribute = keys::attribute_of(&key).map_err(StoreError::malformed("catalogue", 0))?;
+            all.insert(attribute, self.attribute(id, attribute)?);
+        }
+        all.extend(&segment.attributes);
+        Ok(all.values().filter(|value| **value != attribute::NULL).count())
     }
 }

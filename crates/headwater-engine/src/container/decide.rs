@@ -3,12 +3,15 @@
 use bytes::Bytes;
 use headwater_types::{EventNumber, SegmentName, WriterId, attribute};
 
-use crate::api::{Append, AttributeUpdate, Outcome, Refusal, Request, Response, SegmentInfo, SegmentKind, StoredChunk};
+use crate::api::{
+    Append, AttributeUpdate, Outcome, Refusal, Request, Response, SegmentInfo, SegmentKind, StoredChunk,
+    TRANSIENT_ATTRIBUTES_MAX,
+};
 use crate::canary;
 use crate::chunks;
 use crate::error::StoreError;
 
-use super::attributes::is_core;
+use super::attributes::{TOO_MANY_ATTRIBUTES, is_core};
 use super::keys::StoredRun;
 use super::lookups::{Pending, TRIES_MAX, Wanted, Work};
 use super::operation::Operation;
@@ -259,8 +262,19 @@ impl<T: Token> Container<T> {
         if data.len() + OPERATION_BYTES > self.limits.record_bytes {
             return Ok(self.now(id, Err(Refusal::Invalid("append is too large"))));
         }
+        let mut set = None;
+        if stored.is_none() && self.segment(id).kind == SegmentKind::Transient {
+            let before = self.attributes_set(id)?;
+            if before >= TRANSIENT_ATTRIBUTES_MAX {
+                return Ok(self.now(id, Err(TOO_MANY_ATTRIBUTES)));
+            }
+            set = Some(before + 1);
+        }
         let length = offset + data.len() as u64;
         self.order(Operation::Append { segment: id, offset, writer, number, event_count, now }, data, effects)?;
+        if set.is_some() {
+            self.segment_mut(id).attributes_set = set;
+        }
         Ok((self.sequence, Ok(Response::Appended { length })))
     }
 
@@ -321,6 +335,7 @@ impl<T: Token> Container<T> {
         };
         let offset = self.segment(target).length;
         self.order(Operation::Merge { target, source, offset, attributes, now }, Bytes::new(), effects)?;
+        self.segment_mut(target).attributes_set = None;
         Ok((self.sequence, Ok(Response::Merged { length: self.segment(target).length })))
     }
 
@@ -391,6 +406,7 @@ impl<T: Token> Container<T> {
             Err(refusal) => Ok(self.now(id, Err(refusal))),
             Ok(attributes) => {
                 self.order(Operation::Attributes { segment: id, attributes }, Bytes::new(), effects)?;
+                self.segment_mut(id).attributes_set = None;
                 Ok((self.sequence, Ok(Response::Done)))
             }
         }

@@ -38,6 +38,10 @@ pub(super) fn transient(id: u64) -> Key {
 
 pub(super) const TRANSIENTS: &[u8] = b"X";
 
+pub(super) fn attributes(id: u64) -> Key {
+    numbered(b'A', id).0
+}
+
 pub(super) fn attribute(id: u64, attribute: AttributeId) -> Key {
     let mut key = numbered(b'A', id);
     key.u128(attribute.0);
@@ -45,6 +49,12 @@ pub(super) fn attribute(id: u64, attribute: AttributeId) -> Key {
 }
 
 pub(super) const PIECES: &[u8] = b"C";
+
+/// The attribute that a key of `A` is about.
+pub(super) fn attribute_of(key: &[u8]) -> Result<AttributeId, Malformed> {
+    let attribute = key.get(PREFIX_BYTES..).and_then(|attribute| attribute.try_into().ok());
+    attribute.map(u128::from_be_bytes).map(AttributeId).ok_or(Malformed("key of an attribute has another length"))
+}
 
 /// The segment that a key belongs to, for `A`, `C`, `E` and `T`.
 pub(super) fn owner(key: &[u8]) -> Result<u64, Malformed> {

@@ -493,6 +493,10 @@ impl<T: Token> Container<T> {
         self.segments.get(&id).expect("the segment was found before")
     }
 
+    fn segment_mut(&mut self, id: u64) -> &mut Segment<T> {
+        self.segments.get_mut(&id).expect("the segment was found before")
+    }
+
     /// Changes state. Deterministic in the state and its arguments; the answer is the caller's business.
     fn apply(&mut self, operation: Operation, payload: Bytes, effects: &mut Effects<T>) -> Result<(), StoreError> {
         match operation {

@@ -38,6 +38,8 @@ pub(super) struct Segment<T> {
     pub(super) dirty: bool,
     /// Attributes newer than the catalogue.
     pub(super) attributes: BTreeMap<AttributeId, i64>,
+    /// How many are set, as far as known without looking. Kept of transient segments, which none survives its run.
+    pub(super) attributes_set: Option<usize>,
     /// Bytes in memory, by offset: all that is in no chunk yet, and what the cache has kept. Never overlapping.
     pub(super) extents: BTreeMap<u64, Extent>,
     /// The writer of the newest append and its number, in the catalogue or not: most segments have one writer at a time.
@@ -95,6 +97,7 @@ impl<T> Segment<T> {
             last_boundary: 0,
             dirty: true,
             attributes: BTreeMap::new(),
+            attributes_set: Some(0),
             extents: BTreeMap::new(),
             newest: None,
             compacting: false,
@@ -139,6 +142,7 @@ impl<T> Segment<T> {
         input.end()?;
         segment.durable_length = segment.length;
         segment.dirty = false;
+        segment.attributes_set = None;
         Ok(segment)
     }
 

@@ -195,6 +195,43 @@ fn transient_segments_do_not_survive_a_restart() {
 }
 
 #[test]
+fn a_transient_segment_has_sixteen_attributes_and_not_one_more() {
+    let store = Fixture::with(&small());
+    store.create(S, SegmentKind::Stream);
+    let transient = store.engine.transient_name(&name(S), WRITER);
+    store.create(transient.as_str(), SegmentKind::Transient);
+    let replace = |segment: &SegmentName, ids: std::ops::Range<u128>, value| {
+        let update = |id| AttributeUpdate { id: AttributeId(id), kind: UpdateKind::Replace, value };
+        store.call(Request::UpdateAttributes { segment: segment.clone(), updates: ids.map(update).collect() })
+    };
+    let append_as = |writer| {
+        let append = Append { writer: WriterId(writer), ..append(transient.as_str(), None, 0, b"piece") };
+        store.call(Request::Append(append))
+    };
+    append_as(1).unwrap();
+    replace(&transient, 100..114, 5).unwrap();
+    append_as(2).unwrap();
+    // Changing one is always possible, one more never is, whichever way it comes and wherever the others are kept.
+    for flushed in [false, true] {
+        for container in 0..store.engine.containers() * u32::from(flushed) {
+            let (sender, receiver) = channel();
+            store.engine.flush(container, Box::new(Answer(sender)));
+            store.wait(&receiver).unwrap().unwrap();
+        }
+        assert!(matches!(append_as(3).unwrap_err(), Refusal::Invalid(what) if what.contains("16 attributes")));
+        assert!(matches!(replace(&transient, 113..115, 6).unwrap_err(), Refusal::Invalid(_)));
+        replace(&transient, 100..114, 7).unwrap();
+    }
+    replace(&transient, 100..101, attribute::NULL).unwrap();
+    append_as(3).unwrap();
+    assert!(matches!(append_as(4).unwrap_err(), Refusal::Invalid(_)));
+    // Other segments have as many as they like.
+    replace(&name(S), 100..140, 5).unwrap();
+    store.call(Request::Merge { target: name(S), source: transient.clone(), updates: Vec::new() }).unwrap();
+    assert_eq!(store.info(S).unwrap().length, 15);
+}
+
+#[test]
 fn an_upload_into_a_sealed_parent_is_told_at_its_first_piece() {
     let store = Fixture::new();
     store.create(S, SegmentKind::Stream);
