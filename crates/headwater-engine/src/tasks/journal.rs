@@ -58,7 +58,8 @@ impl JournalTask {
     }
 
     fn run(mut self) -> Result<(), StoreError> {
-        self.journal.release(&self.covered)?;
+        // A backup may have begun before this thread does.
+        self.pins.unless_held(|| self.journal.release(&self.covered))?;
         self.ask_for_checkpoints();
         self.publish();
         while let Some(first) = self.next_input() {
