@@ -57,7 +57,7 @@ abstract class InScope {
     void openScope(TestInfo test) {
         String method = test.getTestMethod().orElseThrow().getName();
         scope = getClass().getSimpleName() + "-" + method;
-        client = config();
+        client = connection();
         executor = Executors.newScheduledThreadPool(4);
         opened.push(executor::shutdownNow);
         controller = open(new ControllerImpl(ControllerImplConfig.builder().clientConfig(client).build(), executor));
@@ -73,7 +73,7 @@ abstract class InScope {
     }
 
     /** How the server under test is reached. */
-    protected ClientConfig config() {
+    protected ClientConfig connection() {
         String address = System.getProperty("headwater.controller");
         assertNotNull(address, "no server: start one and give -Dheadwater.controller=HOST:PORT");
         return ClientConfig.builder().controllerURI(URI.create("tcp://" + address)).build();

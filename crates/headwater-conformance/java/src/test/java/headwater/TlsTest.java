@@ -2,9 +2,20 @@ package headwater;
 
 import io.pravega.client.ByteStreamClientFactory;
 import io.pravega.client.ClientConfig;
+import io.pravega.client.KeyValueTableFactory;
+import io.pravega.client.admin.KeyValueTableManager;
+import io.pravega.client.admin.ReaderGroupManager;
 import io.pravega.client.stream.EventWriterConfig;
+import io.pravega.client.stream.ReaderConfig;
 import io.pravega.client.stream.Transaction.Status;
+import io.pravega.client.tables.KeyValueTableClientConfiguration;
+import io.pravega.client.tables.KeyValueTableConfiguration;
+import io.pravega.client.tables.Put;
+import io.pravega.client.tables.TableKey;
 import java.net.URI;
+import java.nio.ByteBuffer;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import org.junit.jupiter.api.DisplayName;
 import org.junit.jupiter.api.Test;
@@ -18,7 +29,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 @DisplayName("TLS")
 class TlsTest extends InScope {
     @Override
-    protected ClientConfig config() {
+    protected ClientConfig connection() {
         String address = System.getProperty("headwater.tls.controller");
         assertNotNull(address, "no server: start one with --tls self-signed and give -Dheadwater.tls.controller=HOST:PORT");
         return ClientConfig.builder().controllerURI(URI.create("tls://" + address))
@@ -41,6 +52,31 @@ class TlsTest extends InScope {
         scale("s", 4);
         write("s", 8, 201, 20);
         assertComplete(readSegments("s"), 8, 221);
+    }
+
+    @Test
+    @DisplayName("a group reads and a table keeps")
+    void groupsAndTables() throws Exception {
+        createStream("s", 2);
+        write("s", 8, 0, 20);
+        var groups = open(ReaderGroupManager.withScope(scope, client));
+        assertTrue(groups.createReaderGroup("g", ReaderGroupTest.brisk().stream(stream("s")).build()));
+        try (var reader = events().createReader("r", "g", TEXT, ReaderConfig.builder().build())) {
+            List<String> read = new ArrayList<>();
+            until("all is read", LIMIT, () -> {
+                String event = reader.readNextEvent(1_000).getEvent();
+                return event != null && read.add(event) && read.size() == 8 * 20;
+            });
+            assertComplete(read, 8, 20);
+        }
+        var tables = open(KeyValueTableManager.create(client));
+        assertTrue(tables.createKeyValueTable(scope, "t",
+            KeyValueTableConfiguration.builder().partitionCount(2).primaryKeyLength(4).build()));
+        var table = open(open(KeyValueTableFactory.withScope(scope, client))
+            .forKeyValueTable("t", KeyValueTableClientConfiguration.builder().build()));
+        TableKey key = new TableKey(ByteBuffer.wrap(new byte[] {1, 2, 3, 4}));
+        var version = within(table.update(new Put(key, ByteBuffer.wrap(new byte[] {5}))));
+        assertEquals(version, within(table.get(key)).getVersion());
     }
 
     @Test
