@@ -48,6 +48,19 @@ pub const TABLE_KEY_BYTES_MAX: i32 = 256;
 /// Bytes that a reader group's configuration may take; its record holds up to two and must fit one table value.
 pub const GROUP_CONFIG_BYTES_MAX: usize = 400_000;
 
+/// How a controller works.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ControllerOptions {
+    /// Time between two looks at a stream with a retention policy. Source: Pravega `retention.frequency.minutes`.
+    pub retention_every: std::time::Duration,
+}
+
+impl Default for ControllerOptions {
+    fn default() -> Self {
+        Self { retention_every: std::time::Duration::from_secs(30 * 60) }
+    }
+}
+
 /// Why a call has no answer. Whoever maps it to an interface has to choose for each, also for a new one.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ControllerError {
@@ -559,4 +572,19 @@ pub enum RemoveWriter {
     Success,
     /// It has said no time, or there is no such stream.
     UnknownWriter,
+}
+
+/// What a retention run would do about a stream now.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RetentionPlan {
+    /// What the stream is configured to keep.
+    pub policy: RetentionPolicy,
+    /// The wall clock has jumped ahead, so nothing is truncated by time for now.
+    pub clock_doubted: bool,
+    /// Bytes of the stream from its head to its end.
+    pub stored_bytes: i64,
+    /// Bytes that the slowest subscriber has not read; `None` without subscribers.
+    pub held_bytes: Option<i64>,
+    /// Where the stream would be truncated, and how many bytes would go.
+    pub truncation: Option<(StreamCut, i64)>,
 }

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use headwater_controller::Controller;
+use headwater_controller::model::ControllerOptions;
 use headwater_proto::controller as proto;
 use headwater_proto::controller::controller_service_client::ControllerServiceClient;
 use proto::{
@@ -26,7 +27,7 @@ type Client = ControllerServiceClient<Channel>;
 
 async fn client() -> Client {
     let store = memory::Store::default();
-    let controller = Controller::new(store.link(None).ports(|| 1_700_000_000_000));
+    let controller = Controller::new(store.link(None).ports(|| 1_700_000_000_000), ControllerOptions::default());
     controller.recover().await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();

@@ -152,37 +152,41 @@ pub(crate) fn between(from: &Surface, to: &Surface, history: &History) -> Option
     Some(history.segments().values().filter(touched).map(|segment| segment.id).collect())
 }
 
-/// Whether a valid cut `a` is nowhere behind a valid cut `b`. `history` covers the creation epochs of both.
-pub(crate) fn is_equal_or_after(a: &StreamCut, b: &StreamCut, history: &History) -> bool {
-    let segments = history.segments();
-    let (spans_a, spans_b) = (spans(a, history), spans(b, history));
-    for (id, offset) in a {
-        // Not opened is not behind the first byte.
-        if b.get(id).is_some_and(|before| (*offset).max(0) < (*before).max(0)) {
-            return false;
+/// How one cut lies to another.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Order {
+    /// Behind it somewhere, and ahead of it nowhere.
+    Before,
+    /// Behind it nowhere.
+    EqualOrAfter,
+    /// Behind it here and ahead of it there.
+    Overlaps,
+}
+
+/// How a valid cut `a` lies to a valid cut `b`: by the segments that they stand on for each key, and by the offsets where
+/// it is the same one. `history` covers the creation epochs of both. `None` if one of them is not valid.
+pub(crate) fn order(a: &StreamCut, b: &StreamCut, history: &History) -> Option<Order> {
+    let (on_a, on_b) = (surface(a, history)?, surface(b, history)?);
+    // Not opened is as good as at the first byte.
+    let offset = |cut: &StreamCut, id: &SegmentId| cut.get(id).map_or(0, |offset| (*offset).max(0));
+    let (mut earlier, mut later) = (false, false);
+    for (range, id) in &on_a.pieces {
+        for (_, other) in on_b.overlapping(*range) {
+            let order = id.cmp(other).then_with(|| offset(a, id).cmp(&offset(b, id)));
+            earlier |= order.is_lt();
+            later |= order.is_gt();
         }
     }
-    let mut by_low: Vec<(&Segment, i32)> =
-        spans_b.iter().filter_map(|(id, span)| Some((segments.get(id)?, *span))).collect();
-    by_low.sort_by(|x, y| x.0.range.low().total_cmp(&y.0.range.low()));
-    spans_a.iter().all(|(id, span)| {
-        let Some(segment) = segments.get(id) else { return false };
-        by_low
-            .iter()
-            .take_while(|(other, _)| other.range.low() < segment.range.high())
-            .filter(|(other, _)| other.range.overlaps(segment.range))
-            .all(|(_, other_span)| span >= other_span)
+    Some(match (earlier, later) {
+        (false, _) => Order::EqualOrAfter,
+        (true, false) => Order::Before,
+        (true, true) => Order::Overlaps,
     })
 }
 
-/// For each segment of a cut the highest epoch, within those in which the cut's segments were created, that has it.
-fn spans(cut: &StreamCut, history: &History) -> BTreeMap<SegmentId, i32> {
-    let Some((lowest, highest)) = creation_epochs(cut) else { return BTreeMap::new() };
-    let mut spans = BTreeMap::new();
-    for epoch in history.0.iter().filter(|epoch| (lowest..=highest).contains(&epoch.epoch)) {
-        spans.extend(epoch.ids().filter(|id| cut.contains_key(id)).map(|id| (id, epoch.epoch)));
-    }
-    spans
+/// Whether a cut `a` is nowhere behind a cut `b`. Both are valid; `history` covers their creation epochs.
+pub(crate) fn is_equal_or_after(a: &StreamCut, b: &StreamCut, history: &History) -> bool {
+    order(a, b, history) == Some(Order::EqualOrAfter)
 }
 
 #[cfg(test)]
@@ -268,6 +272,23 @@ mod tests {
         assert!(check(&[(O, 9), (P, 0), (Q, 0)], &[(N, 5), (O, 9)]));
         assert!(!check(&[(N, 5), (O, 9)], &[(O, 9), (P, 0), (Q, 0)]));
         assert!(check(&[(O, 5), (N, FUTURE)], &[(O, 5), (N, 0)]), "not opened is as good as at the start");
+        let waiting = [(B, 5), (M, FUTURE)];
+        assert!(check(&waiting, &waiting), "a cut is not behind itself");
+        assert!(check(&[(B, 6), (M, FUTURE)], &waiting) && !check(&[(B, 4), (M, FUTURE)], &waiting));
+        assert!(check(&waiting, &[(A, 5), (B, 5)]) && !check(&[(A, 5), (B, 9)], &waiting));
+        assert!(check(&[(M, 0)], &waiting));
+    }
+
+    #[test]
+    fn cuts_lie_before_after_or_across() {
+        let order = |a: &[(SegmentId, i64)], b: &[(SegmentId, i64)]| order(&cut(a), &cut(b), &history()).unwrap();
+        assert_eq!(order(&[(A, 5), (B, 5)], &[(A, 5), (B, 5)]), Order::EqualOrAfter);
+        assert_eq!(order(&[(A, 5), (B, 6)], &[(A, 5), (B, 5)]), Order::EqualOrAfter);
+        assert_eq!(order(&[(A, 4), (B, 5)], &[(A, 5), (B, 5)]), Order::Before);
+        assert_eq!(order(&[(A, 4), (B, 6)], &[(A, 5), (B, 5)]), Order::Overlaps);
+        assert_eq!(order(&[(A, 9), (B, 9)], &[(M, 0)]), Order::Before);
+        assert_eq!(order(&[(N, 0), (O, 0)], &[(M, 9)]), Order::EqualOrAfter);
+        assert_eq!(order(&[(B, 9), (M, FUTURE)], &[(A, 9), (B, 10)]), Order::Overlaps);
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //! | `counters` | `transactions` | next unused transaction number |
 //! | `deleted` | `scope/stream`, `scope/table_kvtable` | last segment number that a deleted stream or table of this name used |
 //! | `work` | `scope/stream`, `scope/`, `scope/:k` table, `scope/:r` group | present while something there may be unfinished or a transaction open |
+//! | | `retention` | what the wall clock said when retention looked at it last |
+//! | `retention` | `scope/stream` | present while the stream may have a retention policy |
 //! | `times` | `scope/stream` | present while a writer of the stream has said what time it is |
 //! | `scope/S` | `s` stream | present for each stream |
 //! | | `g` tag NUL stream | present for each tag of a stream |
@@ -14,6 +16,7 @@
 //! | `stream/S/T` | `h` | the stream's head record |
 //! | | `e` epoch | epoch record |
 //! | | `x` segment id | epoch in which the segment was sealed, and its final length |
+//! | | `c` number | where the stream ended when retention looked at it; ascending is oldest first |
 //! | | `t` transaction id | transaction record |
 //! | | `o` transaction id | present while it is open |
 //! | | `m` epoch, position, id | present while it waits to be committed; ascending is the order of commits |
@@ -35,13 +38,16 @@ pub(crate) const COUNTERS: &str = "counters";
 pub(crate) const DELETED: &str = "deleted";
 pub(crate) const WORK: &str = "work";
 pub(crate) const TIMES: &str = "times";
+pub(crate) const RETENTION: &str = "retention";
 
 pub(crate) const TRANSACTION_COUNTER: &[u8] = b"transactions";
+pub(crate) const RETENTION_CLOCK: &[u8] = b"retention";
 pub(crate) const HEAD: &[u8] = b"h";
 pub(crate) const STREAM_PREFIX: &[u8] = b"s";
 pub(crate) const TABLE_PREFIX: &[u8] = b"k";
 pub(crate) const GROUP_PREFIX: &[u8] = b"r";
 pub(crate) const SUBSCRIBER_PREFIX: &[u8] = b"u";
+pub(crate) const KEPT_PREFIX: &[u8] = b"c";
 pub(crate) const WRITER_PREFIX: &[u8] = b"w";
 pub(crate) const EPOCH_PREFIX: &[u8] = b"e";
 pub(crate) const OPEN_PREFIX: &[u8] = b"o";
@@ -101,6 +107,15 @@ pub(crate) fn deleted_table(scope: &Name, table: &Name) -> Bytes {
 /// `subscriber` is `scope/group`, or whatever somebody takes for one.
 pub(crate) fn subscriber(subscriber: &str) -> Bytes {
     join(SUBSCRIBER_PREFIX, &[subscriber.as_bytes()])
+}
+
+pub(crate) fn kept(number: u64) -> Bytes {
+    join(KEPT_PREFIX, &[&number.to_be_bytes()])
+}
+
+/// The number in a key that [`kept`] made.
+pub(crate) fn kept_number(key: &[u8]) -> u64 {
+    key.last_chunk().map_or(0, |number| u64::from_be_bytes(*number))
 }
 
 pub(crate) fn writer(writer: &str) -> Bytes {

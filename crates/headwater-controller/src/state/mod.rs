@@ -5,6 +5,7 @@ pub(crate) mod epochs;
 pub(crate) mod groups;
 pub(crate) mod head;
 pub(crate) mod keys;
+pub(crate) mod retention;
 pub(crate) mod scale;
 pub(crate) mod tables;
 pub(crate) mod transactions;

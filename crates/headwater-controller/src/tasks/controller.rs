@@ -9,10 +9,10 @@ use super::open::stopped;
 use super::scopes::SYSTEM;
 use super::{Inner, Result, detached};
 use crate::model::{
-    ControllerError, CreateGroup, CreateScope, CreateStream, CreateTable, CreatedTransaction, DeleteGroup, DeleteScope,
-    DeleteStream, DeleteTable, EndTransaction, Group, GroupConfig, Listing, MoveSubscriber, NoteTime, Page, Ping,
-    RemoveWriter, Scale, ScaleProgress, SegmentRange, StreamConfig, StreamCut, Successor, TableConfig,
-    TransactionState, UpdateGroup, UpdateStream,
+    ControllerError, ControllerOptions, CreateGroup, CreateScope, CreateStream, CreateTable, CreatedTransaction,
+    DeleteGroup, DeleteScope, DeleteStream, DeleteTable, EndTransaction, Group, GroupConfig, Listing, MoveSubscriber,
+    NoteTime, Page, Ping, RemoveWriter, RetentionPlan, Scale, ScaleProgress, SegmentRange, StreamConfig, StreamCut,
+    Successor, TableConfig, TransactionState, UpdateGroup, UpdateStream,
 };
 use crate::ports::Ports;
 
@@ -34,8 +34,8 @@ impl fmt::Debug for Controller {
 
 impl Controller {
     /// A controller on these ports. No other may work on the same tables.
-    pub fn new(ports: Ports) -> Self {
-        Self { inner: Arc::new(Inner::new(ports)) }
+    pub fn new(ports: Ports, options: ControllerOptions) -> Self {
+        Self { inner: Arc::new(Inner::new(ports, options)) }
     }
 
     /// Makes an empty store usable, and has what an earlier run left unfinished done in the background. Takes a read per
@@ -303,6 +303,19 @@ impl Controller {
     pub async fn remove_writer(&self, stream: &ScopedStream, writer: &str) -> Result<RemoveWriter, ControllerError> {
         let (inner, stream, writer) = (self.running()?, stream.clone(), writer.to_owned());
         detached(async move { inner.remove_writer(&stream, &writer).await }).await
+    }
+
+    /// What the next retention run would do about a stream; `None` without a retention policy. Changes nothing.
+    ///
+    /// # Errors
+    /// [`ControllerError::NotFound`] for no such stream.
+    pub async fn retention_plan(&self, stream: &ScopedStream) -> Result<Option<RetentionPlan>, ControllerError> {
+        self.inner.retention_plan(stream).await
+    }
+
+    /// Whether the wall clock has jumped ahead lately, so that nothing is truncated by time.
+    pub fn is_clock_doubted(&self) -> bool {
+        self.inner.clock_doubted.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Names of streams of a scope, internal ones included; pages as in [`list_scopes`](Self::list_scopes).

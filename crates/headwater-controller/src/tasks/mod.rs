@@ -23,6 +23,7 @@ mod leases;
 mod open;
 mod queries;
 mod recovery;
+mod retention;
 mod scaling;
 mod scopes;
 mod slots;
@@ -36,6 +37,7 @@ mod watermarks;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 pub use controller::Controller;
@@ -44,7 +46,7 @@ use tokio::sync::{Mutex, RwLock, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::codec::DecodeError;
-use crate::model::{ControllerError, StreamConfig};
+use crate::model::{ControllerError, ControllerOptions, StreamConfig};
 use crate::ports::{Change, Expect, PortError, Ports};
 use crate::state::epochs::Segment;
 
@@ -72,11 +74,14 @@ struct Inner {
     leases: leases::Leases,
     times: watermarks::Times,
     drivers: Semaphore,
+    options: ControllerOptions,
+    /// The wall clock has jumped ahead lately.
+    clock_doubted: AtomicBool,
     stopped: watch::Sender<bool>,
 }
 
 impl Inner {
-    fn new(ports: Ports) -> Self {
+    fn new(ports: Ports, options: ControllerOptions) -> Self {
         Self {
             ports,
             slots: slots::Slots::default(),
@@ -86,6 +91,8 @@ impl Inner {
             leases: leases::Leases::default(),
             times: watermarks::Times::default(),
             drivers: Semaphore::new(DRIVERS_MAX),
+            options,
+            clock_doubted: AtomicBool::new(false),
             stopped: watch::Sender::new(false),
         }
     }

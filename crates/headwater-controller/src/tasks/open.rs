@@ -118,6 +118,22 @@ impl Inner {
         Ok(History(epochs))
     }
 
+    /// Sealing records of segments; `None` for those that are open.
+    pub(super) async fn sealed(
+        &self,
+        slot: &Slot,
+        segments: &[headwater_types::SegmentId],
+    ) -> Result<Vec<Option<SealedSegment>>> {
+        let mut found = Vec::with_capacity(segments.len());
+        for chunk in segments.chunks(1000) {
+            let keys: Vec<_> = chunk.iter().map(|id| keys::sealed(*id)).collect();
+            for entry in self.ports.tables.read(&slot.table, &keys).await? {
+                found.push(entry.map(|entry| SealedSegment::decode(&entry.value)).transpose()?);
+            }
+        }
+        Ok(found)
+    }
+
     /// Notes in the work table that the stream has something to finish.
     pub(super) async fn mark(&self, slot: &Slot) -> Result<()> {
         let mut mark = slot.mark.lock().await;
@@ -305,18 +321,6 @@ impl Open {
             Some(found) if found.epoch == last => Ok(history),
             _ => Err(missing_epoch(&self.slot, last)),
         }
-    }
-
-    /// Sealing records of segments; `None` for those that are open.
-    pub(super) async fn sealed(&self, segments: &[headwater_types::SegmentId]) -> Result<Vec<Option<SealedSegment>>> {
-        let mut found = Vec::with_capacity(segments.len());
-        for chunk in segments.chunks(1000) {
-            let keys: Vec<_> = chunk.iter().map(|id| keys::sealed(*id)).collect();
-            for entry in self.inner.ports.tables.read(&self.slot.table, &keys).await? {
-                found.push(entry.map(|entry| SealedSegment::decode(&entry.value)).transpose()?);
-            }
-        }
-        Ok(found)
     }
 
     /// A creation that did not come as far as a head record, or a deletion that came beyond it.

@@ -63,11 +63,7 @@ impl Inner {
 
     pub(super) async fn head_segments(&self, name: &ScopedStream) -> Result<StreamCut> {
         let (slot, view) = self.complete(name).await?;
-        if let Some(truncation) = &view.head.truncation {
-            return Ok(truncation.cut.clone());
-        }
-        let first = self.epoch(&slot, 0).await?.ok_or_else(|| missing_epoch(&slot, 0))?;
-        Ok(first.ids().map(|id| (id, 0)).collect())
+        self.head_cut(&slot, &view).await
     }
 
     pub(super) async fn successors(&self, name: &ScopedStream, segment: SegmentId) -> Result<Vec<Successor>> {

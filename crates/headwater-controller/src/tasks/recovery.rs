@@ -21,7 +21,7 @@ impl Inner {
     /// Makes the common tables, reads the work table and has everything in it finished in the background. Idle streams
     /// are not touched. Nothing has to be finished before calls are served: whoever opens a stream settles it first.
     pub(super) async fn recover(self: &Arc<Self>) -> Result<()> {
-        for table in [keys::SCOPES, keys::COUNTERS, keys::DELETED, keys::WORK, keys::TIMES] {
+        for table in [keys::SCOPES, keys::COUNTERS, keys::DELETED, keys::WORK, keys::TIMES, keys::RETENTION] {
             self.ports.tables.create(table).await?;
         }
         let mut after: Option<bytes::Bytes> = None;
@@ -53,6 +53,7 @@ impl Inner {
         tokio::spawn(Arc::clone(self).run_leases());
         tokio::spawn(Arc::clone(self).run_sweeps());
         tokio::spawn(Arc::clone(self).run_watermarks());
+        tokio::spawn(Arc::clone(self).run_retention());
         Ok(())
     }
 

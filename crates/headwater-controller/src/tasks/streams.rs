@@ -183,6 +183,7 @@ impl Open {
         if first_number.checked_add(config.scaling.min_segments).is_none() {
             return Err(ControllerError::Exhausted(format!("segment numbers of {name} are used up")));
         }
+        inner.note_retention(&name, &config).await?;
         inner.ports.tables.create(&self.slot.table).await?;
         self.commit_first(Head::new(config, now_ms), Epoch::first(first_number, count, now_ms)).await?;
         Ok(true)
@@ -225,6 +226,7 @@ impl Open {
             return self.commit(Head { scale: Some(plan), ..view.head.clone() }, None, Vec::new()).await;
         }
 
+        inner.note_retention(&name, &new).await?;
         let (before, after) = (indexed_tags(&name, &view.head.config), indexed_tags(&name, &new));
         let added = after.difference(&before).map(|tag| put(keys::tag_entry(tag, &name.stream), present()));
         let removed = before.difference(&after).map(|tag| remove(keys::tag_entry(tag, &name.stream)));

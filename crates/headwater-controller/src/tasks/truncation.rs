@@ -6,6 +6,7 @@ use headwater_types::{ScopedStream, SegmentId};
 use tracing::{info, warn};
 
 use super::open::Open;
+use super::slots::{Slot, View};
 use super::{Inner, Result, fan_out};
 use crate::model::{ControllerError, SEGMENTS_MAX, StreamCut, UpdateStream};
 use crate::ports::Truncated;
@@ -28,6 +29,39 @@ impl Inner {
         stream.settle().await?;
         info!(stream = %name, "truncated");
         Ok(UpdateStream::Success)
+    }
+}
+
+impl Inner {
+    /// Segments that lie wholly before a valid cut and not before the stream's head.
+    async fn past(&self, slot: &Slot, view: &View, cut: &StreamCut) -> Result<Vec<SegmentId>> {
+        let name = &slot.name;
+        let no_cut = || ControllerError::Internal(format!("a recorded position of {name} is no cut"));
+        let (lowest, highest) = cuts::creation_epochs(cut).ok_or_else(no_cut)?;
+        let before = view.head.truncation.as_ref().map(|truncation| &truncation.cut);
+        let before_bounds = before.and_then(cuts::creation_epochs);
+        // From where the stream begins to the cut.
+        let first = before_bounds.map_or(0, |(lowest, _)| lowest).min(lowest);
+        let history = self.epochs(slot, first, highest.max(before_bounds.map_or(0, |(_, highest)| highest))).await?;
+        let surface = cuts::surface(cut, &history).ok_or_else(no_cut)?;
+        let head = before.map(|cut| cuts::surface(cut, &history).ok_or_else(no_cut)).transpose()?;
+        let past = history.segments().into_values().filter(|segment| surface.is_past(segment));
+        Ok(past.filter(|segment| !head.as_ref().is_some_and(|head| head.is_past(segment))).map(|s| s.id).collect())
+    }
+
+    /// Bytes of the stream before a valid cut that is not before its head, since the stream was created.
+    pub(super) async fn bytes_before(&self, slot: &Slot, view: &View, cut: &StreamCut) -> Result<i64> {
+        let past = self.past(slot, view, cut).await?;
+        self.bytes_of(slot, view, cut, &past).await
+    }
+
+    async fn bytes_of(&self, slot: &Slot, view: &View, cut: &StreamCut, past: &[SegmentId]) -> Result<i64> {
+        let before = view.head.truncation.as_ref();
+        let mut bytes = before.map_or(0, |truncation| truncation.bytes - offsets(&truncation.cut));
+        for sealed in self.sealed(slot, past).await?.into_iter().flatten() {
+            bytes = bytes.saturating_add(sealed.bytes.max(0));
+        }
+        Ok(bytes.saturating_add(offsets(cut)))
     }
 }
 
@@ -66,23 +100,6 @@ impl Open {
         let view = self.view()?;
         let (inner, name) = (Arc::clone(&self.inner), self.slot.name.clone());
         let Some(cut) = view.head.truncate.clone() else { return Ok(()) };
-        let before = view.head.truncation.clone();
-        let bounds = cuts::creation_epochs(&cut);
-        let before_bounds = before.as_ref().and_then(|truncation| cuts::creation_epochs(&truncation.cut));
-        let (lowest, highest) = bounds.unwrap_or((0, 0));
-        // From where the stream began until now to where it will begin.
-        let first = before_bounds.map_or(0, |(lowest, _)| lowest);
-        let history = self.history(first.min(lowest), highest).await?;
-        let surface = cuts::surface(&cut, &history)
-            .ok_or_else(|| ControllerError::Internal(format!("the recorded truncation of {name} is no cut")))?;
-        let head_before = match (&before, before_bounds) {
-            (Some(truncation), Some((lowest, highest))) => {
-                let history = self.history(lowest, highest).await?;
-                cuts::surface(&truncation.cut, &history)
-            }
-            _ => None,
-        };
-
         let outcomes = fan_out(opened(&cut), |(id, offset)| {
             let (segments, segment) = (Arc::clone(&inner.ports.segments), name.segment(id));
             async move { segments.truncate_segment(&segment, offset).await }
@@ -91,20 +108,10 @@ impl Open {
         if outcomes.contains(&Truncated::BeyondEnd) {
             warn!(stream = %name, "a segment is shorter than it was when its truncation was accepted");
         }
-        let past: Vec<SegmentId> = history
-            .segments()
-            .values()
-            .filter(|segment| surface.is_past(segment))
-            .filter(|segment| !head_before.as_ref().is_some_and(|head| head.is_past(segment)))
-            .map(|segment| segment.id)
-            .collect();
+        let past = inner.past(&self.slot, &view, &cut).await?;
         inner.delete_segments(past.iter().map(|id| name.segment(*id)).collect()).await?;
-
-        let mut bytes = before.as_ref().map_or(0, |truncation| truncation.bytes - offsets(&truncation.cut));
-        for sealed in self.sealed(&past).await?.into_iter().flatten() {
-            bytes = bytes.saturating_add(sealed.bytes.max(0));
-        }
-        let truncation = Truncation { bytes: bytes.saturating_add(offsets(&cut)), cut };
+        let bytes = inner.bytes_of(&self.slot, &view, &cut, &past).await?;
+        let truncation = Truncation { bytes, cut };
         let head = Head { truncation: Some(truncation), truncate: None, ..view.head.clone() };
         self.commit(head, None, Vec::new()).await
     }

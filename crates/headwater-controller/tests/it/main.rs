@@ -6,6 +6,7 @@ mod chaos;
 mod crashes;
 mod items;
 mod memory;
+mod retention;
 mod scopes;
 mod segments;
 mod support;

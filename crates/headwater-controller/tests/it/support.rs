@@ -1,12 +1,13 @@
 //! A controller, its store and its time, for tests that run with Tokio's time paused.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use headwater_controller::Controller;
 use headwater_controller::model::{
-    CreateScope, CreateStream, GroupConfig, GroupCut, GroupRetention, Scale, ScaleProgress, ScalingPolicy,
-    SegmentRange, StreamConfig, StreamCut, TransactionState,
+    ControllerOptions, CreateScope, CreateStream, GroupConfig, GroupCut, GroupRetention, Scale, ScaleProgress,
+    ScalingPolicy, SegmentRange, StreamConfig, StreamCut, TransactionState,
 };
 use headwater_types::{KeyRange, Name, ScopedStream, SegmentId, TransactionId};
 use tokio::time::Instant;
@@ -22,6 +23,8 @@ pub(crate) struct World {
     /// The running process's way to the store.
     pub(crate) link: Arc<Link>,
     begin: Instant,
+    /// By how many milliseconds the wall clock is wrong.
+    pub(crate) jump: Arc<AtomicI64>,
 }
 
 impl World {
@@ -36,22 +39,23 @@ impl World {
         let store = Store::default();
         let begin = Instant::now();
         let link = store.link(fault);
-        let controller = Controller::new(link.ports(clock(begin)));
-        Self { store, controller, link, begin }
+        let jump = Arc::default();
+        let controller = Controller::new(link.ports(clock(begin, &jump)), ControllerOptions::default());
+        Self { store, controller, link, begin, jump }
     }
 
     /// The process is killed; the next one finds what is in the store. It is not recovered yet.
     pub(crate) fn restart(&mut self, fault: Option<Fault>) {
         self.controller.shutdown();
         self.link = self.store.link(fault);
-        self.controller = Controller::new(self.link.ports(clock(self.begin)));
+        self.controller = Controller::new(self.link.ports(clock(self.begin, &self.jump)), ControllerOptions::default());
     }
 
     /// As [`restart`](Self::restart), with calls that end in an order decided by the seed.
     pub(crate) fn restart_jittery(&mut self, fault: Option<Fault>, seed: u64) {
         self.controller.shutdown();
         self.link = self.store.jittery_link(fault, seed);
-        self.controller = Controller::new(self.link.ports(clock(self.begin)));
+        self.controller = Controller::new(self.link.ports(clock(self.begin, &self.jump)), ControllerOptions::default());
     }
 
     /// A world with a scope `s` and a stream `t` of so many fixed segments.
@@ -109,8 +113,9 @@ impl World {
     }
 }
 
-fn clock(begin: Instant) -> impl Fn() -> i64 + Send + Sync + 'static {
-    move || BEGIN_MS + i64::try_from(begin.elapsed().as_millis()).unwrap()
+fn clock(begin: Instant, jump: &Arc<AtomicI64>) -> impl Fn() -> i64 + Send + Sync + 'static {
+    let jump = Arc::clone(jump);
+    move || BEGIN_MS + i64::try_from(begin.elapsed().as_millis()).unwrap() + jump.load(Ordering::Relaxed)
 }
 
 pub(crate) fn stream(name: &str) -> ScopedStream {
