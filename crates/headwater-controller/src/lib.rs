@@ -19,8 +19,6 @@
 //! * a commit that was accepted is merged whole, once, in the order of acceptance; an aborted transaction leaves nothing
 //! * what is half done is finished by the next start, which does not look at idle streams
 //!
-//! Not here yet: retention and automatic scaling; their policies are kept and returned.
-//!
 //! Source of names, limits and edge cases: Pravega's controller, as its published clients meet it.
 
 mod codec;
@@ -30,7 +28,7 @@ mod state;
 mod tasks;
 
 pub use ports::{
-    AppendedAt, Change, Clock, Created, Deleted, Entry, Expect, Merged, MetadataTable, PolicyUpdated, PortError, Ports,
-    ScaleHint, Sealed, SegmentInfo, SegmentOps, SegmentRead, TableError, Truncated, Version,
+    AppendedAt, Change, Clock, Created, Deleted, Entry, Expect, Load, LoadMeter, Merged, MetadataTable, PolicyUpdated,
+    PortError, Ports, ScaleHint, Sealed, SegmentInfo, SegmentOps, SegmentRead, TableError, Truncated, Version,
 };
 pub use tasks::Controller;

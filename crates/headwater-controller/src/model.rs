@@ -554,6 +554,17 @@ pub enum MoveSubscriber {
     CutNotValid,
 }
 
+/// Load of an open segment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SegmentHeat {
+    /// The segment.
+    pub segment: SegmentRange,
+    /// Events per second, averaged over 2, 5, 10 and 20 minutes.
+    pub events_per_second: [f64; 4],
+    /// Units of 1024 bytes per second, averaged likewise.
+    pub kilobytes_per_second: [f64; 4],
+}
+
 /// Answer to `noteTimestampFromWriter`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NoteTime {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use headwater_types::{AttributeId, Name, Offset, SegmentName};
+use headwater_types::{AttributeId, Name, Offset, SegmentName, StreamSegment};
 
 /// Why a port did not answer.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -292,6 +292,23 @@ pub trait MetadataTable: Send + Sync + 'static {
     async fn commit(&self, table: &str, changes: Vec<Change>) -> Result<Vec<Version>, TableError>;
 }
 
+/// What came into one segment, its transactions included.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Load {
+    /// The segment; of a transaction's segment its parent, which need not exist.
+    pub segment: StreamSegment,
+    /// Events.
+    pub events: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Counts what clients write.
+pub trait LoadMeter: Send + Sync + 'static {
+    /// What came in since the last call, per segment; nothing for a segment that got nothing.
+    fn take(&self) -> Vec<Load>;
+}
+
 /// Wall-clock time for records: milliseconds since 1970. Timers use Tokio's time.
 pub trait Clock: Send + Sync + 'static {
     /// Now.
@@ -311,6 +328,8 @@ pub struct Ports {
     pub segments: Arc<dyn SegmentOps>,
     /// Records.
     pub tables: Arc<dyn MetadataTable>,
+    /// Load of the segments.
+    pub loads: Arc<dyn LoadMeter>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }

@@ -34,9 +34,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::loads::Loads;
 use crate::metrics::Metrics;
 pub use crate::outbound::AnswerRoom;
-use crate::outbound::{self, Charge, Delivery, Ended, Line, Pending, Shared, Writer};
+use crate::outbound::{self, Arrived, Charge, Delivery, Ended, Line, Pending, Shared, Writer};
 use crate::private::public_name;
 pub use crate::readahead::ReadRoom;
 use crate::replies::{GET_KEYS_MAX, Verdict, illegal};
@@ -87,6 +88,8 @@ pub struct Context {
     pub engine: headwater_engine::Engine,
     /// Where to count.
     pub metrics: Metrics,
+    /// Where to count what streams get.
+    pub loads: Loads,
     /// Room for large frames that are being received, in bytes, shared by all connections: a frame is announced with 8
     /// bytes and may have 16 MiB.
     pub receiving: Arc<Semaphore>,
@@ -149,6 +152,7 @@ pub async fn serve(socket: impl Into<Socket>, context: Context) {
         line: line.clone(),
         socket: read,
         writers: Vec::new(),
+        loads: context.loads.clone(),
         receiving: context.receiving.clone(),
         unanswered: unanswered.clone(),
         parked: Arc::new(Semaphore::new(PARKED_READS_MAX)),
@@ -195,6 +199,7 @@ struct Inbound {
     socket: ReadHalf,
     /// By the slot of the writer; `None` if its last setup named no possible segment.
     writers: Vec<Option<Arc<Writer>>>,
+    loads: Loads,
     receiving: Arc<Semaphore>,
     /// Bytes of requests that may still come under way.
     unanswered: Arc<Semaphore>,
@@ -304,7 +309,10 @@ impl Inbound {
         // What the writer has under way with another segment is still answered: the answers hold on to it.
         let writer = match &self.writers[slot] {
             Some(writer) if writer.segment == segment => writer.clone(),
-            _ => Writer::new(id, text, segment.clone()),
+            _ => {
+                let load = self.loads.counter(&segment);
+                Writer::new(id, text, segment.clone(), load)
+            }
         };
         self.writers[slot] = Some(writer.clone());
         let ticket = writer.session().setup(request_id);
@@ -340,7 +348,7 @@ impl Inbound {
             // A negative length is none that a segment can have.
             expected_length: expected_offset.map(|offset| Offset::try_from(offset).unwrap_or(Offset::MAX)),
         };
-        let pending = Pending::Append { writer, ticket, bytes, received };
+        let pending = Pending::Append { writer, ticket, arrived: Arrived { bytes, events: event_count, at: received } };
         self.line.submit(Request::Append(append), pending, Some(charge), Some(room));
         Ok(())
     }

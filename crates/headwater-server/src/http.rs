@@ -7,6 +7,7 @@
 //! | `/readyz` | 200 while clients are served, 503 before and while stopping |
 //! | `/metrics` | figures in the text format that Prometheus scrapes |
 //! | `/v1/backups…` | online backups, see [`crate::backups`] |
+//! | `/v1/scopes/{scope}/streams/{stream}/retention` | what the next retention run would do, see [`crate::plans`] |
 //!
 //! A connection answers one request. A peer that is slow to send its header is closed after [`HEADER_PATIENCE`], and any
 //! peer after [`CONNECTION_PATIENCE`].
@@ -20,6 +21,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use headwater_controller::Controller;
 use headwater_engine::Engine;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -27,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backups::{self, Backups};
 use crate::metrics::Metrics;
+use crate::plans;
 use crate::socket::Socket;
 
 /// How long one connection may last: pages are small, and a peer that does not read must not keep its place.
@@ -60,6 +63,8 @@ pub(crate) struct Pages {
     pub(crate) backups: Backups,
     /// Set once the store is open.
     engine: Arc<OnceLock<Engine>>,
+    /// Set once its records are read.
+    controller: Arc<OnceLock<Controller>>,
 }
 
 impl Pages {
@@ -69,6 +74,7 @@ impl Pages {
             metrics,
             backups: Backups::default(),
             engine: Arc::default(),
+            controller: Arc::default(),
         }
     }
 
@@ -79,6 +85,15 @@ impl Pages {
 
     pub(crate) fn opened(&self, engine: Engine) {
         assert!(self.engine.set(engine).is_ok(), "the store is opened once");
+    }
+
+    pub(crate) fn controlled(&self, controller: Controller) {
+        assert!(self.controller.set(controller).is_ok(), "there is one controller");
+    }
+
+    /// The controller, while clients are served.
+    pub(crate) fn controller(&self) -> Option<&Controller> {
+        if self.is(Phase::Ready) { self.controller.get() } else { None }
     }
 
     /// The store, while clients are served.
@@ -104,6 +119,7 @@ pub(crate) fn router(pages: Pages) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/v1/scopes/{scope}/streams/{stream}/retention", get(plans::retention))
         .with_state(pages)
 }
 
@@ -151,7 +167,8 @@ async fn readyz(State(pages): State<Pages>) -> Response {
 }
 
 async fn metrics(State(pages): State<Pages>) -> Response {
-    ([(header::CONTENT_TYPE, METRICS_TYPE)], pages.metrics.render(pages.engine.get())).into_response()
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], pages.metrics.render(pages.engine.get(), pages.controller.get()))
+        .into_response()
 }
 
 fn unavailable(text: &'static str) -> Response {

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
 
+use headwater_controller::Controller;
 use headwater_engine::Engine;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -53,6 +54,8 @@ pub struct Metrics {
     pub append_bytes: Counter,
     /// Appends answered with anything but an acknowledgement.
     pub appends_refused: Counter,
+    /// 1 while nothing is truncated by time, since the wall clock has jumped ahead.
+    pub retention_clock_doubted: Gauge,
     /// From the last byte of an append to its acknowledgement, in seconds.
     pub append_latency: Histogram,
     registry: std::sync::Arc<Registry>,
@@ -84,6 +87,9 @@ impl Metrics {
         registry.register("connections", "Connections open, all listeners", connections.clone());
         let connections_max = Gauge::default();
         registry.register("connections_max", "Most connections at a time", connections_max.clone());
+        let retention_clock_doubted = Gauge::default();
+        let help = "1 while nothing is truncated by time because the clock has jumped ahead";
+        registry.register("retention_clock_doubted", help, retention_clock_doubted.clone());
         let append_latency = Histogram::new(LATENCY_BOUNDS_SECONDS);
         registry.register("append_latency_seconds", "From an append's last byte to its answer", append_latency.clone());
         Self {
@@ -102,14 +108,18 @@ impl Metrics {
             appends,
             append_bytes,
             appends_refused,
+            retention_clock_doubted,
             append_latency,
             registry: std::sync::Arc::new(registry),
         }
     }
 
     /// The page of this moment; the store's figures join once it is open.
-    pub fn render(&self, engine: Option<&Engine>) -> String {
+    pub fn render(&self, engine: Option<&Engine>, controller: Option<&Controller>) -> String {
         let mut page = String::new();
+        if let Some(controller) = controller {
+            self.retention_clock_doubted.set(controller.is_clock_doubted().into());
+        }
         encode(&mut page, &self.registry).expect("a String takes whatever is written to it");
         if let Some(engine) = engine {
             let end = page.rfind("# EOF").unwrap_or(page.len());
@@ -161,7 +171,7 @@ mod tests {
         metrics.accepted.inc();
         metrics.connections.set(1);
         metrics.append_latency.observe(0.0004);
-        let page = metrics.render(None);
+        let page = metrics.render(None, None);
         for line in [
             "connections_accepted_total 1",
             "connections 1",

@@ -28,6 +28,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::loads::Counter;
 use crate::metrics::Metrics;
 use crate::readahead::{CONNECTION_BYTES_MAX, ReadAhead, ReadRoom, size};
 use crate::replies::{Asked, Verdict, What, append_result, verdict, writer_verdict};
@@ -119,6 +120,14 @@ impl AnswerRoom {
     }
 }
 
+/// An append as it came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrived {
+    pub(crate) bytes: usize,
+    pub(crate) events: u32,
+    pub(crate) at: Instant,
+}
+
 /// A writer on this connection: what it has under way with one segment.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -126,12 +135,14 @@ pub(crate) struct Writer {
     /// As the client wrote it.
     pub(crate) text: Text,
     pub(crate) segment: SegmentName,
+    /// Of the stream that the segment belongs to.
+    load: Option<Arc<Counter>>,
     session: Mutex<Session>,
 }
 
 impl Writer {
-    pub(crate) fn new(id: WriterId, text: Text, segment: SegmentName) -> Arc<Self> {
-        Arc::new(Self { id, text, segment, session: Mutex::default() })
+    pub(crate) fn new(id: WriterId, text: Text, segment: SegmentName, load: Option<Arc<Counter>>) -> Arc<Self> {
+        Arc::new(Self { id, text, segment, load, session: Mutex::default() })
     }
 
     pub(crate) fn session(&self) -> MutexGuard<'_, Session> {
@@ -143,7 +154,7 @@ impl Writer {
 #[derive(Debug)]
 pub(crate) enum Pending {
     Setup { writer: Arc<Writer>, ticket: Ticket },
-    Append { writer: Arc<Writer>, ticket: Ticket, bytes: usize, received: Instant },
+    Append { writer: Arc<Writer>, ticket: Ticket, arrived: Arrived },
     Request { asked: Asked },
 }
 
@@ -409,24 +420,27 @@ impl Outbound {
                 writer.session().opened(ticket, stored);
                 self.release(&writer, None);
             }
-            Pending::Append { writer, ticket, bytes, received } => {
+            Pending::Append { writer, ticket, arrived } => {
                 writer.session().settled(ticket, append_result(outcome));
-                self.release(&writer, Some((bytes, received)));
+                self.release(&writer, Some(arrived));
             }
         }
     }
 
-    /// Sends the answers of a writer whose turn has come. `settled`: size and arrival of the append that settled now.
-    fn release(&mut self, writer: &Writer, mut settled: Option<(usize, Instant)>) {
+    /// Sends the answers of a writer whose turn has come. `settled`: the append that settled now.
+    fn release(&mut self, writer: &Writer, mut settled: Option<Arrived>) {
         loop {
             let Some(answer) = writer.session().release() else { break };
             let metrics = &self.line.metrics;
             match &answer {
                 Answer::Stored { .. } => {
                     metrics.appends.inc();
-                    if let Some((bytes, received)) = settled.take() {
+                    if let Some(Arrived { bytes, events, at }) = settled.take() {
                         metrics.append_bytes.inc_by(bytes as u64);
-                        metrics.append_latency.observe(received.elapsed().as_secs_f64());
+                        metrics.append_latency.observe(at.elapsed().as_secs_f64());
+                        if let Some(load) = &writer.load {
+                            load.add(events, bytes);
+                        }
                     }
                 }
                 Answer::ConditionFailed { number, .. } | Answer::Stale { number, .. } => {

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_controller::model::ControllerError;
+use headwater_controller::model::{ControllerError, ControllerOptions};
 use headwater_controller::{Controller, Ports};
 use headwater_engine::io::{
     Clock as _, DirectoryLock, Io, RealClock, RealDisk, RealRandom, S3Location, S3Objects, lock_directory,
@@ -30,6 +30,7 @@ use crate::connection::{self, AnswerRoom, Context, ReadRoom};
 use crate::grpc::ControllerGrpc;
 use crate::http::{self, Pages, Phase};
 use crate::listen::{self, Gate, Placed};
+use crate::loads::Loads;
 use crate::metrics::Metrics;
 use crate::ports::EnginePorts;
 use crate::tls::{self, Handshake, PairError, Tls, TlsConfig};
@@ -87,6 +88,8 @@ pub struct Config {
     pub advertise: Option<String>,
     /// Memory for everything, in bytes.
     pub memory_bytes: u64,
+    /// Time between two looks at a stream with a retention policy.
+    pub retention_every: Duration,
     /// Everything stored is read and verified once in this time; `None`: never.
     pub scrub: Option<Duration>,
     /// Allows listening beyond this machine, though nobody has to prove who they are.
@@ -300,7 +303,8 @@ impl Server {
             },
         ));
 
-        let started = Self::open(&config, &pages).await;
+        let loads = Loads::default();
+        let started = Self::open(&config, &pages, loads.clone()).await;
         let (engine, recovered) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -313,6 +317,7 @@ impl Server {
         let context = Context {
             engine: engine.clone(),
             metrics: metrics.clone(),
+            loads,
             receiving: Context::room_to_receive(config.memory_bytes / RECEIVING_SHARE),
             reading: ReadRoom::new(config.memory_bytes / READING_SHARE),
             answering: AnswerRoom::new(config.memory_bytes / ANSWERING_SHARE),
@@ -354,7 +359,7 @@ impl Server {
         })
     }
 
-    async fn open(config: &Config, pages: &Pages) -> Result<(Engine, Controller), StartError> {
+    async fn open(config: &Config, pages: &Pages, loads: Loads) -> Result<(Engine, Controller), StartError> {
         let clock = Arc::new(RealClock::default());
         let disk = Arc::new(RealDisk::new(&config.data_dir));
         let io = Io { disk, clock: clock.clone(), random: Arc::new(RealRandom) };
@@ -389,11 +394,15 @@ impl Server {
 
         let ports = EnginePorts::open(engine.clone()).await.map_err(controller_error)?;
         let ports = Arc::new(ports);
-        let controller = Controller::new(Ports {
+        let ports = Ports {
             segments: ports.clone(),
             tables: ports,
+            loads: Arc::new(loads),
             clock: Arc::new(move || clock.wall_millis()),
-        });
+        };
+        let options = ControllerOptions { retention_every: config.retention_every };
+        let controller = Controller::new(ports, options);
+        pages.controlled(controller.clone());
         controller.recover().await.map_err(|error| match error {
             newer @ ControllerError::Newer(_) => StartError::NewerRecords { source: newer },
             other => controller_error(other),

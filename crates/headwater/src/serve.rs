@@ -62,6 +62,7 @@ async fn run(settings: &Settings, recover_from_chunks: bool) -> i32 {
         http: settings.http,
         advertise: settings.advertise.clone(),
         memory_bytes: settings.memory_bytes,
+        retention_every: settings.retention_every,
         scrub: settings.scrub,
         insecure: settings.insecure,
         tls: settings.tls.clone(),

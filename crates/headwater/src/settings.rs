@@ -25,7 +25,7 @@ const PREFIX: &str = "HEADWATER_";
 const FILE_VARIABLE: &str = "HEADWATER_CONFIG";
 
 /// Every key and its default. `None`: the setting is absent, or worked out from the machine.
-const KEYS: [(&str, Option<&str>); 14] = [
+const KEYS: [(&str, Option<&str>); 15] = [
     ("advertise", None),
     ("chunks", None),
     ("controller", Some("127.0.0.1:9090")),
@@ -35,6 +35,7 @@ const KEYS: [(&str, Option<&str>); 14] = [
     ("log", Some("info")),
     ("log-format", Some("text")),
     ("memory-limit", None),
+    ("retention-minutes", Some("30")),
     ("scrub-days", Some("7")),
     ("segment-store", Some("127.0.0.1:12345")),
     ("tls", Some("off")),
@@ -67,6 +68,9 @@ pub(crate) struct Flags {
     /// that S3 tools use, such as AWS_ENDPOINT_URL [default: the data directory]
     #[arg(long, value_name = "URL")]
     chunks: Option<String>,
+    /// Minutes between two looks at a stream with a retention policy [default: 30]
+    #[arg(long, value_name = "MINUTES")]
+    retention_minutes: Option<String>,
     /// Days in which everything stored is read and verified once; 0: never [default: 7]
     #[arg(long, value_name = "DAYS")]
     scrub_days: Option<String>,
@@ -183,6 +187,8 @@ pub(crate) struct Settings {
     pub(crate) chunks: Option<S3Location>,
     /// Memory for everything, in bytes.
     pub(crate) memory_bytes: u64,
+    /// Time between two looks at a stream with a retention policy.
+    pub(crate) retention_every: Duration,
     /// Everything stored is read and verified once in this time.
     pub(crate) scrub: Option<Duration>,
     /// Certificate of the listeners.
@@ -289,6 +295,10 @@ impl Settings {
             advertise: optional(&given, "advertise", |text| Ok(text.to_owned()))?,
             chunks: optional(&given, "chunks", S3Location::parse)?,
             memory_bytes,
+            retention_every: required(&given, "retention-minutes", |text| match text.parse::<u64>() {
+                Ok(minutes @ 1..=1440) => Ok(Duration::from_secs(minutes * 60)),
+                _ => Err("is no number of minutes from 1 to 1440".into()),
+            })?,
             scrub: required(&given, "scrub-days", |text| match text.parse::<u64>() {
                 Ok(0) => Ok(None),
                 Ok(days @ 1..=3650) => Ok(Some(Duration::from_secs(days * 24 * 60 * 60))),
@@ -349,6 +359,7 @@ fn from_flags(flags: &Flags) -> Given {
         chunks,
         memory_limit,
         insecure,
+        retention_minutes,
         scrub_days,
         tls,
         tls_cert,
@@ -366,6 +377,7 @@ fn from_flags(flags: &Flags) -> Given {
         ("chunks", chunks),
         ("memory-limit", memory_limit),
         ("insecure", insecure),
+        ("retention-minutes", retention_minutes),
         ("scrub-days", scrub_days),
         ("tls", tls),
         ("tls-cert", tls_cert),

@@ -8,6 +8,7 @@
 //! | `work` | `scope/stream`, `scope/`, `scope/:k` table, `scope/:r` group | present while something there may be unfinished or a transaction open |
 //! | | `retention` | what the wall clock said when retention looked at it last |
 //! | `retention` | `scope/stream` | present while the stream may have a retention policy |
+//! | `scaling` | `scope/stream` | present while the stream may scale by itself |
 //! | `times` | `scope/stream` | present while a writer of the stream has said what time it is |
 //! | `scope/S` | `s` stream | present for each stream |
 //! | | `g` tag NUL stream | present for each tag of a stream |
@@ -39,6 +40,7 @@ pub(crate) const DELETED: &str = "deleted";
 pub(crate) const WORK: &str = "work";
 pub(crate) const TIMES: &str = "times";
 pub(crate) const RETENTION: &str = "retention";
+pub(crate) const SCALING: &str = "scaling";
 
 pub(crate) const TRANSACTION_COUNTER: &[u8] = b"transactions";
 pub(crate) const RETENTION_CLOCK: &[u8] = b"retention";

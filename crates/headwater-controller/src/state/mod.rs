@@ -1,5 +1,6 @@
 //! Decisions: plain values in, plain values out. No task, no table, no clock in here; time and ids are arguments.
 
+pub(crate) mod autoscale;
 pub(crate) mod cuts;
 pub(crate) mod epochs;
 pub(crate) mod groups;

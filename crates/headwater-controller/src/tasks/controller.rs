@@ -11,8 +11,8 @@ use super::{Inner, Result, detached};
 use crate::model::{
     ControllerError, ControllerOptions, CreateGroup, CreateScope, CreateStream, CreateTable, CreatedTransaction,
     DeleteGroup, DeleteScope, DeleteStream, DeleteTable, EndTransaction, Group, GroupConfig, Listing, MoveSubscriber,
-    NoteTime, Page, Ping, RemoveWriter, RetentionPlan, Scale, ScaleProgress, SegmentRange, StreamConfig, StreamCut,
-    Successor, TableConfig, TransactionState, UpdateGroup, UpdateStream,
+    NoteTime, Page, Ping, RemoveWriter, RetentionPlan, Scale, ScaleProgress, SegmentHeat, SegmentRange, StreamConfig,
+    StreamCut, Successor, TableConfig, TransactionState, UpdateGroup, UpdateStream,
 };
 use crate::ports::Ports;
 
@@ -303,6 +303,14 @@ impl Controller {
     pub async fn remove_writer(&self, stream: &ScopedStream, writer: &str) -> Result<RemoveWriter, ControllerError> {
         let (inner, stream, writer) = (self.running()?, stream.clone(), writer.to_owned());
         detached(async move { inner.remove_writer(&stream, &writer).await }).await
+    }
+
+    /// Load of a stream's open segments, by ascending key; none for a sealed stream.
+    ///
+    /// # Errors
+    /// [`ControllerError::NotFound`] for no such stream.
+    pub async fn segment_heat(&self, stream: &ScopedStream) -> Result<Vec<SegmentHeat>, ControllerError> {
+        self.inner.heat(stream).await
     }
 
     /// What the next retention run would do about a stream; `None` without a retention policy. Changes nothing.

@@ -15,6 +15,7 @@
 //!   did not (`Open::drop`)
 //! * a call that changes something runs to its end even if the caller goes away (`detached`)
 
+mod autoscale;
 mod commits;
 mod controller;
 mod groups;
@@ -73,6 +74,7 @@ struct Inner {
     numbers: Mutex<Range<i64>>,
     leases: leases::Leases,
     times: watermarks::Times,
+    loads: autoscale::Loads,
     drivers: Semaphore,
     options: ControllerOptions,
     /// The wall clock has jumped ahead lately.
@@ -90,6 +92,7 @@ impl Inner {
             numbers: Mutex::new(0..0),
             leases: leases::Leases::default(),
             times: watermarks::Times::default(),
+            loads: autoscale::Loads::default(),
             drivers: Semaphore::new(DRIVERS_MAX),
             options,
             clock_doubted: AtomicBool::new(false),

@@ -21,7 +21,9 @@ impl Inner {
     /// Makes the common tables, reads the work table and has everything in it finished in the background. Idle streams
     /// are not touched. Nothing has to be finished before calls are served: whoever opens a stream settles it first.
     pub(super) async fn recover(self: &Arc<Self>) -> Result<()> {
-        for table in [keys::SCOPES, keys::COUNTERS, keys::DELETED, keys::WORK, keys::TIMES, keys::RETENTION] {
+        for table in
+            [keys::SCOPES, keys::COUNTERS, keys::DELETED, keys::WORK, keys::TIMES, keys::RETENTION, keys::SCALING]
+        {
             self.ports.tables.create(table).await?;
         }
         let mut after: Option<bytes::Bytes> = None;
@@ -54,6 +56,8 @@ impl Inner {
         tokio::spawn(Arc::clone(self).run_sweeps());
         tokio::spawn(Arc::clone(self).run_watermarks());
         tokio::spawn(Arc::clone(self).run_retention());
+        tokio::spawn(Arc::clone(self).run_autoscale());
+        tokio::spawn(Arc::clone(self).find_scaled());
         Ok(())
     }
 

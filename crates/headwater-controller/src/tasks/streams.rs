@@ -184,6 +184,7 @@ impl Open {
             return Err(ControllerError::Exhausted(format!("segment numbers of {name} are used up")));
         }
         inner.note_retention(&name, &config).await?;
+        inner.note_scaling(&name, &config).await?;
         inner.ports.tables.create(&self.slot.table).await?;
         self.commit_first(Head::new(config, now_ms), Epoch::first(first_number, count, now_ms)).await?;
         Ok(true)
@@ -227,6 +228,7 @@ impl Open {
         }
 
         inner.note_retention(&name, &new).await?;
+        inner.note_scaling(&name, &new).await?;
         let (before, after) = (indexed_tags(&name, &view.head.config), indexed_tags(&name, &new));
         let added = after.difference(&before).map(|tag| put(keys::tag_entry(tag, &name.stream), present()));
         let removed = before.difference(&after).map(|tag| remove(keys::tag_entry(tag, &name.stream)));

@@ -229,7 +229,8 @@ async fn run(fault: Option<Fault>) -> u64 {
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(world.store.segment_names(), Vec::<String>::new());
     let tables: BTreeSet<String> = world.store.table_names().into_iter().collect();
-    let expected = ["counters", "deleted", "retention", "scope/_system", "scopes", "times", "work"].map(str::to_owned);
+    let expected =
+        ["counters", "deleted", "retention", "scaling", "scope/_system", "scopes", "times", "work"].map(str::to_owned);
     assert_eq!(tables, expected.into());
     assert_eq!(world.store.table_len("scopes"), 1);
     assert_eq!(world.store.table_len("work"), 0);
@@ -300,7 +301,8 @@ async fn run_items(fault: Option<Fault>) -> u64 {
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(world.store.segment_names(), Vec::<String>::new());
     let tables: BTreeSet<String> = world.store.table_names().into_iter().collect();
-    let expected = ["counters", "deleted", "retention", "scope/_system", "scopes", "times", "work"].map(str::to_owned);
+    let expected =
+        ["counters", "deleted", "retention", "scaling", "scope/_system", "scopes", "times", "work"].map(str::to_owned);
     assert_eq!(tables, expected.into());
     assert_eq!(world.store.table_len("scopes"), 1);
     assert_eq!(world.store.table_len("work") + world.store.table_len("times"), 0);

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use headwater_controller::{
-    AppendedAt, Change, Created, Deleted, Entry, Expect, Merged, MetadataTable, PolicyUpdated, PortError, Ports,
-    ScaleHint, Sealed, SegmentInfo, SegmentOps, SegmentRead, TableError, Truncated, Version,
+    AppendedAt, Change, Created, Deleted, Entry, Expect, Load, LoadMeter, Merged, MetadataTable, PolicyUpdated,
+    PortError, Ports, ScaleHint, Sealed, SegmentInfo, SegmentOps, SegmentRead, TableError, Truncated, Version,
 };
-use headwater_types::{AttributeId, Name, Offset, SegmentName};
+use headwater_types::{AttributeId, Name, Offset, SegmentName, StreamSegment};
 
 /// A segment.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -31,6 +31,7 @@ struct State {
     segments: BTreeMap<String, Segment>,
     tables: BTreeMap<String, Table>,
     version: Version,
+    loads: Vec<Load>,
 }
 
 /// What survives a crash.
@@ -106,6 +107,11 @@ impl Store {
         true
     }
 
+    /// Events that clients wrote, as far as load is concerned.
+    pub(crate) fn load(&self, segment: StreamSegment, events: u64, bytes: u64) {
+        locked(&self.0).loads.push(Load { segment, events, bytes });
+    }
+
     /// A client's own table or segment.
     pub(crate) fn create(&self, name: &str) {
         locked(&self.0).segments.insert(name.to_owned(), Segment::default());
@@ -129,7 +135,12 @@ impl Link {
     }
 
     pub(crate) fn ports(self: &Arc<Self>, clock: impl Fn() -> i64 + Send + Sync + 'static) -> Ports {
-        Ports { segments: Arc::clone(self) as _, tables: Arc::clone(self) as _, clock: Arc::new(clock) }
+        Ports {
+            segments: Arc::clone(self) as _,
+            tables: Arc::clone(self) as _,
+            loads: Arc::clone(self) as _,
+            clock: Arc::new(clock),
+        }
     }
 
     /// Runs one call, unless or until the fault hits.
@@ -342,6 +353,12 @@ impl SegmentOps for Link {
             Ok(())
         })
         .await
+    }
+}
+
+impl LoadMeter for Link {
+    fn take(&self) -> Vec<Load> {
+        std::mem::take(&mut locked(&self.store.0).loads)
     }
 }
 

@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use headwater_engine::io::{Disk, Io, RealClock, RealDisk, RealRandom};
 use headwater_engine::{Engine, Options};
 use headwater_server::connection::{self, AnswerRoom, Context, ReadRoom};
+use headwater_server::loads::Loads;
 use headwater_server::metrics::Metrics;
 use headwater_server::ports::EnginePorts;
 use headwater_types::WriterId;
@@ -54,6 +55,7 @@ impl Store {
         let context = Context {
             engine: engine.clone(),
             metrics: metrics.clone(),
+            loads: Loads::default(),
             receiving: Context::room_to_receive(32 << 20),
             reading: ReadRoom::new(32 << 20),
             answering: AnswerRoom::new(16 << 20),

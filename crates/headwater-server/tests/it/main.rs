@@ -6,6 +6,7 @@ mod appends;
 mod client;
 mod full;
 mod limits;
+mod plans;
 mod segments;
 mod server;
 mod tables;

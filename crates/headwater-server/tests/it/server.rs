@@ -35,6 +35,7 @@ pub(crate) fn config(directory: &TempDir) -> Config {
         http: any,
         advertise: None,
         memory_bytes: 256 << 20,
+        retention_every: std::time::Duration::from_secs(1800),
         scrub: None,
         insecure: false,
         tls: Some(TlsConfig::SelfSigned),

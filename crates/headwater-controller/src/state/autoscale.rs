@@ -1,0 +1,340 @@
+//! When a stream splits and merges its segments by itself.
+//!
+//! Each segment's load is folded every five seconds into averages over 2, 5, 10 and 20 minutes. A segment that is over its
+//! target is split: within a minute if it is over it by a fifth all the time, later if by less or with pauses. Two
+//! neighbours are merged when both are below half of their targets on the average of twenty minutes and would be below
+//! three quarters of it together. So a merged segment has to grow by a third before it is split again, and after any change the
+//! segments that it made begin with no history: a split and the merge that takes it back lie at least twenty minutes apart.
+//!
+//! The windows are those of Pravega's segment store, the thresholds our own: it waits ten minutes before anything.
+
+use headwater_types::{KeyRange, SegmentId};
+
+use crate::model::{SEGMENTS_MAX, ScalingPolicy};
+
+/// Seconds between two folds.
+pub(crate) const TICK_SECONDS: u64 = 5;
+/// Minutes of the averages.
+const MINUTES: [f64; 4] = [2.0, 5.0, 10.0, 20.0];
+/// Folds in a row that make an overload a lasting one; 40 s.
+const STREAK: usize = 8;
+/// Folds in twenty minutes.
+const COOL: u32 = 240;
+
+/// Load of one segment over time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Rates {
+    /// Folds so far.
+    ticks: u32,
+    /// Per second, over [`MINUTES`].
+    averages: [f64; 4],
+    /// Per second, of the last folds.
+    recent: [f64; STREAK],
+}
+
+impl Rates {
+    /// Adds what came in during one tick.
+    pub(crate) fn fold(&mut self, amount: f64) {
+        let now = amount / TICK_SECONDS as f64;
+        for (average, minutes) in self.averages.iter_mut().zip(MINUTES) {
+            // A plain mean until there is enough for more, so that the first tick is no more than any other.
+            let steady = 1.0 - (-(TICK_SECONDS as f64) / 60.0 / minutes).exp();
+            let weight = steady.max(1.0 / (f64::from(self.ticks) + 1.0));
+            *average += weight * (now - *average);
+        }
+        self.recent[self.ticks as usize % STREAK] = now;
+        self.ticks = self.ticks.saturating_add(1);
+    }
+
+    /// Per second, over 2, 5, 10 and 20 minutes.
+    pub(crate) fn averages(&self) -> [f64; 4] {
+        self.averages
+    }
+
+    /// Nothing has come in for so long that nothing is left of what did.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.ticks >= 2 * COOL && self.averages.iter().all(|average| *average < 0.001)
+    }
+
+    /// The rate by which the segment is too busy, if it is.
+    fn overload(&self, target: f64) -> Option<f64> {
+        let [two, five, ten, _] = self.averages;
+        let steady = self.recent.iter().copied().fold(f64::INFINITY, f64::min);
+        let clauses = [
+            (steady, self.ticks >= STREAK as u32 && steady > 1.2 * target),
+            (two, self.ticks >= 24 && two > 1.5 * target),
+            (five, self.ticks >= 60 && five > 1.2 * target),
+            (ten, self.ticks >= 120 && ten > target),
+        ];
+        clauses.into_iter().filter(|(_, holds)| *holds).map(|(rate, _)| rate).reduce(f64::max)
+    }
+
+    fn is_cold(&self, target: f64) -> bool {
+        let [two, five, ten, twenty] = self.averages;
+        self.ticks >= COOL && two < target && five < target && ten < target && twenty < target / 2.0
+    }
+}
+
+/// An open segment and its load, in the unit of the stream's policy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heat {
+    pub(crate) id: SegmentId,
+    pub(crate) range: KeyRange,
+    pub(crate) rates: Rates,
+}
+
+/// A scale to ask for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Wish {
+    pub(crate) seal: Vec<SegmentId>,
+    pub(crate) ranges: Vec<(f64, f64)>,
+}
+
+/// What a stream by rate should do now. `segments` are its open ones, by ascending key.
+pub(crate) fn wish(policy: ScalingPolicy, segments: &[Heat]) -> Option<Wish> {
+    let target = f64::from(policy.target_rate);
+    if policy.target_rate <= 0 {
+        return None;
+    }
+    splits(policy, target, segments).or_else(|| merges(policy, target, segments))
+}
+
+/// All segments that are too busy at once.
+fn splits(policy: ScalingPolicy, target: f64, segments: &[Heat]) -> Option<Wish> {
+    let mut wish = Wish { seal: Vec::new(), ranges: Vec::new() };
+    let mut count = segments.len();
+    let factor = usize::try_from(policy.scale_factor).unwrap_or(0).max(2);
+    for segment in segments {
+        let Some(rate) = segment.rates.overload(target) else { continue };
+        let most = factor.min((SEGMENTS_MAX + 1).saturating_sub(count));
+        let ranges = cut(segment.range, ((rate / target) as usize).max(2).min(most));
+        if ranges.len() < 2 {
+            continue;
+        }
+        count += ranges.len() - 1;
+        wish.seal.push(segment.id);
+        wish.ranges.extend(ranges);
+    }
+    (!wish.seal.is_empty()).then_some(wish)
+}
+
+/// Equal pieces with bounds that are the same bits on both sides; fewer if the range is too narrow for so many.
+fn cut(range: KeyRange, pieces: usize) -> Vec<(f64, f64)> {
+    let (low, high) = (range.low(), range.high());
+    let mut bounds: Vec<f64> = (0..pieces).map(|n| low + (high - low) * n as f64 / pieces as f64).collect();
+    bounds.push(high);
+    bounds.dedup();
+    bounds.windows(2).filter(|pair| pair[0] < pair[1]).map(|pair| (pair[0], pair[1])).collect()
+}
+
+/// Neighbours that are idle enough, in pairs, as long as the stream has more segments than it must have.
+fn merges(policy: ScalingPolicy, target: f64, segments: &[Heat]) -> Option<Wish> {
+    let least = usize::try_from(policy.min_segments).unwrap_or(1).max(1);
+    let mut wish = Wish { seal: Vec::new(), ranges: Vec::new() };
+    let (mut count, mut at) = (segments.len(), 0);
+    while at + 1 < segments.len() && count > least {
+        let (left, right) = (&segments[at], &segments[at + 1]);
+        let together = left.rates.averages[3] + right.rates.averages[3];
+        if left.rates.is_cold(target) && right.rates.is_cold(target) && together <= 0.75 * target {
+            wish.seal.extend([left.id, right.id]);
+            wish.ranges.push((left.range.low(), right.range.high()));
+            count -= 1;
+            at += 2;
+        } else {
+            at += 1;
+        }
+    }
+    (!wish.seal.is_empty()).then_some(wish)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ScalingKind;
+
+    fn policy(target_rate: i32, min_segments: i32) -> ScalingPolicy {
+        ScalingPolicy { kind: ScalingKind::Events, target_rate, scale_factor: 4, min_segments }
+    }
+
+    /// A stream as the decisions see it, and how often it changed.
+    struct World {
+        policy: ScalingPolicy,
+        segments: Vec<Heat>,
+        next: i32,
+        splits: usize,
+        merges: usize,
+    }
+
+    impl World {
+        fn new(policy: ScalingPolicy) -> Self {
+            let ranges = KeyRange::split(policy.min_segments as usize);
+            let segments = ranges.into_iter().zip(0..).map(|(range, number)| Heat {
+                id: SegmentId::new(number, 0),
+                range,
+                rates: Rates::default(),
+            });
+            Self { policy, segments: segments.collect(), next: 1000, splits: 0, merges: 0 }
+        }
+
+        /// One tick of a load that is spread over the keys as `density` says.
+        fn tick(&mut self, load: f64, density: impl Fn(KeyRange) -> f64) {
+            for segment in &mut self.segments {
+                segment.rates.fold(load * density(segment.range) * TICK_SECONDS as f64);
+            }
+            let Some(wish) = wish(self.policy, &self.segments) else { return };
+            let sealed: f64 = self.segments.iter().filter(|s| wish.seal.contains(&s.id)).map(width).sum();
+            let made: f64 = wish.ranges.iter().map(|(low, high)| high - low).sum();
+            assert!((sealed - made).abs() < 1e-9, "a scale covers what it seals");
+            if wish.ranges.len() > wish.seal.len() {
+                self.splits += 1
+            } else {
+                self.merges += 1
+            }
+            self.segments.retain(|segment| !wish.seal.contains(&segment.id));
+            for (low, high) in wish.ranges {
+                self.next += 1;
+                let range = KeyRange::new(low, high).unwrap();
+                self.segments.push(Heat { id: SegmentId::new(self.next, 0), range, rates: Rates::default() });
+            }
+            self.segments.sort_by(|a, b| a.range.low().total_cmp(&b.range.low()));
+            assert_eq!(self.segments[0].range.low(), 0.0);
+            assert_eq!(self.segments.last().unwrap().range.high(), 1.0);
+            for pair in self.segments.windows(2) {
+                assert_eq!(pair[0].range.high().to_bits(), pair[1].range.low().to_bits());
+            }
+            assert!(self.segments.len() >= self.policy.min_segments as usize);
+        }
+    }
+
+    fn width(segment: &Heat) -> f64 {
+        segment.range.high() - segment.range.low()
+    }
+
+    fn even(range: KeyRange) -> f64 {
+        range.high() - range.low()
+    }
+
+    /// Ticks in so many minutes.
+    const fn minutes(count: usize) -> usize {
+        count * 12
+    }
+
+    #[test]
+    fn a_lasting_overload_splits_within_a_minute() {
+        for load in [130.0, 250.0, 5000.0] {
+            let mut world = World::new(policy(100, 1));
+            for _ in 0..minutes(1) {
+                world.tick(load, even);
+            }
+            assert!(world.segments.len() > 1, "{load}");
+        }
+    }
+
+    #[test]
+    fn a_burst_or_a_small_overload_is_waited_out() {
+        let mut world = World::new(policy(100, 1));
+        for tick in 0..minutes(60) {
+            world.tick(if tick % 24 < 4 { 400.0 } else { 0.0 }, even);
+        }
+        assert_eq!(world.splits, 0, "a sixth of the time at four times the target is below it");
+        for _ in 0..minutes(9) {
+            world.tick(110.0, even);
+        }
+        assert_eq!(world.splits, 0);
+        for _ in 0..minutes(30) {
+            world.tick(110.0, even);
+        }
+        assert_eq!(world.splits, 1);
+    }
+
+    #[test]
+    fn pieces_follow_the_load_up_to_the_policys_factor() {
+        let mut world = World::new(policy(100, 1));
+        for _ in 0..STREAK {
+            world.tick(330.0, even);
+        }
+        assert_eq!(world.segments.len(), 3);
+        let mut world = World::new(policy(100, 1));
+        for _ in 0..STREAK {
+            world.tick(3300.0, even);
+        }
+        assert_eq!(world.segments.len(), 4);
+    }
+
+    #[test]
+    fn a_quiet_stream_comes_back_to_its_least_once_its_segments_are_twenty_minutes_old() {
+        let mut world = World::new(policy(100, 2));
+        for _ in 0..minutes(10) {
+            world.tick(1000.0, even);
+        }
+        let busy = world.segments.len();
+        assert!(busy >= 8, "{busy}");
+        for _ in 0..minutes(9) {
+            world.tick(0.0, even);
+        }
+        assert_eq!((world.segments.len(), world.merges), (busy, 0));
+        for _ in 0..minutes(100) {
+            world.tick(0.0, even);
+        }
+        assert_eq!(world.segments.len(), 2);
+    }
+
+    #[test]
+    fn only_the_hot_part_of_the_keys_is_split() {
+        let mut world = World::new(policy(100, 4));
+        // All of the load goes to the first quarter.
+        let first = |range: KeyRange| (range.high().min(0.25) - range.low()).max(0.0) * 4.0;
+        for _ in 0..minutes(15) {
+            world.tick(450.0, first);
+        }
+        assert_eq!(world.segments.iter().filter(|segment| segment.range.low() >= 0.25).count(), 3);
+        assert!(world.segments.iter().filter(|segment| segment.range.low() < 0.25).count() >= 4);
+    }
+
+    #[test]
+    fn a_day_of_load_is_followed_without_flapping() {
+        let mut world = World::new(policy(100, 1));
+        let (mut chance, mut hot, mut hottest, mut peak) = (7_u64, 0, 0, 0);
+        for tick in 0..minutes(24 * 60) {
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let noise = 0.8 + 0.4 * (chance >> 40) as f64 / (1 << 24) as f64;
+            let hour = tick as f64 / 720.0;
+            // Quiet at night, 2,000/s at noon, and a sale of half an hour at 20:00.
+            let day = 50.0 + 1950.0 * (std::f64::consts::PI * (hour - 6.0) / 14.0).sin().max(0.0);
+            let sale = if (20.0..20.5).contains(&hour) { 3000.0 } else { 0.0 };
+            world.tick((day + sale) * noise, even);
+            let busiest = world.segments.iter().map(width).fold(0.0, f64::max) * (day + sale);
+            hot = if busiest > 140.0 { hot + 1 } else { 0 };
+            hottest = hottest.max(hot);
+            peak = peak.max(world.segments.len());
+        }
+        let (splits, merges) = (world.splits, world.merges);
+        // A stream that goes from one segment to thirty has to split five times in a row at least.
+        assert!(hottest <= minutes(5), "a segment was over its target by 40 % for {hottest} ticks");
+        assert!((20..=90).contains(&peak), "{peak} segments at the busiest time");
+        assert!(splits + merges <= 60, "{splits} splits and {merges} merges in a day");
+        assert!(world.segments.len() <= 8, "{} segments at night", world.segments.len());
+    }
+
+    #[test]
+    fn nothing_makes_a_decision_panic() {
+        let mut wild = Rates::default();
+        for amount in [0.0, 1e300, 1e308, f64::MAX, 0.0] {
+            wild.fold(amount);
+        }
+        let tiny = KeyRange::new(0.5, f64::from_bits(0.5_f64.to_bits() + 1)).unwrap();
+        let mut busy = Rates::default();
+        for _ in 0..200 {
+            busy.fold(1e12);
+        }
+        for rates in [wild, busy] {
+            for range in [KeyRange::FULL, tiny] {
+                for target in [i32::MIN, -1, 0, 1, i32::MAX] {
+                    let policy = ScalingPolicy { scale_factor: i32::MAX, ..policy(target, i32::MIN) };
+                    let found = wish(policy, &[Heat { id: SegmentId::new(0, 0), range, rates }]);
+                    assert!(found.is_none_or(|wish| wish.ranges.len() > 1 && wish.ranges.len() <= SEGMENTS_MAX));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What the background work would do to a stream, without doing it.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use headwater_controller::model::{ControllerError, RetentionKind, RetentionPlan};
+use headwater_types::{Name, ScopedStream};
+use serde::Serialize;
+
+use crate::http::Pages;
+
+/// The next retention run on one stream, as JSON.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Retention {
+    /// `time` (milliseconds) or `size` (bytes).
+    policy: &'static str,
+    /// At least this much is kept.
+    keep: i64,
+    /// Readers may not hold back more than this; `null` is no bound.
+    keep_max: Option<i64>,
+    /// The wall clock has jumped ahead; nothing is truncated by time for now.
+    clock_doubted: bool,
+    /// Bytes from the stream's head to its end.
+    stored_bytes: i64,
+    /// Bytes that the slowest subscriber has not read; `null` without subscribers.
+    held_bytes: Option<i64>,
+    /// Bytes that would go.
+    truncated_bytes: i64,
+    /// New head as segment id → offset; `null` if nothing would go.
+    truncated_at: Option<BTreeMap<String, i64>>,
+}
+
+impl From<RetentionPlan> for Retention {
+    fn from(plan: RetentionPlan) -> Self {
+        let (cut, bytes) = plan.truncation.map_or((None, 0), |(cut, bytes)| (Some(cut), bytes));
+        Self {
+            policy: match plan.policy.kind {
+                RetentionKind::Time => "time",
+                RetentionKind::Size => "size",
+            },
+            keep: plan.policy.keep,
+            keep_max: Some(plan.policy.keep_max).filter(|most| *most > 0 && *most < i64::MAX),
+            clock_doubted: plan.clock_doubted,
+            stored_bytes: plan.stored_bytes,
+            held_bytes: plan.held_bytes,
+            truncated_bytes: bytes,
+            truncated_at: cut
+                .map(|cut| cut.into_iter().map(|(id, offset)| (id.as_i64().to_string(), offset)).collect()),
+        }
+    }
+}
+
+/// `GET /v1/scopes/{scope}/streams/{stream}/retention`: 200 with the plan, 404 for no such stream, 204 for one without a
+/// retention policy.
+pub(crate) async fn retention(State(pages): State<Pages>, Path((scope, stream)): Path<(String, String)>) -> Response {
+    let Some(controller) = pages.controller() else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
+    let (Ok(scope), Ok(stream)) = (Name::parse(&scope), Name::parse(&stream)) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    match controller.retention_plan(&ScopedStream { scope, stream }).await {
+        Ok(Some(plan)) => Json(Retention::from(plan)).into_response(),
+        Ok(None) => StatusCode::NO_CONTENT.into_response(),
+        Err(ControllerError::NotFound(_)) => StatusCode::NOT_FOUND.into_response(),
+        Err(error @ ControllerError::Unavailable(_)) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
