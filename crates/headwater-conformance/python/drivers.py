@@ -49,7 +49,10 @@ def held(check):
 def manager(arguments):
     import pravega_client
 
-    return pravega_client.StreamManager("tcp://" + arguments.controller)
+    address = arguments.controller if "://" in arguments.controller else "tcp://" + arguments.controller
+    # The variables that the client itself reads its credentials from.
+    proves = "pravega_client_auth_method" in os.environ
+    return pravega_client.StreamManager(address, proves, address.startswith("tls://"))
 
 
 def until_standard_input_closes():

@@ -4,7 +4,7 @@ use crate::prepare::{PYTHON_CLIENT, Places};
 use crate::server::wait;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -170,6 +170,15 @@ impl Driver {
             Some(_) => Ok(()),
             None => bail!("{}", self.failure(&format!("did not end within {limit:?}"))),
         }
+    }
+
+    /// Writes a line to its standard input.
+    ///
+    /// # Errors
+    /// When it does not read any more.
+    pub fn say(&mut self, line: &str) -> Result<()> {
+        let stdin = self.child.stdin.as_mut().context("its standard input is open")?;
+        writeln!(stdin, "{line}").context("write to its standard input")
     }
 
     /// Closes its standard input: the sign to finish.

@@ -6,8 +6,8 @@ use headwater_conformance::compatibility;
 use headwater_conformance::driver::Client;
 use headwater_conformance::prepare::{Places, prepare};
 use headwater_conformance::suites::{
-    Outcome, bench, ceiling, crash, features, figures, flights, full, java, lifecycle, malformed, operations, refusals,
-    s3,
+    Outcome, auth, bench, ceiling, crash, features, figures, flights, full, java, lifecycle, malformed, operations,
+    refusals, s3,
 };
 use std::process::ExitCode;
 
@@ -91,6 +91,8 @@ enum Suite {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Genuine clients over TLS that prove who they are.
+    Auth,
     /// `headwater bench` against the server; not how fast it is.
     Bench,
     /// Measurements for a closing note; not a test.
@@ -143,6 +145,7 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
             let (scale, transactions) = (!no_scale, !no_transactions);
             crash::run(places, &crash::Plan { cycles, seed: seeded(seed), writers, keys, scale, transactions })?
         }
+        Suite::Auth => auth::run(places)?,
         Suite::Malformed { seed } => malformed::run(places, seeded(seed))?,
         Suite::Ceiling => ceiling::run(places)?,
         Suite::Full => full::run(places)?,
@@ -156,6 +159,7 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
             outcome = outcome.and(operations::run(places)?);
             outcome = outcome.and(features::run(places, Client::Rust, &[])?);
             outcome = outcome.and(features::run(places, Client::Python, &[])?);
+            outcome = outcome.and(auth::run(places)?);
             outcome = outcome.and(java::run(places, &[])?);
             outcome = outcome.and(compatibility::run(places, false)?);
             outcome = outcome.and(bench::run(places)?);

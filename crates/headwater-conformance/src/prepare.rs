@@ -65,6 +65,11 @@ impl Places {
         self.root.join("crates/headwater-conformance/genuine-rust/Cargo.lock")
     }
 
+    /// The OpenID Connect issuer, with what npm fetched for it.
+    pub fn issuer(&self) -> PathBuf {
+        self.target.join("oidc/issuer.mjs")
+    }
+
     /// The flights, one line each.
     pub fn flights(&self) -> PathBuf {
         self.target.join("conformance/flights.csv")
@@ -117,6 +122,23 @@ fn cargo() -> Command {
         }
     }
     command
+}
+
+/// Fetches the OpenID Connect issuer unless it is there. Needs Node.js.
+///
+/// # Errors
+/// The step that failed, with its command.
+pub fn issuer(places: &Places) -> Result<()> {
+    let project = places.root.join("crates/headwater-conformance/oidc");
+    let installed = places.target.join("oidc");
+    std::fs::create_dir_all(&installed).with_context(|| format!("create {}", installed.display()))?;
+    for name in ["package.json", "package-lock.json", "issuer.mjs"] {
+        std::fs::copy(project.join(name), installed.join(name)).with_context(|| format!("copy {name}"))?;
+    }
+    if installed.join("node_modules/oauth2-mock-server").exists() {
+        return Ok(());
+    }
+    run(Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(&installed))
 }
 
 fn python(places: &Places) -> Result<()> {

@@ -15,6 +15,8 @@
 //! * what all peers together can make us hold is bounded, too: answers about tables ([`Context::answering`]) and reads that
 //!   wait ([`Context::parking`]). A peer that takes nothing for a minute is closed; one that holds answers and takes them
 //!   slowly is closed as soon as others want their room
+//! * no command is carried out that its token does not allow; appends go on until the token of their set-up ends, and with
+//!   it the connection
 //! * malformed or misplaced frames close this connection and nothing else; answers decided before are sent first
 //! * when the connection ends, transient segments that were not merged are deleted, and nobody is answered any more; the
 //!   store drops its parked reads within seconds
@@ -26,6 +28,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use headwater_auth::WireCommand;
+use headwater_auth::delegation::TokenError;
 use headwater_engine::api::{Append as StoredAppend, Request};
 use headwater_types::Offset;
 use headwater_types::limits::{SERVER_FRAME_BYTES_MAX, TABLE_PAGE_BYTES, TABLE_VALUE_BYTES_MAX};
@@ -34,6 +38,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Guard;
+use crate::auth::wire::{Tokens, failure};
 use crate::loads::Loads;
 use crate::metrics::Metrics;
 pub use crate::outbound::AnswerRoom;
@@ -90,6 +96,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Where to count what streams get.
     pub loads: Loads,
+    /// Who may do what.
+    pub guard: Guard,
     /// Room for large frames that are being received, in bytes, shared by all connections: a frame is announced with 8
     /// bytes and may have 16 MiB.
     pub receiving: Arc<Semaphore>,
@@ -140,6 +148,8 @@ enum ReadEnd {
     NoRoomToAnswer,
     #[error("more than {TRANSIENTS_MAX} transient segments")]
     TooManyTransients,
+    #[error("token of a writer has expired")]
+    TokenExpired,
 }
 
 /// Serves one connection until it ends.
@@ -151,6 +161,7 @@ pub async fn serve(socket: impl Into<Socket>, context: Context) {
     let mut inbound = Inbound {
         line: line.clone(),
         socket: read,
+        tokens: Tokens::new(context.guard.clone()),
         writers: Vec::new(),
         loads: context.loads.clone(),
         receiving: context.receiving.clone(),
@@ -177,6 +188,11 @@ pub async fn serve(socket: impl Into<Socket>, context: Context) {
     };
     match stopped {
         Some(ReadEnd::Gone) => writing.abort(),
+        // As agreed: the client comes back with a new one.
+        Some(end @ ReadEnd::TokenExpired) => {
+            tracing::debug!(reason = %end, "connection closed");
+            inbound.finish(writing).await;
+        }
         Some(violation) => {
             context.metrics.protocol_errors.inc();
             tracing::debug!(reason = %violation, "connection closed");
@@ -194,11 +210,18 @@ struct LargeFrame {
     _room: OwnedSemaphorePermit,
 }
 
+/// A writer, and when its token ends.
+struct Admitted {
+    writer: Arc<Writer>,
+    until: Option<Instant>,
+}
+
 struct Inbound {
     line: Arc<Line>,
     socket: ReadHalf,
-    /// By the slot of the writer; `None` if its last setup named no possible segment.
-    writers: Vec<Option<Arc<Writer>>>,
+    tokens: Tokens,
+    /// By the slot of the writer; `None` if its last setup named no possible segment or its token did not allow it.
+    writers: Vec<Option<Admitted>>,
     loads: Loads,
     receiving: Arc<Semaphore>,
     /// Bytes of requests that may still come under way.
@@ -264,7 +287,10 @@ impl Inbound {
             } else if input.is_empty() {
                 // An idle connection keeps no buffer.
                 input = BytesMut::new();
-                self.socket.readable().await
+                match self.earliest_expiry() {
+                    None => self.socket.readable().await,
+                    Some(at) => timeout_at(at, self.socket.readable()).await.map_err(|_| ReadEnd::TokenExpired)?,
+                }
             } else {
                 let until = Instant::now() + FRAME_PATIENCE;
                 let until = large.as_ref().map_or(until, |large| until.min(large.until));
@@ -294,11 +320,31 @@ impl Inbound {
         }
     }
 
+    /// When the first of the tokens ends that writers were set up with.
+    fn earliest_expiry(&self) -> Option<Instant> {
+        self.writers.iter().flatten().filter_map(|admitted| admitted.until).min()
+    }
+
+    /// Says that a token does not allow something.
+    async fn refuse(&mut self, request_id: i64, error: TokenError) -> Result<(), ReadEnd> {
+        self.line.metrics.tokens_refused.inc();
+        self.reply(Reply::AuthTokenCheckFailed { request_id, trace: Text::default(), failure: failure(error) }).await
+    }
+
     async fn on_setup(&mut self, setup: SetupAppend) -> Result<(), ReadEnd> {
-        let SetupAppend { request_id, writer: id, slot, segment: text, .. } = setup;
+        let SetupAppend { request_id, writer: id, slot, segment: text, token, .. } = setup;
         if self.writers.len() <= slot {
             self.writers.resize_with(slot + 1, || None);
         }
+        let until = match self.tokens.check(WireCommand::SetupAppend, &[&text], &token) {
+            Ok(until) => until,
+            Err(error) => {
+                self.writers[slot] = None;
+                self.refuse(request_id, error).await?;
+                // A writer that is told so comes back with a new one on a new connection.
+                return if error == TokenError::Expired { Err(ReadEnd::TokenExpired) } else { Ok(()) };
+            }
+        };
         let Some(segment) = public_name(&text) else {
             self.writers[slot] = None;
             return self
@@ -308,13 +354,13 @@ impl Inbound {
         let charge = self.charge(REQUEST_BYTES).await;
         // What the writer has under way with another segment is still answered: the answers hold on to it.
         let writer = match &self.writers[slot] {
-            Some(writer) if writer.segment == segment => writer.clone(),
+            Some(Admitted { writer, .. }) if writer.segment == segment => writer.clone(),
             _ => {
                 let load = self.loads.counter(&segment);
                 Writer::new(id, text, segment.clone(), load)
             }
         };
-        self.writers[slot] = Some(writer.clone());
+        self.writers[slot] = Some(Admitted { writer: writer.clone(), until });
         let ticket = writer.session().setup(request_id);
         let request = Request::OpenWriter { segment, writer: id };
         self.line.submit(request, Pending::Setup { writer, ticket }, Some(charge), None);
@@ -324,7 +370,11 @@ impl Inbound {
     async fn on_append(&mut self, append: Append) -> Result<(), ReadEnd> {
         let received = Instant::now();
         let Append { request_id, slot, data, event_count, last_event_number: number, expected_offset, .. } = append;
-        let writer = self.writers.get(slot).cloned().flatten().ok_or(NotSetUp)?;
+        let Admitted { writer, until } = self.writers.get(slot).and_then(Option::as_ref).ok_or(NotSetUp)?;
+        if until.is_some_and(|until| received >= until) {
+            return Err(ReadEnd::TokenExpired);
+        }
+        let writer = writer.clone();
         let bytes = data.len();
         let charge = self.charge(REQUEST_BYTES + bytes).await;
         let begun = writer.session().begin(request_id, number)?;
@@ -354,6 +404,9 @@ impl Inbound {
     }
 
     async fn on_request(&mut self, request: Wire) -> Result<(), ReadEnd> {
+        if let Err(error) = self.tokens.check_request(&request) {
+            return self.refuse(request.request_id(), error).await;
+        }
         let charge = if matches!(request, Wire::ReadSegment { .. }) {
             self.charge_read()?
         } else {

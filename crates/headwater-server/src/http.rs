@@ -5,9 +5,12 @@
 //! | `/` | name and version, as JSON |
 //! | `/healthz` | 200 while the process is worth keeping (`ok`, or `doubtful` if stored bytes have rotted), 503 once the store cannot go on |
 //! | `/readyz` | 200 while clients are served, 503 before and while stopping |
+//! | `/ping` | 200 |
 //! | `/metrics` | figures in the text format that Prometheus scrapes |
 //! | `/v1/backups…` | online backups, see [`crate::backups`] |
 //! | `/v1/scopes/{scope}/streams/{stream}/retention` | what the next retention run would do, see [`crate::plans`] |
+//!
+//! What a caller needs for each is in the table of `headwater-auth`; a route without a row cannot be served.
 //!
 //! A connection answers one request. A peer that is slow to send its header is closed after [`HEADER_PATIENCE`], and any
 //! peer after [`CONNECTION_PATIENCE`].
@@ -20,13 +23,16 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
+use headwater_auth::HttpRoute;
 use headwater_controller::Controller;
 use headwater_engine::Engine;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Guard;
+use crate::auth::http::guarded;
 use crate::backups::{self, Backups};
 use crate::metrics::Metrics;
 use crate::plans;
@@ -106,21 +112,28 @@ impl Pages {
     }
 }
 
-pub(crate) fn router(pages: Pages) -> Router {
-    let backups = Router::new()
-        .route("/v1/backups", post(backups::begin))
-        .route("/v1/backups/{id}", delete(backups::end))
-        .route("/v1/backups/{id}/files", get(backups::list))
-        .route("/v1/backups/{id}/files/{*name}", get(backups::read))
-        .route_layer(axum::middleware::from_fn(backups::guard));
-    Router::new()
-        .merge(backups)
-        .route("/", get(about))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .route("/v1/scopes/{scope}/streams/{stream}/retention", get(plans::retention))
-        .with_state(pages)
+pub(crate) fn router(pages: Pages, guard: &Guard) -> Router {
+    let mut router = Router::new();
+    for route in HttpRoute::ALL {
+        router = router.route(route.path(), guarded(*route, handler(*route), guard));
+    }
+    router.with_state(pages)
+}
+
+fn handler(route: HttpRoute) -> MethodRouter<Pages> {
+    let backups = |handler: MethodRouter<Pages>| handler.route_layer(axum::middleware::from_fn(backups::guard));
+    match route {
+        HttpRoute::About => get(about),
+        HttpRoute::Ping => get(async || StatusCode::OK),
+        HttpRoute::Healthz => get(healthz),
+        HttpRoute::Readyz => get(readyz),
+        HttpRoute::Metrics => get(metrics),
+        HttpRoute::BeginBackup => backups(post(backups::begin)),
+        HttpRoute::EndBackup => backups(delete(backups::end)),
+        HttpRoute::ListBackup => backups(get(backups::list)),
+        HttpRoute::ReadBackup => backups(get(backups::read)),
+        HttpRoute::RetentionPlan => get(plans::retention),
+    }
 }
 
 /// Serves one connection until it ends, or finishes its request when `stopping`.
@@ -187,7 +200,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
-        let served = tokio::spawn(serve(server, router(pages.clone()), CancellationToken::new()));
+        let served = tokio::spawn(serve(server, router(pages.clone(), &Guard::off()), CancellationToken::new()));
         let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
         client.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -202,7 +215,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
-        let router = router(Pages::new(Metrics::new()));
+        let router = router(Pages::new(Metrics::new()), &Guard::off());
         let served = tokio::spawn(serve(server, router, CancellationToken::new()));
         client.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
         let mut answer = String::new();
@@ -247,7 +260,7 @@ mod tests {
         let (server, _) = listener.accept().await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
         let begun = tokio::time::Instant::now();
-        serve(server, router(Pages::new(Metrics::new())), CancellationToken::new()).await;
+        serve(server, router(Pages::new(Metrics::new()), &Guard::off()), CancellationToken::new()).await;
         assert!(begun.elapsed() >= HEADER_PATIENCE);
     }
 }

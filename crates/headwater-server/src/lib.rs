@@ -4,10 +4,12 @@
 //!   segment store clients ─► connection ─► engine        (wire protocol)
 //!   controller clients ────► grpc ───────► controller ─► ports ─► engine
 //!   probes, scrapers ──────► http
+//!                              └── auth: who calls, and whether they may
 //! ```
 //!
 //! Only this crate opens listening sockets. Start reading at [`Server::start`], then [`connection`].
 
+pub mod auth;
 mod backups;
 pub mod connection;
 mod grpc;
@@ -22,11 +24,13 @@ mod private;
 mod readahead;
 mod replies;
 mod requests;
+mod secrets;
 mod server;
 mod session;
 pub mod socket;
 mod tls;
 
+pub use auth::{AuthConfig, AuthError, BearerConfig, Guard};
 pub use headwater_engine::check;
 pub use headwater_engine::io::{S3Location, SyncTimes, sync_times};
 pub use headwater_engine::{OnFatal, StoreError};

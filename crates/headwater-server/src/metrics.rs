@@ -44,6 +44,12 @@ pub struct Metrics {
     pub bytes_sent: Counter,
     /// Handshakes that came to nothing.
     pub tls_handshakes_failed: Counter,
+    /// Changes of files with users or keys.
+    pub auth_reloads: Counter,
+    /// Changes of such files that are no good.
+    pub auth_reloads_failed: Counter,
+    /// Commands of the segment store protocol whose token does not allow them.
+    pub tokens_refused: Counter,
     /// Changes of the certificate.
     pub tls_reloads: Counter,
     /// Changes of the certificate's files that are no good.
@@ -77,6 +83,10 @@ impl Metrics {
         let frames_sent = counter("frames_sent", "Segment store frames sent");
         let bytes_received = counter("bytes_received", "Bytes received from segment store clients");
         let bytes_sent = counter("bytes_sent", "Bytes sent to segment store clients");
+        let auth_reloads = counter("auth_reloads", "Files with users or keys read again");
+        let auth_reloads_failed =
+            counter("auth_reloads_failed", "Files with users or keys that could not be read again");
+        let tokens_refused = counter("tokens_refused", "Segment store commands whose token does not allow them");
         let tls_handshakes_failed = counter("tls_handshakes_failed", "TLS handshakes that failed or took too long");
         let tls_reloads = counter("tls_reloads", "New certificates taken into use");
         let tls_reloads_failed = counter("tls_reloads_failed", "Certificates that could not be taken into use");
@@ -102,6 +112,9 @@ impl Metrics {
             frames_sent,
             bytes_received,
             bytes_sent,
+            auth_reloads,
+            auth_reloads_failed,
+            tokens_refused,
             tls_handshakes_failed,
             tls_reloads,
             tls_reloads_failed,

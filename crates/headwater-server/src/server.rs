@@ -22,12 +22,15 @@ use headwater_engine::io::{
     Clock as _, DirectoryLock, Io, RealClock, RealDisk, RealRandom, S3Location, S3Objects, lock_directory,
 };
 use headwater_engine::{BucketOptions, Engine, MEMORY_BYTES_MIN, OnFatal, Options, StoreError};
+use headwater_proto::controller::controller_service_server::ControllerServiceServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::grpc::{Authenticated, Guarded};
+use crate::auth::{AuthConfig, AuthError, Guard, SIGNING_KEY};
 use crate::connection::{self, AnswerRoom, Context, ReadRoom};
-use crate::grpc::ControllerGrpc;
+use crate::grpc::{self, ControllerGrpc};
 use crate::http::{self, Pages, Phase};
 use crate::listen::{self, Gate, Placed};
 use crate::loads::Loads;
@@ -94,6 +97,8 @@ pub struct Config {
     pub scrub: Option<Duration>,
     /// Allows listening beyond this machine, though nobody has to prove who they are.
     pub insecure: bool,
+    /// How callers prove who they are; `None`: they need not, and everybody may do everything.
+    pub auth: Option<AuthConfig>,
     /// Certificate of all three listeners; `None`: they are plain.
     pub tls: Option<TlsConfig>,
     /// Object storage for chunks; `None`: they are in the data directory.
@@ -104,7 +109,7 @@ pub struct Config {
 
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { data_dir, controller, segment_store, http, advertise, memory_bytes, insecure, tls, .. } = self;
+        let Self { data_dir, controller, segment_store, http, advertise, memory_bytes, insecure, tls, auth, .. } = self;
         f.debug_struct("Config")
             .field("data_dir", data_dir)
             .field("controller", controller)
@@ -114,6 +119,7 @@ impl std::fmt::Debug for Config {
             .field("memory_bytes", memory_bytes)
             .field("insecure", insecure)
             .field("tls", tls)
+            .field("auth", auth)
             .finish_non_exhaustive()
     }
 }
@@ -134,7 +140,7 @@ pub struct ChunksConfig {
 pub enum StartError {
     /// Anybody who reaches the address could do anything.
     #[error(
-        "{listener} would listen on {address}, beyond this machine, without authentication; say --insecure to allow it"
+        "{listener} would listen on {address}, beyond this machine, without authentication and TLS; say --insecure to allow it"
     )]
     Insecure {
         /// Which.
@@ -142,6 +148,9 @@ pub enum StartError {
         /// Where.
         address: SocketAddr,
     },
+    /// Nobody could be identified.
+    #[error("no authentication")]
+    Auth(#[from] AuthError),
     /// Connections would not be encrypted.
     #[error("no TLS")]
     Tls(#[from] PairError),
@@ -233,6 +242,7 @@ pub struct Server {
     http_address: SocketAddr,
     advertised: String,
     tls: Option<Tls>,
+    guard: Guard,
     engine: Engine,
     controller: Controller,
     pages: Pages,
@@ -257,7 +267,7 @@ impl Server {
         let listeners =
             [("segment store", config.segment_store), ("controller", config.controller), ("http", config.http)];
         for (listener, address) in listeners {
-            check_exposure(listener, address, config.insecure)?;
+            check_exposure(listener, address, config.insecure || config.auth.is_some() && config.tls.is_some())?;
         }
         let advertised = match &config.tls {
             Some(_) if config.advertise.is_none() && config.segment_store.ip() == Ipv4Addr::LOCALHOST => tls_loopback(),
@@ -286,11 +296,20 @@ impl Server {
                 Some(tls)
             }
         };
+        let guard = match &config.auth {
+            None => Guard::off(),
+            Some(auth) => {
+                let clock = RealClock::default();
+                let guard = Guard::open(auth, &config.data_dir, Arc::new(move || clock.wall_millis()))?;
+                http_tasks.spawn(guard.clone().keep_fresh(metrics.clone(), silent.clone()));
+                guard
+            }
+        };
         let handshake = |protocols: &[&str]| Handshake::new(tls.as_ref(), protocols, metrics.clone());
 
         // From here on HTTP tells how far we are.
         let pages = Pages::new(metrics.clone());
-        let router = http::router(pages.clone());
+        let router = http::router(pages.clone(), &guard);
         http_tasks.spawn(listen::accept_each(
             http.listener,
             Gate::new(http_places, metrics.clone()),
@@ -318,6 +337,7 @@ impl Server {
             engine: engine.clone(),
             metrics: metrics.clone(),
             loads,
+            guard: guard.clone(),
             receiving: Context::room_to_receive(config.memory_bytes / RECEIVING_SHARE),
             reading: ReadRoom::new(config.memory_bytes / READING_SHARE),
             answering: AnswerRoom::new(config.memory_bytes / ANSWERING_SHARE),
@@ -334,6 +354,7 @@ impl Server {
         ));
         let (store_port, controller_port) = (segment_store.address.port(), controller.address.port());
         let service = ControllerGrpc::new(recovered.clone(), advertised.clone(), store_port, controller_port);
+        let service = crate::auth::grpc::guarded(service, grpc::limited, guard.clone());
         let gate = Gate::new(controller_places, metrics.clone());
         let shaking = handshake(&["h2"]);
         tasks.spawn(serve_controller(service, controller.listener, gate, shaking, stopping.clone()));
@@ -348,6 +369,7 @@ impl Server {
             http_address: http.address,
             advertised,
             tls,
+            guard,
             engine,
             controller: recovered,
             pages,
@@ -435,8 +457,9 @@ impl Server {
         self.tls.as_ref().and_then(Tls::authority)
     }
 
-    /// Looks now whether the certificate was changed, not only when its time comes.
+    /// Looks now whether certificate, users or keys were changed, not only when their time comes.
     pub fn reload(&self) {
+        self.guard.look();
         if let Some(tls) = &self.tls {
             tls.look();
         }
@@ -535,8 +558,10 @@ fn lock(data_dir: &std::path::Path) -> Result<DirectoryLock, StartError> {
 fn foreign(data_dir: &std::path::Path) -> Option<String> {
     let entries = headwater_engine::io::entries(data_dir, "").ok()?;
     // A process that is killed while it makes a store leaves some; the root of a file system has the last.
-    let is_made =
-        |name: &str| headwater_engine::check::is_made_first(name) || [tls::DIRECTORY, "lost+found"].contains(&name);
+    let is_made = |name: &str| {
+        let is_ours = [tls::DIRECTORY, "lost+found"].contains(&name) || name.starts_with(SIGNING_KEY);
+        is_ours || headwater_engine::check::is_made_first(name)
+    };
     if entries.iter().any(|entry| entry.path == "store") {
         return None;
     }
@@ -550,7 +575,7 @@ fn containers() -> u32 {
 }
 
 async fn serve_controller(
-    service: ControllerGrpc,
+    service: Authenticated<ControllerServiceServer<Guarded>>,
     listener: TcpListener,
     gate: Gate,
     handshake: Handshake,
@@ -580,7 +605,7 @@ async fn serve_controller(
         .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
         .http2_keepalive_interval(Some(PING_EVERY))
-        .add_service(service.into_service())
+        .add_service(service)
         .serve_with_incoming_shutdown(incoming, stopping.cancelled_owned())
         .await;
     accepting.abort();

@@ -24,6 +24,7 @@ pub(crate) fn of_start(error: &StartError) -> i32 {
         | StartError::NotAdvertised { .. }
         | StartError::Advertise { .. }
         | StartError::Memory { .. }
+        | StartError::Auth(_)
         | StartError::Tls(_)
         | StartError::Chunks { .. }
         | StartError::Foreign { .. }

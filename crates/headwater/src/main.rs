@@ -10,6 +10,7 @@ mod exit;
 mod memory;
 mod serve;
 mod settings;
+mod user;
 
 use clap::{Parser, Subcommand};
 
@@ -46,6 +47,11 @@ enum Action {
     Restore(backup::RestoreArguments),
     /// Look at this machine: whether it can keep what the server promises
     Doctor(doctor::Arguments),
+    /// Look after a password file
+    User {
+        #[command(subcommand)]
+        action: user::Action,
+    },
     /// Look at settings
     Config {
         #[command(subcommand)]
@@ -90,6 +96,7 @@ fn run(action: Action) -> i32 {
         Action::Backup(arguments) => backup::backup(&arguments),
         Action::Restore(arguments) => backup::restore(&arguments),
         Action::Check(arguments) => check::run(&arguments),
+        Action::User { action } => user::run(&action),
         Action::Bench { what } => match what.run() {
             Ok(()) => 0,
             Err(error) => {

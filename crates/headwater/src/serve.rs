@@ -65,6 +65,7 @@ async fn run(settings: &Settings, recover_from_chunks: bool) -> i32 {
         retention_every: settings.retention_every,
         scrub: settings.scrub,
         insecure: settings.insecure,
+        auth: settings.auth.clone(),
         tls: settings.tls.clone(),
         chunks: settings.chunks.clone().map(|location| ChunksConfig {
             location,
@@ -149,6 +150,16 @@ fn greet(settings: &Settings, server: &Server) {
             Some(authority) => format!("\n  trust          {}", authority.display()),
             None => String::new(),
         };
+        let first = if settings.tls.is_none() && settings.auth.is_none() {
+            format!(
+                "A first event from Python:
+  pip install pravega
+  python3 -c \"import pravega_client as p; m = p.StreamManager('tcp://{host}:{port}'); m.create_scope('demo'); m.create_stream('demo', 'hello', 1)\"
+  python3 -c \"import pravega_client as p; m = p.StreamManager('tcp://{host}:{port}'); w = m.create_writer('demo', 'hello'); w.write_event('hello, world'); w.flush()\""
+            )
+        } else {
+            "What clients need for TLS and authentication: docs/operations.md".to_owned()
+        };
         eprint!(
             "Headwater {version}
   controller     {tls}://{host}:{port}
@@ -156,10 +167,7 @@ fn greet(settings: &Settings, server: &Server) {
   http           {https}://{http}
   data           {data}{trust}
 
-A first event from Python:
-  pip install pravega
-  python3 -c \"import pravega_client as p; m = p.StreamManager('{tls}://{host}:{port}'); m.create_scope('demo'); m.create_stream('demo', 'hello', 1)\"
-  python3 -c \"import pravega_client as p; m = p.StreamManager('{tls}://{host}:{port}'); w = m.create_writer('demo', 'hello'); w.write_event('hello, world'); w.flush()\"
+{first}
 
 ",
             version = env!("CARGO_PKG_VERSION"),

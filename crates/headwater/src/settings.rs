@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use headwater_server::{S3Location, TlsConfig};
+use headwater_server::{AuthConfig, BearerConfig, S3Location, TlsConfig};
 
 use crate::memory;
 
@@ -25,8 +25,13 @@ const PREFIX: &str = "HEADWATER_";
 const FILE_VARIABLE: &str = "HEADWATER_CONFIG";
 
 /// Every key and its default. `None`: the setting is absent, or worked out from the machine.
-const KEYS: [(&str, Option<&str>); 15] = [
+const KEYS: [(&str, Option<&str>); 22] = [
     ("advertise", None),
+    ("auth-audience", Some("pravega-controller")),
+    ("auth-claim", None),
+    ("auth-issuer", None),
+    ("auth-keys", None),
+    ("auth-passwords", None),
     ("chunks", None),
     ("controller", Some("127.0.0.1:9090")),
     ("data-dir", Some("./headwater-data")),
@@ -38,9 +43,11 @@ const KEYS: [(&str, Option<&str>); 15] = [
     ("retention-minutes", Some("30")),
     ("scrub-days", Some("7")),
     ("segment-store", Some("127.0.0.1:12345")),
-    ("tls", Some("off")),
+    ("tls", None),
     ("tls-cert", None),
     ("tls-key", None),
+    ("token-key", None),
+    ("token-lifetime", Some("600")),
 ];
 
 /// The settings as flags. Each is also an environment variable and a key of the settings file.
@@ -74,6 +81,27 @@ pub(crate) struct Flags {
     /// Days in which everything stored is read and verified once; 0: never [default: 7]
     #[arg(long, value_name = "DAYS")]
     scrub_days: Option<String>,
+    /// Password file: callers prove who they are with Basic; see `headwater user`. Read again when it changes
+    #[arg(long, value_name = "FILE")]
+    auth_passwords: Option<String>,
+    /// Public keys whose Bearer tokens are believed, PEM or a JSON key set; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    auth_keys: Option<String>,
+    /// Issuer whose Bearer tokens are believed; without --auth-keys it is asked for its keys (OpenID Connect discovery)
+    #[arg(long, value_name = "URL")]
+    auth_issuer: Option<String>,
+    /// Audience that Bearer tokens have to name [default: pravega-controller]
+    #[arg(long, value_name = "NAME")]
+    auth_audience: Option<String>,
+    /// Claim of Bearer tokens with texts `resource,LEVEL`, beside authorization.permissions; dots lead into objects
+    #[arg(long, value_name = "PATH")]
+    auth_claim: Option<String>,
+    /// Key that signs tokens for the segment store, at least 32 bytes [default: made in the data directory]
+    #[arg(long, value_name = "FILE")]
+    token_key: Option<String>,
+    /// Seconds that a token for the segment store is good for [default: 600]
+    #[arg(long, value_name = "SECONDS")]
+    token_lifetime: Option<String>,
     /// Encryption of all connections: off, files (--tls-cert and --tls-key) or self-signed, for development: clients then
     /// have to trust tls/ca.pem of the data directory [default: off, or files if they are named]
     #[arg(long, value_name = "HOW")]
@@ -191,6 +219,8 @@ pub(crate) struct Settings {
     pub(crate) retention_every: Duration,
     /// Everything stored is read and verified once in this time.
     pub(crate) scrub: Option<Duration>,
+    /// How callers prove who they are.
+    pub(crate) auth: Option<AuthConfig>,
     /// Certificate of the listeners.
     pub(crate) tls: Option<TlsConfig>,
     /// Listening beyond this machine without authentication is fine.
@@ -304,6 +334,7 @@ impl Settings {
                 Ok(days @ 1..=3650) => Ok(Some(Duration::from_secs(days * 24 * 60 * 60))),
                 _ => Err("is no number of days from 0 to 3650".into()),
             })?,
+            auth: auth(&given)?,
             tls: tls(&given)?,
             insecure: required(&given, "insecure", |text| {
                 text.parse().map_err(|_| "is neither true nor false".to_owned())
@@ -341,6 +372,11 @@ impl Settings {
     }
 }
 
+/// Also when it was said: `config show` says it.
+fn is_default(key: &str, value: &str) -> bool {
+    KEYS.iter().any(|(known, default)| *known == key && *default == Some(value))
+}
+
 fn key(text: &str) -> Option<&'static str> {
     KEYS.iter().map(|(key, _)| *key).find(|key| *key == text)
 }
@@ -356,6 +392,13 @@ fn from_flags(flags: &Flags) -> Given {
         segment_store,
         http,
         advertise,
+        auth_passwords,
+        auth_keys,
+        auth_issuer,
+        auth_audience,
+        auth_claim,
+        token_key,
+        token_lifetime,
         chunks,
         memory_limit,
         insecure,
@@ -374,6 +417,13 @@ fn from_flags(flags: &Flags) -> Given {
         ("segment-store", segment_store),
         ("http", http),
         ("advertise", advertise),
+        ("auth-passwords", auth_passwords),
+        ("auth-keys", auth_keys),
+        ("auth-issuer", auth_issuer),
+        ("auth-audience", auth_audience),
+        ("auth-claim", auth_claim),
+        ("token-key", token_key),
+        ("token-lifetime", token_lifetime),
         ("chunks", chunks),
         ("memory-limit", memory_limit),
         ("insecure", insecure),
@@ -411,6 +461,37 @@ fn from_file(named: Option<&Path>, directory: &Path) -> Result<Given, SettingsEr
     Ok(given)
 }
 
+/// On if there is any way to prove who one is. What only makes sense with it is refused without.
+fn auth(given: &Given) -> Result<Option<AuthConfig>, SettingsError> {
+    let text = |text: &str| if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) };
+    let passwords = optional(given, "auth-passwords", path)?;
+    let (keys, issuer) = (optional(given, "auth-keys", path)?, optional(given, "auth-issuer", text)?);
+    let (audience, claim) = (required(given, "auth-audience", text)?, optional(given, "auth-claim", text)?);
+    let token_key = optional(given, "token-key", path)?;
+    let token_lifetime_seconds = required(given, "token-lifetime", |text| match text.parse::<u32>() {
+        // Clients come back for a new one 5 s before the end; shorter ones would be none.
+        Ok(seconds @ 10..=86_400) => Ok(seconds),
+        _ => Err("is no number of seconds from 10 to 86400".to_owned()),
+    })?;
+    let is_bearer = keys.is_some() || issuer.is_some();
+    let is_on = is_bearer || passwords.is_some();
+    for (key, makes_sense) in
+        [("auth-audience", is_bearer), ("auth-claim", is_bearer), ("token-key", is_on), ("token-lifetime", is_on)]
+    {
+        if let Some((value, origin)) = given.get(key).filter(|(value, _)| !makes_sense && !is_default(key, value)) {
+            let reason = if key.starts_with("auth") {
+                "needs auth-keys or auth-issuer"
+            } else {
+                "needs auth-passwords, auth-keys or auth-issuer"
+            };
+            let (value, origin, reason) = (value.clone(), origin.clone(), reason.to_owned());
+            return Err(SettingsError::Value { key, value, origin, reason });
+        }
+    }
+    let bearer = is_bearer.then_some(BearerConfig { keys, issuer, audience, claim });
+    Ok(is_on.then_some(AuthConfig { passwords, bearer, token_key, token_lifetime_seconds }))
+}
+
 /// Both files or none; naming them is enough.
 fn tls(given: &Given) -> Result<Option<TlsConfig>, SettingsError> {
     let file = |key| optional(given, key, path);
@@ -424,16 +505,18 @@ fn tls(given: &Given) -> Result<Option<TlsConfig>, SettingsError> {
     other(certificate.is_some(), "tls-key", "needs tls-cert")?;
     other(key.is_some(), "tls-cert", "needs tls-key")?;
     let files = certificate.zip(key).map(|(certificate, key)| TlsConfig::Files { certificate, key });
-    let is_default = matches!(given.get("tls"), Some((_, Origin::Default)));
-    required(given, "tls", |text| match (text, files) {
-        ("off", Some(files)) if is_default => Ok(Some(files)),
+    if !given.contains_key("tls") {
+        return Ok(files);
+    }
+    let said = optional(given, "tls", |text| match (text, files) {
         ("off", None) => Ok(None),
         ("files", Some(files)) => Ok(Some(files)),
         ("files", None) => Err("needs tls-cert and tls-key".to_owned()),
         ("self-signed", None) => Ok(Some(TlsConfig::SelfSigned)),
         ("off" | "self-signed", Some(_)) => Err("contradicts tls-cert and tls-key".to_owned()),
         _ => Err("is none of off, files and self-signed".to_owned()),
-    })
+    })?;
+    Ok(said.flatten())
 }
 
 fn path(text: &str) -> Result<PathBuf, String> {
@@ -530,6 +613,9 @@ mod tests {
             ("HEADWATER_SCRUB_DAYS", "weekly"),
             ("HEADWATER_LOG", "inof"),
             ("HEADWATER_LOG", "headwater_server=debug,wran"),
+            ("HEADWATER_TOKEN_LIFETIME", "-1"),
+            ("HEADWATER_TOKEN_LIFETIME", "601"),
+            ("HEADWATER_AUTH_CLAIM", "roles"),
             ("HEADWATER_TLS", "on"),
             ("HEADWATER_TLS", "files"),
             ("HEADWATER_TLS_CERT", "cert.pem"),
@@ -538,6 +624,21 @@ mod tests {
             let message = refused(&Flags::default(), &outside(directory.path(), &[(name, value)]));
             assert!(message.contains(name) && message.contains(value), "{message}");
         }
+    }
+
+    #[test]
+    fn any_way_to_prove_who_one_is_puts_authentication_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let of = |variables: &[(&str, &str)]| {
+            Settings::gather(&Flags::default(), &outside(directory.path(), variables)).unwrap().auth
+        };
+        assert_eq!(of(&[]), None);
+        let auth = of(&[("HEADWATER_AUTH_PASSWORDS", "p"), ("HEADWATER_TOKEN_LIFETIME", "60")]).unwrap();
+        assert_eq!((auth.passwords, auth.bearer, auth.token_lifetime_seconds), (Some("p".into()), None, 60));
+        let bearer =
+            of(&[("HEADWATER_AUTH_ISSUER", "https://id"), ("HEADWATER_AUTH_CLAIM", "c")]).unwrap().bearer.unwrap();
+        assert_eq!((bearer.keys, bearer.issuer.as_deref()), (None, Some("https://id")));
+        assert_eq!((bearer.audience.as_str(), bearer.claim.as_deref()), ("pravega-controller", Some("c")));
     }
 
     #[test]
@@ -569,7 +670,12 @@ mod tests {
     #[test]
     fn what_is_shown_gives_the_same_settings_again() {
         let directory = tempfile::tempdir().unwrap();
-        let variables = [("HEADWATER_ADVERTISE", "a-b.c"), ("HEADWATER_INSECURE", "true")];
+        let variables = [
+            ("HEADWATER_ADVERTISE", "a-b.c"),
+            ("HEADWATER_INSECURE", "true"),
+            ("HEADWATER_TLS_CERT", "c"),
+            ("HEADWATER_TLS_KEY", "k"),
+        ];
         let first = Settings::gather(&Flags::default(), &outside(directory.path(), &variables)).unwrap();
         write(directory.path(), &first.show(true));
         let second = Settings::gather(&Flags::default(), &outside(directory.path(), &[])).unwrap();

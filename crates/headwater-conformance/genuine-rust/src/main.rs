@@ -73,6 +73,8 @@ fn run(command: &str, mut arguments: Arguments) -> Result<()> {
     let scope: String = arguments.required("--scope")?;
     let config = ClientConfigBuilder::default()
         .controller_uri(PravegaNodeUri::from(controller.as_str()))
+        // The variables that the client itself reads its credentials from.
+        .is_auth_enabled(std::env::var_os("pravega_client_auth_method").is_some())
         .build()
         .map_err(|reason| anyhow::anyhow!("client configuration: {reason}"))?;
     // The factory owns the runtime and must be dropped outside of it.

@@ -5,6 +5,7 @@ use anyhow::Result;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+pub mod auth;
 pub mod bench;
 pub mod ceiling;
 pub mod crash;

@@ -1,6 +1,5 @@
 //! A certificate and its key as PEM files.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use rustls::crypto::CryptoProvider;
@@ -8,26 +7,14 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-/// Longest file; a chain has some kilobytes.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+use crate::secrets::{self, FileError};
 
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PairError {
-    /// It cannot be read.
-    #[error("{} cannot be read", path.display())]
-    Unreadable {
-        /// Which file.
-        path: PathBuf,
-        /// The system's word.
-        source: std::io::Error,
-    },
-    /// Others on this machine could take our name.
-    #[error("{} can be read by everybody on this machine; take that right away (chmod o-r)", path.display())]
-    Exposed {
-        /// Which file.
-        path: PathBuf,
-    },
+    /// A file is of no use.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// It is not what it should be.
     #[error("{} has no {wanted} in PEM form, or only a part of one", path.display())]
     Malformed {
@@ -54,24 +41,6 @@ pub enum PairError {
         /// Why.
         source: rcgen::Error,
     },
-    /// It cannot be kept.
-    #[error("{} cannot be written", path.display())]
-    Unwritable {
-        /// Which file.
-        path: PathBuf,
-        /// The system's word.
-        source: std::io::Error,
-    },
-}
-
-impl PairError {
-    /// In one line, with its cause.
-    pub(crate) fn chain(&self) -> String {
-        match std::error::Error::source(self) {
-            Some(cause) => format!("{self}: {cause}"),
-            None => self.to_string(),
-        }
-    }
 }
 
 /// What two files had at one moment.
@@ -100,8 +69,8 @@ impl Pair {
 
     pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Self, PairError> {
         Ok(Self {
-            certificate: (certificate.to_owned(), read(certificate, false)?),
-            key: (key.to_owned(), read(key, true)?),
+            certificate: (certificate.to_owned(), secrets::read(certificate, false)?),
+            key: (key.to_owned(), secrets::read(key, true)?),
         })
     }
 
@@ -122,19 +91,4 @@ impl Pair {
             reason: error.to_string(),
         })
     }
-}
-
-/// Reads a whole small file.
-#[allow(clippy::disallowed_methods, reason = "the operator's file, not the store's")]
-fn read(path: &Path, is_secret: bool) -> Result<Vec<u8>, PairError> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let failed = |source| PairError::Unreadable { path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.permissions().mode();
-    if is_secret && mode & 0o004 != 0 {
-        return Err(PairError::Exposed { path: path.to_owned() });
-    }
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
 }

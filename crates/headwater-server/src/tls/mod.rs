@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use self::files::Pair;
 pub use self::files::PairError;
 use crate::metrics::Metrics;
+use crate::secrets::chain;
 use crate::socket::Socket;
 
 /// How long a handshake may take.
@@ -144,7 +145,7 @@ impl Tls {
                 }
                 Err(error) => {
                     metrics.tls_reloads_failed.inc();
-                    tracing::warn!(error = error.chain(), "certificate not reloaded, the one before stays in use");
+                    tracing::warn!(error = chain(&error), "certificate not reloaded, the one before stays in use");
                 }
             }
         }
@@ -158,7 +159,7 @@ impl Tls {
             Ok(pair) if pair == *seen => return Ok(false),
             Ok(pair) => pair,
             Err(error) if seen.is_missing() => {
-                tracing::debug!(error = error.chain(), "certificate still cannot be read");
+                tracing::debug!(error = chain(&error), "certificate still cannot be read");
                 return Ok(false);
             }
             Err(error) => {
@@ -202,6 +203,7 @@ impl Handshake {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secrets::FileError;
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
@@ -228,7 +230,7 @@ mod tests {
         std::fs::write(&certificate, &whole).unwrap();
         assert!(matches!(tls.reload(), Err(PairError::Mismatch { .. })), "certificate of another key");
         std::fs::remove_file(&key).unwrap();
-        assert!(matches!(tls.reload(), Err(PairError::Unreadable { .. })));
+        assert!(matches!(tls.reload(), Err(PairError::File(FileError::Unreadable { .. }))));
         assert!(!tls.reload().unwrap(), "reported once");
         assert_eq!(used(&tls), original);
 
@@ -245,6 +247,6 @@ mod tests {
         let (certificate, key) = self_signed::prepare(directory.path(), &names(&["localhost"])).unwrap();
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
         let opened = Tls::open(&TlsConfig::Files { certificate, key }, directory.path(), &[]);
-        assert!(matches!(opened, Err(PairError::Exposed { .. })), "{opened:?}");
+        assert!(matches!(opened, Err(PairError::File(FileError::Exposed { .. }))), "{opened:?}");
     }
 }

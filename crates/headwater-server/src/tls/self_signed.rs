@@ -9,8 +9,6 @@
 //!
 //! Guarantee: what clients trust stays the same over restarts, also when the server gets another name.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
@@ -18,6 +16,7 @@ use rcgen::{
 };
 
 use super::files::PairError;
+use crate::secrets::{FileError, put};
 
 /// What clients trust.
 pub(super) const AUTHORITY: &str = "ca.pem";
@@ -25,11 +24,8 @@ pub(super) const AUTHORITY: &str = "ca.pem";
 /// Certificate and key for `names`, which are host names and addresses; made if the directory has none for them.
 #[allow(clippy::disallowed_methods, reason = "beside the store, not in it")]
 pub(super) fn prepare(directory: &Path, names: &[String]) -> Result<(PathBuf, PathBuf), PairError> {
-    let unwritable = |path: &Path| {
-        let path = path.to_owned();
-        move |source| PairError::Unwritable { path, source }
-    };
-    std::fs::create_dir_all(directory).map_err(unwritable(directory))?;
+    let unwritable = |source| FileError::Unwritable { path: directory.to_owned(), source };
+    std::fs::create_dir_all(directory).map_err(unwritable)?;
     let file = |name: &str| directory.join(name);
     let (certificate, key) = (file("cert.pem"), file("key.pem"));
     let wanted = names.join("\n");
@@ -47,8 +43,7 @@ pub(super) fn prepare(directory: &Path, names: &[String]) -> Result<(PathBuf, Pa
         put(&ca_key, &secret.serialize_pem(), 0o600)?;
         put(&ca, &authority.pem(), 0o644)?;
     }
-    let unreadable = |source| PairError::Unreadable { path: ca_key.clone(), source };
-    let secret = KeyPair::from_pem(&std::fs::read_to_string(&ca_key).map_err(unreadable)?).map_err(not_made)?;
+    let secret = KeyPair::from_pem(&crate::secrets::read_text(&ca_key, true)?).map_err(not_made)?;
     let issuer = Issuer::new(authority(), secret);
     let mut params = CertificateParams::new(names.to_vec()).map_err(not_made)?;
     params.distinguished_name.push(DnType::CommonName, "Headwater for development");
@@ -77,17 +72,6 @@ fn authority() -> CertificateParams {
     params.not_before = rcgen::date_time_ymd(2025, 1, 1);
     params.not_after = rcgen::date_time_ymd(2125, 1, 1);
     params
-}
-
-/// Writes a file beside its place, then puts it there.
-#[allow(clippy::disallowed_methods, reason = "beside the store, not in it")]
-fn put(path: &Path, text: &str, mode: u32) -> Result<(), PairError> {
-    let failed = |source| PairError::Unwritable { path: path.to_owned(), source };
-    let new = path.with_extension("new");
-    let _ = std::fs::remove_file(&new);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&new).map_err(failed)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-    std::fs::rename(&new, path).map_err(failed)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use headwater_engine::io::{Disk, Io, RealClock, RealDisk, RealRandom};
 use headwater_engine::{Engine, Options};
+use headwater_server::Guard;
 use headwater_server::connection::{self, AnswerRoom, Context, ReadRoom};
 use headwater_server::loads::Loads;
 use headwater_server::metrics::Metrics;
@@ -56,6 +57,7 @@ impl Store {
             engine: engine.clone(),
             metrics: metrics.clone(),
             loads: Loads::default(),
+            guard: Guard::off(),
             receiving: Context::room_to_receive(32 << 20),
             reading: ReadRoom::new(32 << 20),
             answering: AnswerRoom::new(16 << 20),

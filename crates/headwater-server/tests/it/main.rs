@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod appends;
+mod auth;
 mod client;
 mod full;
 mod limits;

@@ -39,6 +39,7 @@ pub(crate) fn config(directory: &TempDir) -> Config {
         scrub: None,
         insecure: false,
         tls: Some(TlsConfig::SelfSigned),
+        auth: None,
         chunks: None,
         on_fatal: Arc::new(|error| panic!("{error}")),
     }
@@ -70,6 +71,11 @@ impl Running {
 
     /// A client of the controller.
     pub(crate) async fn controller(&self) -> ControllerServiceClient<Channel> {
+        ControllerServiceClient::new(self.channel().await)
+    }
+
+    /// A connection to the controller.
+    pub(crate) async fn channel(&self) -> Channel {
         let (authority, address) = (self.authority(), self.server.controller());
         let connector = tower::service_fn(move |_| {
             let authority = authority.clone();
@@ -79,7 +85,7 @@ impl Running {
             }
         });
         let endpoint = Endpoint::from_static("https://localhost");
-        ControllerServiceClient::new(endpoint.connect_with_connector(connector).await.unwrap())
+        endpoint.connect_with_connector(connector).await.unwrap()
     }
 
     /// Answer to an HTTP request, head and body.

@@ -1,16 +1,26 @@
 //! As much of an HTTP client as a backup needs: one request on one connection, a bounded answer.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
-use super::BackupError;
+use super::{BackupError, ServerArguments};
 
 /// How long one answer may take: checkpoints come before the first.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,19 +31,47 @@ const ANSWER_BYTES_MAX: usize = 8 << 20;
 pub(super) struct Client {
     server: String,
     address: SocketAddr,
+    tls: Option<TlsConnector>,
+    /// Not shown: this type has no `Debug`.
+    authorization: Option<HeaderValue>,
 }
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
+/// What bytes go over.
+trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
 impl Client {
-    /// `server` is `http://HOST:PORT`.
-    pub(super) async fn new(server: &str) -> Result<Self, BackupError> {
-        let failed = |source: Cause| BackupError::Server { server: server.to_owned(), source };
-        let host = server.strip_prefix("http://").ok_or_else(|| failed("it does not begin with http://".into()))?;
+    /// The server is `http://HOST:PORT` or `https://ADDRESS:PORT`.
+    pub(super) async fn new(arguments: &ServerArguments) -> Result<Self, BackupError> {
+        let server = &arguments.server;
+        let failed = |source: Cause| BackupError::Server { server: server.clone(), source };
+        let (host, is_tls) = match (server.strip_prefix("http://"), server.strip_prefix("https://")) {
+            (Some(host), _) => (host, false),
+            (_, Some(host)) => (host, true),
+            _ => return Err(failed("it begins neither with http:// nor with https://".into())),
+        };
+        let tls = match (&arguments.ca, is_tls) {
+            (Some(path), true) => Some(connector(path).map_err(failed)?),
+            (None, true) => return Err(failed("--ca has to say whom to trust".into())),
+            (Some(_), false) => return Err(failed("--ca makes sense with https:// only".into())),
+            (None, false) => None,
+        };
+        let authorization = arguments.credentials.as_deref().map(authorization).transpose().map_err(failed)?;
         let host = host.trim_end_matches('/');
         let address = tokio::net::lookup_host(host).await.map_err(|error| failed(error.into()))?.next();
         let address = address.ok_or_else(|| failed("its name has no address".into()))?;
-        Ok(Self { server: server.to_owned(), address })
+        Ok(Self { server: server.clone(), address, tls, authorization })
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Connection>, Cause> {
+        let socket = TcpStream::connect(self.address).await?;
+        match &self.tls {
+            None => Ok(Box::new(socket)),
+            Some(tls) => Ok(Box::new(tls.connect(ServerName::from(self.address.ip()), socket).await?)),
+        }
     }
 
     /// Asks, and returns the body of an answer of success.
@@ -73,11 +111,14 @@ impl Client {
         path: &str,
         range: Option<(u64, u64)>,
     ) -> Result<(StatusCode, Bytes), Cause> {
-        let socket = TcpStream::connect(self.address).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+        let connection = self.connect().await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(connection)).await?;
         let connection = tokio::spawn(connection);
         // The address and not a name: that is what the server believes.
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, self.address.to_string());
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
         if let Some((from, to)) = range {
             request = request.header(header::RANGE, format!("bytes={from}-{to}"));
         }
@@ -87,4 +128,32 @@ impl Client {
         connection.abort();
         Ok((status, body))
     }
+}
+
+/// A side of TLS that trusts what is in a file and nothing else.
+fn connector(path: &Path) -> Result<TlsConnector, Cause> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path)? {
+        roots.add(certificate?)?;
+    }
+    if roots.is_empty() {
+        return Err(format!("{} has no certificate", path.display()).into());
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth())))
+}
+
+/// The header that a line of a file makes.
+fn authorization(path: &Path) -> Result<HeaderValue, Cause> {
+    let text = std::fs::read_to_string(path)?;
+    let line = text.lines().next().unwrap_or_default();
+    let header = match (line.starts_with("Bearer "), line.contains(':')) {
+        (true, _) => line.to_owned(),
+        (false, true) => format!("Basic {}", STANDARD.encode(line)),
+        (false, false) => return Err(format!("{} begins with neither USER:PASSWORD nor Bearer", path.display()).into()),
+    };
+    let mut header = HeaderValue::from_str(&header)?;
+    header.set_sensitive(true);
+    Ok(header)
 }

@@ -22,14 +22,27 @@ use crate::serve::chain;
 /// What to back up and where to.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct BackupArguments {
-    /// HTTP address of the server
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9091")]
-    server: String,
+    #[command(flatten)]
+    server: ServerArguments,
     /// Directory for the backup; made if absent, refused if not empty
     destination: String,
     /// Do not verify the backup after it was written
     #[arg(long)]
     skip_check: bool,
+}
+
+/// Which server, and how to be let in.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct ServerArguments {
+    /// HTTP address of the server; with https:// it has to be an IP address
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9091")]
+    server: String,
+    /// PEM file with the certificates to trust, for https://
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// File whose first line is USER:PASSWORD, or `Bearer` and a token
+    #[arg(long, value_name = "FILE")]
+    credentials: Option<PathBuf>,
 }
 
 /// What to restore and where to.

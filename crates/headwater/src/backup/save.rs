@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::client::Client;
 use super::list::{FORMAT, List, Listed, hexadecimal, is_plain};
-use super::{BackupError, empty};
+use super::{BackupError, ServerArguments, empty};
 
 /// Asked for at a time.
 const PIECE_BYTES: u64 = 4 << 20;
@@ -19,7 +19,7 @@ const PIECE_BYTES: u64 = 4 << 20;
 const UNSYNCED_BYTES: u64 = 64 << 20;
 
 /// Copies everything; the list is not written yet.
-pub(super) fn save(server: &str, destination: &Path) -> Result<List, BackupError> {
+pub(super) fn save(server: &ServerArguments, destination: &Path) -> Result<List, BackupError> {
     empty(destination)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(BackupError::io("start threads for", destination))?;

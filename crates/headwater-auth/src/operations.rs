@@ -1,0 +1,438 @@
+//! The table: what each operation of each protocol needs. Every operation has a row, or this crate and the server that
+//! carries it out do not compile.
+//!
+//! Guarantee: [`Rpc::check`], [`HttpRoute::check`] and [`WireCommand::check`] are the only ways to a decision, and each
+//! takes its row from here.
+//!
+//! Source of the rows: Pravega's controller permissions. Where they are stricter than the original, so that whoever may
+//! only read cannot change anything: every wire command that changes needs READ_UPDATE (the original asks that of set-ups
+//! and of the target of a batch merge alone), transient segments need a token at all, and both ends of a merge are checked.
+
+use std::fmt;
+
+use crate::delegation::{Claims, TokenError};
+use crate::grants::{Grants, Level, Resource, TABLE};
+
+/// What a row asks for a permission on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum On {
+    /// Nothing: also for those who did not say who they are.
+    Nothing,
+    Root,
+    Scope,
+    Stream,
+    Table,
+}
+
+/// How much of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Need {
+    Look,
+    Change,
+    /// By what the caller says it is going to do: to look if that is nothing, else to change.
+    ByAccess,
+    /// To change; for what is kept for a reader group or stream, to look is enough.
+    ByKind,
+    /// Decided by [`token_grants`], which says what the token grants.
+    Token,
+}
+
+/// What a caller says it is going to do with the answer.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Access {
+    /// Nothing; no token is wanted.
+    None,
+    /// Read.
+    Read,
+    /// Write, or it does not say.
+    #[default]
+    Change,
+}
+
+/// What an operation is about, as the client named it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Target<'a> {
+    /// The scope; empty if the operation has none.
+    pub scope: &'a str,
+    /// The stream, table or group; empty if the operation has none.
+    pub name: &'a str,
+    /// Only of those that say so.
+    pub access: Access,
+}
+
+/// It is not granted.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{operation} needs {level} on {resource}")]
+pub struct Denied {
+    /// What was asked for.
+    pub operation: &'static str,
+    /// What is missing.
+    pub level: Level,
+    /// On what.
+    pub resource: String,
+}
+
+fn decide(
+    operation: &'static str,
+    (on, need): (On, Need),
+    grants: Option<&Grants>,
+    target: &Target<'_>,
+) -> Result<(), Denied> {
+    let resource = match on {
+        On::Nothing => return Ok(()),
+        On::Root => Resource::Root,
+        On::Scope => Resource::Scope(target.scope),
+        On::Stream => Resource::Stream(target.scope, target.name),
+        On::Table => Resource::Table(target.scope, target.name),
+    };
+    let level = match (need, target.access) {
+        (Need::Look, _) | (Need::ByAccess, Access::None) => Level::Read,
+        (Need::Change, _) | (Need::ByAccess, Access::Read | Access::Change) => Level::ReadUpdate,
+        (Need::ByKind, _) if Resource::Stream(target.scope, target.name).is_kept_for_another() => Level::Read,
+        (Need::ByKind, _) => Level::ReadUpdate,
+        (Need::Token, _) => return grants.map_or(Ok(()), |grants| token_grants(grants, target).map(|_| ())),
+    };
+    match grants {
+        // Nobody has to prove anything on this server.
+        None => Ok(()),
+        Some(grants) if grants.allow(resource, level) => Ok(()),
+        Some(_) => Err(Denied { operation, level, resource: resource.to_string() }),
+    }
+}
+
+macro_rules! rpcs {
+    ($($variant:ident $path:literal $on:ident $need:ident)*) => {
+        /// Every call of the controller.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub enum Rpc {
+            $(#[doc = concat!("`", $path, "`")] $variant,)*
+        }
+
+        impl Rpc {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// Its name, which is also the last part of its HTTP/2 path.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $path,)* }
+            }
+
+            fn row(self) -> (On, Need) {
+                match self { $(Self::$variant => (On::$on, Need::$need),)* }
+            }
+        }
+    };
+}
+
+rpcs! {
+    GetControllerServerList          "getControllerServerList"          Nothing Look
+    CreateScope                      "createScope"                      Root    Change
+    DeleteScope                      "deleteScope"                      Root    Change
+    DeleteScopeRecursive             "deleteScopeRecursive"             Root    Change
+    GetControllerToBucketMapping     "getControllerToBucketMapping"     Root    Change
+    ListScopes                       "listScopes"                       Root    Look
+    CheckScopeExists                 "checkScopeExists"                 Scope   Look
+    ListStreamsInScope               "listStreamsInScope"               Scope   Look
+    ListStreamsInScopeForTag         "listStreamsInScopeForTag"         Scope   Look
+    ListKeyValueTablesInScope        "listKeyValueTablesInScope"        Scope   Look
+    CreateStream                     "createStream"                     Scope   ByKind
+    UpdateStream                     "updateStream"                     Stream  Change
+    TruncateStream                   "truncateStream"                   Stream  Change
+    SealStream                       "sealStream"                       Stream  Change
+    DeleteStream                     "deleteStream"                     Stream  Change
+    Scale                            "scale"                            Stream  Change
+    GetEpochSegments                 "getEpochSegments"                 Stream  Change
+    GetCurrentSegments               "getCurrentSegments"               Stream  ByAccess
+    GetSegments                      "getSegments"                      Stream  ByAccess
+    GetSegmentsImmediatlyFollowing   "getSegmentsImmediatlyFollowing"   Stream  Look
+    GetSegmentsImmediatelyFollowing  "getSegmentsImmediatelyFollowing"  Stream  Look
+    GetSegmentsBetween               "getSegmentsBetween"               Stream  Look
+    GetUri                           "getURI"                           Stream  Look
+    IsSegmentValid                   "isSegmentValid"                   Stream  Look
+    IsStreamCutValid                 "isStreamCutValid"                 Stream  Look
+    CheckScale                       "checkScale"                       Stream  Look
+    CheckStreamExists                "checkStreamExists"                Stream  Look
+    GetStreamConfiguration           "getStreamConfiguration"           Stream  Look
+    CreateTransaction                "createTransaction"                Stream  Change
+    CommitTransaction                "commitTransaction"                Stream  Change
+    AbortTransaction                 "abortTransaction"                 Stream  Change
+    PingTransaction                  "pingTransaction"                  Stream  Change
+    CheckTransactionState            "checkTransactionState"            Stream  Look
+    ListCompletedTransactions        "listCompletedTransactions"        Stream  Look
+    NoteTimestampFromWriter          "noteTimestampFromWriter"          Stream  Change
+    RemoveWriter                     "removeWriter"                     Stream  Change
+    ListSubscribers                  "listSubscribers"                  Stream  Change
+    UpdateSubscriberStreamCut        "updateSubscriberStreamCut"        Stream  Change
+    CreateReaderGroup                "createReaderGroup"                Scope   Look
+    UpdateReaderGroup                "updateReaderGroup"                Scope   Look
+    DeleteReaderGroup                "deleteReaderGroup"                Scope   Look
+    GetReaderGroupConfig             "getReaderGroupConfig"             Scope   Look
+    CreateKeyValueTable              "createKeyValueTable"              Scope   Change
+    GetCurrentSegmentsKeyValueTable  "getCurrentSegmentsKeyValueTable"  Table   Change
+    DeleteKeyValueTable              "deleteKeyValueTable"              Table   Change
+    GetKeyValueTableConfiguration    "getKeyValueTableConfiguration"    Table   Look
+    GetDelegationToken               "getDelegationToken"               Stream  Token
+}
+
+impl Rpc {
+    /// By its name in the HTTP/2 path.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|rpc| rpc.name() == name)
+    }
+
+    /// Whether also those are answered who did not say who they are.
+    pub fn is_open(self) -> bool {
+        self.row().0 == On::Nothing
+    }
+
+    /// Whether somebody may do it. `grants` is `None` on a server where nobody has to prove anything.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn check(self, grants: Option<&Grants>, target: &Target<'_>) -> Result<(), Denied> {
+        decide(self.name(), self.row(), grants, target)
+    }
+}
+
+/// What a delegation token for a target may grant: nothing, if nothing is wanted.
+///
+/// # Errors
+/// [`Denied`] if less is granted than is wanted.
+pub fn token_grants<'a>(grants: &Grants, target: &Target<'a>) -> Result<Vec<(Resource<'a>, Level)>, Denied> {
+    let (stream, table) = (Resource::Stream(target.scope, target.name), Resource::Table(target.scope, target.name));
+    let level = match target.access {
+        Access::None => return Ok(Vec::new()),
+        Access::Read => Level::Read,
+        Access::Change => Level::ReadUpdate,
+    };
+    if stream.is_kept_for_another() {
+        // Readers write down where they are.
+        return match grants.allow(stream, Level::Read) {
+            true => Ok(vec![(stream, Level::ReadUpdate)]),
+            false => Err(Denied { operation: "getDelegationToken", level: Level::Read, resource: stream.to_string() }),
+        };
+    }
+    let mut listed = Vec::new();
+    if grants.allow(stream, level) {
+        listed.push((stream, level));
+    }
+    // Java clients ask for a table as if it were a stream, and the claim of a stream covers the table of its name, unless
+    // there is one for the table.
+    let segments = format!("{}{TABLE}", target.name);
+    let of_table = grants.level(Resource::Stream(target.scope, &segments)).min(level);
+    if of_table == level || !listed.is_empty() {
+        listed.push((table, of_table));
+    }
+    if listed.is_empty() {
+        return Err(Denied { operation: "getDelegationToken", level, resource: stream.to_string() });
+    }
+    Ok(listed)
+}
+
+macro_rules! wire_commands {
+    ($($variant:ident $need:ident)*) => {
+        /// Every command of the segment store protocol that asks for something. Appends are covered by their set-up.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        #[allow(missing_docs, reason = "they have the names of the protocol's commands")]
+        pub enum WireCommand {
+            $($variant,)*
+        }
+
+        impl WireCommand {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// What it needs on every segment that it names.
+            pub fn level(self) -> Level {
+                match self { $(Self::$variant => wire_commands!(@ $need),)* }
+            }
+        }
+    };
+    (@ Look) => { Level::Read };
+    (@ Change) => { Level::ReadUpdate };
+}
+
+wire_commands! {
+    SetupAppend            Change
+    ReadSegment            Look
+    GetStreamSegmentInfo   Look
+    CreateSegment          Change
+    SealSegment            Change
+    DeleteSegment          Change
+    UpdateSegmentPolicy    Change
+    GetSegmentAttribute    Look
+    UpdateSegmentAttribute Change
+    TruncateSegment        Change
+    CreateTransientSegment Change
+    LocateOffset           Look
+    MergeSegments          Change
+    MergeSegmentsBatch     Change
+    GetTableSegmentInfo    Look
+    CreateTableSegment     Change
+    DeleteTableSegment     Change
+    UpdateTableEntries     Change
+    RemoveTableKeys        Change
+    ReadTable              Look
+    ReadTableKeys          Look
+    ReadTableEntries       Look
+    ReadTableEntriesDelta  Look
+    ListStorageChunks      Look
+    FlushToStorage         Change
+}
+
+impl WireCommand {
+    /// Whether a token allows it on all segments that it names. One that names none is about everything there is.
+    ///
+    /// # Errors
+    /// Any [`TokenError`].
+    pub fn check(self, claims: &Claims, segments: &[&str], now: i64) -> Result<(), TokenError> {
+        claims.is_good(now)?;
+        let level = self.level();
+        let is_granted = match segments {
+            [] => claims.level_of_all() >= level,
+            several => several.iter().all(|segment| claims.level(segment) >= level),
+        };
+        if is_granted { Ok(()) } else { Err(TokenError::Refused) }
+    }
+}
+
+macro_rules! http_routes {
+    ($($variant:ident $method:literal $path:literal $on:ident $need:ident)*) => {
+        /// Every route of the HTTP listener.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub enum HttpRoute {
+            $(#[doc = concat!("`", $method, " ", $path, "`")] $variant,)*
+        }
+
+        impl HttpRoute {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// Its method.
+            pub fn method(self) -> &'static str {
+                match self { $(Self::$variant => $method,)* }
+            }
+
+            /// Its path; parts in braces stand for any text, and `scope` and `stream` among them for its target.
+            pub fn path(self) -> &'static str {
+                match self { $(Self::$variant => $path,)* }
+            }
+
+            fn name(self) -> &'static str {
+                match self { $(Self::$variant => concat!($method, " ", $path),)* }
+            }
+
+            fn row(self) -> (On, Need) {
+                match self { $(Self::$variant => (On::$on, Need::$need),)* }
+            }
+        }
+    };
+}
+
+http_routes! {
+    About       "GET"    "/"                             Nothing Look
+    Ping        "GET"    "/ping"                         Nothing Look
+    Healthz     "GET"    "/healthz"                      Nothing Look
+    Readyz      "GET"    "/readyz"                       Nothing Look
+    Metrics     "GET"    "/metrics"                      Root    Look
+    BeginBackup "POST"   "/v1/backups"                   Root    Change
+    EndBackup   "DELETE" "/v1/backups/{id}"              Root    Change
+    ListBackup  "GET"    "/v1/backups/{id}/files"        Root    Change
+    ReadBackup  "GET"    "/v1/backups/{id}/files/{*name}" Root   Change
+    RetentionPlan "GET"  "/v1/scopes/{scope}/streams/{stream}/retention" Stream Look
+}
+
+impl HttpRoute {
+    /// Whether also those are answered who did not say who they are.
+    pub fn is_open(self) -> bool {
+        self.row().0 == On::Nothing
+    }
+
+    /// Whether somebody may do it. `grants` is `None` on a server where nobody has to prove anything.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn check(self, grants: Option<&Grants>, target: &Target<'_>) -> Result<(), Denied> {
+        decide(self.name(), self.row(), grants, target)
+    }
+}
+
+impl fmt::Display for HttpRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grants::Grant;
+
+    fn grants(texts: &[&str]) -> Grants {
+        Grants::new(texts.iter().map(|text| Grant::parse(text).unwrap()).collect())
+    }
+
+    fn on<'a>(name: &'a str, access: Access) -> Target<'a> {
+        Target { scope: "s", name, access }
+    }
+
+    #[test]
+    fn nothing_is_granted_to_those_who_were_granted_nothing() {
+        let nothing = grants(&[]);
+        for rpc in Rpc::ALL {
+            assert_eq!(rpc.check(Some(&nothing), &on("t", Access::Change)).is_ok(), rpc.is_open(), "{rpc:?}");
+        }
+        for route in HttpRoute::ALL {
+            assert_eq!(route.check(Some(&nothing), &Target::default()).is_ok(), route.is_open(), "{route}");
+        }
+    }
+
+    #[test]
+    fn whoever_may_only_read_a_scope_changes_nothing_of_its_streams() {
+        let reader = grants(&["prn::/,READ", "prn::/scope:s,READ", "prn::/scope:s/*,READ"]);
+        for rpc in Rpc::ALL {
+            let allowed = rpc.check(Some(&reader), &on("t", Access::Change)).is_ok();
+            let (resource, need) = rpc.row();
+            assert_eq!(allowed, resource == On::Nothing || need == Need::Look, "{rpc:?}");
+        }
+        assert!(Rpc::GetSegments.check(Some(&reader), &on("t", Access::None)).is_ok());
+        assert!(Rpc::CreateStream.check(Some(&reader), &on("_RGg", Access::Change)).is_ok());
+        assert!(Rpc::GetDelegationToken.check(Some(&reader), &on("t", Access::Read)).is_ok());
+    }
+
+    #[test]
+    fn a_token_grants_no_more_than_was_granted() {
+        let check = |texts: &[&str], name: &str, access, expected: Option<&[(&str, Level)]>| {
+            let listed = token_grants(&grants(texts), &on(name, access)).ok();
+            let listed = listed.map(|listed| listed.iter().map(|(r, l)| (r.to_string(), *l)).collect::<Vec<_>>());
+            let expected = expected.map(|some| some.iter().map(|(r, l)| (format!("prn::/scope:s/{r}"), *l)).collect());
+            assert_eq!(listed, expected, "{texts:?} {name} {access:?}");
+        };
+        let (read, change) = (Level::Read, Level::ReadUpdate);
+        let stream: &[_] = &["prn::/scope:s/stream:t,READ_UPDATE"];
+        check(stream, "t", Access::Change, Some(&[("stream:t", change), ("key-value-table:t", change)]));
+        check(stream, "t", Access::Read, Some(&[("stream:t", read), ("key-value-table:t", read)]));
+        check(stream, "t", Access::None, Some(&[]));
+        check(stream, "u", Access::Read, None);
+        check(&["prn::/scope:s/stream:t,READ"], "t", Access::Change, None);
+        check(
+            &["prn::/scope:s/key-value-table:t,READ_UPDATE"],
+            "t",
+            Access::Change,
+            Some(&[("key-value-table:t", change)]),
+        );
+        let but_the_table: &[_] = &["prn::/scope:s/*,READ_UPDATE", "prn::/scope:s/key-value-table:t,NONE"];
+        let expected: &[_] = &[("stream:t", change), ("key-value-table:t", Level::None)];
+        check(but_the_table, "t", Access::Change, Some(expected));
+        check(&["prn::/scope:s/reader-group:g,READ"], "_RGg", Access::Change, Some(&[("stream:_RGg", change)]));
+        check(&["prn::/scope:s/stream:t,READ"], "_MARKt", Access::Change, Some(&[("stream:_MARKt", change)]));
+    }
+
+    #[test]
+    fn no_two_operations_share_a_name() {
+        let names: std::collections::BTreeSet<_> = Rpc::ALL.iter().map(|rpc| rpc.name()).collect();
+        assert_eq!(names.len(), 47);
+        let routes: std::collections::BTreeSet<_> = HttpRoute::ALL.iter().map(|route| route.name()).collect();
+        assert_eq!(routes.len(), HttpRoute::ALL.len());
+    }
+}

@@ -1,0 +1,137 @@
+//! Files that are read again when they change, and the key that signs.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use headwater_auth::delegation::Key;
+use headwater_auth::keys::KeySet;
+use headwater_auth::passwords::PasswordFile;
+
+use super::{AuthError, Shared};
+use crate::secrets;
+
+/// The key in the data directory. Its name there is on the list of what is no part of the store.
+pub(crate) const SIGNING_KEY: &str = "token.key";
+
+/// How a file's text becomes a value.
+pub(super) type Parse<T> = fn(&Path, &str) -> Result<T, AuthError>;
+
+/// A file and what it said last that made sense.
+pub(super) struct Watched<T> {
+    path: PathBuf,
+    parse: Parse<T>,
+    value: Shared<T>,
+    seen: Mutex<Seen>,
+}
+
+/// What the file had.
+struct Seen {
+    /// When it was last taken, good or not; nothing if it could not be read.
+    bytes: Option<Vec<u8>>,
+    /// At the last look, if that was something else, and when it was written.
+    unsettled: Option<(Vec<u8>, Option<SystemTime>)>,
+}
+
+/// What a look at a file found.
+#[derive(Debug)]
+pub(super) enum Look {
+    /// Nothing new.
+    Same,
+    /// Something new that may still be written.
+    Unsettled,
+    /// Something new, which is in use now.
+    Changed(PathBuf),
+    /// Something new that is no good.
+    Failed(AuthError),
+}
+
+impl<T> Watched<T> {
+    pub(super) fn open(path: PathBuf, parse: Parse<T>) -> Result<Self, AuthError> {
+        let bytes = secrets::read(&path, true)?;
+        let value = read(&path, &bytes, parse)?;
+        Ok(Self {
+            path,
+            parse,
+            value: Shared::new(Arc::new(value)),
+            seen: Mutex::new(Seen { bytes: Some(bytes), unsettled: None }),
+        })
+    }
+
+    pub(super) fn current(&self) -> Arc<T> {
+        self.value.read().expect("a panic ends the process").clone()
+    }
+
+    /// Takes the file if it changed since it was last taken and has stayed as it is since the last look: a file that is
+    /// being written may make sense and not say all. What is no good is reported once.
+    pub(super) fn look(&self) -> Look {
+        let mut seen = self.seen.lock().expect("a panic ends the process");
+        let written = secrets::written(&self.path);
+        let bytes = match secrets::read(&self.path, true) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                seen.unsettled = None;
+                return seen.bytes.take().map_or(Look::Same, |_| Look::Failed(error.into()));
+            }
+        };
+        if seen.bytes.as_ref() == Some(&bytes) {
+            seen.unsettled = None;
+            return Look::Same;
+        }
+        let found = (bytes, written);
+        if seen.unsettled.as_ref() != Some(&found) {
+            seen.unsettled = Some(found);
+            return Look::Unsettled;
+        }
+        let (bytes, _) = found;
+        let value = read(&self.path, &bytes, self.parse);
+        *seen = Seen { bytes: Some(bytes), unsettled: None };
+        match value {
+            Ok(value) => {
+                *self.value.write().expect("a panic ends the process") = Arc::new(value);
+                Look::Changed(self.path.clone())
+            }
+            Err(error) => Look::Failed(error),
+        }
+    }
+}
+
+fn read<T>(path: &Path, bytes: &[u8], parse: Parse<T>) -> Result<T, AuthError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| secrets::FileError::NotText { path: path.to_owned() })?;
+    parse(path, text)
+}
+
+pub(super) fn passwords(path: &Path, text: &str) -> Result<PasswordFile, AuthError> {
+    // What a file is in the moment between its being emptied and written.
+    if text.trim().is_empty() {
+        return Err(AuthError::Empty { path: path.to_owned() });
+    }
+    PasswordFile::parse(text).map_err(|source| AuthError::Passwords { path: path.to_owned(), source })
+}
+
+pub(super) fn keys(path: &Path, text: &str) -> Result<KeySet, AuthError> {
+    KeySet::parse(text).map_err(|source| AuthError::Keys { path: path.to_owned(), source })
+}
+
+/// The operator's key, or our own, made if there is none yet.
+pub(super) fn signing_key(configured: Option<&Path>, data_dir: &Path) -> Result<Key, AuthError> {
+    let own = data_dir.join(SIGNING_KEY);
+    let path = configured.unwrap_or(&own);
+    if configured.is_none() && !own.exists() {
+        secrets::put(&own, &URL_SAFE_NO_PAD.encode(chance::<64>()?), 0o600)?;
+    }
+    let bytes = secrets::read(path, true)?;
+    // Editors end a file with a line's end, which nobody means.
+    let key = bytes.trim_ascii_end();
+    Key::new(key).map_err(|source| AuthError::TokenKey { path: path.to_owned(), source })
+}
+
+/// Random bytes of the system.
+pub(super) fn chance<const N: usize>() -> Result<[u8; N], AuthError> {
+    let mut bytes = [0; N];
+    let provider = rustls::crypto::ring::default_provider();
+    provider.secure_random.fill(&mut bytes).map_err(|_| AuthError::NoChance)?;
+    Ok(bytes)
+}

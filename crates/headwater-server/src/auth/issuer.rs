@@ -1,0 +1,211 @@
+//! The issuer whose tokens are believed: its keys from a file, or from itself by OpenID Connect discovery.
+//!
+//! Guarantees:
+//! * keys come from the file or the address that the operator named and from nowhere that a token names
+//! * an issuer that does not answer changes nothing: the keys that are known stay good
+//! * the issuer is asked at most every [`ASK_EVERY`], however many tokens name keys that nobody knows
+//!
+//! Source: OpenID Connect Discovery 1.0, section 4.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_auth::bearer::{Bearer, TokenError, Trust};
+use headwater_auth::keys::{KeySet, SignatureError};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::files::{Look, Watched, keys};
+use super::{AuthError, BearerConfig, Shared};
+
+/// Least time between two questions to the issuer.
+const ASK_EVERY: Duration = Duration::from_secs(10);
+/// Keys of this age are asked for again.
+const OLD: Duration = Duration::from_secs(5 * 60);
+/// How long the issuer may take for one answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest answer, in bytes.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+enum Source {
+    File(Watched<KeySet>),
+    Discovery(Box<Discovery>),
+}
+
+struct Discovery {
+    issuer: String,
+    client: reqwest::Client,
+    known: Shared<Option<KeySet>>,
+    /// Held while the issuer is asked.
+    asked: tokio::sync::Mutex<Option<Instant>>,
+}
+
+/// See the [module](self).
+pub(super) struct Issuer {
+    trust: Trust,
+    source: Source,
+}
+
+impl Issuer {
+    /// Nothing is asked yet.
+    pub(super) fn open(config: &BearerConfig) -> Result<Self, AuthError> {
+        let trust =
+            Trust { issuer: config.issuer.clone(), audience: config.audience.clone(), claim: config.claim.clone() };
+        let source = match (&config.keys, &config.issuer) {
+            (Some(path), _) => Source::File(Watched::open(path.clone(), keys)?),
+            (None, issuer) => Source::Discovery(Box::new(Discovery::new(issuer.as_deref().unwrap_or_default())?)),
+        };
+        Ok(Self { trust, source })
+    }
+
+    /// Judges a token; asks the issuer first if it may have a key that is not known yet.
+    pub(super) async fn check(&self, token: &str, now: i64) -> Result<Bearer, TokenError> {
+        let check = |keys: &KeySet| self.trust.check(keys, token, now);
+        match &self.source {
+            Source::File(keys) => check(&keys.current()),
+            Source::Discovery(discovery) => {
+                let before = discovery.current();
+                let unknown = Err(TokenError::Signature(SignatureError::UnknownKey));
+                match before.as_ref().as_ref().map_or(unknown, check) {
+                    Err(TokenError::Signature(SignatureError::UnknownKey)) => {
+                        discovery.ask(ASK_EVERY).await;
+                        discovery.current().as_ref().as_ref().map_or(unknown_key(), check)
+                    }
+                    decided => decided,
+                }
+            }
+        }
+    }
+
+    /// Takes the file of keys if there is one and it changed.
+    pub(super) fn look(&self) -> Look {
+        match &self.source {
+            Source::File(keys) => keys.look(),
+            Source::Discovery(_) => Look::Same,
+        }
+    }
+
+    /// Asks the issuer if its keys are old; true if they are others now.
+    pub(super) async fn refresh_if_old(&self) -> bool {
+        match &self.source {
+            Source::File(_) => false,
+            Source::Discovery(discovery) => {
+                let is_known = discovery.current().is_some();
+                discovery.ask(if is_known { OLD } else { ASK_EVERY }).await
+            }
+        }
+    }
+}
+
+fn unknown_key() -> Result<Bearer, TokenError> {
+    Err(TokenError::Signature(SignatureError::UnknownKey))
+}
+
+impl Discovery {
+    fn new(issuer: &str) -> Result<Self, AuthError> {
+        let refused = || AuthError::Issuer { issuer: issuer.to_owned() };
+        if !is_safe(issuer) {
+            return Err(refused());
+        }
+        // One provider of cryptography in the process; whoever was first has chosen the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .timeout(PATIENCE)
+            // To where somebody else says is not where the operator said.
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .map_err(|_| refused())?;
+        let issuer = issuer.to_owned();
+        Ok(Self { issuer, client, known: Shared::new(Arc::new(None)), asked: tokio::sync::Mutex::new(None) })
+    }
+
+    fn current(&self) -> Arc<Option<KeySet>> {
+        self.known.read().expect("a panic ends the process").clone()
+    }
+
+    /// Asks the issuer unless it was asked within `pause`; true if its keys are others now.
+    async fn ask(&self, pause: Duration) -> bool {
+        let before = self.current();
+        let mut asked = self.asked.lock().await;
+        if !Arc::ptr_eq(&before, &self.current()) || asked.is_some_and(|at| at.elapsed() < pause) {
+            return false;
+        }
+        *asked = Some(Instant::now());
+        match self.fetch().await {
+            Ok(keys) if before.as_ref().as_ref() == Some(&keys) => false,
+            Ok(keys) => {
+                *self.known.write().expect("a panic ends the process") = Arc::new(Some(keys));
+                tracing::info!(issuer = self.issuer, "keys of the issuer taken");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(issuer = self.issuer, error, "issuer gives no keys, those that are known stay good");
+                false
+            }
+        }
+    }
+
+    async fn fetch(&self) -> Result<KeySet, String> {
+        let base = self.issuer.trim_end_matches('/');
+        let about = self.get(&format!("{base}/.well-known/openid-configuration")).await?;
+        let about: Value = serde_json::from_str(&about).map_err(|_| "its description is no JSON".to_owned())?;
+        if about.get("issuer").and_then(Value::as_str) != Some(&self.issuer) {
+            return Err("it calls itself otherwise".to_owned());
+        }
+        let at = about.get("jwks_uri").and_then(Value::as_str).filter(|at| is_safe(at));
+        let keys = self.get(at.ok_or("it does not say where its keys are, or not safely")?).await?;
+        KeySet::parse(&keys).map_err(|error| error.to_string())
+    }
+
+    async fn get(&self, address: &str) -> Result<String, String> {
+        let failed = |error: reqwest::Error| crate::secrets::chain(&error);
+        let mut response = self.client.get(address).send().await.and_then(|r| r.error_for_status()).map_err(failed)?;
+        if !response.status().is_success() {
+            return Err(format!("it answers with {}", response.status()));
+        }
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(failed)? {
+            if body.len() + piece.len() > ANSWER_BYTES_MAX {
+                return Err("its answer is too long".to_owned());
+            }
+            body.extend_from_slice(&piece);
+        }
+        String::from_utf8(body).map_err(|_| "its answer is no text".to_owned())
+    }
+}
+
+/// Nobody on the way can put keys of their own in.
+fn is_safe(address: &str) -> bool {
+    let Ok(address) = reqwest::Url::parse(address) else { return false };
+    match address.scheme() {
+        "https" => true,
+        "http" => match address.host_str() {
+            Some("localhost") => true,
+            Some(host) => host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+            None => false,
+        },
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_come_over_tls_or_from_this_machine() {
+        for (address, expected) in [
+            ("https://id.example/realms/r", true),
+            ("http://127.0.0.1:8080/", true),
+            ("http://[::1]:8080/", true),
+            ("http://localhost:8080", true),
+            ("http://id.example", false),
+            ("http://localhost.example", false),
+            ("file:///etc/passwd", false),
+            ("", false),
+        ] {
+            assert_eq!(is_safe(address), expected, "{address}");
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! Who is calling, and what holds the answers together: password file, issuer's keys, signing key.
+//!
+//! ```text
+//!   gRPC, HTTP: authorization header ─► identify ─► caller ─► the table of operations
+//!   segment store: delegation token ─► verify ────► claims ─► the table of operations
+//! ```
+//!
+//! Guarantees:
+//! * without a word about who calls, a caller is nobody, to whom nothing is granted
+//! * a wrong password costs a derivation, and no more of those run at a time than leave a processor to others
+//! * a file that is no good when it is read again, or still being written, changes nothing
+//!
+//! What is decided is in `headwater-auth`; here are files, clocks and threads.
+
+mod files;
+pub(crate) mod grpc;
+pub(crate) mod http;
+mod issuer;
+pub mod users;
+pub(crate) mod wire;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use headwater_auth::cache::Cache;
+use headwater_auth::keys::KeysError;
+use headwater_auth::passwords::{FileError as PasswordFileError, PasswordFile};
+use headwater_auth::{Grants, Level, Resource, bearer, delegation};
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::files::SIGNING_KEY;
+use self::files::{Look, Watched};
+use self::issuer::Issuer;
+use crate::metrics::Metrics;
+pub use crate::secrets::FileError;
+use crate::secrets::chain;
+
+/// Derivations that may wait for a processor; further ones are refused.
+const WAITING_MAX: usize = 32;
+/// How often files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long a changed file has to stay as it is before it is taken.
+const SETTLING: Duration = Duration::from_millis(100);
+/// How often a file that keeps changing is looked at in a row.
+const SETTLING_LOOKS: usize = 10;
+/// Longest header that is looked at, in bytes.
+const HEADER_BYTES_MAX: usize = 16 << 10;
+
+/// How callers prove who they are. At least one of `passwords` and `bearer` has to be there.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AuthConfig {
+    /// The password file, for `Basic`.
+    pub passwords: Option<PathBuf>,
+    /// Whose tokens are believed, for `Bearer`.
+    pub bearer: Option<BearerConfig>,
+    /// A file with the key that signs delegation tokens; `None`: one in the data directory, made at the first start.
+    pub token_key: Option<PathBuf>,
+    /// How long a delegation token is good for, in seconds.
+    pub token_lifetime_seconds: u32,
+}
+
+/// Whose tokens are believed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BearerConfig {
+    /// A file with public keys, PEM or a JSON key set; `None`: the issuer is asked for them.
+    pub keys: Option<PathBuf>,
+    /// The issuer, which is also the address where it describes itself.
+    pub issuer: Option<String>,
+    /// What `aud` of a token has to name.
+    pub audience: String,
+    /// A claim with further grants.
+    pub claim: Option<String>,
+}
+
+/// Why nobody could be identified.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// A file is of no use.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The password file has a bad line.
+    #[error("password file {}", path.display())]
+    Passwords {
+        /// Which file.
+        path: PathBuf,
+        /// The line.
+        source: PasswordFileError,
+    },
+    /// The password file has nothing in it.
+    #[error("password file {} is empty; a comment says that nobody is meant", path.display())]
+    Empty {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The keys of the issuer cannot be read.
+    #[error("keys in {}", path.display())]
+    Keys {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: KeysError,
+    },
+    /// The signing key is too short.
+    #[error("signing key in {}", path.display())]
+    TokenKey {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: delegation::ShortKey,
+    },
+    /// The system has no randomness.
+    #[error("no random bytes")]
+    NoChance,
+    /// The address of the issuer makes no sense.
+    #[error("issuer {issuer:?} is neither an https:// address nor an http:// one of this machine")]
+    Issuer {
+        /// As configured.
+        issuer: String,
+    },
+}
+
+/// Who calls.
+#[derive(Clone, Debug)]
+pub(crate) enum Caller {
+    /// Nobody has to prove anything on this server.
+    Anyone,
+    /// Somebody who did not say who they are.
+    Nobody,
+    /// Somebody who proved it.
+    Known {
+        /// For the log.
+        name: Arc<str>,
+        grants: Arc<Grants>,
+    },
+}
+
+static NOTHING: std::sync::LazyLock<Grants> = std::sync::LazyLock::new(Grants::default);
+
+impl Caller {
+    /// What they may do; `None`: everything.
+    pub(crate) fn grants(&self) -> Option<&Grants> {
+        match self {
+            Self::Anyone => None,
+            Self::Nobody => Some(&NOTHING),
+            Self::Known { grants, .. } => Some(grants),
+        }
+    }
+
+    pub(crate) fn is_nobody(&self) -> bool {
+        matches!(self, Self::Nobody)
+    }
+}
+
+/// Why a caller is not who they say they are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub(crate) enum Unknown {
+    #[error("credentials are malformed, of an unknown kind, or wrong")]
+    Refused,
+    #[error("too many others prove who they are")]
+    Busy,
+}
+
+/// Everything that identification needs. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Guard(Option<Arc<Inner>>);
+
+struct Inner {
+    passwords: Option<Watched<PasswordFile>>,
+    issuer: Option<Issuer>,
+    key: delegation::Key,
+    lifetime_seconds: u32,
+    known: Mutex<Cache<Caller>>,
+    deriving: Semaphore,
+    waiting: AtomicUsize,
+    clock: Clock,
+    look: Notify,
+}
+
+/// Milliseconds since 1970.
+pub(crate) type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("lifetime_seconds", &self.lifetime_seconds).finish_non_exhaustive()
+    }
+}
+
+impl Guard {
+    /// Lets everybody do everything.
+    pub fn off() -> Self {
+        Self(None)
+    }
+
+    /// Reads all files. The data directory has to be ours by now.
+    ///
+    /// # Errors
+    /// Any [`AuthError`].
+    pub(crate) fn open(config: &AuthConfig, data_dir: &std::path::Path, clock: Clock) -> Result<Self, AuthError> {
+        let passwords = config.passwords.clone().map(|path| Watched::open(path, files::passwords)).transpose()?;
+        let issuer = config.bearer.as_ref().map(Issuer::open).transpose()?;
+        let key = files::signing_key(config.token_key.as_deref(), data_dir)?;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let inner = Inner {
+            passwords,
+            issuer,
+            key,
+            lifetime_seconds: config.token_lifetime_seconds,
+            known: Mutex::new(Cache::new(&files::chance()?)),
+            deriving: Semaphore::new((processors - 1).max(1)),
+            waiting: AtomicUsize::new(0),
+            clock,
+            look: Notify::new(),
+        };
+        Ok(Self(Some(Arc::new(inner))))
+    }
+
+    /// Whether callers have to prove who they are.
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Who calls, by the headers of a call.
+    pub(crate) async fn identify(&self, headers: &HeaderMap) -> Result<Caller, Unknown> {
+        let Some(inner) = &self.0 else { return Ok(Caller::Anyone) };
+        let mut said = headers.get_all(axum::http::header::AUTHORIZATION).iter();
+        let (first, more) = (said.next(), said.next());
+        let Some(header) = first else { return Ok(Caller::Nobody) };
+        let header = header.to_str().ok().filter(|header| more.is_none() && header.len() <= HEADER_BYTES_MAX);
+        inner.identify(header.ok_or(Unknown::Refused)?).await
+    }
+
+    /// A delegation token for some resources; empty on a server that asks for none.
+    pub(crate) fn issue(&self, grants: &[(Resource<'_>, Level)]) -> Option<String> {
+        match &self.0 {
+            None => Some(String::new()),
+            Some(inner) => inner.key.sign(grants, inner.now(), inner.lifetime_seconds),
+        }
+    }
+
+    /// Looks at the files now.
+    pub(crate) fn look(&self) {
+        if let Some(inner) = &self.0 {
+            inner.look.notify_one();
+        }
+    }
+
+    /// Looks at the files now and then, and asks the issuer for its keys, until `stopping`.
+    pub(crate) async fn keep_fresh(self, metrics: Metrics, stopping: CancellationToken) {
+        let Some(inner) = self.0 else { return };
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = inner.look.notified() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            for _ in 0..SETTLING_LOOKS {
+                let looking = inner.clone();
+                let looked =
+                    tokio::task::spawn_blocking(move || looking.look()).await.expect("a panic ends the process");
+                let is_settled = !looked.iter().any(|look| matches!(look, Look::Unsettled));
+                for look in looked {
+                    match look {
+                        Look::Same | Look::Unsettled => {}
+                        Look::Changed(path) => {
+                            inner.forget();
+                            metrics.auth_reloads.inc();
+                            tracing::info!(file = %path.display(), "read again");
+                        }
+                        Look::Failed(error) => {
+                            metrics.auth_reloads_failed.inc();
+                            tracing::warn!(error = chain(&error), "not read again, what was known before stays");
+                        }
+                    }
+                }
+                if is_settled {
+                    break;
+                }
+                tokio::time::sleep(SETTLING).await;
+            }
+            if let Some(issuer) = &inner.issuer
+                && issuer.refresh_if_old().await
+            {
+                inner.forget();
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn now(&self) -> i64 {
+        (self.clock)().div_euclid(1000)
+    }
+
+    fn forget(&self) {
+        self.known.lock().expect("a panic ends the process").clear();
+    }
+
+    fn look(&self) -> [Look; 2] {
+        let of = |look: Option<Look>| look.unwrap_or(Look::Same);
+        [of(self.passwords.as_ref().map(Watched::look)), of(self.issuer.as_ref().map(Issuer::look))]
+    }
+
+    fn found(&self, header: &str, now: i64) -> Option<Caller> {
+        self.known.lock().expect("a panic ends the process").find(header.as_bytes(), now)
+    }
+
+    async fn identify(self: &Arc<Self>, header: &str) -> Result<Caller, Unknown> {
+        let now = self.now();
+        if let Some(caller) = self.found(header, now) {
+            return Ok(caller);
+        }
+        let (method, rest) = header.split_once(' ').ok_or(Unknown::Refused)?;
+        // The names of schemes know no case.
+        if method.eq_ignore_ascii_case("basic") {
+            self.basic(header, rest.trim(), now).await
+        } else if method.eq_ignore_ascii_case("bearer") {
+            self.bearer(header, rest.trim(), now).await
+        } else {
+            Err(Unknown::Refused)
+        }
+    }
+
+    async fn basic(self: &Arc<Self>, header: &str, token: &str, now: i64) -> Result<Caller, Unknown> {
+        let passwords = self.passwords.as_ref().ok_or(Unknown::Refused)?.current();
+        let pair = String::from_utf8(STANDARD.decode(token).map_err(|_| Unknown::Refused)?);
+        let pair = pair.map_err(|_| Unknown::Refused)?;
+        let (user, password) = pair.split_once(':').ok_or(Unknown::Refused)?;
+        let waiting = Waiting::join(&self.waiting).ok_or(Unknown::Busy)?;
+        let permit = self.deriving.acquire().await.expect("never closed");
+        // Another call of the same client may have come first.
+        if let Some(caller) = self.found(header, now) {
+            return Ok(caller);
+        }
+        let (user, password) = (user.to_owned(), password.to_owned());
+        let deriving = tokio::task::spawn_blocking({
+            let passwords = passwords.clone();
+            move || passwords.check(&user, password.as_bytes()).map(|grants| (user, grants.clone()))
+        });
+        let checked = deriving.await.expect("a panic ends the process");
+        drop((permit, waiting));
+        let (user, grants) = checked.ok_or(Unknown::Refused)?;
+        let caller = Caller::Known { name: user.into(), grants: Arc::new(grants) };
+        // What was read again meanwhile may say otherwise.
+        if self.passwords.as_ref().is_some_and(|watched| Arc::ptr_eq(&watched.current(), &passwords)) {
+            let mut known = self.known.lock().expect("a panic ends the process");
+            known.keep(header.as_bytes(), caller.clone(), now, i64::MAX);
+        }
+        Ok(caller)
+    }
+
+    async fn bearer(&self, header: &str, token: &str, now: i64) -> Result<Caller, Unknown> {
+        let issuer = self.issuer.as_ref().ok_or(Unknown::Refused)?;
+        match issuer.check(token, now).await {
+            Ok(bearer::Bearer { subject, grants, until }) => {
+                let caller = Caller::Known { name: subject.into(), grants: Arc::new(grants) };
+                let mut known = self.known.lock().expect("a panic ends the process");
+                known.keep(header.as_bytes(), caller.clone(), now, until);
+                Ok(caller)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "token refused");
+                Err(Unknown::Refused)
+            }
+        }
+    }
+}
+
+/// A place among those who wait for a derivation.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn join(count: &'a AtomicUsize) -> Option<Self> {
+        // Made first, so that a refusal gives the place back.
+        let place = Self(count);
+        if count.fetch_add(1, Ordering::Relaxed) < WAITING_MAX { Some(place) } else { None }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A value that others may replace.
+type Shared<T> = RwLock<Arc<T>>;

@@ -1,0 +1,838 @@
+//! Every operation of every protocol, asked for with every kind of credential (T19 of the internal list of promises).
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use headwater_auth::passwords::new_entry;
+use headwater_auth::{HttpRoute, Level, Rpc, WireCommand};
+use headwater_proto::controller as proto;
+use headwater_server::{AuthConfig, BearerConfig};
+use headwater_types::{AttributeId, WriterId};
+use headwater_wire::{Reply, Request as Wire, TableEntry, TableKey, Token, TokenFailure};
+use prost::Message as _;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use ring::{hmac, rand};
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Code, Request, Status};
+
+use crate::client::{PATIENCE, SEGMENT, acknowledged};
+use crate::server::Running;
+
+/// Signs what the server believes; known to these tests.
+const KEY: &str = "a key for tests that has more than thirty-two bytes";
+/// Few, so that the tests spend their time elsewhere.
+const ITERATIONS: NonZeroU32 = NonZeroU32::new(16).unwrap();
+
+fn entry(user: &str, password: &str, grants: &[&str]) -> String {
+    let grants: Vec<_> = grants.iter().map(|grant| (*grant).to_owned()).collect();
+    new_entry(user, password.as_bytes(), &grants, &[9; 32], ITERATIONS).unwrap() + "\n"
+}
+
+fn users() -> String {
+    entry("admin", "a", &["prn::*,READ_UPDATE"])
+        + &entry("reader", "r", &["prn::/,READ", "prn::/scope:scope,READ", "prn::/scope:scope/*,READ"])
+        + &entry("other", "o", &["prn::/scope:other,READ_UPDATE", "prn::/scope:other/*,READ_UPDATE"])
+        + &entry("one", "1", &["prn::/,READ", "prn::/scope:scope,READ", "prn::/scope:scope/stream:t3*,READ_UPDATE"])
+}
+
+#[allow(clippy::disallowed_methods, reason = "the operator's files, not the store's")]
+fn put(path: &Path, text: &str) {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.unwrap().write_all(text.as_bytes()).unwrap();
+}
+
+async fn start(change: impl FnOnce(&mut AuthConfig)) -> (Running, tempfile::TempDir) {
+    let files = tempfile::tempdir().unwrap();
+    put(&files.path().join("users"), &users());
+    put(&files.path().join("key"), KEY);
+    let mut auth = AuthConfig {
+        passwords: Some(files.path().join("users")),
+        bearer: None,
+        token_key: Some(files.path().join("key")),
+        token_lifetime_seconds: 600,
+    };
+    change(&mut auth);
+    let running = Running::start(|config| config.auth = Some(auth)).await;
+    (running, files)
+}
+
+fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+}
+
+fn now() -> i64 {
+    #[allow(clippy::disallowed_methods, reason = "the server under test asks the real clock")]
+    let now = std::time::SystemTime::now();
+    now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64
+}
+
+/// A signed token, its parts as given.
+fn signed(header: &str, payload: &str, key: &[u8]) -> String {
+    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
+    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA512, key), signed.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+fn payload(claim: &str, level: &str, from: i64, until: i64) -> String {
+    format!(r#"{{"sub":"segmentstoreresource","aud":"segmentstore","iat":{from},"{claim}":"{level}","exp":{until}}}"#)
+}
+
+fn token(claim: &str, level: &str) -> String {
+    signed(r#"{"alg":"HS512"}"#, &payload(claim, level, now(), now() + 600), KEY.as_bytes())
+}
+
+const CLAIM: &str = "prn::/scope:scope/stream:stream";
+
+/// What is refused whatever it is for, and how.
+fn bad_tokens() -> Vec<(&'static str, String, TokenFailure)> {
+    let now = now();
+    let good = payload(CLAIM, "READ_UPDATE", now, now + 600);
+    let hs512 = r#"{"alg":"HS512"}"#;
+    let unsigned = |header: &str| format!("{}.{}.", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(&good));
+    let refused = TokenFailure::Refused;
+    vec![
+        ("none", String::new(), refused),
+        ("no token", "let me in".to_owned(), refused),
+        (
+            "expired",
+            signed(hs512, &payload(CLAIM, "READ_UPDATE", now - 700, now - 1), KEY.as_bytes()),
+            TokenFailure::Expired,
+        ),
+        ("not yet valid", signed(hs512, &payload(CLAIM, "READ_UPDATE", now + 300, now + 900), KEY.as_bytes()), refused),
+        ("wrong key", signed(hs512, &good, b"another key that has more than thirty-two bytes"), refused),
+        ("algorithm none", unsigned(r#"{"alg":"none"}"#), refused),
+        ("algorithm None", unsigned(r#"{"alg":"None"}"#), refused),
+        ("no signature", unsigned(hs512), refused),
+        ("signed as RS512", signed(r#"{"alg":"RS512"}"#, &good, KEY.as_bytes()), refused),
+        ("signed as HS256", signed(r#"{"alg":"HS256"}"#, &good, KEY.as_bytes()), refused),
+        ("no end", signed(hs512, &good.replace("exp", "end"), KEY.as_bytes()), refused),
+        ("other audience", signed(hs512, &good.replace("\"segmentstore\"", "\"x\""), KEY.as_bytes()), refused),
+        ("other scope", token("prn::/scope:other/stream:stream", "READ_UPDATE"), refused),
+        ("other stream", token("prn::/scope:scope/stream:strea", "READ_UPDATE"), refused),
+        ("table of that name", token("prn::/scope:scope/key-value-table:stream", "READ_UPDATE"), refused),
+        ("the scope alone", token("prn::/scope:scope", "READ_UPDATE"), refused),
+        ("level NONE", token(CLAIM, "NONE"), refused),
+    ]
+}
+
+/// One of each command, all about segments of one stream.
+fn commands(token: &str) -> Vec<(WireCommand, Wire)> {
+    use WireCommand as Row;
+    let token = Token::new(token);
+    let (segment, request_id) = (headwater_wire::Text::from(SEGMENT), 7);
+    let table = headwater_wire::Text::from("scope/stream/9.#epoch.0");
+    let key = || TableKey { key: "k".into(), version: i64::MIN };
+    macro_rules! about {
+        ($name:ident, $segment:expr $(, $field:ident: $value:expr)*) => {
+            (Row::$name, Wire::$name { request_id, segment: $segment.clone(), token: token.clone() $(, $field: $value)* })
+        };
+    }
+    vec![
+        about!(CreateSegment, segment, target_rate: 0, scale_type: 0, rollover_bytes: 0),
+        about!(GetStreamSegmentInfo, segment),
+        about!(UpdateSegmentPolicy, segment, target_rate: 0, scale_type: 0),
+        about!(GetSegmentAttribute, segment, attribute: AttributeId(1)),
+        about!(UpdateSegmentAttribute, segment, attribute: AttributeId(1), new_value: 1, expected_value: i64::MIN),
+        about!(LocateOffset, segment, target_offset: 0),
+        (
+            Row::CreateTransientSegment,
+            Wire::CreateTransientSegment {
+                request_id,
+                writer: WriterId(3),
+                parent: segment.clone(),
+                token: token.clone(),
+            },
+        ),
+        (
+            Row::MergeSegments,
+            Wire::MergeSegments {
+                request_id,
+                target: segment.clone(),
+                source: "scope/stream/0.#epoch.0#transaction.00000000000000000000000000000001".into(),
+                token: token.clone(),
+                attribute_updates: Vec::new(),
+            },
+        ),
+        (
+            Row::MergeSegmentsBatch,
+            Wire::MergeSegmentsBatch {
+                request_id,
+                target: segment.clone(),
+                sources: vec!["scope/stream/0.#epoch.0#transaction.00000000000000000000000000000002".into()],
+                token: token.clone(),
+            },
+        ),
+        about!(ListStorageChunks, segment),
+        about!(TruncateSegment, segment, truncation_offset: 0),
+        about!(SealSegment, segment),
+        // Of a sealed segment, whose end is answered at once.
+        about!(ReadSegment, segment, offset: 0, suggested_length: 1024),
+        about!(DeleteSegment, segment),
+        about!(CreateTableSegment, table, sorted: false, key_length: 0, rollover_bytes: 0),
+        about!(GetTableSegmentInfo, table),
+        about!(UpdateTableEntries, table,
+            entries: vec![TableEntry { key: key(), value: "v".into() }], table_offset: -1),
+        about!(ReadTable, table, keys: vec![key()]),
+        about!(ReadTableKeys, table, suggested_count: 1, continuation: "".into(), prefix: "".into(),
+            from_key: "".into(), to_key: "".into()),
+        about!(ReadTableEntries, table, suggested_count: 1, continuation: "".into(), prefix: "".into(),
+            from_key: "".into(), to_key: "".into()),
+        about!(ReadTableEntriesDelta, table, from_position: 0, suggested_count: 1),
+        about!(RemoveTableKeys, table, keys: vec![key()], table_offset: -1),
+        about!(DeleteTableSegment, table, must_be_empty: false),
+        (Row::FlushToStorage, Wire::FlushToStorage { container_id: 0, token: token.clone(), request_id }),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_wire_command_needs_a_token_that_allows_it() {
+    let (running, _files) = start(|_| {}).await;
+    let mut client = running.store().await;
+    let listed: Vec<_> = commands("").iter().map(|(row, _)| *row).chain([WireCommand::SetupAppend]).collect();
+    for row in WireCommand::ALL {
+        assert_eq!(listed.iter().filter(|one| *one == row).count(), 1, "{row:?}");
+    }
+
+    for (kind, token, failure) in bad_tokens() {
+        for (row, command) in commands(&token) {
+            match client.ask(command).await {
+                Reply::AuthTokenCheckFailed { request_id: 7, failure: said, .. } => {
+                    assert_eq!(said, failure, "{row:?} with {kind}");
+                }
+                other => panic!("{row:?} with {kind}: {other:?}"),
+            }
+        }
+        let mut writer = running.store().await;
+        writer.token = Token::new(token.as_str());
+        match writer.try_set_up(5, SEGMENT).await {
+            Reply::AuthTokenCheckFailed { failure: said, .. } => assert_eq!(said, failure, "set-up with {kind}"),
+            other => panic!("set-up with {kind}: {other:?}"),
+        }
+        if failure == TokenFailure::Expired {
+            assert_eq!(writer.next().await, None, "the connection ends, so that the client comes back");
+        }
+    }
+
+    let is_refused = |reply: &Reply| matches!(reply, Reply::AuthTokenCheckFailed { .. });
+    for (row, command) in commands(&token(CLAIM, "READ")) {
+        let refused = is_refused(&client.ask(command).await);
+        assert_eq!(refused, row.level() != Level::Read, "{row:?} with READ");
+    }
+    client.token = Token::new(token(CLAIM, "READ"));
+    assert!(is_refused(&client.try_set_up(5, SEGMENT).await));
+
+    for (row, command) in commands(&token(CLAIM, "READ_UPDATE")) {
+        // A container has segments of many streams.
+        let refused = is_refused(&client.ask(command).await);
+        assert_eq!(refused, row == WireCommand::FlushToStorage, "{row:?} with READ_UPDATE");
+    }
+    for (row, command) in commands(&token("*", "READ_UPDATE")) {
+        assert!(!is_refused(&client.ask(command).await), "{row:?} with everything");
+    }
+    client.token = Token::new(token(CLAIM, "READ_UPDATE"));
+    client.create("scope/stream/1.#epoch.0").await;
+    assert_eq!(client.set_up(5, "scope/stream/1.#epoch.0").await, i64::MIN);
+    running.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_needs_both_ends() {
+    let (running, _files) = start(|_| {}).await;
+    let mut client = running.store().await;
+    let token = Token::new(token(CLAIM, "READ_UPDATE"));
+    for (target, source) in [(SEGMENT, "other/stream/0.#epoch.0"), ("other/stream/0.#epoch.0", SEGMENT)] {
+        let (target, source) = (headwater_wire::Text::from(target), headwater_wire::Text::from(source));
+        let one = Wire::MergeSegments {
+            request_id: 1,
+            target: target.clone(),
+            source: source.clone(),
+            token: token.clone(),
+            attribute_updates: Vec::new(),
+        };
+        let batch = Wire::MergeSegmentsBatch { request_id: 2, target, sources: vec![source], token: token.clone() };
+        for command in [one, batch] {
+            assert!(matches!(client.ask(command).await, Reply::AuthTokenCheckFailed { .. }));
+        }
+    }
+    running.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn appends_end_with_the_token_of_their_set_up() {
+    let (running, _files) = start(|auth| auth.token_lifetime_seconds = 2).await;
+    let mut controller = running.controller().await;
+    let mut info = proto::StreamInfo { scope: "scope".into(), stream: "stream".into(), access_operation: 4 };
+    let asked = authorized(info.clone(), &basic("admin", "a"));
+    let issued = controller.get_delegation_token(asked).await.unwrap().into_inner().delegation_token;
+    let (mut idle, mut busy) = (running.store().await, running.store().await);
+    for client in [&mut idle, &mut busy] {
+        client.token = Token::new(issued.as_str());
+    }
+    idle.create(SEGMENT).await;
+    idle.set_up(1, SEGMENT).await;
+    busy.set_up(2, SEGMENT).await;
+    let begun = tokio::time::Instant::now();
+    let mut number = 0;
+    loop {
+        number += 1;
+        busy.put_append(2, number, b"x");
+        busy.send().await;
+        match busy.next().await {
+            Some(reply) => assert!(matches!(reply, Reply::DataAppended { .. }), "{reply:?}"),
+            None => break,
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "appends go on after the token's end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(number > 10, "appends are stored until the token ends");
+    assert_eq!(idle.next().await, None, "an idle writer is told, too");
+    let mut late = running.store().await;
+    late.token = Token::new(issued.as_str());
+    assert!(matches!(
+        late.try_set_up(1, SEGMENT).await,
+        Reply::AuthTokenCheckFailed { failure: TokenFailure::Expired, .. }
+    ));
+    info.access_operation = 0;
+    let asked = authorized(info, &basic("admin", "a"));
+    let fresh = controller.get_delegation_token(asked).await.unwrap().into_inner().delegation_token;
+    let mut again = running.store().await;
+    again.token = Token::new(fresh.as_str());
+    assert_eq!(again.set_up(2, SEGMENT).await, number - 1);
+    assert_eq!(again.append(2, number, b"x").await, acknowledged(2, number, number - 1, number));
+    running.server.stop().await;
+}
+
+fn authorized<T>(message: T, header: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", header.parse().unwrap());
+    request
+}
+
+/// Messages as bytes, so that one loop can make every call.
+#[derive(Clone, Copy, Default)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        bytes::BufMut::put_slice(buffer, &item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        use bytes::Buf as _;
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining()).to_vec()))
+    }
+}
+
+/// A call about the scope `scope` and what is called `name` in it.
+fn message(rpc: Rpc, name: &str) -> Vec<u8> {
+    let scope_info = proto::ScopeInfo { scope: "scope".into() };
+    let info = proto::StreamInfo { scope: "scope".into(), stream: name.to_owned(), access_operation: 0 };
+    let stream_info = Some(info.clone());
+    let cut = proto::StreamCut { stream_info: stream_info.clone(), ..Default::default() };
+    let txn = proto::TxnRequest { stream_info: stream_info.clone(), ..Default::default() };
+    let segment = proto::SegmentId { stream_info: stream_info.clone(), segment_id: 0 };
+    let table = proto::KeyValueTableInfo { scope: "scope".into(), kvt_name: name.to_owned() };
+    let group = proto::ReaderGroupInfo { scope: "scope".into(), reader_group: name.to_owned(), ..Default::default() };
+    let group_config = proto::ReaderGroupConfiguration {
+        scope: "scope".into(),
+        reader_group_name: name.to_owned(),
+        ..Default::default()
+    };
+    match rpc {
+        Rpc::GetControllerServerList => proto::ServerRequest::default().encode_to_vec(),
+        Rpc::GetControllerToBucketMapping => proto::ControllerToBucketMappingRequest::default().encode_to_vec(),
+        Rpc::ListScopes => proto::ScopesRequest::default().encode_to_vec(),
+        Rpc::CreateScope | Rpc::DeleteScope | Rpc::DeleteScopeRecursive | Rpc::CheckScopeExists => {
+            scope_info.encode_to_vec()
+        }
+        Rpc::ListStreamsInScope => {
+            proto::StreamsInScopeRequest { scope: Some(scope_info), ..Default::default() }.encode_to_vec()
+        }
+        Rpc::ListStreamsInScopeForTag => {
+            proto::StreamsInScopeWithTagRequest { scope: Some(scope_info), ..Default::default() }.encode_to_vec()
+        }
+        Rpc::ListKeyValueTablesInScope => {
+            proto::KvTablesInScopeRequest { scope: Some(scope_info), ..Default::default() }.encode_to_vec()
+        }
+        Rpc::CreateStream | Rpc::UpdateStream => {
+            proto::StreamConfig { stream_info, ..Default::default() }.encode_to_vec()
+        }
+        Rpc::TruncateStream | Rpc::IsStreamCutValid => cut.encode_to_vec(),
+        Rpc::SealStream
+        | Rpc::DeleteStream
+        | Rpc::GetCurrentSegments
+        | Rpc::CheckStreamExists
+        | Rpc::GetStreamConfiguration
+        | Rpc::ListSubscribers
+        | Rpc::GetDelegationToken => info.encode_to_vec(),
+        Rpc::Scale => proto::ScaleRequest { stream_info, ..Default::default() }.encode_to_vec(),
+        Rpc::GetEpochSegments => proto::GetEpochSegmentsRequest { stream_info, ..Default::default() }.encode_to_vec(),
+        Rpc::GetSegments => proto::GetSegmentsRequest { stream_info, ..Default::default() }.encode_to_vec(),
+        Rpc::GetSegmentsImmediatlyFollowing
+        | Rpc::GetSegmentsImmediatelyFollowing
+        | Rpc::GetUri
+        | Rpc::IsSegmentValid => segment.encode_to_vec(),
+        Rpc::GetSegmentsBetween => proto::StreamCutRange { stream_info, ..Default::default() }.encode_to_vec(),
+        Rpc::CheckScale => proto::ScaleStatusRequest { stream_info, ..Default::default() }.encode_to_vec(),
+        Rpc::CreateTransaction => proto::CreateTxnRequest { stream_info, ..Default::default() }.encode_to_vec(),
+        Rpc::CommitTransaction | Rpc::AbortTransaction | Rpc::CheckTransactionState => txn.encode_to_vec(),
+        Rpc::PingTransaction => proto::PingTxnRequest { stream_info, ..Default::default() }.encode_to_vec(),
+        Rpc::ListCompletedTransactions => proto::ListCompletedTxnRequest { stream_info }.encode_to_vec(),
+        Rpc::NoteTimestampFromWriter => {
+            proto::TimestampFromWriter { position: Some(cut), ..Default::default() }.encode_to_vec()
+        }
+        Rpc::RemoveWriter => proto::RemoveWriterRequest { stream: stream_info, ..Default::default() }.encode_to_vec(),
+        Rpc::UpdateSubscriberStreamCut => {
+            proto::SubscriberStreamCut { stream_cut: Some(cut), ..Default::default() }.encode_to_vec()
+        }
+        Rpc::CreateReaderGroup | Rpc::UpdateReaderGroup => group_config.encode_to_vec(),
+        Rpc::DeleteReaderGroup | Rpc::GetReaderGroupConfig => group.encode_to_vec(),
+        Rpc::CreateKeyValueTable => {
+            proto::KeyValueTableConfig { scope: "scope".into(), kvt_name: name.to_owned(), ..Default::default() }
+                .encode_to_vec()
+        }
+        Rpc::GetCurrentSegmentsKeyValueTable | Rpc::DeleteKeyValueTable | Rpc::GetKeyValueTableConfiguration => {
+            table.encode_to_vec()
+        }
+    }
+}
+
+/// What the caller gets for each call.
+async fn call(running: &Running, rpc: Rpc, header: Option<&str>) -> Result<Vec<u8>, Status> {
+    let mut client = tonic::client::Grpc::new(running.channel().await).max_decoding_message_size(1 << 20);
+    client.ready().await.unwrap();
+    let mut request = Request::new(message(rpc, "stream"));
+    if let Some(header) = header {
+        request.metadata_mut().insert("authorization", header.parse().unwrap());
+    }
+    let path = format!("/io.pravega.controller.stream.api.grpc.v1.ControllerService/{}", rpc.name());
+    client.unary(request, path.parse().unwrap(), Raw).await.map(tonic::Response::into_inner)
+}
+
+/// Calls that whoever may only read a scope must not make, written down a second time: the table is what is tested.
+const CHANGES: [&str; 25] = [
+    "createScope",
+    "deleteScope",
+    "deleteScopeRecursive",
+    "getControllerToBucketMapping",
+    "createStream",
+    "updateStream",
+    "truncateStream",
+    "sealStream",
+    "deleteStream",
+    "scale",
+    "getEpochSegments",
+    "getCurrentSegments",
+    "getSegments",
+    "createTransaction",
+    "commitTransaction",
+    "abortTransaction",
+    "pingTransaction",
+    "noteTimestampFromWriter",
+    "removeWriter",
+    "listSubscribers",
+    "updateSubscriberStreamCut",
+    "createKeyValueTable",
+    "getCurrentSegmentsKeyValueTable",
+    "deleteKeyValueTable",
+    // As the Rust client asks for it, which does not say what for.
+    "getDelegationToken",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_of_the_controller_needs_a_grant() {
+    let (running, _files) = start(|_| {}).await;
+    let changes: BTreeSet<_> = CHANGES.into_iter().collect();
+    for rpc in Rpc::ALL.iter().copied() {
+        let code = async |header: Option<&str>| call(&running, rpc, header).await.err().map(|status| status.code());
+        let is_open = rpc == Rpc::GetControllerServerList;
+        let nobody = code(None).await;
+        assert_eq!(nobody, (!is_open).then_some(Code::Unauthenticated), "{rpc:?} without credentials");
+        for wrong in [
+            basic("admin", "b"),
+            basic("nobody", "a"),
+            basic("admin", ""),
+            "Basic".to_owned(),
+            "Basic !!!".to_owned(),
+            "Digest YWRtaW46YQ==".to_owned(),
+            format!("Bearer {}", token("*", "READ_UPDATE")),
+        ] {
+            assert_eq!(code(Some(&wrong)).await, Some(Code::Unauthenticated), "{rpc:?} with {wrong}");
+        }
+        let other = code(Some(&basic("other", "o"))).await;
+        assert_eq!(other == Some(Code::PermissionDenied), !is_open, "{rpc:?} of another scope: {other:?}");
+        let reader = code(Some(&basic("reader", "r"))).await;
+        let is_change = changes.contains(rpc.name());
+        assert_eq!(reader == Some(Code::PermissionDenied), is_change, "{rpc:?} with READ: {reader:?}");
+        // Last of all the one who may; what the calls do to each other does not matter here.
+        let admin = code(Some(&basic("admin", "a"))).await;
+        assert!(!matches!(admin, Some(Code::PermissionDenied | Code::Unauthenticated)), "{rpc:?}: {admin:?}");
+    }
+    running.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_show_what_the_caller_may_read_and_answers_carry_tokens() {
+    let (running, _files) = start(|_| {}).await;
+    let mut client = running.controller().await;
+    let admin = basic("admin", "a");
+    for scope in ["scope", "other"] {
+        client.create_scope(authorized(proto::ScopeInfo { scope: scope.into() }, &admin)).await.unwrap();
+    }
+    for number in 0..40 {
+        let info = proto::StreamInfo { scope: "scope".into(), stream: format!("t{number:02}"), access_operation: 0 };
+        let scaling = proto::ScalingPolicy { min_num_segments: 1, ..Default::default() };
+        let config =
+            proto::StreamConfig { stream_info: Some(info), scaling_policy: Some(scaling), ..Default::default() };
+        client.create_stream(authorized(config, &admin)).await.unwrap();
+    }
+    let one = basic("one", "1");
+    let scopes = client.list_scopes(authorized(proto::ScopesRequest::default(), &one)).await.unwrap().into_inner();
+    assert_eq!(scopes.scopes, ["scope"]);
+
+    let scope = Some(proto::ScopeInfo { scope: "scope".into() });
+    let mut request = proto::StreamsInScopeRequest { scope, continuation_token: None };
+    let mut seen = Vec::new();
+    loop {
+        let page = client.list_streams_in_scope(authorized(request.clone(), &one)).await.unwrap().into_inner();
+        if page.streams.is_empty() {
+            break;
+        }
+        seen.extend(page.streams.into_iter().map(|info| info.stream));
+        request.continuation_token = page.continuation_token;
+    }
+    let expected: Vec<_> = (30..40).map(|number| format!("t{number}")).collect();
+    assert_eq!(seen.into_iter().filter(|name| !name.starts_with('_')).collect::<Vec<_>>(), expected);
+
+    let mut info = proto::StreamInfo { scope: "scope".into(), stream: "t30".into(), access_operation: 0 };
+    let current = client.get_current_segments(authorized(info.clone(), &one)).await.unwrap().into_inner();
+    let mut store = running.store().await;
+    store.token = Token::new(current.delegation_token.as_str());
+    assert_eq!(store.set_up(1, "scope/t30/0.#epoch.0").await, i64::MIN);
+    info.access_operation = proto::stream_info::AccessOperation::None.into();
+    let silent = client.get_current_segments(authorized(info.clone(), &one)).await.unwrap().into_inner();
+    assert_eq!(silent.delegation_token, "");
+    info.access_operation = proto::stream_info::AccessOperation::Any.into();
+    let any = client.get_delegation_token(authorized(info.clone(), &one)).await.unwrap_err();
+    assert_eq!(any.code(), Code::InvalidArgument);
+    info.stream = "t30/../t31".into();
+    info.access_operation = 0;
+    let odd = client.get_delegation_token(authorized(info, &admin)).await.unwrap_err();
+    assert_eq!(odd.code(), Code::InvalidArgument);
+    running.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_that_is_not_for_everybody_asks_who_it_is() {
+    let (running, _files) = start(|_| {}).await;
+    let open = ["/", "/ping", "/healthz", "/readyz"];
+    for route in HttpRoute::ALL {
+        let path = route
+            .path()
+            .replace("{id}", "x")
+            .replace("{*name}", "y")
+            .replace("{scope}", "scope")
+            .replace("{stream}", "stream");
+        let status = async |header: &str| {
+            let answer = running.http(route.method(), &path, header).await;
+            answer.split(' ').nth(1).unwrap().to_owned()
+        };
+        let as_user = |header: &str| format!("Authorization: {header}\r\n");
+        let is_open = open.contains(&route.path());
+        assert_eq!(status("").await, if is_open { "200" } else { "401" }, "{route}");
+        if !is_open {
+            assert_eq!(status(&as_user(&basic("admin", "b"))).await, "401", "{route}");
+            assert_eq!(status(&as_user(&basic("other", "o"))).await, "403", "{route}");
+            let admin = status(&as_user(&basic("admin", "a"))).await;
+            assert!(
+                !["401", "403"].contains(&admin.as_str()) || admin == "403" && path.contains("backups"),
+                "{route}: {admin}"
+            );
+        }
+    }
+    let reader = format!("Authorization: {}\r\n", basic("reader", "r"));
+    assert!(running.http("GET", "/metrics", &reader).await.starts_with("HTTP/1.1 200"));
+    assert!(running.http("POST", "/v1/backups", &reader).await.starts_with("HTTP/1.1 403"));
+    running.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_change_under_load_and_no_login_fails() {
+    let (running, files) = start(|_| {}).await;
+    let running = Arc::new(running);
+    let stopping = tokio_util::sync::CancellationToken::new();
+    let load = tokio::spawn({
+        let (running, stopping) = (running.clone(), stopping.clone());
+        async move {
+            let mut client = running.controller().await;
+            let mut calls = 0;
+            while !stopping.is_cancelled() {
+                let request = authorized(proto::ScopesRequest::default(), &basic("admin", "a"));
+                client.list_scopes(request).await.unwrap();
+                calls += 1;
+            }
+            calls
+        }
+    });
+    let (whole, path) = (users(), files.path().join("users"));
+    for round in 0..100 {
+        // Cut within a line, which makes no sense; a cut between lines is a file like any other.
+        put(&path, &whole[..40 + round % 60]);
+        running.server.reload();
+        // Now and then it stays like this.
+        tokio::time::sleep(Duration::from_millis(if round % 20 == 0 { 300 } else { 2 })).await;
+        put(&path, &(whole.clone() + &entry(&format!("user{round}"), "x", &["prn::*,READ"])));
+        running.server.reload();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let last = basic("user99", "x");
+    tokio::time::timeout(PATIENCE, async {
+        while call(&running, Rpc::ListScopes, Some(&last)).await.is_err() {
+            running.server.reload();
+        }
+    })
+    .await
+    .expect("the last file is taken");
+    // Whoever was taken away is out at once, also with a password that was believed a moment ago.
+    put(&path, &users());
+    tokio::time::timeout(PATIENCE, async {
+        while call(&running, Rpc::ListScopes, Some(&last)).await.is_ok() {
+            running.server.reload();
+        }
+    })
+    .await
+    .expect("the user is gone");
+    stopping.cancel();
+    assert!(load.await.unwrap() > 50);
+    let admin = format!("Authorization: {}\r\n", basic("admin", "a"));
+    let page = running.http("GET", "/metrics", &admin).await;
+    let refused = page.lines().find_map(|line| line.strip_prefix("auth_reloads_failed_total ")).unwrap();
+    assert!(refused.parse::<u32>().unwrap() > 0, "half of a file was seen and refused");
+    Arc::into_inner(running).unwrap().server.stop().await;
+}
+
+/// A key of an issuer, as it is published and as it signs.
+struct Issuer {
+    pair: EcdsaKeyPair,
+    chance: rand::SystemRandom,
+}
+
+impl Issuer {
+    fn new() -> Self {
+        let chance = rand::SystemRandom::new();
+        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &chance).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref(), &chance).unwrap();
+        Self { pair, chance }
+    }
+
+    fn published(&self, id: &str) -> String {
+        let point = self.pair.public_key().as_ref();
+        let (x, y) = (URL_SAFE_NO_PAD.encode(&point[1..33]), URL_SAFE_NO_PAD.encode(&point[33..]));
+        format!(r#"{{"kty":"EC","crv":"P-256","use":"sig","kid":"{id}","x":"{x}","y":"{y}"}}"#)
+    }
+
+    fn sign(&self, header: &str, payload: &str) -> String {
+        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
+        let signature = self.pair.sign(&self.chance, signed.as_bytes()).unwrap();
+        format!("Bearer {signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_an_issuer_are_believed_and_forgeries_are_not() {
+    let (issuer, other) = (Issuer::new(), Issuer::new());
+    let published = format!(r#"{{"keys":[{}]}}"#, issuer.published("k1"));
+    let keys = tempfile::tempdir().unwrap();
+    put(&keys.path().join("keys.json"), &published);
+    let bearer = BearerConfig {
+        keys: Some(keys.path().join("keys.json")),
+        issuer: Some("https://id.example".to_owned()),
+        audience: "pravega-controller".to_owned(),
+        claim: Some("realm.grants".to_owned()),
+    };
+    let (running, _files) = start(|auth| auth.bearer = Some(bearer)).await;
+    let header = r#"{"alg":"ES256","kid":"k1"}"#;
+    let claims = |from: i64, until: i64, issuer: &str, audience: &str, permissions: &str| {
+        format!(
+            r#"{{"iss":"{issuer}","aud":["account","{audience}"],"sub":"u","nbf":{from},"exp":{until},{permissions}}}"#
+        )
+    };
+    let now = now();
+    let permissions = |level: &str| {
+        format!(r#""authorization":{{"permissions":[{{"rsname":"prn::*","rsid":"1","scopes":["{level}"]}}]}}"#)
+    };
+    let (home, us) = ("https://id.example", "pravega-controller");
+    let good = claims(now, now + 300, home, us, &permissions("READ_UPDATE"));
+    let code = async |token: &str| {
+        let created = call(&running, Rpc::CreateScope, Some(token)).await;
+        created.err().map(|status| status.code())
+    };
+    let allowed = [
+        ("Keycloak's permissions", issuer.sign(header, &good)),
+        ("no key named", issuer.sign(r#"{"alg":"ES256"}"#, &good)),
+        (
+            "a claim",
+            issuer.sign(header, &claims(now, now + 300, home, us, r#""realm":{"grants":["prn::/,READ_UPDATE"]}"#)),
+        ),
+    ];
+    for (kind, token) in &allowed {
+        assert_eq!(code(token).await, None, "{kind}");
+    }
+    let reader = issuer.sign(header, &claims(now, now + 300, home, us, &permissions("READ")));
+    assert_eq!(code(&reader).await, Some(Code::PermissionDenied));
+    let nothing = issuer.sign(header, &claims(now, now + 300, home, us, r#""scope":"READ_UPDATE""#));
+    assert_eq!(code(&nothing).await, Some(Code::PermissionDenied));
+
+    let hmac_with = |key: &[u8], algorithm: &str| {
+        let header = format!(r#"{{"alg":"{algorithm}","kid":"k1"}}"#);
+        format!("Bearer {}", signed(&header, &good, key))
+    };
+    let unsigned = |algorithm: &str| {
+        let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"{algorithm}","kid":"k1"}}"#));
+        format!("Bearer {header}.{}.", URL_SAFE_NO_PAD.encode(&good))
+    };
+    let point = issuer.pair.public_key().as_ref().to_vec();
+    let everything = permissions("READ_UPDATE");
+    let mut forgeries = vec![
+        ("another key", other.sign(header, &good)),
+        ("unknown key", issuer.sign(r#"{"alg":"ES256","kid":"k2"}"#, &good)),
+        ("expired", issuer.sign(header, &claims(now - 600, now - 60, home, us, &everything))),
+        ("not yet", issuer.sign(header, &claims(now + 120, now + 600, home, us, &everything))),
+        ("other issuer", issuer.sign(header, &claims(now, now + 300, "https://id.example.evil", us, &everything))),
+        ("other audience", issuer.sign(header, &claims(now, now + 300, home, "x", &everything))),
+        ("no end", issuer.sign(header, &good.replace("exp", "end"))),
+        ("end is text", issuer.sign(header, &good.replace(&format!("\"exp\":{}", now + 300), "\"exp\":\"later\""))),
+        ("extension", issuer.sign(r#"{"alg":"ES256","kid":"k1","crit":["x"],"x":1}"#, &good)),
+        ("key by address", issuer.sign(r#"{"alg":"ES256","kid":"../../etc/passwd","jku":"http://127.0.0.1/"}"#, &good)),
+        ("key in the token", other.sign(&format!(r#"{{"alg":"ES256","jwk":{}}}"#, other.published("k1")), &good)),
+        ("too long", issuer.sign(header, &good.replace("\"u\"", &format!("\"{}\"", "u".repeat(8 << 10))))),
+        ("delegation token", format!("Bearer {}", token("*", "READ_UPDATE"))),
+        ("no token", "Bearer x".to_owned()),
+        ("nothing", "Bearer ".to_owned()),
+    ];
+    for algorithm in ["HS256", "HS384", "HS512", "RS256", "PS256", "ES384", "EdDSA", "none", "None", "NONE", ""] {
+        forgeries.push(("secret is the public key", hmac_with(&point, algorithm)));
+        forgeries.push(("secret is the published key", hmac_with(published.as_bytes(), algorithm)));
+        forgeries.push(("unsigned", unsigned(algorithm)));
+        let header = format!(r#"{{"alg":"{algorithm}","kid":"k1"}}"#);
+        forgeries.push(("algorithm renamed", issuer.sign(&header, &good)));
+    }
+    let whole = issuer.sign(header, &good);
+    forgeries.push(("cut", whole[..whole.len() - 4].to_owned()));
+    forgeries.push(("changed", whole.replace('.', "..")));
+    assert!(forgeries.len() > 40);
+    for (kind, token) in &forgeries {
+        assert_eq!(code(token).await, Some(Code::Unauthenticated), "{kind}: {token}");
+    }
+
+    // Another key takes over; the file is half written for a while.
+    let rotated = format!(r#"{{"keys":[{}]}}"#, other.published("k2"));
+    put(&keys.path().join("keys.json"), &rotated[..rotated.len() / 2]);
+    running.server.reload();
+    assert_eq!(code(&allowed[0].1).await, None);
+    put(&keys.path().join("keys.json"), &rotated);
+    let new = other.sign(r#"{"alg":"ES256","kid":"k2"}"#, &good);
+    tokio::time::timeout(PATIENCE, async {
+        while code(&new).await.is_some() {
+            running.server.reload();
+        }
+    })
+    .await
+    .expect("the new key is taken");
+    assert_eq!(code(&allowed[0].1).await, Some(Code::Unauthenticated), "the old key is no good any more");
+    running.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_asked_of_the_issuer_seldom_and_kept_when_it_is_gone() {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let (first, second) = (Issuer::new(), Issuer::new());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let home = format!("http://{}", listener.local_addr().unwrap());
+    let published = Arc::new(Mutex::new(format!(r#"{{"keys":[{}]}}"#, first.published("k1"))));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let about = format!(r#"{{"issuer":"{home}","jwks_uri":"{home}/keys"}}"#);
+    let router = axum::Router::new()
+        .route("/.well-known/openid-configuration", axum::routing::get(async move || about))
+        .route("/keys", {
+            let (published, asked) = (published.clone(), asked.clone());
+            axum::routing::get(async move || {
+                asked.fetch_add(1, Ordering::Relaxed);
+                published.lock().unwrap().clone()
+            })
+        });
+    let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+
+    let bearer = BearerConfig {
+        keys: None,
+        issuer: Some(home.clone()),
+        audience: "pravega-controller".to_owned(),
+        claim: Some("grants".to_owned()),
+    };
+    let (running, _files) = start(|auth| auth.bearer = Some(bearer)).await;
+    let until = now() + 300;
+    let payload = |user: &str| {
+        let grants = r#"["prn::*,READ_UPDATE"]"#;
+        format!(r#"{{"iss":"{home}","aud":"pravega-controller","sub":"{user}","exp":{until},"grants":{grants}}}"#)
+    };
+    let signed = |issuer: &Issuer, key: &str, user: &str| {
+        issuer.sign(&format!(r#"{{"alg":"ES256","kid":"{key}"}}"#), &payload(user))
+    };
+    let is_allowed = async |token: &str| call(&running, Rpc::ListScopes, Some(token)).await.is_ok();
+    assert!(is_allowed(&signed(&first, "k1", "a")).await);
+    assert!(is_allowed(&signed(&first, "k1", "b")).await);
+    let before = asked.load(Ordering::Relaxed);
+    for number in 0..50 {
+        assert!(!is_allowed(&signed(&second, "k2", &number.to_string())).await, "a key that nobody published");
+    }
+    let more = asked.load(Ordering::Relaxed) - before;
+    assert!(more <= 1, "asked {more} times for 50 tokens with an unknown key");
+
+    // The issuer changes its key: known within the pause between two questions.
+    *published.lock().unwrap() = format!(r#"{{"keys":[{}]}}"#, second.published("k2"));
+    tokio::time::timeout(PATIENCE, async {
+        while !is_allowed(&signed(&second, "k2", "c")).await {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    })
+    .await
+    .expect("the new key is asked for");
+    serving.abort();
+    let _ = serving.await;
+    assert!(is_allowed(&signed(&second, "k2", "d")).await, "the issuer is gone, its keys are known");
+    assert!(!is_allowed(&signed(&first, "k1", "e")).await);
+    running.server.stop().await;
+}

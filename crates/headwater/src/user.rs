@@ -1,0 +1,120 @@
+//! `headwater user`: who may come in, and what they may do. A running server takes a changed file by itself.
+
+use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use headwater_server::auth::users::{self, UserError};
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+
+use crate::exit;
+use crate::serve::{chain, print};
+
+/// Longest password that is read, in bytes; longer ones are refused with a word.
+const INPUT_BYTES_MAX: u64 = 4096;
+
+#[derive(Subcommand)]
+pub(crate) enum Action {
+    /// Add a user, or give one a new password; the password is asked for, or is the first line of standard input
+    Add {
+        /// The password file; made if it is not there
+        file: PathBuf,
+        /// The user
+        name: String,
+        /// What the user may do, such as prn::/scope:shop/*,READ (levels: NONE, READ, READ_UPDATE); again for more. Without
+        /// any, a user who is there keeps what they have
+        #[arg(long = "grant", value_name = "RESOURCE,LEVEL")]
+        grants: Vec<String>,
+    },
+    /// Take a user away
+    Remove {
+        /// The password file
+        file: PathBuf,
+        /// The user
+        name: String,
+    },
+    /// Show all users and what they may do
+    List {
+        /// The password file
+        file: PathBuf,
+    },
+}
+
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    User(#[from] UserError),
+    #[error("password cannot be read")]
+    Input(#[source] std::io::Error),
+    #[error("the two passwords differ")]
+    Differ,
+    #[error("there is no user {0:?}")]
+    NoUser(String),
+}
+
+/// Returns the code to end with.
+pub(crate) fn run(action: &Action) -> i32 {
+    match carry_out(action) {
+        Ok(said) => {
+            print(&said);
+            0
+        }
+        Err(error) => {
+            eprintln!("headwater: {}", chain(&error));
+            exit::SETTINGS
+        }
+    }
+}
+
+fn carry_out(action: &Action) -> Result<String, Failure> {
+    match action {
+        Action::Add { file, name, grants } => {
+            let password = password(name)?;
+            let was_there = users::add(file, name, password.as_bytes(), grants)?;
+            Ok(format!("{} {name}\n", if was_there { "changed" } else { "added" }))
+        }
+        Action::Remove { file, name } => {
+            if users::remove(file, name)? {
+                Ok(format!("removed {name}\n"))
+            } else {
+                Err(Failure::NoUser(name.clone()))
+            }
+        }
+        Action::List { file } => {
+            let lines = users::list(file)?.into_iter().map(|(name, grants)| format!("{name}\t{}\n", grants.join(";")));
+            Ok(lines.collect())
+        }
+    }
+}
+
+fn password(user: &str) -> Result<String, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return line().map_err(Failure::Input);
+    }
+    let first = unseen(&format!("Password for {user}: ")).map_err(Failure::Input)?;
+    let again = unseen("Again: ").map_err(Failure::Input)?;
+    if first == again { Ok(first) } else { Err(Failure::Differ) }
+}
+
+/// A line typed at a terminal that does not show it.
+fn unseen(prompt: &str) -> std::io::Result<String> {
+    let input = std::io::stdin();
+    eprint!("{prompt}");
+    std::io::stderr().flush()?;
+    let before = tcgetattr(input.as_fd())?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(input.as_fd(), OptionalActions::Flush, &silent)?;
+    let typed = line();
+    tcsetattr(input.as_fd(), OptionalActions::Flush, &before)?;
+    eprintln!();
+    typed
+}
+
+fn line() -> std::io::Result<String> {
+    let mut text = String::new();
+    std::io::stdin().lock().take(INPUT_BYTES_MAX).read_line(&mut text)?;
+    Ok(text.trim_end_matches(['\n', '\r']).to_owned())
+}
