@@ -3,7 +3,7 @@
 use crate::metadata::{cargo, root};
 use crate::report::{Counts, Line, Report, Verdict};
 use crate::run::{end_children_when_interrupted, run};
-use crate::system::{CLIPPY, JAVA, LINKER, Need, PYTHON, RUSTFMT, provide};
+use crate::system::{CLIPPY, JAVA, LINKER, NODE, Need, PYTHON, RUSTFMT, provide};
 use crate::{layers, licences};
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
@@ -157,6 +157,13 @@ const SUITES: &[Suite] = &[
         needs: &[JAVA],
         quick: false,
         limit: minutes(8),
+    },
+    Suite {
+        name: "auth",
+        work: Work::Conformance(&["auth", "--prepared"]),
+        needs: &[PYTHON, NODE],
+        quick: false,
+        limit: minutes(5),
     },
     Suite {
         name: "compatibility",

@@ -44,6 +44,12 @@ pub(crate) const JAVA: Need = Need {
     remedy: Remedy::Packages(&["default-jdk-headless", "maven"]),
 };
 
+pub(crate) const NODE: Need = Need {
+    name: "Node.js with npm",
+    probe: &["sh", "-c", "node --version && npm --version"],
+    remedy: Remedy::Packages(&["nodejs", "npm"]),
+};
+
 /// Is it there? With `install`, tries to make it so first. `Err` says what is missing.
 pub(crate) fn provide(need: &Need, install: bool) -> Result<(), String> {
     if succeeds(need.probe) {
