@@ -334,6 +334,7 @@ impl Engine {
                 ("scrub_read_bytes_total", figures.scrub_bytes.load(Relaxed)),
                 ("scrub_passes_total", figures.scrub_passes.load(Relaxed)),
                 ("scrub_findings_total", figures.scrub_findings.load(Relaxed)),
+                ("scrub_storage_waits_total", figures.scrub_waits.load(Relaxed)),
                 ("scrub_pass_bytes", figures.scrub_pass_bytes.load(Relaxed)),
                 ("scrub_pass_read_bytes", figures.scrub_pass_read_bytes.load(Relaxed)),
                 ("unstored_bytes", sum(|one| one.unstored_bytes.load(Relaxed))),

@@ -10,10 +10,13 @@
 //!   [`BYTES_PER_SECOND_MAX`]
 //! * nothing is changed, nothing deleted, and the store goes on whatever it finds
 //! * what a checkpoint gave up meanwhile is no finding: a doubt is looked at again before it is one
+//! * object storage that does not answer is no finding: what could not be read is asked for again, and in the end left out;
+//!   then the pass does not count as one
 //! * what it reads comes from the disk and not from memory, where the system can do that ([`Disk::forget_cached`])
 //!
 //! It begins at another container after each start, so that a server that is restarted often is not read at one end only.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -37,6 +40,10 @@ const RUN_CACHE_BYTES: usize = 1 << 20;
 const BEFORE_FIRST: Duration = Duration::from_secs(60);
 /// At least this between two passes, whatever the period is.
 const BETWEEN_PASSES: Duration = Duration::from_secs(10);
+/// Before a chunk is asked for again that object storage did not give; each such pause is twice as long as the one before.
+const AWAY_PAUSE: Duration = Duration::from_secs(15);
+/// Times a chunk is asked for before it is left out of the pass. All pauses together take half an hour.
+const AWAY_TRIES: u32 = 8;
 /// Findings of one pass that are logged; the figure counts all.
 const LOGGED_MAX: u64 = 100;
 
@@ -60,6 +67,15 @@ struct Closing;
 struct Pass {
     bytes_per_second: u64,
     findings: u64,
+    /// Chunks that object storage did not give.
+    left_out: u64,
+}
+
+/// What a reading of a chunk found.
+struct Verified {
+    bad: Vec<chunks::BadBlock>,
+    /// The chunk as a whole.
+    error: Option<StoreError>,
 }
 
 impl Scrubber {
@@ -78,6 +94,8 @@ impl Scrubber {
             // What cannot even be listed shows itself in better places than here.
             if let Ok(Err(error)) = self.pass() {
                 tracing::warn!(%error, "scrubbing was cut short");
+                pause = BEFORE_FIRST.min(self.period);
+                continue;
             }
             pause = BETWEEN_PASSES.min(self.period);
         }
@@ -100,7 +118,7 @@ impl Scrubber {
         self.figures.scrub_pass_bytes.store(bytes, Relaxed);
         self.figures.scrub_pass_read_bytes.store(0, Relaxed);
         let wanted = bytes / self.period.as_secs().max(1);
-        let mut pass = Pass { bytes_per_second: wanted.clamp(1, BYTES_PER_SECOND_MAX), findings: 0 };
+        let mut pass = Pass { bytes_per_second: wanted.clamp(1, BYTES_PER_SECOND_MAX), findings: 0, left_out: 0 };
         let first = (self.chance % u128::from(identity.containers)) as u32;
         for id in (0..identity.containers).map(|id| (id + first) % identity.containers) {
             if let Err(error) = self.container(id, &mut pass)? {
@@ -109,6 +127,10 @@ impl Scrubber {
         }
         if let Err(error) = self.journal(&identity, &mut pass)? {
             return Ok(Err(error));
+        }
+        if pass.left_out > 0 {
+            tracing::warn!(chunks = pass.left_out, "not everything stored was read: object storage did not give it");
+            return Ok(Ok(()));
         }
         self.figures.scrub_passes.fetch_add(1, Relaxed);
         tracing::info!(bytes, findings = pass.findings, "everything stored was read");
@@ -131,9 +153,14 @@ impl Scrubber {
                 // Replaced meanwhile, perhaps.
                 bytes += self.disk.open(&catalogue::run_path(id, run)).and_then(|file| file.length()).unwrap_or(0);
             }
-            for chunk in container::chunks_of(&catalogue).into_iter().flatten() {
-                bytes += self.objects.length(&chunks::path_of(id, chunk)).unwrap_or(0);
-            }
+            let named: BTreeSet<_> = container::chunks_of(&catalogue).into_iter().flatten().collect();
+            let lengths = match self.objects.lengths(&chunks::directory(id)) {
+                // Without its size there is no pace to read it at.
+                Err(error @ StoreError::Unreachable { .. }) => return Err(error),
+                lengths => lengths.unwrap_or_default(),
+            };
+            let is_named = |name: &str| chunks::number_of(name).is_some_and(|number| named.contains(&number));
+            bytes += lengths.iter().filter(|(name, _)| is_named(name)).map(|(_, length)| length).sum::<u64>();
         }
         let names = self.disk.list(journal::DIRECTORY).unwrap_or_default();
         let files = names.iter().filter(|name| name.ends_with(".log")).count().saturating_sub(1);
@@ -182,17 +209,8 @@ impl Scrubber {
             }
         }
         for chunk in chunks {
-            let path = chunks::path_of(id, chunk);
-            self.disk.forget_cached(&path);
-            let mut bad = Vec::new();
-            let mut ended = Ok(());
-            let mut go_on = |bytes: u64| {
-                ended = self.has_read(bytes, pass);
-                ended.is_ok()
-            };
-            let verified = chunks::verify(&*self.objects, id, chunk, &mut go_on, &mut |block| bad.push(block));
-            ended?;
-            let error = verified.err();
+            self.disk.forget_cached(&chunks::path_of(id, chunk));
+            let Verified { bad, error } = self.chunk(id, chunk, pass)?;
             if bad.is_empty() && error.is_none() {
                 continue;
             }
@@ -212,6 +230,35 @@ impl Scrubber {
             }
         }
         Ok(Ok(()))
+    }
+
+    /// Reads a chunk, however often object storage has to be asked, within reason.
+    fn chunk(&self, id: u32, chunk: u64, pass: &mut Pass) -> Result<Verified, Closing> {
+        let mut pause = AWAY_PAUSE.min(self.period);
+        // What was read before storage went away is read again, and counted again: it was.
+        for tries in 1.. {
+            let mut bad = Vec::new();
+            let mut ended = Ok(());
+            let mut go_on = |bytes: u64| {
+                ended = self.has_read(bytes, pass);
+                ended.is_ok()
+            };
+            let verified = chunks::verify(&*self.objects, id, chunk, &mut go_on, &mut |block| bad.push(block));
+            ended?;
+            let away = match verified {
+                Err(error @ StoreError::Unreachable { .. }) => error,
+                verified => return Ok(Verified { bad, error: verified.err() }),
+            };
+            self.figures.scrub_waits.fetch_add(1, Relaxed);
+            if tries == AWAY_TRIES {
+                tracing::warn!(error = %away, "a chunk is left out of this scrubbing");
+                pass.left_out += 1;
+                break;
+            }
+            self.wait(pause)?;
+            pause *= 2;
+        }
+        Ok(Verified { bad: Vec::new(), error: None })
     }
 
     /// Journal files that nothing is written to any more.

@@ -26,7 +26,7 @@ use crate::io::Objects;
 pub(crate) use cache::BlockCache;
 pub(crate) use directory::Directory;
 use read::OpenChunks;
-pub(crate) use verify::verify;
+pub(crate) use verify::{BadBlock, verify};
 pub(crate) use write::Written;
 
 /// Where a run of a segment's bytes stands.

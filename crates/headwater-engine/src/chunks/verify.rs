@@ -27,7 +27,8 @@ pub(crate) struct BadBlock {
 /// that fails. Returns the number of bytes in the chunk.
 ///
 /// # Errors
-/// When the chunk's header, footer or table is bad: nothing of it can be read then.
+/// When the chunk's header, footer or table is bad: nothing of it can be read then. [`StoreError::Unreachable`], wherever it
+/// is met: nothing is said about the rest then.
 pub(crate) fn verify(
     objects: &dyn Objects,
     container: u32,
@@ -44,7 +45,10 @@ pub(crate) fn verify(
     let mut position = 0;
     while position < chunk.length {
         let length = (READ_BYTES as u64).min(chunk.length - position) as usize;
-        let whole = objects.get(&path, HEADER_BYTES as u64 + position, length);
+        let whole = match objects.get(&path, HEADER_BYTES as u64 + position, length) {
+            Err(error @ StoreError::Unreachable { .. }) => return Err(error),
+            whole => whole,
+        };
         for from in (0..length).step_by(BLOCK_BYTES) {
             let block_length = BLOCK_BYTES.min(length - from);
             let start = position + from as u64;
@@ -55,6 +59,7 @@ pub(crate) fn verify(
                 Err(_) => objects.get(&path, offset, block_length),
             };
             let error = match block {
+                Err(error @ StoreError::Unreachable { .. }) => return Err(error),
                 Err(error) => error,
                 Ok(block) => match chunk.check_block(start, &block) {
                     Err(error) => error,

@@ -50,6 +50,29 @@ pub trait Objects: Debug + Send + Sync + 'static {
     /// [`StoreError::Io`].
     fn list(&self, directory: &str) -> Result<Vec<String>, StoreError>;
 
+    /// Names and lengths of the objects in a directory, as [`list`](Self::list).
+    ///
+    /// # Errors
+    /// Those of [`list`](Self::list) and [`length`](Self::length), except that an object that goes meanwhile is left out.
+    fn lengths(&self, directory: &str) -> Result<Vec<(String, u64)>, StoreError> {
+        let mut found = Vec::new();
+        for name in self.list(directory)? {
+            match self.length(&format!("{directory}/{name}")) {
+                Err(error) if error.is_not_found() => {}
+                length => found.push((name, length?)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether there is no object at all.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        Ok(self.list("")?.is_empty())
+    }
+
     /// How far ahead of a sequential reader to fetch, in bytes: about what arrives while one request is under way.
     fn ahead_bytes(&self) -> u64;
 

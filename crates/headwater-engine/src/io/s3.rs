@@ -18,8 +18,8 @@ use futures_util::TryStreamExt;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
 use object_store::{
-    ClientOptions, Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
-    RetryConfig,
+    ClientOptions, Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    PutPayload, RetryConfig,
 };
 use tokio::runtime::Runtime;
 
@@ -285,12 +285,24 @@ impl Objects for S3Objects {
     }
 
     fn list(&self, directory: &str) -> Result<Vec<String>, StoreError> {
+        Ok(self.lengths(directory)?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    fn lengths(&self, directory: &str) -> Result<Vec<(String, u64)>, StoreError> {
         let path = self.path(directory);
         let found: Vec<_> =
             self.attempt(directory, "list", 0, async || self.store.list(Some(&path)).try_collect().await)?;
-        let mut names: Vec<_> = found.iter().filter_map(|meta| meta.location.filename().map(str::to_owned)).collect();
-        names.sort();
-        Ok(names)
+        let named = |meta: &ObjectMeta| Some((meta.location.filename()?.to_owned(), meta.size));
+        let mut lengths: Vec<_> = found.iter().filter_map(named).collect();
+        lengths.sort();
+        Ok(lengths)
+    }
+
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        let path = self.path("");
+        // The first page is enough, however many there are.
+        let first = self.attempt("", "list", 0, async || self.store.list(Some(&path)).try_next().await)?;
+        Ok(first.is_none())
     }
 
     fn ahead_bytes(&self) -> u64 {

@@ -159,6 +159,8 @@ pub(crate) struct Figures {
     pub(crate) scrub_pass_read_bytes: AtomicU64,
     pub(crate) scrub_passes: AtomicU64,
     pub(crate) scrub_findings: AtomicU64,
+    /// Times it waited for object storage.
+    pub(crate) scrub_waits: AtomicU64,
     pub(crate) containers: Vec<ContainerFigures>,
 }
 
