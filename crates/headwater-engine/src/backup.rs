@@ -253,9 +253,18 @@ impl Pins {
             let length = disk.open(&path).and_then(|file| file.length()).on(&path, "measure")?;
             files.insert(path, (length, Source::Disk(length)));
         }
-        for name in chunks {
-            let length = objects.length(&name)?;
-            files.insert(name, (length, Source::Chunk));
+        for id in 0..containers {
+            let place = chunks::directory(id);
+            // One question for all of them: where a question takes long, there may be many chunks.
+            for (name, length) in objects.lengths(&place)? {
+                let name = format!("{place}/{name}");
+                if chunks.contains(&name) {
+                    files.insert(name, (length, Source::Chunk));
+                }
+            }
+        }
+        if let Some(missing) = chunks.iter().find(|name| !files.contains_key(*name)) {
+            return Err(StoreError::damaged(missing, 0, "chunk is missing").into());
         }
         Ok(files)
     }
@@ -399,6 +408,14 @@ impl Objects for PinnedObjects {
 
     fn list(&self, directory: &str) -> Result<Vec<String>, StoreError> {
         self.objects.list(directory)
+    }
+
+    fn lengths(&self, directory: &str) -> Result<Vec<(String, u64)>, StoreError> {
+        self.objects.lengths(directory)
+    }
+
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        self.objects.is_empty()
     }
 
     fn ahead_bytes(&self) -> u64 {

@@ -31,7 +31,7 @@ mod store;
 mod tasks;
 
 pub use backup::{Image, ImageError, ImageFile};
-pub use bucket::{BucketOptions, Recovered};
+pub use bucket::{BucketOptions, BucketRestore, Recovered};
 pub use engine::{Engine, Metrics, OnFatal, Permit};
 pub use error::StoreError;
 pub use stepper::{Stepper, Ticket};

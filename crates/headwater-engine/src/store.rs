@@ -304,17 +304,22 @@ impl Identity {
         if !disk.list("").on(".", "list")?.iter().any(|name| name == PATH) {
             return Ok(None);
         }
-        let file = disk.open(PATH).on(PATH, "open")?;
-        let mut bytes = vec![0; (file.length().on(PATH, "measure")?.min(4096)) as usize];
-        file.read_at(0, &mut bytes).on(PATH, "read")?;
-        let malformed = StoreError::malformed(PATH, 0);
+        Self::read_at(disk, PATH).map(Some)
+    }
+
+    /// Reads it from a file of this name.
+    pub(crate) fn read_at(disk: &dyn Disk, path: &str) -> Result<Self, StoreError> {
+        let file = disk.open(path).on(path, "open")?;
+        let mut bytes = vec![0; (file.length().on(path, "measure")?.min(4096)) as usize];
+        file.read_at(0, &mut bytes).on(path, "read")?;
+        let malformed = StoreError::malformed(path, 0);
         let mut input = Decoder::new(&bytes);
         if input.take(8).map_err(&malformed)? != MAGIC {
-            return Err(StoreError::damaged(PATH, 0, "not a store"));
+            return Err(StoreError::damaged(path, 0, "not a store"));
         }
         let format = input.u32().map_err(&malformed)?;
         if format > FORMAT {
-            return Err(StoreError::Newer { path: PATH.into(), found: format, known: FORMAT });
+            return Err(StoreError::Newer { path: path.into(), found: format, known: FORMAT });
         }
         let fields = |mut input: Decoder<'_>| -> Result<Self, Malformed> {
             let identity = Self { store: input.u128()?, containers: input.u32()?, journal_file_bytes: input.u64()? };
@@ -326,7 +331,7 @@ impl Identity {
             }
             Ok(identity)
         };
-        Ok(Some(fields(input).map_err(&malformed)?))
+        fields(input).map_err(&malformed)
     }
 
     /// Who a store that begins now is.

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use headwater_server::check::repair::{self, Repair, Repaired};
 use headwater_server::check::{self, CheckError, Finding, Progress, Severity, Summary, Watch};
+use headwater_server::{BucketOptions, S3Location};
 use serde_json::{Value, json};
 
 use crate::exit;
 use crate::serve::{chain, print};
+use crate::storage;
 
 /// Findings that are kept for the JSON object; the counts in it are always of all.
 const FINDINGS_MAX: usize = 100_000;
@@ -24,6 +26,9 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 pub(crate) struct Arguments {
     /// Data directory, or a backup of one; no server may be using it
     directory: PathBuf,
+    /// Object storage that has its chunks, as `serve` is told; without it they are not looked at, which is a doubt
+    #[arg(long, value_name = "URL", value_parser = S3Location::parse)]
+    chunks: Option<S3Location>,
     /// Print one JSON object instead of lines for people
     #[arg(long)]
     json: bool,
@@ -34,10 +39,17 @@ pub(crate) struct Arguments {
 
 /// Checks; returns the code to end with.
 pub(crate) fn run(arguments: &Arguments) -> i32 {
-    let judged = if arguments.repair {
-        mend(&arguments.directory, arguments.json)
-    } else {
-        judge(&arguments.directory, arguments.json)
+    let bucket = match arguments.chunks.as_ref().map(storage::chunks).transpose() {
+        Ok(bucket) => bucket,
+        Err(reason) => {
+            eprintln!("headwater: {reason}");
+            return exit::SETTINGS;
+        }
+    };
+    let (directory, bucket) = (&arguments.directory, bucket.as_ref());
+    let judged = match arguments.repair {
+        true => mend(directory, bucket, arguments.json),
+        false => judge(directory, bucket, arguments.json),
     };
     match judged {
         Ok(summary) if summary.is_sound() => 0,
@@ -49,18 +61,31 @@ pub(crate) fn run(arguments: &Arguments) -> i32 {
     }
 }
 
-/// Checks a directory and prints what is found.
+/// Checks a directory, with the bucket that has its chunks if there is one, and prints what is found.
 ///
 /// # Errors
-/// As [`check::directory`].
-pub(crate) fn judge(directory: &Path, json: bool) -> Result<Summary, CheckError> {
+/// As [`check::directory_with_bucket`].
+pub(crate) fn judge(directory: &Path, bucket: Option<&BucketOptions>, json: bool) -> Result<Summary, CheckError> {
+    let shown = directory.to_string_lossy();
+    tell(&shown, json, |watch| match bucket {
+        Some(bucket) => check::directory_with_bucket(directory, bucket, watch),
+        None => check::directory(directory, watch),
+    })
+}
+
+/// Prints what a check finds, and its verdict.
+pub(crate) fn tell<E>(
+    shown: &str,
+    json: bool,
+    check: impl FnOnce(&mut dyn Watch) -> Result<Summary, E>,
+) -> Result<Summary, E> {
     let begun = now();
     let mut teller = Teller::new(json);
-    let result = quietly(|| check::directory(directory, &mut teller));
+    let result = quietly(|| check(&mut teller));
     teller.clear_line();
     let summary = result?;
     if json {
-        print(&format!("{}\n", object(directory, &teller, &summary)));
+        print(&format!("{}\n", object(shown, &teller, &summary)));
     } else {
         print(&format!("{}\n", verdict(&summary, begun.elapsed())));
     }
@@ -72,15 +97,15 @@ pub(crate) fn judge(directory: &Path, json: bool) -> Result<Summary, CheckError>
 ///
 /// # Errors
 /// As [`repair::directory`].
-fn mend(directory: &Path, json: bool) -> Result<Summary, CheckError> {
+fn mend(directory: &Path, bucket: Option<&BucketOptions>, json: bool) -> Result<Summary, CheckError> {
     let begun = now();
     let (mut before, mut after) = (Teller::new(json), Teller { speaks: false, ..Teller::new(json) });
-    let result = quietly(|| repair::directory(directory, &mut before, &mut after));
+    let result = quietly(|| repair::directory(directory, bucket, &mut before, &mut after));
     before.clear_line();
     after.clear_line();
     let repaired = result?;
     if json {
-        print(&format!("{}\n", repaired_object(directory, &before, &after, &repaired)));
+        print(&format!("{}\n", repaired_object(&directory.to_string_lossy(), &before, &after, &repaired)));
         return Ok(repaired.after);
     }
     if repaired.repairs.is_empty() {
@@ -232,10 +257,10 @@ fn value(finding: &Finding) -> Value {
     })
 }
 
-fn object(directory: &Path, teller: &Teller, summary: &Summary) -> Value {
+fn object(directory: &str, teller: &Teller, summary: &Summary) -> Value {
     json!({
         "format": 1,
-        "directory": directory.to_string_lossy(),
+        "directory": directory,
         "verdict": word(summary),
         "findings": teller.findings,
         "findings_left_out": teller.left_out,
@@ -254,12 +279,13 @@ fn object(directory: &Path, teller: &Teller, summary: &Summary) -> Value {
             "torn_bytes": summary.torn_bytes,
             "closed": summary.is_closed,
             "complete": summary.is_complete,
+            "chunks_left_out": summary.are_chunks_left_out,
         },
     })
 }
 
 /// As [`object`], of the second check, and what was done before it.
-fn repaired_object(directory: &Path, before: &Teller, after: &Teller, repaired: &Repaired) -> Value {
+fn repaired_object(directory: &str, before: &Teller, after: &Teller, repaired: &Repaired) -> Value {
     let mut object = object(directory, after, &repaired.after);
     object["repairs"] = before.repairs.clone().into();
     object["findings_before"] = before.findings.clone().into();
@@ -273,9 +299,13 @@ fn word(summary: &Summary) -> &'static str {
 
 fn verdict(summary: &Summary, took: Duration) -> String {
     let closed = if summary.is_closed { "closed in order" } else { "not closed: the next start replays the journal" };
-    let Summary { doubts, notes, files, bytes, segments, chunks, records, journal_frame, .. } = summary;
+    let Summary { doubts, notes, files, bytes, segments, records, journal_frame, .. } = summary;
+    let chunks = match summary.are_chunks_left_out {
+        true => "CHUNKS NOT LOOKED AT".to_owned(),
+        false => format!("{} chunks", summary.chunks),
+    };
     format!(
-        "{}: {doubts} doubts, {notes} notes; {files} files, {} read in {:.1} s; {segments} segments, {chunks} chunks, \
+        "{}: {doubts} doubts, {notes} notes; {files} files, {} read in {:.1} s; {segments} segments, {chunks}, \
          journal to frame {journal_frame}, {records} records replayed; {closed}",
         word(summary),
         size(*bytes),

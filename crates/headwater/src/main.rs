@@ -10,6 +10,7 @@ mod exit;
 mod memory;
 mod serve;
 mod settings;
+mod storage;
 mod user;
 
 use clap::{Parser, Subcommand};

@@ -21,6 +21,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::exit;
 use crate::settings::{LogFormat, Settings};
+use crate::storage;
 
 /// How long an orderly stop may take.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -69,10 +70,7 @@ async fn run(settings: &Settings, recover_from_chunks: bool) -> i32 {
         tls: settings.tls.clone(),
         chunks: settings.chunks.clone().map(|location| ChunksConfig {
             location,
-            settings: std::env::vars_os()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-                .filter(|(name, _)| name.starts_with("AWS_"))
-                .collect(),
+            settings: storage::settings(),
             recover: recover_from_chunks,
         }),
         on_fatal: Arc::new(|error| {

@@ -34,10 +34,25 @@ pub(super) struct Copied {
 
 /// Part of a run in the bucket.
 #[derive(Clone, Debug, Eq, PartialEq)]
-struct Part {
-    name: String,
-    length: u64,
+pub(super) struct Part {
+    pub(super) name: String,
+    pub(super) length: u64,
     sum: u32,
+}
+
+impl Part {
+    /// Its bytes, verified.
+    pub(super) fn read(&self, objects: &dyn Objects, container: u32) -> Result<Bytes, StoreError> {
+        let object = path_of(container, &self.name);
+        if self.length > PART_BYTES as u64 {
+            return Err(StoreError::damaged(&object, 0, format!("part of {} bytes", self.length)));
+        }
+        let bytes = objects.get(&object, 0, self.length as usize)?;
+        if crc32c::crc32c(&bytes) != self.sum {
+            return Err(StoreError::damaged(&object, 0, "part of a run fails its checksum"));
+        }
+        Ok(bytes)
+    }
 }
 
 /// Content of a copy.
@@ -61,11 +76,11 @@ pub struct Recovered {
     pub copied_millis: Option<i64>,
 }
 
-fn directory(container: u32) -> String {
+pub(super) fn directory(container: u32) -> String {
     catalogue::directory(container)
 }
 
-fn path_of(container: u32, name: &str) -> String {
+pub(super) fn path_of(container: u32, name: &str) -> String {
     format!("{}/{name}", directory(container))
 }
 
@@ -76,7 +91,7 @@ fn copy_number(name: &str) -> Option<(u64, u64)> {
 }
 
 /// Start that put an object of a catalogue, from its name.
-fn start_of(name: &str) -> Option<u64> {
+pub(super) fn start_of(name: &str) -> Option<u64> {
     let is_ours = name.ends_with(".copy") || name.ends_with(".run");
     name.split_once('-').filter(|_| is_ours)?.0.parse().ok()
 }
@@ -100,6 +115,11 @@ pub(super) fn newest_copy(
 }
 
 impl Copy {
+    /// Parts of all its runs.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.runs.values().flatten()
+    }
+
     fn encode(&self, store: u128, container: u32) -> Bytes {
         let mut out = Encoder::default();
         out.0.extend_from_slice(MAGIC);
@@ -264,14 +284,7 @@ impl Bucket {
         let file = disk.create(&path).on(&path, "create")?;
         let mut position = 0;
         for part in parts {
-            let object = path_of(container, &part.name);
-            if part.length > PART_BYTES as u64 {
-                return Err(StoreError::damaged(&object, 0, format!("part of {} bytes", part.length)));
-            }
-            let bytes = self.objects.get(&object, 0, part.length as usize)?;
-            if crc32c::crc32c(&bytes) != part.sum {
-                return Err(StoreError::damaged(&object, 0, "part of a run fails its checksum"));
-            }
+            let bytes = part.read(&*self.objects, container)?;
             file.write_at(position, &bytes).on(&path, "write")?;
             position += part.length;
         }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   root/store                  identity, put once
+//!   root/restore                begun as a restore; without an identity, one that did not come to its end
 //!   starts/S                    one for each start of the store, with a mark that only this start knows
 //!   chunks-NNNN/N.chunk         see `chunks`; numbers begin with the start that made them
 //!   catalogue-NNNN/S-N.copy     a manifest, and the parts of its runs
@@ -21,7 +22,9 @@
 mod afterwards;
 mod copy;
 mod local;
+mod restore;
 mod start;
+mod verify;
 
 use std::sync::Arc;
 
@@ -34,7 +37,9 @@ pub(crate) use afterwards::Afterwards;
 use copy::Copied;
 pub use copy::Recovered;
 pub(crate) use local::{Local, NEXT_PATH, PATH};
+pub use restore::BucketRestore;
 pub(crate) use start::Found;
+pub(crate) use verify::{BucketCheck, outdated};
 
 /// Object storage for a store's chunks.
 #[derive(Clone, Debug)]

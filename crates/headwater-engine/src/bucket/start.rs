@@ -13,7 +13,10 @@ use super::copy::{Copied, newest_copy};
 use super::local::{Local, Start};
 use super::{Bucket, BucketOptions, FORMAT, sealed, unsealed};
 
-const IDENTITY: &str = "root/store";
+/// Makes a bucket a store's.
+pub(super) const IDENTITY: &str = "root/store";
+/// Put before anything else of a restore.
+pub(super) const CLAIM: &str = "root/restore";
 const IDENTITY_MAGIC: &[u8; 8] = b"HWBSTOR\x01";
 const STARTS: &str = "starts";
 const START_MAGIC: &[u8; 8] = b"HWBSTRT\x01";
@@ -64,6 +67,13 @@ fn fields<T>(
     Ok(value)
 }
 
+pub(super) fn encode_identity(identity: &Identity) -> Encoder {
+    let mut out = Encoder::default();
+    out.0.extend_from_slice(IDENTITY_MAGIC);
+    out.u32(FORMAT).u128(identity.store).u32(identity.containers).u64(identity.journal_file_bytes);
+    out
+}
+
 fn identity(objects: &dyn Objects) -> Result<Option<Identity>, StoreError> {
     let Some(bytes) = small(objects, IDENTITY)? else { return Ok(None) };
     let read = |input: &mut Decoder<'_>| {
@@ -96,7 +106,10 @@ impl Bucket {
     /// What an empty data directory finds. `local` is left of a start that did not come to its end.
     pub(crate) fn look(options: &BucketOptions, local: Option<&Local>) -> Result<Found, StoreError> {
         let objects = &*options.objects;
-        let Some(identity) = identity(objects)? else { return Ok(Found::Nothing) };
+        let Some(identity) = identity(objects)? else {
+            refuse_others(options)?;
+            return Ok(Found::Nothing);
+        };
         let newest = newest_start(objects, identity.store)?;
         let is_begun = local.is_some_and(|local| {
             local.store == identity.store && local.accepted == Start::default() && newest.number <= 1
@@ -117,10 +130,7 @@ impl Bucket {
         let intended = before.map_or(intended, |local| local.intended);
         let local = Local { store: new.store, accepted: Start::default(), intended };
         local.write(&*io.disk)?;
-        let mut out = Encoder::default();
-        out.0.extend_from_slice(IDENTITY_MAGIC);
-        out.u32(FORMAT).u128(new.store).u32(new.containers).u64(new.journal_file_bytes);
-        put(&*options.objects, &options.shown, IDENTITY, out)?;
+        put(&*options.objects, &options.shown, IDENTITY, encode_identity(new))?;
         let mut bucket = Self::prepare(options, new, local)?;
         bucket.announce(&*io.disk)?;
         Ok(bucket)
@@ -129,20 +139,8 @@ impl Bucket {
     /// Goes on with the bucket of a store that is in the data directory. Changes nothing before it is
     /// [announced](Self::announce).
     pub(crate) fn resume(io: &Io, options: &BucketOptions, own: &Identity, local: &Local) -> Result<Self, StoreError> {
-        let shown = &options.shown;
-        let refuse = |what: String| Err(StoreError::Mismatched(what));
-        match identity(&*options.objects)? {
-            None => return refuse(format!("{shown} has no store, and the chunks of this one should be there")),
-            Some(found) if found.store != own.store => return refuse(format!("{shown} belongs to another store")),
-            Some(_) => {}
-        }
-        let newest = newest_start(&*options.objects, own.store)?;
-        if newest != local.accepted && newest != local.intended {
-            return refuse(format!(
-                "{shown} was used since by another copy of this data directory (start {}); this one is out of date",
-                newest.number
-            ));
-        }
+        check_store(options, own)?;
+        let newest = current_start(options, own, local)?.map_err(StoreError::Mismatched)?;
         Self::follow(io, options, own, newest)
     }
 
@@ -160,7 +158,8 @@ impl Bucket {
         Self::prepare(options, identity, Local { store: identity.store, accepted: newest, intended })
     }
 
-    fn prepare(options: &BucketOptions, identity: &Identity, local: Local) -> Result<Self, StoreError> {
+    /// A start that is not [announced](Self::announce) yet.
+    pub(super) fn prepare(options: &BucketOptions, identity: &Identity, local: Local) -> Result<Self, StoreError> {
         let objects: &Arc<dyn Objects> = &options.objects;
         let copied = (0..identity.containers)
             .map(|container| Copied::open(&**objects, identity.store, container))
@@ -200,8 +199,52 @@ impl Bucket {
     }
 }
 
+/// Refuses a place that has no store and yet something that looks like parts of one: a store begun there would delete it
+/// as what a dead start left behind.
+fn refuse_others(options: &BucketOptions) -> Result<(), StoreError> {
+    let (objects, shown) = (&*options.objects, &options.shown);
+    if small(objects, CLAIM)?.is_some() {
+        let what = format!("a restore into {shown} did not come to its end; use another place, or empty it");
+        return Err(StoreError::Mismatched(what));
+    }
+    for place in [crate::catalogue::directory(0), crate::chunks::directory(0)] {
+        if let Some(name) = objects.list(&place)?.first() {
+            let what = format!("{shown} has {place}/{name} and is no store: a backup, or part of something");
+            return Err(StoreError::Mismatched(what));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a bucket that is not this store's.
+pub(super) fn check_store(options: &BucketOptions, own: &Identity) -> Result<(), StoreError> {
+    let shown = &options.shown;
+    let what = match identity(&*options.objects)? {
+        None => format!("{shown} has no store, and the chunks of this one should be there"),
+        Some(found) if found.store != own.store => format!("{shown} belongs to another store"),
+        Some(_) => return Ok(()),
+    };
+    Err(StoreError::Mismatched(what))
+}
+
+/// The newest start of a bucket that belongs to the directory's store; words for a person if the directory has not seen it.
+pub(super) fn current_start(
+    options: &BucketOptions,
+    own: &Identity,
+    local: &Local,
+) -> Result<Result<Start, String>, StoreError> {
+    let newest = newest_start(&*options.objects, own.store)?;
+    if newest == local.accepted || newest == local.intended {
+        return Ok(Ok(newest));
+    }
+    Ok(Err(format!(
+        "{} was used since by another copy of this data directory (start {}); this one is out of date",
+        options.shown, newest.number
+    )))
+}
+
 /// Puts a small object, unless another one stands there.
-fn put(objects: &dyn Objects, shown: &str, name: &str, content: Encoder) -> Result<(), StoreError> {
+pub(super) fn put(objects: &dyn Objects, shown: &str, name: &str, content: Encoder) -> Result<(), StoreError> {
     match objects.put(name, &[sealed(content)], &mut || ()) {
         Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
             Err(StoreError::Mismatched(format!("{shown}: another store is just beginning there")))

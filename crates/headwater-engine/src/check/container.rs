@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use crate::bucket::BucketCheck;
 use crate::catalogue::{self, Catalogue, RunCache, StoredManifest};
 use crate::chunks;
 use crate::container::{self, Contents};
 use crate::error::{IoContext, StoreError};
+use crate::io::Objects;
 
 use super::{Check, Finding, RUN_CACHE_BYTES};
 
@@ -78,13 +80,14 @@ impl Check<'_> {
     }
 
     fn chunks(&mut self, id: u32, catalogue: &Catalogue, contents: &Contents) -> Result<(), StoreError> {
-        if self.chunks_are_elsewhere {
-            return Ok(());
-        }
+        let Some(objects) = self.objects.clone() else { return Ok(()) };
         let place = chunks::directory(id);
         let mut stretches = Vec::new();
         let mut errors = Vec::new();
-        let found = self.chunks_there(id)?;
+        let found = self.chunks_there(&*objects, id)?;
+        if self.bucket.is_some() {
+            self.bytes_total += contents.chunks.values().map(|used| used.end).sum::<u64>();
+        }
         for (&chunk, used) in &contents.chunks {
             let path = chunks::path_of(id, chunk);
             if !found.contains(&chunk) {
@@ -98,9 +101,8 @@ impl Check<'_> {
             }
             self.summary.chunks += 1;
             let mut bad = Vec::new();
-            let objects = chunks::Directory::new(self.disk.clone());
             let verified =
-                chunks::verify(&objects, id, chunk, &mut |bytes| self.has_read(bytes, &path), &mut |block| {
+                chunks::verify(&*objects, id, chunk, &mut |bytes| self.has_read(bytes, &path), &mut |block| {
                     bad.push(block)
                 });
             for block in bad {
@@ -114,7 +116,7 @@ impl Check<'_> {
                     errors.push(Finding::doubt("misfit", &path, what));
                 }
                 Ok(_) => {}
-                Err(error @ StoreError::Newer { .. }) => return Err(error),
+                Err(error @ (StoreError::Newer { .. } | StoreError::Unreachable { .. })) => return Err(error),
                 Err(error) => {
                     stretches.push((chunk, 0..u64::MAX));
                     errors.push(Finding::of_error(&error));
@@ -128,7 +130,12 @@ impl Check<'_> {
         for chunk in found.iter().filter(|chunk| !contents.chunks.contains_key(chunk)) {
             let what = "no manifest names it: left by a process that was killed; the next start removes it";
             let file = format!("{place}/{chunk:016}.chunk");
-            self.left_over(Finding::note("unreferenced", file, what).of_container(id));
+            let finding = Finding::note("unreferenced", file, what).of_container(id);
+            match self.bucket {
+                // No file that could be set aside.
+                Some(_) => self.say(finding),
+                None => self.left_over(finding),
+            }
         }
         Ok(())
     }
@@ -167,23 +174,60 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn chunks_there(&self, id: u32) -> Result<BTreeSet<u64>, StoreError> {
+    fn chunks_there(&mut self, objects: &dyn Objects, id: u32) -> Result<BTreeSet<u64>, StoreError> {
         let place = chunks::directory(id);
-        let names = self.disk.list(&place).on(&place, "list")?;
-        Ok(names.iter().filter_map(|name| chunks::number_of(name)).collect())
+        let mut found = BTreeSet::new();
+        for name in objects.list(&place)? {
+            match chunks::number_of(&name) {
+                Some(number) => _ = found.insert(number),
+                // In a directory the inventory has said so.
+                None if self.bucket.is_some() => self.foreign(id, format!("{place}/{name}")),
+                None => {}
+            }
+        }
+        Ok(found)
+    }
+
+    fn foreign(&mut self, id: u32, object: String) {
+        let what = "no store makes an object of this name; move it away";
+        self.say(Finding::doubt("foreign", object, what).of_container(id));
+    }
+
+    /// The copy of a container's catalogue in the bucket, from which an emptied directory begins.
+    pub(super) fn copy(&mut self, store: u128, id: u32) -> Result<(), StoreError> {
+        let Some(bucket) = self.bucket.clone() else { return Ok(()) };
+        let check = BucketCheck::read(&bucket, store, id, &mut |bytes, place| self.has_read(bytes, place))?;
+        for error in &check.bad {
+            self.say(Finding::of_error(error).of_container(id));
+        }
+        for object in check.foreign {
+            self.foreign(id, object);
+        }
+        for object in check.unneeded {
+            let what = "the newest copy does not need it: left by a process that was killed; a later start removes it";
+            self.say(Finding::note("unreferenced", object, what).of_container(id));
+        }
+        if !check.is_copied {
+            let what = "has no copy in the bucket yet: an emptied directory would get nothing back of it";
+            self.say(Finding::note("no-copy", catalogue::directory(id), what).of_container(id));
+        }
+        Ok(())
     }
 
     /// Chunks of a container whose catalogue cannot be believed: they are verified, whoever they belong to.
     fn chunks_of_nobody(&mut self, id: u32) -> Result<(), StoreError> {
-        for chunk in self.chunks_there(id)? {
+        let Some(objects) = self.objects.clone() else { return Ok(()) };
+        for chunk in self.chunks_there(&*objects, id)? {
             let path = chunks::path_of(id, chunk);
-            let objects = chunks::Directory::new(self.disk.clone());
             self.summary.chunks += 1;
             let mut bad = Vec::new();
             let verified =
-                chunks::verify(&objects, id, chunk, &mut |bytes| self.has_read(bytes, &path), &mut |block| {
+                chunks::verify(&*objects, id, chunk, &mut |bytes| self.has_read(bytes, &path), &mut |block| {
                     bad.push(block.error)
                 });
+            if let Err(error @ StoreError::Unreachable { .. }) = verified {
+                return Err(error);
+            }
             bad.extend(verified.err());
             for error in bad {
                 self.say(Finding::of_error(&error).of_container(id));

@@ -8,6 +8,7 @@
 //! Guarantees:
 //! * nothing is opened for writing, nothing created, no time of access relied on
 //! * no doubt means: the store would open, and every acknowledged byte in it would be served
+//! * object storage that does not answer is no finding: it ends the check with an error
 //! * what a killed process leaves behind is a note and no doubt: a torn tail, files that no manifest names
 //! * memory grows with the number of files and, for the replay, with the length of the journal; never with the bytes stored
 //!
@@ -20,7 +21,7 @@ pub mod repair;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::bucket::{self, Local};
+use crate::bucket::{self, BucketOptions, Local};
 use crate::catalogue::RunCache;
 use crate::chunks::{BlockCache, Chunks, Directory};
 use crate::container::Container;
@@ -153,6 +154,8 @@ pub struct Summary {
     pub notes: u64,
     /// Everything was looked at.
     pub is_complete: bool,
+    /// Chunks are in a bucket that was not named, and were not looked at.
+    pub are_chunks_left_out: bool,
 }
 
 impl Summary {
@@ -209,11 +212,28 @@ pub enum CheckError {
     },
 }
 
-/// Judges the store in a directory. Keeps servers out meanwhile. Blocks for as long as reading everything takes.
+/// Judges the store in a directory. Keeps servers out meanwhile. Blocks for as long as reading everything takes. Chunks in
+/// a bucket are not looked at, which is a doubt.
 ///
 /// # Errors
 /// Any [`CheckError`]. Damage is not one: it is a finding.
 pub fn directory(root: &Path, watch: &mut dyn Watch) -> Result<Summary, CheckError> {
+    judge(root, None, watch)
+}
+
+/// Judges the store in a directory together with its bucket, as [`directory`] does.
+///
+/// # Errors
+/// Any [`CheckError`]; [`CheckError::Store`] also if the bucket is not this store's or does not answer.
+pub fn directory_with_bucket(
+    root: &Path,
+    bucket: &BucketOptions,
+    watch: &mut dyn Watch,
+) -> Result<Summary, CheckError> {
+    judge(root, Some(bucket), watch)
+}
+
+fn judge(root: &Path, bucket: Option<&BucketOptions>, watch: &mut dyn Watch) -> Result<Summary, CheckError> {
     let path = || root.to_path_buf();
     let no_directory = |source| CheckError::Directory { path: path(), source };
     if !std::fs::metadata(root).map_err(no_directory)?.is_dir() {
@@ -227,18 +247,18 @@ pub fn directory(root: &Path, watch: &mut dyn Watch) -> Result<Summary, CheckErr
     if !inventory.looks_like_a_store() {
         return Err(CheckError::NotAStore { path: path() });
     }
-    let mut check = Check::of(&inventory, Arc::new(ReadOnlyDisk::new(root)), watch);
+    let mut check = Check::of(&inventory, Arc::new(ReadOnlyDisk::new(root)), bucket, watch);
     let judged = check.store();
     judged.map_err(|source| CheckError::Store { path: path(), source })?;
     Ok(check.summary)
 }
 
-/// Judges the store on a disk; of what else is there, nothing is said. For simulation.
+/// Judges the store on a disk; of what else is there, nothing is said. For simulation, and for what only looks like a disk.
 ///
 /// # Errors
 /// [`StoreError::Newer`], and when directories cannot be listed.
 pub fn disk(disk: Arc<dyn Disk>, watch: &mut dyn Watch) -> Result<Summary, StoreError> {
-    let mut check = Check::new(disk, 0, watch);
+    let mut check = Check::new(disk, None, 0, watch);
     check.store()?;
     Ok(check.summary)
 }
@@ -256,8 +276,10 @@ struct Check<'a> {
     summary: Summary,
     bytes_total: u64,
     is_ended: bool,
-    /// In a bucket, which is not looked at.
-    chunks_are_elsewhere: bool,
+    /// Where people say that the chunks are.
+    bucket: Option<BucketOptions>,
+    /// Where they are; `None`: in a bucket that was not named.
+    objects: Option<Arc<dyn Objects>>,
     /// What could be put right.
     remedies: Vec<Remedy>,
     /// Doubts that would be gone then.
@@ -267,14 +289,15 @@ struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    fn new(disk: Arc<dyn Disk>, bytes_total: u64, watch: &'a mut dyn Watch) -> Self {
+    fn new(disk: Arc<dyn Disk>, bucket: Option<&BucketOptions>, bytes_total: u64, watch: &'a mut dyn Watch) -> Self {
         Self {
             disk,
             watch,
             summary: Summary::default(),
             bytes_total,
             is_ended: false,
-            chunks_are_elsewhere: false,
+            bucket: bucket.cloned(),
+            objects: None,
             remedies: Vec::new(),
             curable: 0,
             known: 0,
@@ -282,8 +305,13 @@ impl<'a> Check<'a> {
     }
 
     /// Of a directory, about which something is said before its store is looked at.
-    fn of(inventory: &Inventory, disk: Arc<dyn Disk>, watch: &'a mut dyn Watch) -> Self {
-        let mut check = Self::new(disk, inventory.bytes, watch);
+    fn of(
+        inventory: &Inventory,
+        disk: Arc<dyn Disk>,
+        bucket: Option<&BucketOptions>,
+        watch: &'a mut dyn Watch,
+    ) -> Self {
+        let mut check = Self::new(disk, bucket, inventory.bytes, watch);
         check.summary.files = inventory.files;
         inventory.judge(&mut |finding| check.say(finding));
         for path in inventory.strangers() {
@@ -314,25 +342,16 @@ impl<'a> Check<'a> {
     /// Counts bytes that were read; false once the check is to end.
     fn has_read(&mut self, bytes: u64, place: &str) -> bool {
         self.summary.bytes += bytes;
+        if self.bucket.is_some() {
+            // Not all that is there is known beforehand.
+            self.bytes_total = self.bytes_total.max(self.summary.bytes);
+        }
         let progress = Progress { bytes: self.summary.bytes, bytes_total: self.bytes_total, place };
         self.is_ended |= !self.watch.progress(progress);
         !self.is_ended
     }
 
     fn store(&mut self) -> Result<(), StoreError> {
-        match Local::read(&*self.disk) {
-            Ok(None) => {}
-            Ok(Some(_)) => {
-                self.chunks_are_elsewhere = true;
-                let what = "chunks are in object storage; they are verified when they are read, and not here";
-                self.say(Finding::note("elsewhere", bucket::PATH, what));
-            }
-            Err(error @ StoreError::Newer { .. }) => return Err(error),
-            Err(error) => {
-                self.chunks_are_elsewhere = true;
-                self.say(Finding::of_error(&error));
-            }
-        }
         let identity = match Identity::read(&*self.disk) {
             Ok(Some(identity)) => Some(identity),
             Ok(None) => {
@@ -345,6 +364,7 @@ impl<'a> Check<'a> {
                 None
             }
         };
+        self.locate_chunks(identity.as_ref())?;
         let containers = match &identity {
             Some(identity) => identity.containers,
             None => self.containers_by_directory()?,
@@ -353,6 +373,9 @@ impl<'a> Check<'a> {
         let mut sound = Vec::new();
         for id in 0..containers {
             sound.push(self.container(id)?);
+            if let Some(identity) = &identity {
+                self.copy(identity.store, id)?;
+            }
             if self.is_ended {
                 return Ok(());
             }
@@ -368,7 +391,41 @@ impl<'a> Check<'a> {
                 self.say(Finding::doubt("not-checked", journal::DIRECTORY, what));
             }
         }
-        self.summary.is_complete = !self.is_ended;
+        self.summary.is_complete = !self.is_ended && !self.summary.are_chunks_left_out;
+        Ok(())
+    }
+
+    /// Finds out where the chunks are, and that this is their place.
+    fn locate_chunks(&mut self, identity: Option<&Identity>) -> Result<(), StoreError> {
+        let in_bucket = self.bucket.as_ref().map(|bucket| bucket.objects.clone());
+        match (Local::read(&*self.disk), &self.bucket) {
+            (Ok(None), None) => self.objects = Some(Arc::new(Directory::new(self.disk.clone()))),
+            (Ok(None), Some(_)) => {
+                let what = "this store keeps its chunks in its directory, and not in a bucket";
+                return Err(StoreError::Mismatched(what.into()));
+            }
+            (Ok(Some(local)), Some(bucket)) => {
+                self.objects = in_bucket;
+                let outdated = match identity {
+                    Some(identity) => bucket::outdated(bucket, identity, &local)?,
+                    None => None,
+                };
+                if let Some(what) = outdated {
+                    self.say(Finding::doubt("misfit", bucket::PATH, what));
+                }
+            }
+            (Ok(Some(_)), None) => {
+                let what =
+                    "the chunks of this store are in object storage and are NOT looked at: name it with --chunks";
+                self.say(Finding::doubt("not-checked", bucket::PATH, what));
+            }
+            (Err(error @ StoreError::Newer { .. }), _) => return Err(error),
+            (Err(error), _) => {
+                self.objects = in_bucket;
+                self.say(Finding::of_error(&error));
+            }
+        }
+        self.summary.are_chunks_left_out = self.objects.is_none();
         Ok(())
     }
 
@@ -405,18 +462,21 @@ impl<'a> Check<'a> {
         };
         let witness = Witness::open(&*disk, identity.store)?;
         let limits = Options::default().limits(identity.containers, identity.journal_file_bytes);
-        let objects: Arc<dyn Objects> = Arc::new(Directory::new(disk.clone()));
         let cache = Arc::new(BlockCache::new(CACHE_BYTES));
         let run_cache = RunCache::new(RUN_CACHE_BYTES);
         let mut replay = Replay::default();
         for (id, sound) in (0..).zip(sound) {
-            let chunks = Chunks::new(objects.clone(), id, None, cache.clone());
-            let opened = if *sound && !self.chunks_are_elsewhere {
-                Container::<NoToken>::open(&*disk, chunks, id, limits, &run_cache).ok()
-            } else {
-                None
+            let objects = self.objects.as_ref().filter(|_| *sound);
+            let opened = objects.map(|objects| {
+                let chunks = Chunks::new(objects.clone(), id, None, cache.clone());
+                Container::<NoToken>::open(&*disk, chunks, id, limits, &run_cache)
+            });
+            let opened = match opened {
+                Some(Err(error @ StoreError::Unreachable { .. })) => return Err(error),
+                Some(Ok((container, _))) => Some(container),
+                Some(Err(_)) | None => None,
             };
-            replay.containers.push(opened.map(|(container, _)| container));
+            replay.containers.push(opened);
         }
         let (mut bad, mut read) = (Vec::new(), 0);
         let state = journal::verify(
@@ -508,6 +568,7 @@ impl Replay {
         self.records += 1;
         match replayed {
             Ok(Ok(container)) => *place = Some(container),
+            Ok(Err(error @ StoreError::Unreachable { .. })) => return Err(error),
             Ok(Err(error)) => self.contradictions.push((id, error.to_string())),
             Err(panic) => {
                 let said = panic.downcast_ref::<String>().map(String::as_str);

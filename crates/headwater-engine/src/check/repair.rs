@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::bucket::BucketOptions;
 use crate::error::{IoContext, StoreError};
 use crate::io::{Disk, RealDisk, lock_directory};
 use crate::journal::{WITNESS_PATH, Witness};
@@ -69,13 +70,19 @@ pub(super) enum Cure {
 }
 
 /// Checks the store in a directory, puts right what is harmless, and checks it again. Keeps servers and other checks out
-/// meanwhile.
+/// meanwhile. The bucket that has its chunks is read and never written to: a start removes what it does not need there.
+/// Without it nothing is proven of a store that has one, and nothing is touched.
 ///
 /// `before` hears of what the first check finds and of every repair, `after` of what the second finds.
 ///
 /// # Errors
-/// As [`super::directory`], and [`CheckError::Backup`], [`CheckError::Repair`].
-pub fn directory(root: &Path, before: &mut dyn Watch, after: &mut dyn Watch) -> Result<Repaired, CheckError> {
+/// As [`super::directory_with_bucket`], and [`CheckError::Backup`], [`CheckError::Repair`].
+pub fn directory(
+    root: &Path,
+    bucket: Option<&BucketOptions>,
+    before: &mut dyn Watch,
+    after: &mut dyn Watch,
+) -> Result<Repaired, CheckError> {
     let path = || root.to_path_buf();
     let store = |source| CheckError::Store { path: path(), source };
     let no_directory = |source| CheckError::Directory { path: path(), source };
@@ -97,12 +104,12 @@ pub fn directory(root: &Path, before: &mut dyn Watch, after: &mut dyn Watch) -> 
     })?;
     let inventory = take()?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(root));
-    let mut check = Check::of(&inventory, disk.clone(), before);
+    let mut check = Check::of(&inventory, disk.clone(), bucket, before);
     check.store().map_err(store)?;
     let (plan, summary) = check.plan();
     let repairs = carry_out(&*disk, &plan, before).map_err(|source| CheckError::Repair { path: path(), source })?;
     let inventory = take()?;
-    let mut check = Check::of(&inventory, disk, after);
+    let mut check = Check::of(&inventory, disk, bucket, after);
     check.store().map_err(store)?;
     Ok(Repaired { before: summary, repairs, after: check.summary })
 }
@@ -112,11 +119,11 @@ pub fn directory(root: &Path, before: &mut dyn Watch, after: &mut dyn Watch) -> 
 /// # Errors
 /// As [`super::disk`], and whatever the disk refuses while it is repaired.
 pub fn disk(disk: Arc<dyn Disk>, before: &mut dyn Watch, after: &mut dyn Watch) -> Result<Repaired, StoreError> {
-    let mut check = Check::new(disk.clone(), 0, before);
+    let mut check = Check::new(disk.clone(), None, 0, before);
     check.store()?;
     let (plan, summary) = check.plan();
     let repairs = carry_out(&*disk, &plan, before)?;
-    let mut check = Check::new(disk, 0, after);
+    let mut check = Check::new(disk, None, 0, after);
     check.store()?;
     Ok(Repaired { before: summary, repairs, after: check.summary })
 }

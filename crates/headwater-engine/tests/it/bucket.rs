@@ -16,9 +16,9 @@ const T: &str = "scope/group_kvtable/0.#epoch.0";
 /// Object storage in memory.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    objects: Mutex<BTreeMap<String, Bytes>>,
+    pub(super) objects: Mutex<BTreeMap<String, Bytes>>,
     /// Nothing can be reached.
-    is_down: AtomicBool,
+    pub(super) is_down: AtomicBool,
     /// Puts are done, and their replies are lost.
     loses_replies: AtomicBool,
 }
@@ -46,7 +46,7 @@ impl Memory {
         Err(StoreError::Io { path: name.into(), action, source: kind.into() })
     }
 
-    fn names(&self, part: &str) -> Vec<String> {
+    pub(super) fn names(&self, part: &str) -> Vec<String> {
         self.objects.lock().unwrap().keys().filter(|name| name.contains(part)).cloned().collect()
     }
 }
@@ -100,7 +100,7 @@ impl Objects for Memory {
 
     fn list(&self, directory: &str) -> Result<Vec<String>, StoreError> {
         self.reach(directory, "list")?;
-        let start = format!("{directory}/");
+        let start = if directory.is_empty() { String::new() } else { format!("{directory}/") };
         let objects = self.objects.lock().unwrap();
         Ok(objects.keys().filter_map(|name| name.strip_prefix(&start)).map(str::to_owned).collect())
     }
@@ -110,7 +110,7 @@ impl Objects for Memory {
     }
 }
 
-fn options(memory: &Arc<Memory>) -> Options {
+pub(super) fn options(memory: &Arc<Memory>) -> Options {
     let bucket = BucketOptions { objects: memory.clone(), shown: "s3://bucket".into(), recover: false };
     Options { bucket: Some(bucket), ..small() }
 }
@@ -120,11 +120,11 @@ fn recovering(memory: &Arc<Memory>) -> Options {
     Options { bucket: Some(bucket), ..small() }
 }
 
-fn directory() -> Arc<tempfile::TempDir> {
+pub(super) fn directory() -> Arc<tempfile::TempDir> {
     Arc::new(tempfile::tempdir().unwrap())
 }
 
-fn open(directory: &tempfile::TempDir, options: Options) -> Result<Stepper, StoreError> {
+pub(super) fn open(directory: &tempfile::TempDir, options: Options) -> Result<Stepper, StoreError> {
     Stepper::open(io(directory), options)
 }
 
@@ -154,7 +154,7 @@ fn write(stepper: &mut Stepper, segment: &str, number: i64, data: &[u8]) {
     carry_out(stepper, request).unwrap();
 }
 
-fn read(stepper: &mut Stepper, segment: &str) -> Vec<u8> {
+pub(super) fn read(stepper: &mut Stepper, segment: &str) -> Vec<u8> {
     match carry_out(stepper, Request::Read { segment: name(segment), offset: 0, bytes_max: 1 << 20 }) {
         Ok(Response::Read(read)) => read.data.concat(),
         other => panic!("{other:?}"),
@@ -177,7 +177,7 @@ fn checkpoint(stepper: &mut Stepper) {
 }
 
 /// A store that has some bytes in the bucket and was closed.
-fn stored() -> (Arc<Memory>, Arc<tempfile::TempDir>) {
+pub(super) fn stored() -> (Arc<Memory>, Arc<tempfile::TempDir>) {
     let (memory, directory) = (Arc::<Memory>::default(), directory());
     let mut stepper = open(&directory, options(&memory)).unwrap();
     create(&mut stepper, S);
@@ -218,7 +218,7 @@ fn a_store_and_a_bucket_that_do_not_belong_together_are_refused() {
     }
 }
 
-fn directory_with_plain_store() -> Arc<tempfile::TempDir> {
+pub(super) fn directory_with_plain_store() -> Arc<tempfile::TempDir> {
     let directory = directory();
     open(&directory, small()).unwrap().close().unwrap();
     directory

@@ -437,12 +437,20 @@ fn golden_directories_hold_something_of_every_kind() {
     }
 }
 
+/// With its bucket, if it has one.
+fn sound(root: &Path, options: &Options) {
+    match &options.bucket {
+        Some(bucket) => super::bucket_care::sound_with(root, bucket),
+        None => super::check::sound(root),
+    }
+}
+
 #[test]
 fn golden_directories_of_every_release_are_sound_read_back_exactly_and_go_on() {
     for golden in all() {
         let copied = copy(&golden.directory);
-        super::check::sound(copied.path());
         let options = golden.options();
+        sound(copied.path(), &options);
         let mut stepper = Stepper::open(io(&copied), options.clone()).unwrap();
         let answers = ask_all(&mut stepper);
         for (label, expected) in &golden.expected {
@@ -455,7 +463,7 @@ fn golden_directories_of_every_release_are_sound_read_back_exactly_and_go_on() {
         author.put(TABLE, "key-02", Some("goes on".into()));
         author.checkpoint();
         drop(author.stepper.close().unwrap());
-        super::check::sound(copied.path());
+        sound(copied.path(), &options);
         let mut stepper = Stepper::open(io(&copied), options).unwrap();
         let after = ask_all(&mut stepper);
         let changed: Vec<_> =

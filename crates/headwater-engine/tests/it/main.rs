@@ -3,6 +3,7 @@
 
 mod backup;
 mod bucket;
+mod bucket_care;
 mod check;
 mod cold;
 mod compaction;

@@ -31,7 +31,7 @@ impl Watch for Told {
 
 fn mend(root: &Path) -> Result<Repaired, CheckError> {
     let mut before = Told::default();
-    let repaired = repair::directory(root, &mut before, &mut Told::default())?;
+    let repaired = repair::directory(root, None, &mut before, &mut Told::default())?;
     assert_eq!(before.repairs, repaired.repairs, "everything done is told");
     Ok(repaired)
 }

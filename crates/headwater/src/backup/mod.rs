@@ -154,7 +154,7 @@ fn place(text: &str) -> Result<PathBuf, BackupError> {
 }
 
 fn is_sound(directory: &Path) -> bool {
-    match check::judge(directory, false) {
+    match check::judge(directory, None, false) {
         Ok(summary) => summary.is_sound(),
         Err(error) => {
             eprintln!("headwater: {}", chain(&error));
