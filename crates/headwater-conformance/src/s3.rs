@@ -20,6 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// No request or reply of these suites is larger.
 const BODY_BYTES_MAX: usize = 256 << 20;
 
+/// Who asks: objects are not for nobody. The server checks no signatures.
+const SOMEBODY: &str = "Authorization: AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, \
+                        SignedHeaders=host, Signature=0";
+
 /// A running S3 server (PyPI `moto`), everything in its memory.
 #[derive(Debug)]
 pub struct S3Server {
@@ -71,6 +75,44 @@ impl S3Server {
     }
 }
 
+impl S3Server {
+    /// Names of the objects of a bucket that begin so.
+    ///
+    /// # Errors
+    /// When it does not answer as it should, or there are more than one answer lists.
+    pub fn names(&self, bucket: &str, prefix: &str) -> Result<Vec<String>> {
+        let reply = self.request("GET", &format!("/{bucket}?list-type=2&prefix={prefix}"), &[])?;
+        let page = String::from_utf8_lossy(&reply).into_owned();
+        ensure!(page.contains("<IsTruncated>false</IsTruncated>"), "not a whole list: {page}");
+        let keys = page.split("<Key>").skip(1).filter_map(|part| part.split_once("</Key>"));
+        Ok(keys.map(|(key, _)| key.to_owned()).collect())
+    }
+
+    /// Flips one bit in the middle of an object, as rot does.
+    ///
+    /// # Errors
+    /// When it does not answer as it should.
+    pub fn flip(&self, bucket: &str, name: &str) -> Result<()> {
+        let mut bytes = self.request("GET", &format!("/{bucket}/{name}"), &[])?;
+        let middle = bytes.len() / 2;
+        *bytes.get_mut(middle).context("an object has bytes")? ^= 1;
+        self.request("PUT", &format!("/{bucket}/{name}"), &bytes).map(drop)
+    }
+
+    /// The body of an answer of success.
+    fn request(&self, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>> {
+        let (address, length) = (self.address, body.len());
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\nConnection: close\r\n{SOMEBODY}\r\n\r\n"
+        );
+        let reply = ask(address, &[head.as_bytes(), body].concat())?;
+        let end = reply.windows(4).position(|four| four == b"\r\n\r\n").context("an answer has a head")? + 4;
+        let head = String::from_utf8_lossy(&reply[..end]).into_owned();
+        ensure!(head.starts_with("HTTP/1.1 200"), "{method} {path} answered {head}");
+        Ok(reply[end..].to_vec())
+    }
+}
+
 fn ask(address: SocketAddr, request: &[u8]) -> Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).context("connect")?;
     stream.set_read_timeout(Some(PATIENCE)).context("set a time limit")?;
@@ -114,6 +156,8 @@ struct State {
     /// Of 100 requests so many meet a fault.
     fault_percent: AtomicU32,
     is_down: AtomicBool,
+    /// Requests to be served until it is down.
+    rest: AtomicU64,
     has_ended: AtomicBool,
     chance: Mutex<Chance>,
     faults: [AtomicU64; FAULTS.len()],
@@ -139,6 +183,7 @@ impl Proxy {
             upstream,
             fault_percent: AtomicU32::new(0),
             is_down: AtomicBool::new(false),
+            rest: AtomicU64::new(u64::MAX),
             has_ended: AtomicBool::new(false),
             chance: Mutex::new(Chance::new(seed)),
             faults: Default::default(),
@@ -167,6 +212,16 @@ impl Proxy {
         self.state.is_down.store(is_down, Ordering::Relaxed);
     }
 
+    /// So many requests more are served, and then none until [`set_down`](Self::set_down) says so.
+    pub fn down_after(&self, requests: u64) {
+        self.state.rest.store(requests, Ordering::Relaxed);
+    }
+
+    /// Whether no connection is served.
+    pub fn is_down(&self) -> bool {
+        self.state.is_down.load(Ordering::Relaxed)
+    }
+
     /// How many requests met each kind of fault.
     pub fn faults(&self) -> Vec<(Fault, u64)> {
         FAULTS
@@ -191,6 +246,12 @@ impl State {
 
     fn serve(&self, mut client: TcpStream) -> Result<()> {
         if self.is_down.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let counted = self.rest.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |rest| rest.checked_sub(1));
+        if counted.is_err() {
+            self.rest.store(u64::MAX, Ordering::Relaxed);
+            self.is_down.store(true, Ordering::Relaxed);
             return Ok(());
         }
         client.set_read_timeout(Some(PATIENCE)).context("set a time limit")?;

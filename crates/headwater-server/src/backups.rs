@@ -25,7 +25,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use headwater_engine::{Engine, Image, ImageError};
+use headwater_engine::{Engine, Image, ImageError, StoreError};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -83,6 +83,10 @@ impl Backups {
                     StatusCode::CONFLICT,
                     "another backup is under way; it ends 60 s after its client does",
                 );
+            }
+            Err(ImageError::Store(error @ StoreError::Unreachable { .. })) => {
+                tracing::warn!(%error, "could not begin a backup");
+                return problem(StatusCode::SERVICE_UNAVAILABLE, "object storage does not answer");
             }
             Err(ImageError::Store(error)) => {
                 tracing::error!(%error, "could not begin a backup");
@@ -209,6 +213,10 @@ pub(crate) async fn read(
                 (StatusCode::PARTIAL_CONTENT, [(header::CONTENT_RANGE, range)], bytes).into_response()
             }
         },
+        Some(Err(error @ StoreError::Unreachable { .. })) => {
+            tracing::warn!(%error, name, "a backup cannot have a chunk now");
+            problem(StatusCode::SERVICE_UNAVAILABLE, "object storage does not answer")
+        }
         Some(Err(error)) => {
             tracing::error!(%error, name, "could not read a file for a backup");
             problem(StatusCode::INTERNAL_SERVER_ERROR, "the file could not be read; the server's log says more")

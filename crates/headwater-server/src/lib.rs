@@ -32,7 +32,8 @@ mod tls;
 
 pub use auth::{AuthConfig, AuthError, BearerConfig, Guard};
 pub use headwater_engine::check;
+pub use headwater_engine::io;
 pub use headwater_engine::io::{S3Location, S3Objects, SyncTimes, sync_times};
-pub use headwater_engine::{BucketOptions, OnFatal, StoreError};
+pub use headwater_engine::{BucketOptions, BucketRestore, OnFatal, StoreError};
 pub use server::{ChunksConfig, Config, Server, StartError};
 pub use tls::{PairError, TlsConfig};

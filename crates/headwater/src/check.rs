@@ -12,6 +12,7 @@ use headwater_server::check::{self, CheckError, Finding, Progress, Severity, Sum
 use headwater_server::{BucketOptions, S3Location};
 use serde_json::{Value, json};
 
+use crate::backup;
 use crate::exit;
 use crate::serve::{chain, print};
 use crate::storage;
@@ -24,7 +25,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// What to check and how to say it.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Arguments {
-    /// Data directory, or a backup of one; no server may be using it
+    /// Data directory that no server uses, or a backup of one in a directory or at s3://bucket/prefix
     directory: PathBuf,
     /// Object storage that has its chunks, as `serve` is told; without it they are not looked at, which is a doubt
     #[arg(long, value_name = "URL", value_parser = S3Location::parse)]
@@ -39,6 +40,18 @@ pub(crate) struct Arguments {
 
 /// Checks; returns the code to end with.
 pub(crate) fn run(arguments: &Arguments) -> i32 {
+    if let Some(place) = arguments.directory.to_str().filter(|text| text.starts_with("s3://")) {
+        if arguments.repair {
+            let error = CheckError::Backup { path: arguments.directory.clone() };
+            eprintln!("headwater: {}", chain(&error));
+            return of_error(&error);
+        }
+        if arguments.chunks.is_some() {
+            eprintln!("headwater: {place} would be a backup, which has its chunks in itself: leave out --chunks");
+            return exit::SETTINGS;
+        }
+        return backup::judge(place, arguments.json);
+    }
     let bucket = match arguments.chunks.as_ref().map(storage::chunks).transpose() {
         Ok(bucket) => bucket,
         Err(reason) => {

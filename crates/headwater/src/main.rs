@@ -35,14 +35,14 @@ enum Action {
         #[arg(long)]
         recover_from_chunks: bool,
     },
-    /// Verify a data directory that no server uses: reads every byte, changes nothing without --repair
+    /// Verify a data directory that no server uses, or a backup: reads every byte, changes nothing without --repair
     Check(check::Arguments),
     /// Measure this machine, or a server on it
     Bench {
         #[command(subcommand)]
         what: headwater_bench::Bench,
     },
-    /// Copy the store of a running server into a directory, as of one instant
+    /// Copy the store of a running server into a directory or a bucket, as of one instant
     Backup(backup::BackupArguments),
     /// Make a data directory from a backup, verified before and after
     Restore(backup::RestoreArguments),

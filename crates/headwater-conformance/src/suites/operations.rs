@@ -51,7 +51,18 @@ pub fn run(places: &Places) -> Result<Outcome> {
 
 /// Exit code and standard output of one command; its standard error if the code is another than expected.
 fn ends(binary: &Path, arguments: &[&str], expected: i32) -> Result<String> {
+    ends_in(binary, arguments, &[], expected)
+}
+
+/// [`ends`] with more environment variables.
+pub(super) fn ends_in(
+    binary: &Path,
+    arguments: &[&str],
+    environment: &[(String, String)],
+    expected: i32,
+) -> Result<String> {
     let mut command = Command::new(binary);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
     if wait(&mut child, ENDS_WITHIN)?.is_none() {

@@ -1,5 +1,7 @@
 //! Chunks in somebody else's S3 server, reached through a proxy that misbehaves.
 
+mod backup;
+
 use super::{Case, Outcome, in_scratch, run_cases};
 use crate::chance::Chance;
 use crate::prepare::Places;
@@ -44,8 +46,18 @@ pub fn run(places: &Places, seed: u64) -> Result<Outcome> {
             ),
             Case::new("s3: storage that is away delays nothing but reads from it", || away(&place("away")?)),
             Case::new("s3: a bucket that is not this store's is refused", || foreign(&place("one")?, &place("two")?)),
+            Case::new(
+                "s3: a backup into a bucket among faults comes back whole, and a flipped byte in it is found",
+                || backup::into_a_bucket(&s3, &place("saved")?),
+            ),
+            Case::new("s3: a backup that is killed is none, and nothing takes its place for one", || {
+                backup::killed(&s3, &place("killed")?)
+            }),
+            Case::new("s3: a store with a bucket is checked and backed up with what is there", || {
+                backup::of_a_bucket(&s3, &place("bucket")?)
+            }),
         ];
-        Ok(run_cases(cases, 3))
+        Ok(run_cases(cases, 4))
     })
 }
 
@@ -55,9 +67,13 @@ struct Place {
     launch: Launch,
 }
 
+fn address(prefix: &str) -> String {
+    format!("s3://{BUCKET}/{prefix}")
+}
+
 fn launch(places: &Places, directory: &Path, proxy: &Proxy, prefix: &str) -> Launch {
     let mut launch = Launch::new(places.server(), directory);
-    let extra = ["--memory-limit", "128MiB", "--chunks", &format!("s3://{BUCKET}/{prefix}")];
+    let extra = ["--memory-limit", "128MiB", "--chunks", &address(prefix)];
     launch.extra = extra.map(str::to_owned).to_vec();
     let settings = [
         ("AWS_ENDPOINT_URL", format!("http://{}", proxy.address)),

@@ -28,6 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// A server's admin interface.
+#[derive(Clone)]
 pub(super) struct Client {
     server: String,
     address: SocketAddr,

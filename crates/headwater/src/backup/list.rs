@@ -3,11 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::BackupError;
 
@@ -15,8 +14,6 @@ use super::BackupError;
 pub(super) const NAME: &str = "backup.json";
 /// Version of the list.
 pub(super) const FORMAT: u64 = 1;
-/// Bytes copied at a time.
-pub(super) const COPY_BYTES: usize = 1 << 20;
 
 /// What a backup consists of.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -38,6 +35,9 @@ pub(super) struct Listed {
     pub(super) length: u64,
     /// In hexadecimal.
     pub(super) sha256: String,
+    /// It is kept in parts of this length, `NAME.000000` and so on; the sum is that of the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) part_bytes: Option<u64>,
 }
 
 impl List {
@@ -48,7 +48,7 @@ impl List {
     /// Writes it, durably, under its name only when it is whole.
     pub(super) fn write(&self, directory: &Path) -> Result<(), BackupError> {
         let (path, next) = (directory.join(NAME), directory.join("backup.json.next"));
-        let text = serde_json::to_string_pretty(self).expect("numbers and texts are JSON");
+        let text = self.encode();
         let written = || -> std::io::Result<()> {
             let mut file = File::create_new(&next)?;
             file.write_all(text.as_bytes())?;
@@ -59,22 +59,20 @@ impl List {
         written().map_err(BackupError::io("write", &path))
     }
 
-    /// Reads it and makes sure that no name in it leads elsewhere.
-    pub(super) fn read(directory: &Path) -> Result<Self, BackupError> {
-        let path = directory.join(NAME);
-        let not_a_backup = |reason: String| BackupError::NotABackup { path: directory.to_owned(), reason };
-        let text = match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(not_a_backup("it has no backup.json".into()));
-            }
-            text => text.map_err(BackupError::io("read", &path))?,
-        };
+    /// Its text.
+    pub(super) fn encode(&self) -> String {
+        serde_json::to_string_pretty(self).expect("numbers and texts are JSON")
+    }
+
+    /// Reads its text and makes sure that no name in it leads elsewhere. `place` is where the backup is.
+    pub(super) fn decode(text: &str, place: &Path) -> Result<Self, BackupError> {
+        let not_a_backup = |reason: String| BackupError::NotABackup { path: place.to_owned(), reason };
         let value: serde_json::Value =
-            serde_json::from_str(&text).map_err(|error| not_a_backup(format!("backup.json: {error}")))?;
+            serde_json::from_str(text).map_err(|error| not_a_backup(format!("backup.json: {error}")))?;
         // The format first: a newer release may describe the rest differently.
         match value.get("format").and_then(serde_json::Value::as_u64) {
             Some(FORMAT) => {}
-            Some(found) => return Err(BackupError::Newer { path, found, known: FORMAT }),
+            Some(found) => return Err(BackupError::Newer { path: place.join(NAME), found, known: FORMAT }),
             None => return Err(not_a_backup("backup.json has no format".into())),
         }
         let list: Self =
@@ -100,28 +98,10 @@ pub(super) fn hexadecimal(sum: &[u8]) -> String {
     sum.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Reads a file to its end, hands its bytes on, and says what would be listed of it.
-pub(super) fn digest(
-    path: &Path,
-    mut take: impl FnMut(&[u8]) -> Result<(), BackupError>,
-) -> Result<Listed, BackupError> {
-    let mut file = File::open(path).map_err(BackupError::io("open", path))?;
-    let (mut sum, mut length) = (Sha256::new(), 0);
-    let mut buffer = vec![0; COPY_BYTES];
-    loop {
-        let count = file.read(&mut buffer).map_err(BackupError::io("read", path))?;
-        if count == 0 {
-            return Ok(Listed { length, sha256: hexadecimal(&sum.finalize()) });
-        }
-        sum.update(&buffer[..count]);
-        length += count as u64;
-        take(&buffer[..count])?;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backup::place::Place;
 
     #[test]
     fn names_that_lead_elsewhere_are_refused() {
@@ -136,15 +116,16 @@ mod tests {
     #[test]
     fn a_list_comes_back_and_a_newer_one_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(matches!(List::read(directory.path()), Err(BackupError::NotABackup { .. })));
-        let listed = Listed { length: 3, sha256: "00".into() };
+        let place = Place::Directory(directory.path().to_owned());
+        assert!(matches!(place.read_list(), Err(BackupError::NotABackup { .. })));
+        let listed = Listed { length: 3, sha256: "00".into(), part_bytes: None };
         let files = BTreeMap::from([("store".to_owned(), listed)]);
         let mut list = List { format: FORMAT, made_by: "0".into(), store: "1".into(), frame: 7, files };
         list.write(directory.path()).unwrap();
-        assert_eq!(List::read(directory.path()).unwrap(), list);
+        assert_eq!(place.read_list().unwrap(), list);
         list.format = 2;
         std::fs::remove_file(directory.path().join(NAME)).unwrap();
         list.write(directory.path()).unwrap();
-        assert!(matches!(List::read(directory.path()), Err(BackupError::Newer { found: 2, .. })));
+        assert!(matches!(place.read_list(), Err(BackupError::Newer { found: 2, .. })));
     }
 }

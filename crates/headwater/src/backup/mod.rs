@@ -1,30 +1,42 @@
-//! `headwater backup` and `headwater restore`: a running server's store into a directory, and back.
+//! `headwater backup` and `headwater restore`: a running server's store into a directory or a bucket, and back.
 //!
 //! A backup has the layout of a data directory, so `check` judges it as it is, and beside it a list, `backup.json`, with the
-//! length and SHA-256 of every file. The list is written last: a directory without it is no backup.
+//! length and SHA-256 of every file. The list is written last: a place without it is no backup. In a bucket the names are
+//! those of a directory; files above 128 MiB are in parts.
 //!
 //! Guarantees:
 //! * what was acknowledged before the backup began is in it; it is the store at one instant
 //! * nothing that is there is overwritten: both refuse a place that is not empty
-//! * a restore verifies every byte before it writes the first, and the restored store after the last
+//! * a restore verifies every byte, of a directory before it writes the first, and the restored store after the last; what
+//!   becomes a store becomes one with the last file
 
 mod client;
+mod disk;
 mod list;
+mod place;
 mod restore;
 mod save;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use headwater_server::check::CheckError;
+use headwater_server::{BucketOptions, S3Location, StoreError};
+
+use self::disk::ObjectDisk;
+use self::list::List;
+use self::place::{Bucket, Place};
 use crate::check;
 use crate::exit;
 use crate::serve::chain;
+use crate::storage;
 
 /// What to back up and where to.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct BackupArguments {
     #[command(flatten)]
     server: ServerArguments,
-    /// Directory for the backup; made if absent, refused if not empty
+    /// Directory or s3://bucket/prefix for the backup; made if absent, refused if not empty
     destination: String,
     /// Do not verify the backup after it was written
     #[arg(long)]
@@ -48,18 +60,21 @@ pub(crate) struct ServerArguments {
 /// What to restore and where to.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct RestoreArguments {
-    /// Directory of a backup
+    /// Directory or s3://bucket/prefix of a backup
     source: String,
     /// Data directory to make; refused if not empty
     directory: PathBuf,
+    /// Object storage for the restored store's chunks, as `serve` is told; refused if not empty
+    #[arg(long, value_name = "URL", value_parser = S3Location::parse)]
+    chunks: Option<S3Location>,
 }
 
 /// Why there is no backup, or no restored store.
 #[derive(Debug, thiserror::Error)]
 enum BackupError {
-    /// A place that this release cannot use.
-    #[error("{place} is no directory; buckets are not supported yet")]
-    NotADirectory { place: String },
+    /// Neither a directory nor a bucket.
+    #[error("{what}")]
+    NoPlace { what: String },
     #[error("{} is not empty", path.display())]
     NotEmpty { path: PathBuf },
     #[error("{} is no backup: {reason}", path.display())]
@@ -72,6 +87,10 @@ enum BackupError {
     Server { server: String, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("server {server} answers {status}: {detail}")]
     Refused { server: String, status: u16, detail: String },
+    #[error("{}", path.display())]
+    Storage { path: PathBuf, source: StoreError },
+    #[error(transparent)]
+    NotJudged(#[from] CheckError),
     #[error("could not {action} {}", path.display())]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
 }
@@ -81,13 +100,28 @@ impl BackupError {
         move |source| Self::Io { action, path: path.to_owned(), source }
     }
 
+    fn storage(path: &Path) -> impl FnOnce(StoreError) -> Self {
+        move |source| Self::Storage { path: path.to_owned(), source }
+    }
+
+    /// A file that should be there is not.
+    fn is_missing(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            Self::Storage { source, .. } => place::is_not_found(source),
+            _ => false,
+        }
+    }
+
     fn code(&self) -> i32 {
         match self {
-            Self::NotADirectory { .. } | Self::NotEmpty { .. } | Self::NotABackup { .. } | Self::Newer { .. } => {
+            Self::NoPlace { .. } | Self::NotEmpty { .. } | Self::NotABackup { .. } | Self::Newer { .. } => {
                 exit::SETTINGS
             }
             Self::Damaged { .. } => exit::DISK,
             Self::Server { .. } | Self::Refused { .. } => exit::CANNOT_CREATE,
+            Self::Storage { source, .. } => exit::of_store(source),
+            Self::NotJudged(error) => check::of_error(error),
             Self::Io { action, .. } => {
                 if *action == "make" {
                     exit::CANNOT_CREATE
@@ -102,18 +136,18 @@ impl BackupError {
 /// Backs up; returns the code to end with.
 pub(crate) fn backup(arguments: &BackupArguments) -> i32 {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let done = place(&arguments.destination).and_then(|destination| {
+    let done = Place::parse(&arguments.destination).and_then(|destination| {
         let list = save::save(&arguments.server, &destination)?;
         // Judged before it is called a backup.
-        if !arguments.skip_check && !is_sound(&destination) {
+        if !arguments.skip_check && !is_sound(&destination, &list)? {
             let what = "what was copied is doubtful; it is kept for a look, without a list".to_owned();
-            return Err(BackupError::Damaged { path: destination, what });
+            return Err(BackupError::Damaged { path: destination.shown().to_owned(), what });
         }
-        list.write(&destination)?;
+        destination.write_list(&list)?;
         let (files, bytes, frame) = (list.files.len(), check::size(list.bytes()), list.frame);
         crate::serve::print(&format!(
             "backup of {files} files, {bytes}, journal to frame {frame}, in {}\n",
-            destination.display()
+            destination.shown().display()
         ));
         Ok(())
     });
@@ -124,14 +158,34 @@ pub(crate) fn backup(arguments: &BackupArguments) -> i32 {
 pub(crate) fn restore(arguments: &RestoreArguments) -> i32 {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let directory = &arguments.directory;
-    let done = place(&arguments.source).and_then(|source| restore::restore(&source, directory)).and_then(|()| {
-        if is_sound(directory) {
+    let done = (|| {
+        let source = Place::parse(&arguments.source)?;
+        let bucket = arguments.chunks.as_ref().map(storage::chunks).transpose();
+        let bucket = bucket.map_err(|what| BackupError::NoPlace { what })?;
+        restore::restore(&source, directory, bucket.as_ref())?;
+        if is_sound_directory(directory, bucket.as_ref())? {
             return Ok(());
         }
         let what = "the restored store is doubtful".to_owned();
         Err(BackupError::Damaged { path: directory.clone(), what })
-    });
+    })();
     code(done)
+}
+
+/// Judges a backup in a bucket, as `check` judges one in a directory; returns the code to end with.
+pub(crate) fn judge(text: &str, json: bool) -> i32 {
+    let judged = Place::parse(text).and_then(|place| {
+        let list = place.read_list()?;
+        match &place {
+            Place::Bucket(bucket) => judge_bucket(bucket, &list, json),
+            Place::Directory(_) => Err(BackupError::NoPlace { what: format!("{text} is no bucket") }),
+        }
+    });
+    match judged {
+        Ok(true) => 0,
+        Ok(false) => exit::DOUBT,
+        Err(error) => code(Err(error)),
+    }
 }
 
 fn code(done: Result<(), BackupError>) -> i32 {
@@ -144,22 +198,29 @@ fn code(done: Result<(), BackupError>) -> i32 {
     }
 }
 
-/// Where a backup is. Other places than directories come with the buckets.
-fn place(text: &str) -> Result<PathBuf, BackupError> {
-    if text.contains("://") {
-        Err(BackupError::NotADirectory { place: text.to_owned() })
-    } else {
-        Ok(PathBuf::from(text))
+fn is_sound(place: &Place, list: &List) -> Result<bool, BackupError> {
+    match place {
+        Place::Directory(path) => is_sound_directory(path, None),
+        Place::Bucket(bucket) => judge_bucket(bucket, list, false),
     }
 }
 
-fn is_sound(directory: &Path) -> bool {
-    match check::judge(directory, None, false) {
-        Ok(summary) => summary.is_sound(),
-        Err(error) => {
-            eprintln!("headwater: {}", chain(&error));
-            false
-        }
+fn is_sound_directory(directory: &Path, bucket: Option<&BucketOptions>) -> Result<bool, BackupError> {
+    Ok(check::judge(directory, bucket, false)?.is_sound())
+}
+
+/// Whether what the list names is a sound store.
+fn judge_bucket(bucket: &Bucket, list: &List, json: bool) -> Result<bool, BackupError> {
+    let disk = Arc::new(ObjectDisk::new(bucket.objects.clone(), list));
+    let judged = check::tell(&bucket.shown.to_string_lossy(), json, |watch| {
+        let mut summary = headwater_server::check::disk(disk.clone(), watch)?;
+        summary.files = list.files.len() as u64;
+        Ok(summary)
+    });
+    match disk.away() {
+        // Whatever was said of the rest.
+        Some(away) => Err(BackupError::storage(&bucket.shown)(away)),
+        None => judged.map(|summary| summary.is_sound()).map_err(BackupError::storage(&bucket.shown)),
     }
 }
 
@@ -176,5 +237,99 @@ fn empty(directory: &Path) -> Result<(), BackupError> {
             made.map_err(BackupError::io("make", directory))
         }
         Err(error) => Err(BackupError::io("make", directory)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io::ErrorKind;
+    use std::sync::Mutex;
+
+    use bytes::Bytes;
+    use headwater_server::io::Objects;
+
+    use super::*;
+
+    /// Object storage in memory.
+    #[derive(Debug, Default)]
+    pub(super) struct Memory(Mutex<BTreeMap<String, Bytes>>);
+
+    impl Memory {
+        /// Changes or takes away what a name holds, as only damage does.
+        pub(super) fn replace(&self, name: &str, content: Option<Bytes>) {
+            let mut objects = self.0.lock().unwrap();
+            match content {
+                Some(content) => objects.insert(name.to_owned(), content),
+                None => objects.remove(name),
+            };
+        }
+
+        fn refused<T>(name: &str, action: &'static str, kind: ErrorKind) -> Result<T, StoreError> {
+            Err(StoreError::Io { path: name.into(), action, source: kind.into() })
+        }
+    }
+
+    impl Objects for Memory {
+        fn put(&self, name: &str, parts: &[Bytes], _pause: &mut dyn FnMut()) -> Result<(), StoreError> {
+            if self.0.lock().unwrap().contains_key(name) {
+                return Self::refused(name, "put", ErrorKind::AlreadyExists);
+            }
+            self.replace(name, Some(parts.concat().into()));
+            Ok(())
+        }
+
+        fn get(&self, name: &str, offset: u64, length: usize) -> Result<Bytes, StoreError> {
+            match self.0.lock().unwrap().get(name) {
+                None => Self::refused(name, "get", ErrorKind::NotFound),
+                Some(found) if found.len() < offset as usize + length => {
+                    Self::refused(name, "get", ErrorKind::UnexpectedEof)
+                }
+                Some(found) => Ok(found.slice(offset as usize..offset as usize + length)),
+            }
+        }
+
+        fn length(&self, name: &str) -> Result<u64, StoreError> {
+            match self.0.lock().unwrap().get(name) {
+                None => Self::refused(name, "measure", ErrorKind::NotFound),
+                Some(found) => Ok(found.len() as u64),
+            }
+        }
+
+        fn give_up(&self, _name: &str) {}
+
+        fn delete(&self, name: &str, _pause: &mut dyn FnMut()) -> Result<(), StoreError> {
+            self.replace(name, None);
+            Ok(())
+        }
+
+        fn list(&self, directory: &str) -> Result<Vec<String>, StoreError> {
+            let start = if directory.is_empty() { String::new() } else { format!("{directory}/") };
+            Ok(self.0.lock().unwrap().keys().filter_map(|name| name.strip_prefix(&start)).map(str::to_owned).collect())
+        }
+
+        fn ahead_bytes(&self) -> u64 {
+            1
+        }
+    }
+
+    #[test]
+    fn a_place_that_has_anything_takes_no_backup() {
+        let objects = Arc::new(Memory::default());
+        let bucket = Bucket { objects: objects.clone(), shown: PathBuf::from("s3://b/x") };
+        let place = Place::Bucket(bucket.clone());
+        place.make_empty().unwrap();
+        bucket.begin("one".into()).unwrap();
+        assert!(matches!(place.make_empty(), Err(BackupError::NotEmpty { .. })));
+        assert!(matches!(bucket.begin("two".into()), Err(BackupError::NotEmpty { .. })));
+        assert!(place.read_list().unwrap_err().to_string().contains("did not come to its end"));
+    }
+
+    #[test]
+    fn a_place_is_a_directory_or_a_bucket_and_nothing_else() {
+        assert!(matches!(Place::parse("/a/b"), Ok(Place::Directory(_))));
+        for text in ["http://b/x", "gs://b/x", "s3://", "s3://B/x"] {
+            assert!(matches!(Place::parse(text), Err(BackupError::NoPlace { .. })), "{text}");
+        }
     }
 }
