@@ -14,6 +14,8 @@ const AT_THE_TOP: [&str; 6] = [store::PATH, store::NEXT_PATH, bucket::PATH, buck
 const BACKUP: &str = "backup.json";
 /// Where `check --repair` puts things.
 pub(super) const ASIDE: &str = "aside";
+/// Certificate and key that a server made itself. The store never reads it.
+const TLS: &str = "tls";
 /// Permission bits that nobody but the owner needs.
 const OF_OTHERS: u32 = 0o077;
 
@@ -67,7 +69,9 @@ impl Inventory {
         }
         for entry in &self.top {
             match entry.kind {
-                EntryKind::Directory if is_ours(&entry.path) || entry.path == ASIDE => permissions(entry, say),
+                EntryKind::Directory if is_ours(&entry.path) || [ASIDE, TLS].contains(&entry.path.as_str()) => {
+                    permissions(entry, say)
+                }
                 EntryKind::File if AT_THE_TOP.contains(&entry.path.as_str()) => permissions(entry, say),
                 _ if AT_THE_TOP.contains(&entry.path.as_str()) || is_ours(&entry.path) => wrong_kind(entry, say),
                 _ => say(Finding::note("foreign", &entry.path, "is not the store's; it stays as it is")),
@@ -161,7 +165,8 @@ mod tests {
         for name in ["lock", "journal", "catalogue-0000", "chunks-0255", "store.next", "bucket", "bucket.next"] {
             assert!(is_made_first(name), "{name}");
         }
-        for name in ["storeroom", "catalogue-of-stamps", "chunks-", "aside", "backup.json", "journal.txt"] {
+        for name in ["storeroom", "catalogue-of-stamps", "chunks-", "aside", "backup.json", "journal.txt", "restoring"]
+        {
             assert!(!is_made_first(name), "{name}");
         }
     }

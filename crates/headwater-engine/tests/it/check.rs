@@ -99,6 +99,9 @@ pub(crate) fn filled() -> Arc<tempfile::TempDir> {
 fn a_closed_store_is_sound_and_untouched() {
     let directory = filled();
     let contents = || files(directory.path()).into_iter().map(|path| std::fs::read(path).unwrap()).collect::<Vec<_>>();
+    // A server's own certificate and key.
+    std::fs::create_dir(directory.path().join("tls")).unwrap();
+    std::fs::set_permissions(directory.path().join("tls"), std::fs::Permissions::from_mode(0o700)).unwrap();
     let before = (files(directory.path()), contents());
     let (summary, findings) = check(directory.path());
     assert!(summary.is_sound() && findings.is_empty(), "{summary:?} {findings:?}");
