@@ -349,6 +349,14 @@ impl<T: Token> Container<T> {
         if let Some(refusal) = self.merge_refusal(target, None) {
             return Ok(self.now(target, Err(refusal)));
         }
+        // Before the first is merged: a refusal says that nothing was done.
+        for source in sources {
+            if let Some(source) = self.find(source)?
+                && let Some(refusal) = self.merge_refusal(target, Some(source)).filter(|it| *it != Refusal::WrongKind)
+            {
+                return Ok((self.sequence, Err(refusal)));
+            }
+        }
         let mut lengths = Vec::with_capacity(sources.len());
         for source in sources {
             if let Some(source) = self.find(source)? {

@@ -137,6 +137,22 @@ fn merging_moves_all_bytes_counts_the_events_and_removes_the_source() {
 }
 
 #[test]
+fn a_batch_of_merges_that_is_refused_has_merged_nothing() {
+    let store = Fixture::new();
+    let (sound, truncated) = (transaction(1), transaction(2));
+    store.create(S, SegmentKind::Stream);
+    for segment in [&sound, &truncated] {
+        store.create(segment, SegmentKind::Stream);
+        store.append(segment, None, 1, b"data").unwrap();
+    }
+    store.call(Request::Truncate { segment: name(&truncated), offset: 2 }).unwrap();
+    let sources = vec![name(&sound), name(&truncated)];
+    let refused = store.call(Request::MergeBatch { target: name(S), sources });
+    assert_eq!(refused.unwrap_err(), Refusal::SourceTruncated);
+    assert_eq!((store.info(S).unwrap().length, store.info(&sound).unwrap().length), (0, 4));
+}
+
+#[test]
 fn a_merge_and_its_attribute_updates_happen_together_or_not_at_all() {
     let store = Fixture::new();
     let source = transaction(1);
