@@ -206,6 +206,11 @@ impl StreamConfig {
                 return invalid(format!("tag of {} bytes is longer than {TAG_BYTES_MAX} or has a NUL", tag.len()));
             }
         }
+        if let Some(RetentionPolicy { keep, keep_max, .. }) = self.retention
+            && (keep < 0 || (1..keep).contains(&keep_max))
+        {
+            return invalid(format!("retention of at least {keep} and at most {keep_max}"));
+        }
         let bytes: usize = self.tags.iter().map(String::len).sum();
         if bytes > TAGS_BYTES_MAX {
             return invalid(format!("{bytes} bytes of tags, at most {TAGS_BYTES_MAX}"));
@@ -590,8 +595,8 @@ pub enum RemoveWriter {
 pub struct RetentionPlan {
     /// What the stream is configured to keep.
     pub policy: RetentionPolicy,
-    /// The wall clock has jumped ahead, so nothing is truncated by time for now.
-    pub clock_doubted: bool,
+    /// The wall clock has jumped by more than a day. Retention does not go by it.
+    pub clock_jumped: bool,
     /// Bytes of the stream from its head to its end.
     pub stored_bytes: i64,
     /// Bytes that the slowest subscriber has not read; `None` without subscribers.

@@ -60,8 +60,8 @@ pub struct Metrics {
     pub append_bytes: Counter,
     /// Appends answered with anything but an acknowledgement.
     pub appends_refused: Counter,
-    /// 1 while nothing is truncated by time, since the wall clock has jumped ahead.
-    pub retention_clock_doubted: Gauge,
+    /// 1 while the wall clock is more than a day away from the time that has passed.
+    pub retention_clock_jumped: Gauge,
     /// From the last byte of an append to its acknowledgement, in seconds.
     pub append_latency: Histogram,
     registry: std::sync::Arc<Registry>,
@@ -97,9 +97,9 @@ impl Metrics {
         registry.register("connections", "Connections open, all listeners", connections.clone());
         let connections_max = Gauge::default();
         registry.register("connections_max", "Most connections at a time", connections_max.clone());
-        let retention_clock_doubted = Gauge::default();
-        let help = "1 while nothing is truncated by time because the clock has jumped ahead";
-        registry.register("retention_clock_doubted", help, retention_clock_doubted.clone());
+        let retention_clock_jumped = Gauge::default();
+        let help = "1 while the wall clock is more than a day away from the time that has passed";
+        registry.register("retention_clock_jumped", help, retention_clock_jumped.clone());
         let append_latency = Histogram::new(LATENCY_BOUNDS_SECONDS);
         registry.register("append_latency_seconds", "From an append's last byte to its answer", append_latency.clone());
         Self {
@@ -121,7 +121,7 @@ impl Metrics {
             appends,
             append_bytes,
             appends_refused,
-            retention_clock_doubted,
+            retention_clock_jumped,
             append_latency,
             registry: std::sync::Arc::new(registry),
         }
@@ -131,7 +131,7 @@ impl Metrics {
     pub fn render(&self, engine: Option<&Engine>, controller: Option<&Controller>) -> String {
         let mut page = String::new();
         if let Some(controller) = controller {
-            self.retention_clock_doubted.set(controller.is_clock_doubted().into());
+            self.retention_clock_jumped.set(controller.has_clock_jumped().into());
         }
         encode(&mut page, &self.registry).expect("a String takes whatever is written to it");
         if let Some(engine) = engine {

@@ -22,8 +22,8 @@ struct Retention {
     keep: i64,
     /// Readers may not hold back more than this; `null` is no bound.
     keep_max: Option<i64>,
-    /// The wall clock has jumped ahead; nothing is truncated by time for now.
-    clock_doubted: bool,
+    /// The wall clock has jumped by more than a day. Retention does not go by it.
+    clock_jumped: bool,
     /// Bytes from the stream's head to its end.
     stored_bytes: i64,
     /// Bytes that the slowest subscriber has not read; `null` without subscribers.
@@ -44,7 +44,7 @@ impl From<RetentionPlan> for Retention {
             },
             keep: plan.policy.keep,
             keep_max: Some(plan.policy.keep_max).filter(|most| *most > 0 && *most < i64::MAX),
-            clock_doubted: plan.clock_doubted,
+            clock_jumped: plan.clock_jumped,
             stored_bytes: plan.stored_bytes,
             held_bytes: plan.held_bytes,
             truncated_bytes: bytes,

@@ -33,12 +33,13 @@ pub(crate) struct Rates {
 }
 
 impl Rates {
-    /// Adds what came in during one tick.
-    pub(crate) fn fold(&mut self, amount: f64) {
-        let now = amount / TICK_SECONDS as f64;
+    /// Adds what came in during the last so many seconds; about [`TICK_SECONDS`], more if somebody was held up.
+    pub(crate) fn fold(&mut self, amount: f64, seconds: f64) {
+        let seconds = seconds.max(0.001);
+        let now = amount / seconds;
         for (average, minutes) in self.averages.iter_mut().zip(MINUTES) {
             // A plain mean until there is enough for more, so that the first tick is no more than any other.
-            let steady = 1.0 - (-(TICK_SECONDS as f64) / 60.0 / minutes).exp();
+            let steady = 1.0 - (-seconds / 60.0 / minutes).exp();
             let weight = steady.max(1.0 / (f64::from(self.ticks) + 1.0));
             *average += weight * (now - *average);
         }
@@ -49,11 +50,6 @@ impl Rates {
     /// Per second, over 2, 5, 10 and 20 minutes.
     pub(crate) fn averages(&self) -> [f64; 4] {
         self.averages
-    }
-
-    /// Nothing has come in for so long that nothing is left of what did.
-    pub(crate) fn is_silent(&self) -> bool {
-        self.ticks >= 2 * COOL && self.averages.iter().all(|average| *average < 0.001)
     }
 
     /// The rate by which the segment is too busy, if it is.
@@ -152,6 +148,8 @@ mod tests {
     use super::*;
     use crate::model::ScalingKind;
 
+    const TICK: f64 = TICK_SECONDS as f64;
+
     fn policy(target_rate: i32, min_segments: i32) -> ScalingPolicy {
         ScalingPolicy { kind: ScalingKind::Events, target_rate, scale_factor: 4, min_segments }
     }
@@ -179,7 +177,7 @@ mod tests {
         /// One tick of a load that is spread over the keys as `density` says.
         fn tick(&mut self, load: f64, density: impl Fn(KeyRange) -> f64) {
             for segment in &mut self.segments {
-                segment.rates.fold(load * density(segment.range) * TICK_SECONDS as f64);
+                segment.rates.fold(load * density(segment.range) * TICK, TICK);
             }
             let Some(wish) = wish(self.policy, &self.segments) else { return };
             let sealed: f64 = self.segments.iter().filter(|s| wish.seal.contains(&s.id)).map(width).sum();
@@ -228,6 +226,15 @@ mod tests {
             }
             assert!(world.segments.len() > 1, "{load}");
         }
+    }
+
+    #[test]
+    fn a_tick_that_comes_late_is_no_overload() {
+        let mut rates = Rates::default();
+        for seconds in [5.0, 5.0, 65.0, 5.0, 10.0, 0.0] {
+            rates.fold(80.0 * seconds, seconds);
+        }
+        assert!(rates.averages().iter().all(|average| (66.0..=80.1).contains(average)), "{rates:?}");
     }
 
     #[test]
@@ -320,12 +327,12 @@ mod tests {
     fn nothing_makes_a_decision_panic() {
         let mut wild = Rates::default();
         for amount in [0.0, 1e300, 1e308, f64::MAX, 0.0] {
-            wild.fold(amount);
+            wild.fold(amount, TICK);
         }
         let tiny = KeyRange::new(0.5, f64::from_bits(0.5_f64.to_bits() + 1)).unwrap();
         let mut busy = Rates::default();
         for _ in 0..200 {
-            busy.fold(1e12);
+            busy.fold(1e12, TICK);
         }
         for rates in [wild, busy] {
             for range in [KeyRange::FULL, tiny] {

@@ -33,10 +33,18 @@ pub(crate) fn creation_epochs(cut: &StreamCut) -> Option<(i32, i32)> {
 /// future entries; a future entry is younger than the positions it shares keys with; and no segment would have to be both
 /// read to the end for some keys and not yet opened for others. Offsets are not compared with lengths.
 pub(crate) fn surface(cut: &StreamCut, history: &History) -> Option<Surface> {
+    surface_among(cut, history, &history.segments())
+}
+
+/// [`surface`], with the history's segments at hand, for who asks about many cuts.
+pub(crate) fn surface_among(
+    cut: &StreamCut,
+    history: &History,
+    segments: &BTreeMap<SegmentId, Segment>,
+) -> Option<Surface> {
     let (lowest, highest) = creation_epochs(cut)?;
     history.epoch(lowest)?;
     history.epoch(highest)?;
-    let segments = history.segments();
     let mut entries = Vec::with_capacity(cut.len());
     for (id, offset) in cut {
         entries.push((segments.get(id)?, *offset >= 0));
@@ -166,7 +174,13 @@ pub(crate) enum Order {
 /// How a valid cut `a` lies to a valid cut `b`: by the segments that they stand on for each key, and by the offsets where
 /// it is the same one. `history` covers the creation epochs of both. `None` if one of them is not valid.
 pub(crate) fn order(a: &StreamCut, b: &StreamCut, history: &History) -> Option<Order> {
-    let (on_a, on_b) = (surface(a, history)?, surface(b, history)?);
+    let segments = history.segments();
+    let (on_a, on_b) = (surface_among(a, history, &segments)?, surface_among(b, history, &segments)?);
+    Some(order_on((&on_a, a), (&on_b, b)))
+}
+
+/// [`order`] of cuts whose surfaces are known.
+pub(crate) fn order_on((on_a, a): (&Surface, &StreamCut), (on_b, b): (&Surface, &StreamCut)) -> Order {
     // Not opened is as good as at the first byte.
     let offset = |cut: &StreamCut, id: &SegmentId| cut.get(id).map_or(0, |offset| (*offset).max(0));
     let (mut earlier, mut later) = (false, false);
@@ -177,11 +191,11 @@ pub(crate) fn order(a: &StreamCut, b: &StreamCut, history: &History) -> Option<O
             later |= order.is_gt();
         }
     }
-    Some(match (earlier, later) {
+    match (earlier, later) {
         (false, _) => Order::EqualOrAfter,
         (true, false) => Order::Before,
         (true, true) => Order::Overlaps,
-    })
+    }
 }
 
 /// Whether a cut `a` is nowhere behind a cut `b`. Both are valid; `history` covers their creation epochs.

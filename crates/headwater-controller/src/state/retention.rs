@@ -17,7 +17,7 @@ use crate::model::{FUTURE, RetentionKind, RetentionPolicy, StreamCut};
 /// Where a stream ended when it was looked at.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Kept {
-    /// Wall clock, in milliseconds.
+    /// By retention's own clock, in milliseconds.
     pub(crate) time_ms: i64,
     /// Bytes of the stream before the cut, since its creation.
     pub(crate) bytes: i64,
@@ -101,8 +101,8 @@ pub(crate) struct Position {
 
 /// Where to truncate, if anywhere; it may be where the stream begins already. `readers` is where all subscribers together
 /// stand. `kept` has the cuts that were taken down, oldest first, the newest of this moment;
-/// `order` says how one of
-/// them lies to another.
+/// `order` says how a
+/// cut of `kept` lies to that of `readers`.
 pub(crate) fn choose(
     policy: RetentionPolicy,
     now_ms: i64,
@@ -112,21 +112,21 @@ pub(crate) fn choose(
 ) -> Option<Position> {
     let newest = kept.last()?.bytes;
     let distance = |at: &Kept| match policy.kind {
-        // A clock that was set back makes nothing older.
         RetentionKind::Time => now_ms.saturating_sub(at.time_ms.min(now_ms)),
         RetentionKind::Size => newest.saturating_sub(at.bytes),
     };
+    let keep = policy.keep.max(0);
     // Clients that know no maximum send none.
-    let most = if policy.keep_max <= 0 { i64::MAX } else { policy.keep_max };
-    let min_cut = kept.iter().filter(|at| distance(at) >= policy.keep).min_by_key(|at| distance(at));
+    let most = if policy.keep_max <= 0 { i64::MAX } else { policy.keep_max.max(keep) };
+    let min_cut = kept.iter().filter(|at| distance(at) >= keep).min_by_key(|at| distance(at));
     let Some(readers) = readers else { return min_cut.map(Kept::position) };
     let max_cut =
-        kept.iter().filter(|at| (policy.keep..=most).contains(&distance(at))).max_by_key(|at| distance(at)).or(min_cut);
+        kept.iter().filter(|at| (keep..=most).contains(&distance(at))).max_by_key(|at| distance(at)).or(min_cut);
     let behind_readers = || kept.iter().rev().find(|at| order(&at.cut, &readers.cut) == Order::Before);
     let chosen = match policy.kind {
         RetentionKind::Size => {
             let unread = newest.saturating_sub(readers.bytes);
-            if unread < policy.keep {
+            if unread < keep {
                 match min_cut {
                     Some(at) if order(&at.cut, &readers.cut) != Order::Before => behind_readers(),
                     other => other,
@@ -147,10 +147,13 @@ pub(crate) fn choose(
                 Order::Overlaps => behind_readers(),
                 Order::EqualOrAfter => {
                     let too_old = kept.iter().filter(|at| distance(at) >= most).min_by_key(|at| distance(at));
-                    match too_old.map(|at| (at, order(&readers.cut, &at.cut))) {
-                        None | Some((_, Order::EqualOrAfter)) => return Some(readers.clone()),
-                        Some((_, Order::Before)) => max_cut,
-                        Some((at, Order::Overlaps)) => Some(at),
+                    match too_old.map(|at| (at, order(&at.cut, &readers.cut))) {
+                        None => return Some(readers.clone()),
+                        Some((at, order)) if order == Order::Before || at.cut == readers.cut => {
+                            return Some(readers.clone());
+                        }
+                        Some((_, Order::EqualOrAfter)) => max_cut,
+                        Some((at, _)) => Some(at),
                     }
                 }
             }
@@ -159,12 +162,18 @@ pub(crate) fn choose(
     chosen.map(Kept::position)
 }
 
-/// Milliseconds by which the wall clock may run ahead between two looks before nobody believes it.
+/// Milliseconds by which the wall clock may be away from the time that has passed before nobody believes it.
 pub(crate) const JUMP_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// Whether the wall clock has jumped ahead: it went further than time has passed, by more than a day.
+/// Whether the wall clock went further, forwards or backwards, than time has passed, by more than a day.
 pub(crate) fn has_jumped(wall_ms: i64, passed_ms: i64) -> bool {
-    wall_ms.saturating_sub(passed_ms) > JUMP_MS
+    wall_ms.saturating_sub(passed_ms).saturating_abs() > JUMP_MS
+}
+
+/// What a time counts in which nobody watched the clock: what the wall clock says, unless that is less than nothing or
+/// more than a day. Then it is not known, and nothing is counted: what is kept too long can be truncated later.
+pub(crate) fn passed_while_away(wall_ms: i64) -> i64 {
+    if (0..=JUMP_MS).contains(&wall_ms) { wall_ms } else { 0 }
 }
 
 /// Most cuts kept of a stream.
@@ -275,12 +284,13 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_back_makes_nothing_older() {
+    fn no_clock_makes_anything_older_than_it_is() {
         let policy = RetentionPolicy { kind: RetentionKind::Time, keep: 60_000, keep_max: i64::MAX };
         let history = one();
         assert_eq!(choose(policy, -1_000_000_000, &kept(), None, |a, b| order(a, b, &history).unwrap()), None);
-        assert!(has_jumped(365 * JUMP_MS, 60_000) && !has_jumped(JUMP_MS, 60_000) && !has_jumped(-JUMP_MS, 60_000));
+        assert!(has_jumped(365 * JUMP_MS, 60_000) && !has_jumped(JUMP_MS, 60_000) && has_jumped(-2 * JUMP_MS, 60_000));
         assert!(!has_jumped(10 * JUMP_MS, 9 * JUMP_MS), "a long sleep is no jump");
+        assert_eq!([-1, 5, JUMP_MS, JUMP_MS + 1].map(passed_while_away), [0, 5, JUMP_MS, 0]);
     }
 
     #[test]

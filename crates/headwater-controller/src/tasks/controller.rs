@@ -321,9 +321,10 @@ impl Controller {
         self.inner.retention_plan(stream).await
     }
 
-    /// Whether the wall clock has jumped ahead lately, so that nothing is truncated by time.
-    pub fn is_clock_doubted(&self) -> bool {
-        self.inner.clock_doubted.load(std::sync::atomic::Ordering::Relaxed)
+    /// Whether the wall clock is more than a day away from where the time that has passed would have it. Retention does
+    /// not go by it.
+    pub fn has_clock_jumped(&self) -> bool {
+        self.inner.clock_jumped()
     }
 
     /// Names of streams of a scope, internal ones included; pages as in [`list_scopes`](Self::list_scopes).

@@ -55,6 +55,11 @@ impl Inner {
         let item = Item::group(&scope, &name);
         let _alone = self.lock_item(&item).await;
         if let Some(record) = self.settled_group(&item).await? {
+            // A stream may have been created, or created again, since the group was.
+            let subscriber = format!("{}/{}", item.scope, item.name);
+            for stream in held(&record.group.config) {
+                self.subscribe(stream, &subscriber, record.group.id, record.group.generation).await?;
+            }
             return Ok(CreateGroup::Group(record.group));
         }
         let group = Group { id, generation: 0, config };

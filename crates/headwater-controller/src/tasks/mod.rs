@@ -38,7 +38,6 @@ mod watermarks;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 pub use controller::Controller;
@@ -77,8 +76,8 @@ struct Inner {
     loads: autoscale::Loads,
     drivers: Semaphore,
     options: ControllerOptions,
-    /// The wall clock has jumped ahead lately.
-    clock_doubted: AtomicBool,
+    /// Set by the recovery.
+    age: std::sync::Mutex<Option<retention::Age>>,
     stopped: watch::Sender<bool>,
 }
 
@@ -95,7 +94,7 @@ impl Inner {
             loads: autoscale::Loads::default(),
             drivers: Semaphore::new(DRIVERS_MAX),
             options,
-            clock_doubted: AtomicBool::new(false),
+            age: std::sync::Mutex::default(),
             stopped: watch::Sender::new(false),
         }
     }

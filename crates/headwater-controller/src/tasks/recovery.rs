@@ -47,6 +47,7 @@ impl Inner {
             }
         }
         self.recover_times().await?;
+        self.recover_age().await?;
         let system = Name::parse(SYSTEM).expect("the name follows the rule");
         if self.create_scope(system).await? == CreateScope::Success {
             info!("first start");

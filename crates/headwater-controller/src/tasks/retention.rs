@@ -3,48 +3,57 @@
 //! A table of their own, `retention`, names the streams that have a policy. An entry is written before the policy is in
 //! force and taken back by the run that finds none.
 //!
-//! Time-based retention believes the wall clock only as long as it goes with the monotonic one: after a jump ahead of
-//! more than a day, also one while the server was away, nothing is truncated by time until the clock has been steady for
-//! a day or has come back. A restart does not shorten that.
+//! Age is counted by a clock of retention's own: it goes on with the monotonic clock while the server runs, and over a
+//! restart by what the wall clock says, unless that is more than a day or less than nothing. So no jump of the wall clock,
+//! in whatever direction and however often, makes anything older than it is.
+//!
+//! A decision is made and recorded under the stream's lock, and so are subscriptions, so that nothing is truncated on facts
+//! that have changed meanwhile.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_types::ScopedStream;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
-use super::slots::{Slot, View};
+use super::slots::{Slot, View, locked};
 use super::{Inner, Result, fan_out, present, put, remove};
 use crate::codec::{Decoder, Encoder};
-use crate::model::{
-    PAGE_ENTRIES, RetentionKind, RetentionPlan, RetentionPolicy, StreamConfig, StreamCut, UpdateStream,
-};
+use crate::model::{PAGE_ENTRIES, RetentionPlan, RetentionPolicy, StreamConfig, StreamCut};
 use crate::state::cuts::{self, Order};
 use crate::state::epochs::History;
 use crate::state::head::State;
 use crate::state::keys;
-use crate::state::retention::{JUMP_MS, Kept, Position, choose, has_jumped, lower_bound, thin};
+use crate::state::retention::{Kept, Position, choose, has_jumped, lower_bound, passed_while_away, thin};
 
 /// Longest time from a start to the first run.
 const FIRST: Duration = Duration::from_secs(60);
-/// A clock that jumped is believed again after this much steady time.
-const STEADY: Duration = Duration::from_millis(JUMP_MS.unsigned_abs());
+/// Time as retention counts it.
+pub(super) struct Age {
+    /// At `since`, in milliseconds.
+    own_ms: i64,
+    /// Of the wall clock at `since`.
+    wall_ms: i64,
+    since: Instant,
+    /// The wall clock was away from it by more than a day when the server started.
+    began_with_jump: bool,
+}
 
-/// What retention remembers about time.
-pub(super) struct Clocks {
-    /// Wall clock and monotonic clock at the last look.
-    last: (i64, Instant),
-    /// Until when the wall clock is not believed, and what it said before it jumped.
-    doubted: Option<(Instant, i64)>,
+impl Age {
+    fn passed_ms(&self) -> i64 {
+        i64::try_from(self.since.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
 }
 
 /// Everything a decision about one stream needs.
 struct Facts {
-    kept: Vec<(Bytes, Kept)>,
+    /// Keys of the cuts that are stored, oldest first.
+    keys: Vec<Bytes>,
+    /// The cuts, and where the stream ends if that is news.
+    kept: Vec<Kept>,
     /// The stream ends now where it ended when the newest cut was taken down.
     is_idle: bool,
     /// Where it ends.
@@ -66,7 +75,6 @@ impl Inner {
 
     pub(super) async fn run_retention(self: Arc<Self>) {
         let mut stopped = self.stopped.subscribe();
-        let mut clocks = None;
         // Who is restarted often has streams truncated as well.
         let mut pause = self.options.retention_every.min(FIRST);
         loop {
@@ -75,14 +83,14 @@ impl Inner {
                 _ = stopped.wait_for(|stopped| *stopped) => return,
             }
             pause = self.options.retention_every;
-            if let Err(error) = self.retain_all(&mut clocks).await {
+            if let Err(error) = self.retain_all().await {
                 warn!(%error, "retention is left for the next time");
             }
         }
     }
 
-    async fn retain_all(self: &Arc<Self>, clocks: &mut Option<Clocks>) -> Result<()> {
-        self.look_at_clock(clocks).await?;
+    async fn retain_all(self: &Arc<Self>) -> Result<()> {
+        self.keep_age().await?;
         let mut after: Option<Bytes> = None;
         loop {
             let page = self.ports.tables.scan(keys::RETENTION, b"", after.as_deref(), PAGE_ENTRIES).await?;
@@ -100,88 +108,91 @@ impl Inner {
         }
     }
 
-    /// Decides whether the wall clock can be believed, and remembers what it said for the next start.
-    async fn look_at_clock(&self, clocks: &mut Option<Clocks>) -> Result<()> {
-        let (wall_ms, now) = (self.now_ms(), Instant::now());
+    /// Goes on with the age of the last run.
+    pub(super) async fn recover_age(&self) -> Result<()> {
         let key = Bytes::from_static(keys::RETENTION_CLOCK);
-        let clocks = match clocks {
-            Some(clocks) => clocks,
-            None => {
-                let found = self.ports.tables.read(keys::COUNTERS, std::slice::from_ref(&key)).await?.pop().flatten();
-                let (last_ms, doubted_ms) = match found {
-                    None => (wall_ms, None),
-                    Some(entry) => {
-                        let mut decoder = Decoder::new("retention clock", 1, &entry.value)?;
-                        let record = (decoder.i64()?, decoder.option(Decoder::i64)?);
-                        decoder.finish()?;
-                        record
-                    }
-                };
-                // How long nobody looked is not known, so anything up to a day is taken for that.
-                clocks.insert(Clocks { last: (last_ms, now), doubted: doubted_ms.map(|before| (now + STEADY, before)) })
+        let found = self.ports.tables.read(keys::COUNTERS, std::slice::from_ref(&key)).await?.pop().flatten();
+        let wall_ms = self.now_ms();
+        let (own_ms, began_with_jump) = match found {
+            None => (wall_ms, false),
+            Some(entry) => {
+                let mut decoder = Decoder::new("retention clock", 1, &entry.value)?;
+                let (last_wall_ms, last_own_ms) = (decoder.i64()?, decoder.i64()?);
+                decoder.finish()?;
+                let away_ms = wall_ms.saturating_sub(last_wall_ms);
+                let counted_ms = passed_while_away(away_ms);
+                if counted_ms != away_ms {
+                    warn!(
+                        before_ms = last_wall_ms,
+                        now_ms = wall_ms,
+                        "the wall clock has jumped; retention does not count it"
+                    );
+                }
+                (last_own_ms.saturating_add(counted_ms), counted_ms != away_ms)
             }
         };
-        let passed_ms = i64::try_from(now.duration_since(clocks.last.1).as_millis()).unwrap_or(i64::MAX);
-        if has_jumped(wall_ms.saturating_sub(clocks.last.0), passed_ms) {
-            warn!(
-                before_ms = clocks.last.0,
-                now_ms = wall_ms,
-                "the wall clock has jumped ahead by more than a day: nothing is truncated by time until it was steady for a day"
-            );
-            let before = clocks.doubted.map_or(clocks.last.0, |(_, before)| before);
-            clocks.doubted = Some((now + STEADY, before));
-        }
-        if let Some((until, before)) = clocks.doubted
-            && (now >= until || !has_jumped(wall_ms.saturating_sub(before), 0))
-        {
-            info!("the wall clock is believed again");
-            clocks.doubted = None;
-        }
-        clocks.last = (wall_ms, now);
-        self.clock_doubted.store(clocks.doubted.is_some(), Ordering::Relaxed);
+        *locked(&self.age) = Some(Age { own_ms, wall_ms, since: Instant::now(), began_with_jump });
+        self.keep_age().await
+    }
+
+    /// Notes the age for the next start.
+    async fn keep_age(&self) -> Result<()> {
         let mut encoder = Encoder::new(1);
-        encoder.i64(wall_ms).option(clocks.doubted, |encoder, (_, before)| {
-            encoder.i64(before);
-        });
+        encoder.i64(self.now_ms()).i64(self.age_ms());
+        let key = Bytes::from_static(keys::RETENTION_CLOCK);
         self.ports.tables.commit(keys::COUNTERS, vec![put(key, encoder.finish())]).await?;
+        if self.clock_jumped() {
+            warn!("the wall clock is not where it should be by the time that has passed; retention does not go by it");
+        }
         Ok(())
+    }
+
+    /// Milliseconds by retention's own clock. What it stands at says nothing; differences do.
+    fn age_ms(&self) -> i64 {
+        locked(&self.age).as_ref().map_or_else(|| self.now_ms(), |age| age.own_ms.saturating_add(age.passed_ms()))
+    }
+
+    /// Whether the wall clock is more than a day away from where it should be.
+    pub(super) fn clock_jumped(&self) -> bool {
+        let wall_ms = self.now_ms();
+        locked(&self.age)
+            .as_ref()
+            .is_some_and(|age| age.began_with_jump || has_jumped(wall_ms.saturating_sub(age.wall_ms), age.passed_ms()))
     }
 
     /// Takes down where the stream ends, and truncates it if its policy says so.
     async fn retain(self: &Arc<Self>, name: &ScopedStream) -> Result<()> {
-        let slot = self.slots.slot(name);
-        let view = self.view(&slot).await?;
-        let policy = view.as_ref().and_then(|view| view.head.config.retention);
-        let (Some(view), Some(policy)) = (view, policy) else {
+        let mut stream = self.open(name).await?;
+        stream.settle().await?;
+        let policy = stream.view.as_ref().and_then(|view| view.head.config.retention);
+        let (Some(view), Some(policy)) = (stream.view.clone(), policy) else {
+            // Who writes an entry holds the stream's lock, too.
             self.ports.tables.commit(keys::RETENTION, vec![remove(keys::scoped_key(name))]).await?;
             return Ok(());
         };
         if view.head.state != State::Active {
             return Ok(());
         }
+        let slot = Arc::clone(&stream.slot);
         let facts = self.facts(&slot, &view).await?;
         if !facts.is_idle {
-            let number = facts.kept.last().map_or(0, |(key, _)| keys::kept_number(key) + 1);
+            let number = facts.keys.last().map_or(0, |key| keys::kept_number(key) + 1);
             let mut changes = vec![put(keys::kept(number), facts.tail.encode())];
-            changes.extend(thin(facts.kept.len()).map(|index| remove(facts.kept[index].0.clone())));
+            changes.extend(thin(facts.keys.len()).map(|index| remove(facts.keys[index].clone())));
             self.ports.tables.commit(&slot.table, changes).await?;
         }
-        if policy.kind == RetentionKind::Time && self.clock_doubted.load(Ordering::Relaxed) {
+        let Some(position) = facts.choose(policy, self.age_ms()) else { return Ok(()) };
+        if !stream.truncate(position.cut).await? {
+            debug!(stream = %name, "retention has nothing to truncate");
             return Ok(());
         }
-        let Some(position) = facts.choose(policy, self.now_ms()) else { return Ok(()) };
-        match self.truncate_stream(name.clone(), position.cut).await? {
-            UpdateStream::Success => {}
-            // The cut lies behind the head, where somebody else has truncated; or the stream was sealed meanwhile.
-            UpdateStream::Failure | UpdateStream::Sealed | UpdateStream::StreamNotFound => {
-                debug!(stream = %name, "retention has nothing to truncate");
-                return Ok(());
-            }
-        }
-        let Some(view) = self.view(&slot).await? else { return Ok(()) };
-        let head = view.head.truncation.as_ref().map_or(0, |truncation| truncation.bytes);
-        let gone: Vec<_> =
-            facts.kept.into_iter().filter(|(_, kept)| kept.bytes < head).map(|(key, _)| remove(key)).collect();
+        let gone: Vec<_> = facts
+            .keys
+            .into_iter()
+            .zip(&facts.kept)
+            .filter(|(_, kept)| kept.bytes < position.bytes)
+            .map(|(key, _)| remove(key))
+            .collect();
         if !gone.is_empty() {
             self.ports.tables.commit(&slot.table, gone).await?;
         }
@@ -192,17 +203,16 @@ impl Inner {
     pub(super) async fn retention_plan(&self, name: &ScopedStream) -> Result<Option<RetentionPlan>> {
         let (slot, view) = self.complete(name).await?;
         let Some(policy) = view.head.config.retention else { return Ok(None) };
-        let clock_doubted = self.clock_doubted.load(Ordering::Relaxed);
+        let clock_jumped = self.clock_jumped();
         if view.head.state != State::Active {
-            let plan = RetentionPlan { policy, clock_doubted, stored_bytes: 0, held_bytes: None, truncation: None };
+            let plan = RetentionPlan { policy, clock_jumped, stored_bytes: 0, held_bytes: None, truncation: None };
             return Ok(Some(plan));
         }
         let facts = self.facts(&slot, &view).await?;
-        let doubtful = policy.kind == RetentionKind::Time && clock_doubted;
-        let chosen = facts.choose(policy, self.now_ms()).filter(|_| !doubtful);
+        let chosen = facts.choose(policy, self.age_ms());
         Ok(Some(RetentionPlan {
             policy,
-            clock_doubted,
+            clock_jumped,
             stored_bytes: facts.tail.bytes - facts.head_bytes,
             held_bytes: facts.readers.as_ref().map(|readers| facts.tail.bytes - readers.bytes),
             truncation: chosen.map(|position| (position.cut, position.bytes - facts.head_bytes)),
@@ -210,7 +220,7 @@ impl Inner {
     }
 
     async fn facts(&self, slot: &Slot, view: &View) -> Result<Facts> {
-        let mut kept = Vec::new();
+        let (mut keys_kept, mut kept) = (Vec::new(), Vec::new());
         let mut after: Option<Bytes> = None;
         loop {
             let scan = self.ports.tables.scan(&slot.table, keys::KEPT_PREFIX, after.as_deref(), PAGE_ENTRIES);
@@ -218,7 +228,8 @@ impl Inner {
             let Some(last) = page.last() else { break };
             after = Some(last.key.clone());
             for entry in page {
-                kept.push((entry.key, Kept::decode(&entry.value)?));
+                kept.push(Kept::decode(&entry.value)?);
+                keys_kept.push(entry.key);
             }
         }
         let segments: Vec<_> = view.current.ids().collect();
@@ -232,13 +243,13 @@ impl Inner {
             .zip(infos)
             .map(|(id, info)| (id, info.map_or(0, |info| i64::try_from(info.length).unwrap_or(i64::MAX))));
         let cut: StreamCut = ends.collect();
-        let is_idle = kept.last().is_some_and(|(_, last)| last.cut == cut);
-        let tail = Kept { time_ms: self.now_ms(), bytes: self.bytes_before(slot, view, &cut).await?, cut };
+        let is_idle = kept.last().is_some_and(|last: &Kept| last.cut == cut);
+        let tail = Kept { time_ms: self.age_ms(), bytes: self.bytes_before(slot, view, &cut).await?, cut };
 
         let head = self.head_cut(slot, view).await?;
         let subscribers: Vec<StreamCut> =
             self.subscribers(slot).await?.into_iter().map(|(_, subscriber)| subscriber.cut).collect();
-        let named = kept.iter().map(|(_, kept)| &kept.cut).chain(&subscribers).chain([&head]);
+        let named = kept.iter().map(|kept| &kept.cut).chain(&subscribers).chain([&head]);
         let lowest = named.filter_map(|cut| Some(cuts::creation_epochs(cut)?.0)).min().unwrap_or(view.head.epoch);
         let history = self.epochs(slot, lowest, view.head.epoch).await?;
         let mut readers = None;
@@ -258,7 +269,10 @@ impl Inner {
             readers = Some(Position { cut, bytes });
         }
         let head_bytes = view.head.truncation.as_ref().map_or(0, |truncation| truncation.bytes);
-        Ok(Facts { kept, is_idle, tail, readers, head_bytes, history })
+        if !is_idle {
+            kept.push(tail.clone());
+        }
+        Ok(Facts { keys: keys_kept, kept, is_idle, tail, readers, head_bytes, history })
     }
 
     /// Where the stream begins.
@@ -276,13 +290,15 @@ impl Inner {
 impl Facts {
     /// Where to truncate, unless the stream begins there or later.
     fn choose(&self, policy: RetentionPolicy, now_ms: i64) -> Option<Position> {
-        let mut kept: Vec<Kept> = self.kept.iter().map(|(_, kept)| kept.clone()).collect();
-        if !self.is_idle {
-            kept.push(self.tail.clone());
-        }
-        choose(policy, now_ms, &kept, self.readers.as_ref(), |a, b| {
-            // What is no cut any more is no place to truncate at.
-            cuts::order(a, b, &self.history).unwrap_or(Order::Overlaps)
+        let segments = self.history.segments();
+        let surface = |cut: &StreamCut| cuts::surface_among(cut, &self.history, &segments);
+        let readers = self.readers.as_ref().map(|readers| surface(&readers.cut));
+        choose(policy, now_ms, &self.kept, self.readers.as_ref(), |kept, readers_cut| {
+            let (Some(kept_on), Some(Some(readers_on))) = (surface(kept), &readers) else {
+                // What is no cut any more is no place to truncate at.
+                return Order::Overlaps;
+            };
+            cuts::order_on((&kept_on, kept), (readers_on, readers_cut))
         })
         .filter(|position| position.bytes > self.head_bytes)
     }

@@ -124,7 +124,11 @@ impl Inner {
             match self.scope_state(&scope).await? {
                 None => return Ok(DeleteScope::NotFound),
                 Some(ScopeState::Emptying) => return Ok(DeleteScope::Success),
-                Some(ScopeState::Deleting) => {}
+                // It is empty. Without the lock it might be gone and made anew before we look into it.
+                Some(ScopeState::Deleting) => {
+                    self.finish_scope_deletion(&scope).await?;
+                    return Ok(DeleteScope::Success);
+                }
                 Some(ScopeState::Active) => self.begin_scope_end(&scope, ScopeState::Emptying).await?,
             }
         }
@@ -168,6 +172,10 @@ impl Inner {
             }
         }
         let _lock = self.scope_lock(scope).write().await;
+        if self.scope_state(scope).await? != Some(ScopeState::Emptying) {
+            // Somebody else has brought it to its end.
+            return Ok(());
+        }
         let record = put(keys::scope_key(scope), encode(ScopeState::Deleting));
         self.ports.tables.commit(keys::SCOPES, vec![record]).await?;
         self.finish_scope_deletion(scope).await

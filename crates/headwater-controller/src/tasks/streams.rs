@@ -233,7 +233,9 @@ impl Open {
         let added = after.difference(&before).map(|tag| put(keys::tag_entry(tag, &name.stream), present()));
         let removed = before.difference(&after).map(|tag| remove(keys::tag_entry(tag, &name.stream)));
         inner.commit_in_scope(&name.scope, added.chain(removed).collect()).await?;
-        self.commit(Head { config: new, update: None, ..view.head.clone() }, None, Vec::new()).await
+        self.commit(Head { config: new, update: None, ..view.head.clone() }, None, Vec::new()).await?;
+        inner.load_is_stale(&name);
+        Ok(())
     }
 
     /// No new transaction begins any more; those that live are brought to an end, then the segments are sealed.
@@ -285,6 +287,9 @@ impl Open {
         }
         changes.extend(tags.into_iter().map(|tag| remove(keys::tag_entry(tag, &name.stream))));
         inner.commit_in_scope(&name.scope, changes).await?;
+        for index in [keys::RETENTION, keys::SCALING] {
+            inner.ports.tables.commit(index, vec![remove(keys::scoped_key(&name))]).await?;
+        }
         self.in_doubt = true;
         inner.ports.tables.drop_table(&self.slot.table).await?;
         self.slot.forget_all();

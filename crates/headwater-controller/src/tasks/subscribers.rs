@@ -26,6 +26,9 @@ impl Inner {
         generation: i64,
     ) -> Result<()> {
         let (table, key) = (keys::stream_table(stream), keys::subscriber(subscriber));
+        // Retention decides under this lock: what it does not see yet must not have been answered.
+        let slot = self.slots.slot(stream);
+        let _work = slot.work.lock().await;
         let found = match self.ports.tables.read(&table, std::slice::from_ref(&key)).await {
             Ok(mut found) => found.pop().flatten(),
             Err(TableError::NoSuchTable(_)) => return Ok(()),

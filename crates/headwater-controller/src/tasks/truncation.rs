@@ -21,14 +21,7 @@ impl Inner {
         if view.head.state != State::Active {
             return Ok(UpdateStream::Sealed);
         }
-        if !stream.may_truncate(&cut).await? {
-            return Ok(UpdateStream::Failure);
-        }
-        self.mark(&stream.slot).await?;
-        stream.commit(Head { truncate: Some(cut), ..view.head.clone() }, None, Vec::new()).await?;
-        stream.settle().await?;
-        info!(stream = %name, "truncated");
-        Ok(UpdateStream::Success)
+        Ok(if stream.truncate(cut).await? { UpdateStream::Success } else { UpdateStream::Failure })
     }
 }
 
@@ -66,6 +59,19 @@ impl Inner {
 }
 
 impl Open {
+    /// Truncates an open stream of which nothing is unfinished. False, and nothing changed, for a cut that is none.
+    pub(super) async fn truncate(&mut self, cut: StreamCut) -> Result<bool> {
+        if !self.may_truncate(&cut).await? {
+            return Ok(false);
+        }
+        self.inner.mark(&self.slot).await?;
+        let head = Head { truncate: Some(cut), ..self.head()? };
+        self.commit(head, None, Vec::new()).await?;
+        self.settle().await?;
+        info!(stream = %self.slot.name, "truncated");
+        Ok(true)
+    }
+
     /// Whether the cut is one, is not behind the head, and stands on bytes that exist. The last could not be undone: a
     /// truncation that is recorded must be possible.
     async fn may_truncate(&self, cut: &StreamCut) -> Result<bool> {

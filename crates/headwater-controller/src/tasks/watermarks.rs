@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use headwater_types::{AttributeId, ScopedStream, SegmentName};
+use headwater_types::{AttributeId, ScopedStream, SegmentId, SegmentName};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -69,7 +69,9 @@ impl Inner {
         let epochs: BTreeSet<i32> = position.keys().map(|id| id.epoch).collect();
         for number in epochs {
             let Some(epoch) = self.epoch(slot, number).await? else { return Ok(false) };
-            if position.keys().any(|id| id.epoch == number && epoch.segment(*id).is_none()) {
+            let known: BTreeSet<_> = epoch.ids().collect();
+            let of_epoch = SegmentId::new(0, number)..=SegmentId::new(i32::MAX, number);
+            if position.range(of_epoch).any(|(id, _)| !known.contains(id)) {
                 return Ok(false);
             }
         }
@@ -103,7 +105,16 @@ impl Inner {
     }
 
     async fn is_crowded(&self, slot: &Slot) -> Result<bool> {
-        Ok(self.ports.tables.scan(&slot.table, keys::WRITER_PREFIX, None, WRITERS_MAX).await?.len() >= WRITERS_MAX)
+        // Page by page, since a page also ends at some bytes.
+        let (mut count, mut after) = (0, None::<Bytes>);
+        while count < WRITERS_MAX {
+            let scan = self.ports.tables.scan(&slot.table, keys::WRITER_PREFIX, after.as_deref(), PAGE_ENTRIES);
+            let page = scan.await?;
+            let Some(last) = page.last() else { return Ok(false) };
+            after = Some(last.key.clone());
+            count += page.len();
+        }
+        Ok(true)
     }
 
     pub(super) async fn remove_writer(&self, name: &ScopedStream, writer: &str) -> Result<RemoveWriter> {

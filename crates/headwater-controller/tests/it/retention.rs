@@ -106,60 +106,116 @@ async fn a_subscriber_holds_back_what_it_has_not_read_up_to_the_maximum() {
     assert_eq!(head(&world, &t).await, 120, "nobody holds anything back any more");
 }
 
+/// Days go by, and a run now and then.
+async fn days(count: u64) {
+    minutes(24 * 60 * count).await;
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_jumps_ahead_truncates_nothing_until_it_was_steady_for_a_day() {
-    for jump in [2 * DAY_MS, 365 * DAY_MS, 3650 * DAY_MS] {
-        let (mut world, t) = world(RetentionKind::Time, DAY_MS / 2, i64::MAX).await;
+async fn no_jump_of_the_clock_makes_anything_older() {
+    for jump in [DAY_MS, 2 * DAY_MS, 365 * DAY_MS, 3650 * DAY_MS, -DAY_MS, -3650 * DAY_MS] {
+        let (mut world, t) = world(RetentionKind::Time, 7 * DAY_MS, i64::MAX).await;
         runs(&world, &t, 4).await;
         world.jump.store(jump, Ordering::Relaxed);
         runs(&world, &t, 4).await;
         assert_eq!(head(&world, &t).await, 0);
-        assert!(world.controller.is_clock_doubted());
-        let plan = world.controller.retention_plan(&t).await.unwrap().unwrap();
-        assert!(plan.clock_doubted && plan.truncation.is_none());
-        // A restart is no reason to believe it.
+        assert_eq!(world.controller.has_clock_jumped(), jump.abs() > DAY_MS);
+        days(3).await;
         world.restart(None);
         world.controller.recover().await.unwrap();
-        minutes(60 * 12).await;
-        assert_eq!(head(&world, &t).await, 0);
-        minutes(60 * 13).await;
-        assert!(!world.controller.is_clock_doubted());
-        assert_eq!(head(&world, &t).await, 80);
+        let plan = world.controller.retention_plan(&t).await.unwrap().unwrap();
+        assert_eq!(plan.truncation, None);
+        days(3).await;
+        assert_eq!(head(&world, &t).await, 0, "after {jump} ms everything is six days old");
+        days(2).await;
+        assert_eq!(head(&world, &t).await, 80, "after {jump} ms it is eight");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_comes_back_is_believed_at_once() {
+async fn a_clock_that_goes_to_and_fro_makes_nothing_older() {
     let (world, t) = world(RetentionKind::Time, DAY_MS / 2, i64::MAX).await;
-    runs(&world, &t, 4).await;
-    world.jump.store(365 * DAY_MS, Ordering::Relaxed);
-    minutes(60).await;
-    assert!(world.controller.is_clock_doubted());
-    world.jump.store(0, Ordering::Relaxed);
-    minutes(31).await;
-    assert!(!world.controller.is_clock_doubted());
-    assert_eq!(head(&world, &t).await, 0);
+    for round in 0..8 {
+        // Steps below a day, which nobody would call a jump.
+        world.jump.store(if round % 2 == 0 { -20 * 60 * 60 * 1000 } else { 3 * 60 * 60 * 1000 }, Ordering::Relaxed);
+        runs(&world, &t, 2).await;
+        assert_eq!(head(&world, &t).await, 0, "round {round}");
+    }
     minutes(60 * 13).await;
-    assert_eq!(head(&world, &t).await, 40);
+    assert_eq!(head(&world, &t).await, 160);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_jumps_while_the_server_is_away_or_backwards_truncates_nothing() {
+async fn a_clock_that_jumps_while_the_server_is_away_makes_nothing_older() {
+    for jump in [10 * DAY_MS, 3650 * DAY_MS, -10 * DAY_MS] {
+        let (mut world, t) = world(RetentionKind::Time, DAY_MS / 2, i64::MAX).await;
+        runs(&world, &t, 4).await;
+        world.jump.store(jump, Ordering::Relaxed);
+        world.restart(None);
+        world.controller.recover().await.unwrap();
+        assert!(world.controller.has_clock_jumped());
+        minutes(60).await;
+        assert_eq!(head(&world, &t).await, 0);
+        minutes(60 * 12).await;
+        assert_eq!(head(&world, &t).await, 40);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hours_that_the_server_was_away_count() {
     let (mut world, t) = world(RetentionKind::Time, DAY_MS / 2, i64::MAX).await;
     runs(&world, &t, 4).await;
-    world.jump.store(10 * DAY_MS, Ordering::Relaxed);
+    world.jump.store(DAY_MS * 3 / 4, Ordering::Relaxed);
     world.restart(None);
     world.controller.recover().await.unwrap();
-    minutes(60).await;
-    assert!(world.controller.is_clock_doubted());
-    assert_eq!(head(&world, &t).await, 0);
-    let (world, t) = self::world(RetentionKind::Time, DAY_MS / 2, i64::MAX).await;
-    runs(&world, &t, 4).await;
-    world.jump.store(-DAY_MS, Ordering::Relaxed);
-    runs(&world, &t, 4).await;
-    assert_eq!(head(&world, &t).await, 0);
-    minutes(60 * 14).await;
-    assert_eq!(head(&world, &t).await, 80, "it goes on by the new time");
+    minutes(2).await;
+    assert_eq!(head(&world, &t).await, 40);
+    assert!(!world.controller.has_clock_jumped());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_is_made_while_a_run_is_under_way_holds_everything_or_finds_it_gone() {
+    for seed in 1..60 {
+        let (mut world, t) = world(RetentionKind::Size, 10, i64::MAX).await;
+        world.restart_jittery(None, seed);
+        world.controller.recover().await.unwrap();
+        for _ in 0..2 {
+            world.append(&t, id(0, 0), "0123456789");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        // The first run of this start comes at 60 s; the group is made about then.
+        tokio::time::sleep(Duration::from_millis(57_990) + Duration::from_micros(seed * 400)).await;
+        world.append(&t, id(0, 0), "0123456789");
+        let config = group_config(&[&t], GroupRetention::Automatic);
+        world.controller.create_group("s", "g", 7, config).await.unwrap();
+        let then = head(&world, &t).await;
+        runs(&world, &t, 4).await;
+        assert_eq!(head(&world, &t).await, then, "seed {seed}: what was there when the group was answered stays");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_was_made_before_its_stream_holds_it_once_it_is_asked_for_again() {
+    let (world, t) = world(RetentionKind::Size, 0, i64::MAX).await;
+    let u = crate::support::stream("u");
+    let config = group_config(&[&u], GroupRetention::Automatic);
+    world.controller.create_group("s", "g", 7, config.clone()).await.unwrap();
+    world.create("u", 1).await;
+    assert_eq!(world.controller.list_subscribers(&u).await.unwrap(), Some(Vec::new()));
+    world.controller.create_group("s", "g", 7, config).await.unwrap();
+    assert_eq!(world.controller.list_subscribers(&u).await.unwrap(), Some(vec!["s/g".into()]));
+    assert_eq!(world.controller.list_subscribers(&t).await.unwrap(), Some(Vec::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_makes_no_sense_is_refused() {
+    let (world, _) = World::with_stream(1).await;
+    for (keep, keep_max) in [(-1, i64::MAX), (i64::MIN, 0), (100, 99), (2, 1)] {
+        let mut config = StreamConfig::new(ScalingPolicy::fixed(1));
+        config.retention = Some(RetentionPolicy { kind: RetentionKind::Size, keep, keep_max });
+        let refused = world.controller.create_stream("s", "u", config).await;
+        assert!(matches!(refused, Err(headwater_controller::model::ControllerError::Invalid(_))), "{keep} {keep_max}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,7 +26,7 @@ async fn a_retention_plan_says_what_would_go() {
     let plan = running.http("GET", "/v1/scopes/s/streams/sized/retention", "").await;
     assert!(plan.starts_with("HTTP/1.1 200"), "{plan}");
     let body = plan.split_once("\r\n\r\n").unwrap().1;
-    let expected = "{\"policy\":\"size\",\"keep\":100,\"keepMax\":null,\"clockDoubted\":false,\"storedBytes\":0,\
+    let expected = "{\"policy\":\"size\",\"keep\":100,\"keepMax\":null,\"clockJumped\":false,\"storedBytes\":0,\
                     \"heldBytes\":null,\"truncatedBytes\":0,\"truncatedAt\":null}";
     assert_eq!(body, expected);
     for (path, status) in [
@@ -38,5 +38,5 @@ async fn a_retention_plan_says_what_would_go() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
     }
     let page = running.http("GET", "/metrics", "").await;
-    assert!(page.contains("\nretention_clock_doubted 0\n"), "{page}");
+    assert!(page.contains("\nretention_clock_jumped 0\n"), "{page}");
 }
