@@ -109,6 +109,27 @@ impl Metadata {
     }
 }
 
+/// Names and versions of everything that a package is built from on this machine, itself included, without what only its
+/// tests need. Asks for the tree as cargo builds it: the metadata also have what features that are off would bring.
+///
+/// # Errors
+/// Cargo does not answer.
+pub(crate) fn built(name: &str) -> Result<BTreeSet<(String, String)>> {
+    let output = cargo()
+        .args(["tree", "--package", name, "--edges", "normal,build", "--prefix", "none", "--format", "{p}"])
+        .current_dir(root())
+        .output()
+        .context("start cargo tree")?;
+    ensure!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    let mut built = BTreeSet::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines().filter(|line| !line.is_empty()) {
+        let (name, rest) = line.split_once(' ').with_context(|| format!("cargo tree says {line:?}"))?;
+        let version = rest.split(' ').next().unwrap_or(rest);
+        built.insert((name.to_owned(), version.trim_start_matches('v').to_owned()));
+    }
+    Ok(built)
+}
+
 impl PartialEq for Package {
     fn eq(&self, other: &Self) -> bool {
         self.id == other.id
