@@ -3,7 +3,7 @@
 //! Guarantees:
 //! * a pattern matches literally but for `*`, which stands for any text, also none
 //! * of the patterns that match, the most specific decides: the one with more literal characters, then with fewer `*`,
-//!   then the one that grants less
+//!   then the one that grants less; for a table's segments those that are about tables go before all others
 //! * a name that a client made up cannot look like another resource: what no name may have is replaced
 //!
 //! Source of the resource strings: Pravega's permission resources; the original matches regular expressions in the order of
@@ -196,6 +196,18 @@ impl Grants {
     /// What they allow on a resource.
     pub fn level(&self, resource: Resource<'_>) -> Level {
         let names: Vec<_> = resource.stand_ins().iter().map(Resource::to_string).collect();
+        // A table's segments, the table, and the stream of its name: what is said about the table goes before what is
+        // said about the stream, however long the pattern.
+        if let [segments, table, stream] = names.as_slice() {
+            let is_about_table = |grant: &&Grant| {
+                let pattern = grant.pattern.as_str();
+                pattern.contains("key-value-table:") && matches(pattern, table)
+                    || matches(pattern, segments) && !matches(pattern, stream)
+            };
+            if let Some(grant) = self.0.iter().filter(is_about_table).max_by_key(|grant| grant.weight()) {
+                return grant.level;
+            }
+        }
         let matching = self.0.iter().filter(|grant| names.iter().any(|name| matches(&grant.pattern, name)));
         matching.max_by_key(|grant| grant.weight()).map_or(Level::None, |grant| grant.level)
     }
@@ -290,6 +302,18 @@ mod tests {
         let of_table = grants(&["prn::/scope:s/key-value-table:k,READ_UPDATE"]);
         assert_eq!(of_table.level(Resource::Stream("s", "k_kvtable")), Level::ReadUpdate);
         assert_eq!(of_table.level(Resource::Stream("s", "k")), Level::None);
+    }
+
+    #[test]
+    fn what_is_said_about_a_table_goes_before_what_is_said_about_the_stream_of_its_name() {
+        let of = |texts: &[&str]| grants(texts).level(Resource::Stream("s", "orders_kvtable"));
+        let stream = "prn::/scope:s/stream:orders,READ_UPDATE";
+        assert_eq!(of(&[stream]), Level::ReadUpdate);
+        assert_eq!(of(&[stream, "prn::/scope:s/key-value-table:*,NONE"]), Level::None);
+        assert_eq!(of(&[stream, "prn::/*key-value-table:o*,READ"]), Level::Read);
+        assert_eq!(of(&[stream, "prn::/scope:s/stream:*_kvtable,NONE"]), Level::None);
+        assert_eq!(of(&["prn::/scope:s/*,NONE", stream]), Level::ReadUpdate);
+        assert_eq!(of(&[stream, "prn::/scope:s/key-value-table:other,NONE"]), Level::ReadUpdate);
     }
 
     #[test]
