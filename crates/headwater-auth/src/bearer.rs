@@ -4,11 +4,14 @@
 //! resource (`rsname`, a pattern as in the password file) and its `scopes` (`READ` or `READ_UPDATE`); and, if the operator
 //! names one, a claim with texts of the form `resource,LEVEL`.
 //!
-//! Guarantee: a token without an end, without our audience or of another issuer is refused, whoever signed it.
+//! Guarantees:
+//! * a token without an end, without our audience or of another issuer is refused, whoever signed it
+//! * so is one with a grant that begins like one of ours and cannot be read, or with too many: a denial may be among what
+//!   would be left out. What is of another form is another service's and passed over
 
 use serde_json::{Map, Value};
 
-use crate::grants::{Grant, Grants, Level};
+use crate::grants::{Grant, GrantError, Grants, Level};
 use crate::jws;
 use crate::keys::{KeySet, SignatureError};
 
@@ -29,7 +32,7 @@ pub struct Trust {
 }
 
 /// Why a token is refused.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum TokenError {
     /// Nobody we trust signed it.
     #[error(transparent)]
@@ -46,6 +49,12 @@ pub enum TokenError {
     /// It is for somebody else.
     #[error("for another audience")]
     Audience,
+    /// It says something about our resources that cannot be read.
+    #[error("with a malformed grant: {0}")]
+    Grant(GrantError),
+    /// It grants more than anyone can look through.
+    #[error("with more than {GRANTS_MAX} grants")]
+    TooManyGrants,
 }
 
 /// A token that is good now.
@@ -83,17 +92,22 @@ impl Trust {
             return Err(TokenError::Audience);
         }
         let subject = text("preferred_username").or(text("sub")).unwrap_or_default().to_owned();
-        Ok(Bearer { subject, grants: self.grants(&claims), until: until.saturating_add(SKEW_SECONDS) })
+        Ok(Bearer { subject, grants: self.grants(&claims)?, until: until.saturating_add(SKEW_SECONDS) })
     }
 
-    fn grants(&self, claims: &Map<String, Value>) -> Grants {
+    fn grants(&self, claims: &Map<String, Value>) -> Result<Grants, TokenError> {
         let mut grants = Vec::new();
         let permissions = claims.get("authorization").and_then(|part| part.get("permissions"));
         for permission in permissions.and_then(Value::as_array).into_iter().flatten() {
-            let Some(pattern) = permission.get("rsname").and_then(Value::as_str) else { continue };
+            let pattern = permission.get("rsname").and_then(Value::as_str).filter(|pattern| is_ours(pattern));
+            let Some(pattern) = pattern else { continue };
             let scopes = permission.get("scopes").and_then(Value::as_array).into_iter().flatten();
-            let level = scopes.filter_map(|scope| Level::parse(scope.as_str()?)).max();
-            grants.extend(level.and_then(|level| Grant::new(pattern, level).ok()));
+            // Other levels are other services'.
+            let levels: Vec<_> = scopes.filter_map(|scope| Level::parse(scope.as_str()?)).collect();
+            let level = if levels.contains(&Level::None) { Some(Level::None) } else { levels.into_iter().max() };
+            if let Some(level) = level {
+                grants.push(Grant::new(pattern, level).map_err(TokenError::Grant)?);
+            }
         }
         if let Some(path) = &self.claim {
             let mut found = None;
@@ -105,9 +119,63 @@ impl Trust {
                 Some(Value::Array(texts)) => texts.iter().filter_map(Value::as_str).collect(),
                 _ => Vec::new(),
             };
-            grants.extend(texts.into_iter().filter_map(|text| Grant::parse(text).ok()));
+            for text in texts.into_iter().filter(|text| is_ours(text)) {
+                grants.push(Grant::parse(text).map_err(TokenError::Grant)?);
+            }
         }
-        grants.truncate(GRANTS_MAX);
-        Grants::new(grants)
+        if grants.len() > GRANTS_MAX { Err(TokenError::TooManyGrants) } else { Ok(Grants::new(grants)) }
+    }
+}
+
+/// Whether a text is meant to be about a resource of ours.
+fn is_ours(text: &str) -> bool {
+    let text = text.trim_start();
+    text.starts_with("prn::") || text.starts_with('*')
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::grants::Resource;
+
+    fn grants(claims: &Value) -> Result<Grants, TokenError> {
+        let trust = Trust { issuer: None, audience: String::new(), claim: Some("a.b".to_owned()) };
+        trust.grants(claims.as_object().unwrap())
+    }
+
+    fn permissions(pattern: &str, levels: &[&str]) -> Value {
+        json!({ "authorization": { "permissions": [{ "rsname": pattern, "scopes": levels }] } })
+    }
+
+    #[test]
+    fn what_is_of_another_form_is_passed_over_and_what_looks_like_ours_has_to_be_read() {
+        let claim = |texts: Value| grants(&json!({ "a": { "b": texts } }));
+        let count = |claims: Result<Grants, _>| claims.unwrap().iter().count();
+        assert_eq!(count(claim(json!(["prn::/,READ", "openid", "scope:a,READ", 7]))), 1);
+        assert_eq!(count(claim(json!("openid prn::/,READ;*,NONE"))), 2);
+        assert_eq!(count(claim(json!({}))), 0);
+        assert_eq!(count(grants(&permissions("default", &["READ"]))), 0);
+        assert_eq!(count(grants(&permissions("prn::/", &["view"]))), 0);
+        for (text, error) in [
+            ("prn::/scope:s", GrantError::NoLevel),
+            ("prn::/scope:s,NOEN", GrantError::Level),
+            (" prn::/scope:s,none", GrantError::Level),
+            ("*:s,NONE", GrantError::Pattern),
+        ] {
+            assert_eq!(claim(json!(["prn::*,READ", text])), Err(TokenError::Grant(error)), "{text}");
+        }
+        assert_eq!(grants(&permissions("*x", &["NONE"])), Err(TokenError::Grant(GrantError::Pattern)));
+        let many = |count: usize| claim(json!(vec!["prn::/,READ"; count]));
+        assert_eq!(count(many(GRANTS_MAX)), GRANTS_MAX);
+        assert_eq!(many(GRANTS_MAX + 1), Err(TokenError::TooManyGrants));
+    }
+
+    #[test]
+    fn a_denial_within_a_permission_wins() {
+        let level = |levels: &[&str]| grants(&permissions("prn::/", levels)).unwrap().level(Resource::Root);
+        assert_eq!(level(&["READ", "READ_UPDATE"]), Level::ReadUpdate);
+        assert_eq!(level(&["READ_UPDATE", "NONE", "READ"]), Level::None);
     }
 }
