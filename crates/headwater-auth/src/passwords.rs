@@ -26,6 +26,8 @@ pub const ITERATIONS_MAX: u32 = 10_000_000;
 pub const SALT_BYTES: usize = 32;
 /// Bytes of hash in new entries, as in those of the original.
 const HASH_BYTES: usize = 64;
+/// Bytes of a hash that one derivation of all iterations gives.
+const BLOCK_BYTES: usize = 32;
 /// Fewest bytes of a hash.
 const HASH_BYTES_MIN: usize = 16;
 /// Most users; each costs some hundred bytes.
@@ -100,6 +102,12 @@ impl Proof {
         fits.then_some(Self { iterations, salt, hash })
     }
 
+    /// Iterations times blocks: what a derivation costs.
+    fn cost(&self) -> u32 {
+        let blocks = if self.hash.len() > BLOCK_BYTES { 2 } else { 1 };
+        self.iterations.get() * blocks
+    }
+
     fn holds(&self, password: &[u8]) -> bool {
         pbkdf2::verify(pbkdf2::PBKDF2_HMAC_SHA256, self.iterations, &self.salt, password, &self.hash).is_ok()
     }
@@ -113,7 +121,11 @@ struct User {
 
 /// A password file that was read.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct PasswordFile(BTreeMap<String, User>);
+pub struct PasswordFile {
+    users: BTreeMap<String, User>,
+    /// Of the most expensive user; zero without users.
+    cost_max: u32,
+}
 
 impl PasswordFile {
     /// Reads a whole file.
@@ -134,30 +146,37 @@ impl PasswordFile {
                 return Err(refused(LineError::Twice));
             }
         }
-        Ok(Self(users))
+        let cost_max = users.values().map(|user| user.proof.cost()).max().unwrap_or_default();
+        Ok(Self { users, cost_max })
     }
 
     /// What a user was granted, if the password is right. Takes the time of a derivation, up to seconds with the most
-    /// iterations allowed.
+    /// iterations allowed. A refusal takes as long for every name, so that it does not tell who is a user.
     pub fn check(&self, user: &str, password: &[u8]) -> Option<&Grants> {
         if password.len() > PASSWORD_BYTES_MAX {
             return None;
         }
-        match self.0.get(user) {
-            Some(user) => user.proof.holds(password).then_some(&user.grants),
-            None => {
-                let iterations = self.0.values().map(|user| user.proof.iterations).max().unwrap_or(ITERATIONS);
-                let nobody = Proof { iterations, salt: NOBODY.to_vec(), hash: vec![0; HASH_BYTES] };
-                // Nobody's hash is no hash of anything, but the answer must not hang on it.
-                let _ = nobody.holds(password);
-                None
-            }
+        let known = self.users.get(user);
+        if let Some(user) = known.filter(|user| user.proof.holds(password)) {
+            return Some(&user.grants);
         }
+        if let Some(iterations) = NonZeroU32::new(self.owed(known)) {
+            let nobody = Proof { iterations, salt: NOBODY.to_vec(), hash: vec![0; BLOCK_BYTES] };
+            // Nobody's hash is no hash of anything, but the answer must not hang on it.
+            let _ = nobody.holds(password);
+        }
+        None
+    }
+
+    /// What a refusal still has to cost, after the derivation of those who are known.
+    fn owed(&self, known: Option<&User>) -> u32 {
+        let most = if self.cost_max == 0 { 2 * ITERATIONS.get() } else { self.cost_max };
+        most - known.map_or(0, |user| user.proof.cost())
     }
 
     /// Names and grants, by name.
     pub fn users(&self) -> impl Iterator<Item = (&str, &Grants)> {
-        self.0.iter().map(|(name, user)| (name.as_str(), &user.grants))
+        self.users.iter().map(|(name, user)| (name.as_str(), &user.grants))
     }
 }
 
@@ -306,6 +325,23 @@ mod tests {
         let file = PasswordFile::parse(&made("bob", "päss:wörd")).unwrap();
         assert!(file.check("bob", "päss:wörd".as_bytes()).is_some());
         assert!(file.check("bob", b"").is_none());
+    }
+
+    #[test]
+    fn a_refusal_costs_the_same_whoever_it_is() {
+        let slow = new_entry("slow", b"x", &[], &[7; SALT_BYTES], NonZeroU32::new(50).unwrap()).unwrap();
+        let short = format!("short:{}:", hex(b"30:00:00000000000000000000000000000000"));
+        let file = PasswordFile::parse(&format!("{}\n{slow}\n{short}\n", made("fast", "x"))).unwrap();
+        let cost = |name: &str| {
+            let known = file.users.get(name);
+            known.map_or(0, |user| user.proof.cost()) + file.owed(known)
+        };
+        for name in ["slow", "fast", "short", "nobody"] {
+            assert_eq!(cost(name), 100, "{name}");
+            assert!(file.check(name, b"wrong").is_none());
+        }
+        assert_eq!(file.owed(file.users.get("slow")), 0);
+        assert_eq!(PasswordFile::default().owed(None), 2 * ITERATIONS.get());
     }
 
     #[test]
