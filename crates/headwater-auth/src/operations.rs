@@ -7,6 +7,7 @@
 //! Source of the rows: Pravega's controller permissions. Where they are stricter than the original, so that whoever may
 //! only read cannot change anything: every wire command that changes needs READ_UPDATE (the original asks that of set-ups
 //! and of the target of a batch merge alone), transient segments need a token at all, and both ends of a merge are checked.
+//! Reader groups need READ on the group, too, and a group that holds back retention READ_UPDATE on its streams.
 
 use std::fmt;
 
@@ -22,6 +23,8 @@ enum On {
     Scope,
     Stream,
     Table,
+    /// A reader group, and its scope besides.
+    Group,
 }
 
 /// How much of it.
@@ -31,7 +34,7 @@ enum Need {
     Change,
     /// By what the caller says it is going to do: to look if that is nothing, else to change.
     ByAccess,
-    /// To change; for what is kept for a reader group or stream, to look is enough.
+    /// To change; for what is kept for a reader group or stream, to look is enough, also at the group or stream.
     ByKind,
     /// Decided by [`token_grants`], which says what the token grants.
     Token,
@@ -78,25 +81,29 @@ fn decide(
     grants: Option<&Grants>,
     target: &Target<'_>,
 ) -> Result<(), Denied> {
-    let resource = match on {
+    // Nobody has to prove anything on this server.
+    let Some(grants) = grants else { return Ok(()) };
+    let (scope, stream) = (Resource::Scope(target.scope), Resource::Stream(target.scope, target.name));
+    let group = Resource::ReaderGroup(target.scope, target.name);
+    let is_kept_for_another = need == Need::ByKind && stream.is_kept_for_another();
+    let (resource, besides) = match on {
         On::Nothing => return Ok(()),
-        On::Root => Resource::Root,
-        On::Scope => Resource::Scope(target.scope),
-        On::Stream => Resource::Stream(target.scope, target.name),
-        On::Table => Resource::Table(target.scope, target.name),
+        On::Root => (Resource::Root, None),
+        On::Scope => (scope, is_kept_for_another.then_some(stream)),
+        On::Stream => (stream, None),
+        On::Table => (Resource::Table(target.scope, target.name), None),
+        On::Group => (scope, Some(group)),
     };
     let level = match (need, target.access) {
         (Need::Look, _) | (Need::ByAccess, Access::None) => Level::Read,
         (Need::Change, _) | (Need::ByAccess, Access::Read | Access::Change) => Level::ReadUpdate,
-        (Need::ByKind, _) if Resource::Stream(target.scope, target.name).is_kept_for_another() => Level::Read,
+        (Need::ByKind, _) if is_kept_for_another => Level::Read,
         (Need::ByKind, _) => Level::ReadUpdate,
-        (Need::Token, _) => return grants.map_or(Ok(()), |grants| token_grants(grants, target).map(|_| ())),
+        (Need::Token, _) => return token_grants(grants, target).map(|_| ()),
     };
-    match grants {
-        // Nobody has to prove anything on this server.
+    match std::iter::once(resource).chain(besides).find(|resource| !grants.allow(*resource, level)) {
         None => Ok(()),
-        Some(grants) if grants.allow(resource, level) => Ok(()),
-        Some(_) => Err(Denied { operation, level, resource: resource.to_string() }),
+        Some(missing) => Err(Denied { operation, level, resource: missing.to_string() }),
     }
 }
 
@@ -163,10 +170,10 @@ rpcs! {
     RemoveWriter                     "removeWriter"                     Stream  Change
     ListSubscribers                  "listSubscribers"                  Stream  Change
     UpdateSubscriberStreamCut        "updateSubscriberStreamCut"        Stream  Change
-    CreateReaderGroup                "createReaderGroup"                Scope   Look
-    UpdateReaderGroup                "updateReaderGroup"                Scope   Look
-    DeleteReaderGroup                "deleteReaderGroup"                Scope   Look
-    GetReaderGroupConfig             "getReaderGroupConfig"             Scope   Look
+    CreateReaderGroup                "createReaderGroup"                Group   Look
+    UpdateReaderGroup                "updateReaderGroup"                Group   Look
+    DeleteReaderGroup                "deleteReaderGroup"                Group   Look
+    GetReaderGroupConfig             "getReaderGroupConfig"             Group   Look
     CreateKeyValueTable              "createKeyValueTable"              Scope   Change
     GetCurrentSegmentsKeyValueTable  "getCurrentSegmentsKeyValueTable"  Table   Change
     DeleteKeyValueTable              "deleteKeyValueTable"              Table   Change
@@ -398,6 +405,20 @@ mod tests {
         assert!(Rpc::GetSegments.check(Some(&reader), &on("t", Access::None)).is_ok());
         assert!(Rpc::CreateStream.check(Some(&reader), &on("_RGg", Access::Change)).is_ok());
         assert!(Rpc::GetDelegationToken.check(Some(&reader), &on("t", Access::Read)).is_ok());
+    }
+
+    #[test]
+    fn a_group_that_is_denied_is_denied_to_those_who_may_use_groups_of_its_scope() {
+        let all_but_g = grants(&["prn::/scope:s,READ", "prn::/scope:s/*,READ", "prn::/scope:s/reader-group:g,NONE"]);
+        for rpc in [Rpc::CreateReaderGroup, Rpc::UpdateReaderGroup, Rpc::DeleteReaderGroup, Rpc::GetReaderGroupConfig] {
+            assert!(rpc.check(Some(&all_but_g), &on("h", Access::Change)).is_ok(), "{rpc:?}");
+            let denied = rpc.check(Some(&all_but_g), &on("g", Access::Change)).unwrap_err();
+            assert_eq!(denied.resource, "prn::/scope:s/reader-group:g", "{rpc:?}");
+            let of_group = grants(&["prn::/scope:s/reader-group:g,READ"]);
+            assert!(rpc.check(Some(&of_group), &on("g", Access::Change)).is_err(), "{rpc:?} without the scope");
+        }
+        assert!(Rpc::CreateStream.check(Some(&all_but_g), &on("_RGh", Access::Change)).is_ok());
+        assert!(Rpc::CreateStream.check(Some(&all_but_g), &on("_RGg", Access::Change)).is_err());
     }
 
     #[test]

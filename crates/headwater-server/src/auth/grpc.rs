@@ -22,6 +22,7 @@ use headwater_auth::operations::token_grants;
 use headwater_auth::{Access, Level, Resource, Rpc, Target};
 use headwater_proto::controller as proto;
 use headwater_proto::controller::controller_service_server::{ControllerService, ControllerServiceServer};
+use proto::reader_group_configuration::RetentionType;
 use proto::stream_info::AccessOperation;
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -180,16 +181,17 @@ impl Guarded {
         // Whoever came round the first guard is nobody.
         let unknown = if self.guard.is_on() { Caller::Nobody } else { Caller::Anyone };
         let caller = request.extensions().get::<Caller>().cloned().unwrap_or(unknown);
-        match rpc.check(caller.grants(), &request.get_ref().target()) {
-            Ok(()) => Ok(caller),
-            Err(_) if caller.is_nobody() => Err(unauthenticated()),
-            Err(missing) => {
-                if let Caller::Known { name, .. } = &caller {
-                    tracing::debug!(%name, %missing, "denied");
-                }
-                Err(denied())
-            }
-        }
+        check(rpc, &caller, &request.get_ref().target()).map(|()| caller)
+    }
+
+    /// The same for the configuration of a group: one that holds back retention needs on each of its streams what telling
+    /// the retention a position needs.
+    fn admit_group(&self, rpc: Rpc, request: &Request<proto::ReaderGroupConfiguration>) -> Result<(), Status> {
+        let caller = self.admit(rpc, request)?;
+        let config = request.get_ref();
+        let holds_back = config.retention_type != i32::from(RetentionType::None);
+        let mut streams = config.starting_stream_cuts.iter().filter(|_| holds_back);
+        streams.try_for_each(|cut| check(Rpc::UpdateSubscriberStreamCut, &caller, &cut.target()))
     }
 
     /// A token for a stream at a level that was checked.
@@ -198,6 +200,20 @@ impl Guarded {
         let target = Target { access, ..info.target() };
         let granted = token_grants(grants, &target).unwrap_or_default();
         if granted.is_empty() { String::new() } else { self.guard.issue(&granted).unwrap_or_default() }
+    }
+}
+
+/// Whether a caller may do something.
+fn check(rpc: Rpc, caller: &Caller, target: &Target<'_>) -> Result<(), Status> {
+    match rpc.check(caller.grants(), target) {
+        Ok(()) => Ok(()),
+        Err(_) if caller.is_nobody() => Err(unauthenticated()),
+        Err(missing) => {
+            if let Caller::Known { name, .. } = caller {
+                tracing::debug!(%name, %missing, "denied");
+            }
+            Err(denied())
+        }
     }
 }
 
@@ -274,10 +290,8 @@ plain {
     delete_key_value_table(KeyValueTableInfo) -> DeleteKvTableStatus = DeleteKeyValueTable;
     list_subscribers(StreamInfo) -> SubscribersResponse = ListSubscribers;
     update_subscriber_stream_cut(SubscriberStreamCut) -> UpdateSubscriberStatus = UpdateSubscriberStreamCut;
-    create_reader_group(ReaderGroupConfiguration) -> CreateReaderGroupResponse = CreateReaderGroup;
     get_reader_group_config(ReaderGroupInfo) -> ReaderGroupConfigResponse = GetReaderGroupConfig;
     delete_reader_group(ReaderGroupInfo) -> DeleteReaderGroupStatus = DeleteReaderGroup;
-    update_reader_group(ReaderGroupConfiguration) -> UpdateReaderGroupResponse = UpdateReaderGroup;
     get_stream_configuration(StreamInfo) -> StreamConfig = GetStreamConfiguration;
     get_controller_to_bucket_mapping(ControllerToBucketMappingRequest) -> ControllerToBucketMappingResponse
         = GetControllerToBucketMapping;
@@ -384,6 +398,22 @@ special {
         let mut answer = self.inner.create_transaction(request).await?;
         answer.get_mut().delegation_token = self.token(info.as_ref(), &caller, Access::Change);
         Ok(answer)
+    }
+
+    async fn create_reader_group(
+        &self,
+        request: Request<proto::ReaderGroupConfiguration>,
+    ) -> Result<Response<proto::CreateReaderGroupResponse>, Status> {
+        self.admit_group(Rpc::CreateReaderGroup, &request)?;
+        self.inner.create_reader_group(request).await
+    }
+
+    async fn update_reader_group(
+        &self,
+        request: Request<proto::ReaderGroupConfiguration>,
+    ) -> Result<Response<proto::UpdateReaderGroupResponse>, Status> {
+        self.admit_group(Rpc::UpdateReaderGroup, &request)?;
+        self.inner.update_reader_group(request).await
     }
 
     /// For whatever name it is asked: also for tables and groups, which need not exist yet.
