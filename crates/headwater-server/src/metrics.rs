@@ -13,9 +13,12 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use crate::auth::Kind;
 
 /// Upper bounds of [`Metrics::append_latency`], in seconds: from a cached disk write to a client's patience.
 const LATENCY_BOUNDS_SECONDS: [f64; 14] =
@@ -48,6 +51,10 @@ pub struct Metrics {
     pub auth_reloads: Counter,
     /// Changes of such files that are no good.
     pub auth_reloads_failed: Counter,
+    /// Callers who were not who they said they are, by the kind of their credentials.
+    auth_refused: Family<[(&'static str, &'static str); 1], Counter>,
+    /// Callers who were turned away because too many others prove who they are.
+    pub auth_busy: Counter,
     /// Commands of the segment store protocol whose token does not allow them.
     pub tokens_refused: Counter,
     /// Changes of the certificate.
@@ -86,6 +93,7 @@ impl Metrics {
         let auth_reloads = counter("auth_reloads", "Files with users or keys read again");
         let auth_reloads_failed =
             counter("auth_reloads_failed", "Files with users or keys that could not be read again");
+        let auth_busy = counter("auth_busy", "Callers turned away because too many others prove who they are");
         let tokens_refused = counter("tokens_refused", "Segment store commands whose token does not allow them");
         let tls_handshakes_failed = counter("tls_handshakes_failed", "TLS handshakes that failed or took too long");
         let tls_reloads = counter("tls_reloads", "New certificates taken into use");
@@ -93,6 +101,11 @@ impl Metrics {
         let appends = counter("appends", "Appends acknowledged");
         let append_bytes = counter("append_bytes", "Bytes of acknowledged appends");
         let appends_refused = counter("appends_refused", "Appends refused");
+        let auth_refused = Family::default();
+        for kind in [Kind::Basic, Kind::Bearer, Kind::Other] {
+            drop(auth_refused.get_or_create(&[("kind", kind.as_str())]));
+        }
+        registry.register("auth_refused", "Callers whose credentials are wrong, by their kind", auth_refused.clone());
         let connections = Gauge::default();
         registry.register("connections", "Connections open, all listeners", connections.clone());
         let connections_max = Gauge::default();
@@ -114,6 +127,8 @@ impl Metrics {
             bytes_sent,
             auth_reloads,
             auth_reloads_failed,
+            auth_refused,
+            auth_busy,
             tokens_refused,
             tls_handshakes_failed,
             tls_reloads,
@@ -125,6 +140,11 @@ impl Metrics {
             append_latency,
             registry: std::sync::Arc::new(registry),
         }
+    }
+
+    /// Callers who were not who they said they are, with credentials of this kind.
+    pub(crate) fn auth_refused(&self, kind: Kind) -> Counter {
+        self.auth_refused.get_or_create(&[("kind", kind.as_str())]).clone()
     }
 
     /// The page of this moment; the store's figures join once it is open.

@@ -300,8 +300,9 @@ impl Server {
             None => Guard::off(),
             Some(auth) => {
                 let clock = RealClock::default();
-                let guard = Guard::open(auth, &config.data_dir, Arc::new(move || clock.wall_millis()))?;
-                http_tasks.spawn(guard.clone().keep_fresh(metrics.clone(), silent.clone()));
+                let guard =
+                    Guard::open(auth, &config.data_dir, Arc::new(move || clock.wall_millis()), metrics.clone())?;
+                http_tasks.spawn(guard.clone().keep_fresh(silent.clone()));
                 guard
             }
         };

@@ -7,7 +7,7 @@
 //!
 //! Source: OpenID Connect Discovery 1.0, section 4.
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use headwater_auth::bearer::{Bearer, TokenError, Trust};
@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::files::{Look, Watched, keys};
-use super::{AuthError, BearerConfig, Shared};
+use super::{AuthError, BearerConfig};
 
 /// Least time between two questions to the issuer.
 const ASK_EVERY: Duration = Duration::from_secs(10);
@@ -29,16 +29,19 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 enum Source {
     File(Watched<KeySet>),
-    Discovery(Box<Discovery>),
+    Discovery(Arc<Discovery>),
 }
 
 struct Discovery {
     issuer: String,
     client: reqwest::Client,
-    known: Shared<Option<KeySet>>,
+    known: RwLock<Keys>,
     /// Held while the issuer is asked.
-    asked: tokio::sync::Mutex<Option<Instant>>,
+    asked: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }
+
+/// Those of a moment, if there are any.
+type Keys = Option<Arc<KeySet>>;
 
 /// See the [module](self).
 pub(super) struct Issuer {
@@ -53,27 +56,48 @@ impl Issuer {
             Trust { issuer: config.issuer.clone(), audience: config.audience.clone(), claim: config.claim.clone() };
         let source = match (&config.keys, &config.issuer) {
             (Some(path), _) => Source::File(Watched::open(path.clone(), keys)?),
-            (None, issuer) => Source::Discovery(Box::new(Discovery::new(issuer.as_deref().unwrap_or_default())?)),
+            (None, issuer) => Source::Discovery(Arc::new(Discovery::new(issuer.as_deref().unwrap_or_default())?)),
         };
         Ok(Self { trust, source })
     }
 
-    /// Judges a token; asks the issuer first if it may have a key that is not known yet.
-    pub(super) async fn check(&self, token: &str, now: i64) -> Result<Bearer, TokenError> {
-        let check = |keys: &KeySet| self.trust.check(keys, token, now);
+    /// Judges a token, and says by which keys; asks the issuer first if it may have a key that is not known yet, and calls
+    /// `changed` if it has others now.
+    pub(super) async fn check(
+        &self,
+        token: &str,
+        now: i64,
+        changed: impl FnOnce(),
+    ) -> (Result<Bearer, TokenError>, Keys) {
+        let unknown = TokenError::Signature(SignatureError::UnknownKey);
+        let check = |keys: &Keys| match keys {
+            Some(keys) => self.trust.check(keys, token, now),
+            None => Err(unknown.clone()),
+        };
+        let keys = self.keys();
+        let decided = check(&keys);
         match &self.source {
-            Source::File(keys) => check(&keys.current()),
-            Source::Discovery(discovery) => {
-                let before = discovery.current();
-                let unknown = Err(TokenError::Signature(SignatureError::UnknownKey));
-                match before.as_ref().as_ref().map_or(unknown, check) {
-                    Err(TokenError::Signature(SignatureError::UnknownKey)) => {
-                        discovery.ask(ASK_EVERY).await;
-                        discovery.current().as_ref().as_ref().map_or(unknown_key(), check)
-                    }
-                    decided => decided,
+            Source::Discovery(discovery) if decided.as_ref() == Err(&unknown) => {
+                if discovery.ask(ASK_EVERY).await {
+                    changed();
                 }
+                let keys = self.keys();
+                (check(&keys), keys)
             }
+            _ => (decided, keys),
+        }
+    }
+
+    /// Whether these are still the keys that tokens are judged by.
+    pub(super) fn has(&self, keys: Option<&Arc<KeySet>>) -> bool {
+        self.keys().as_ref().map(Arc::as_ptr) == keys.map(Arc::as_ptr)
+    }
+
+    /// Those that tokens are judged by.
+    pub(super) fn keys(&self) -> Keys {
+        match &self.source {
+            Source::File(keys) => Some(keys.current()),
+            Source::Discovery(discovery) => discovery.current(),
         }
     }
 
@@ -85,20 +109,13 @@ impl Issuer {
         }
     }
 
-    /// Asks the issuer if its keys are old; true if they are others now.
-    pub(super) async fn refresh_if_old(&self) -> bool {
-        match &self.source {
-            Source::File(_) => false,
-            Source::Discovery(discovery) => {
-                let is_known = discovery.current().is_some();
-                discovery.ask(if is_known { OLD } else { ASK_EVERY }).await
-            }
+    /// Asks the issuer if its keys are old.
+    pub(super) async fn refresh_if_old(&self) {
+        if let Source::Discovery(discovery) = &self.source {
+            let is_known = discovery.current().is_some();
+            discovery.ask(if is_known { OLD } else { ASK_EVERY }).await;
         }
     }
-}
-
-fn unknown_key() -> Result<Bearer, TokenError> {
-    Err(TokenError::Signature(SignatureError::UnknownKey))
 }
 
 impl Discovery {
@@ -117,25 +134,38 @@ impl Discovery {
             .build()
             .map_err(|_| refused())?;
         let issuer = issuer.to_owned();
-        Ok(Self { issuer, client, known: Shared::new(Arc::new(None)), asked: tokio::sync::Mutex::new(None) })
+        Ok(Self { issuer, client, known: RwLock::default(), asked: Arc::default() })
     }
 
-    fn current(&self) -> Arc<Option<KeySet>> {
+    fn current(&self) -> Keys {
         self.known.read().expect("a panic ends the process").clone()
     }
 
     /// Asks the issuer unless it was asked within `pause`; true if its keys are others now.
-    async fn ask(&self, pause: Duration) -> bool {
+    /// Whoever asked may go away meanwhile: the answer is taken all the same, or callers who never wait could keep the
+    /// issuer's keys from being known.
+    async fn ask(self: &Arc<Self>, pause: Duration) -> bool {
         let before = self.current();
-        let mut asked = self.asked.lock().await;
-        if !Arc::ptr_eq(&before, &self.current()) || asked.is_some_and(|at| at.elapsed() < pause) {
-            return false;
+        let mut asked = self.asked.clone().lock_owned().await;
+        let is_changed = before.as_ref().map(Arc::as_ptr) != self.current().as_ref().map(Arc::as_ptr);
+        if is_changed || asked.is_some_and(|at| at.elapsed() < pause) {
+            return is_changed;
         }
         *asked = Some(Instant::now());
+        let this = self.clone();
+        let taking = tokio::spawn(async move {
+            let is_changed = this.take(before).await;
+            drop(asked);
+            is_changed
+        });
+        taking.await.expect("a panic ends the process")
+    }
+
+    async fn take(&self, before: Keys) -> bool {
         match self.fetch().await {
-            Ok(keys) if before.as_ref().as_ref() == Some(&keys) => false,
+            Ok(keys) if before.as_deref() == Some(&keys) => false,
             Ok(keys) => {
-                *self.known.write().expect("a panic ends the process") = Arc::new(Some(keys));
+                *self.known.write().expect("a panic ends the process") = Some(Arc::new(keys));
                 tracing::info!(issuer = self.issuer, "keys of the issuer taken");
                 true
             }

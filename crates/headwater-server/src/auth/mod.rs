@@ -7,7 +7,9 @@
 //!
 //! Guarantees:
 //! * without a word about who calls, a caller is nobody, to whom nothing is granted
-//! * a wrong password costs a derivation, and no more of those run at a time than leave a processor to others
+//! * a wrong password costs a derivation, and no more of those run at a time than leave a processor to others, also when
+//!   callers do not wait for them
+//! * what was decided by files or keys that were replaced since is not kept
 //! * a file that is no good when it is read again, or still being written, changes nothing
 //!
 //! What is decided is in `headwater-auth`; here are files, clocks and threads.
@@ -176,10 +178,11 @@ struct Inner {
     key: delegation::Key,
     lifetime_seconds: u32,
     known: Mutex<Cache<Caller>>,
-    deriving: Semaphore,
-    waiting: AtomicUsize,
+    deriving: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>,
     clock: Clock,
     look: Notify,
+    metrics: Metrics,
 }
 
 /// Milliseconds since 1970.
@@ -201,7 +204,12 @@ impl Guard {
     ///
     /// # Errors
     /// Any [`AuthError`].
-    pub(crate) fn open(config: &AuthConfig, data_dir: &std::path::Path, clock: Clock) -> Result<Self, AuthError> {
+    pub(crate) fn open(
+        config: &AuthConfig,
+        data_dir: &std::path::Path,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Result<Self, AuthError> {
         let passwords = config.passwords.clone().map(|path| Watched::open(path, files::passwords)).transpose()?;
         let issuer = config.bearer.as_ref().map(Issuer::open).transpose()?;
         let key = files::signing_key(config.token_key.as_deref(), data_dir)?;
@@ -212,10 +220,11 @@ impl Guard {
             key,
             lifetime_seconds: config.token_lifetime_seconds,
             known: Mutex::new(Cache::new(&files::chance()?)),
-            deriving: Semaphore::new((processors - 1).max(1)),
-            waiting: AtomicUsize::new(0),
+            deriving: Arc::new(Semaphore::new((processors - 1).max(1))),
+            waiting: Arc::default(),
             clock,
             look: Notify::new(),
+            metrics,
         };
         Ok(Self(Some(Arc::new(inner))))
     }
@@ -232,7 +241,14 @@ impl Guard {
         let (first, more) = (said.next(), said.next());
         let Some(header) = first else { return Ok(Caller::Nobody) };
         let header = header.to_str().ok().filter(|header| more.is_none() && header.len() <= HEADER_BYTES_MAX);
-        inner.identify(header.ok_or(Unknown::Refused)?).await
+        let header = header.unwrap_or_default();
+        let identified = inner.identify(header).await;
+        match &identified {
+            Ok(_) => {}
+            Err(Unknown::Refused) => _ = inner.metrics.auth_refused(kind(header)).inc(),
+            Err(Unknown::Busy) => _ = inner.metrics.auth_busy.inc(),
+        }
+        identified
     }
 
     /// A delegation token for some resources; empty on a server that asks for none.
@@ -251,8 +267,10 @@ impl Guard {
     }
 
     /// Looks at the files now and then, and asks the issuer for its keys, until `stopping`.
-    pub(crate) async fn keep_fresh(self, metrics: Metrics, stopping: CancellationToken) {
+    pub(crate) async fn keep_fresh(self, stopping: CancellationToken) {
         let Some(inner) = self.0 else { return };
+        let metrics = &inner.metrics;
+        let mut keys = inner.issuer.as_ref().and_then(Issuer::keys);
         loop {
             tokio::select! {
                 () = stopping.cancelled() => return,
@@ -283,10 +301,13 @@ impl Guard {
                 }
                 tokio::time::sleep(SETTLING).await;
             }
-            if let Some(issuer) = &inner.issuer
-                && issuer.refresh_if_old().await
-            {
-                inner.forget();
+            if let Some(issuer) = &inner.issuer {
+                issuer.refresh_if_old().await;
+                // They may also have come for a caller who did not stay to say so.
+                if !issuer.has(keys.as_ref()) {
+                    keys = issuer.keys();
+                    inner.forget();
+                }
             }
         }
     }
@@ -316,13 +337,10 @@ impl Inner {
             return Ok(caller);
         }
         let (method, rest) = header.split_once(' ').ok_or(Unknown::Refused)?;
-        // The names of schemes know no case.
-        if method.eq_ignore_ascii_case("basic") {
-            self.basic(header, rest.trim(), now).await
-        } else if method.eq_ignore_ascii_case("bearer") {
-            self.bearer(header, rest.trim(), now).await
-        } else {
-            Err(Unknown::Refused)
+        match kind(method) {
+            Kind::Basic => self.basic(header, rest.trim(), now).await,
+            Kind::Bearer => self.bearer(header, rest.trim(), now).await,
+            Kind::Other => Err(Unknown::Refused),
         }
     }
 
@@ -331,36 +349,47 @@ impl Inner {
         let pair = String::from_utf8(STANDARD.decode(token).map_err(|_| Unknown::Refused)?);
         let pair = pair.map_err(|_| Unknown::Refused)?;
         let (user, password) = pair.split_once(':').ok_or(Unknown::Refused)?;
-        let waiting = Waiting::join(&self.waiting).ok_or(Unknown::Busy)?;
-        let permit = self.deriving.acquire().await.expect("never closed");
+        let waiting = Waiting::join(self.waiting.clone()).ok_or(Unknown::Busy)?;
+        let permit = self.deriving.clone().acquire_owned().await.expect("never closed");
         // Another call of the same client may have come first.
         if let Some(caller) = self.found(header, now) {
             return Ok(caller);
         }
-        let (user, password) = (user.to_owned(), password.to_owned());
-        let deriving = tokio::task::spawn_blocking({
-            let passwords = passwords.clone();
-            move || passwords.check(&user, password.as_bytes()).map(|grants| (user, grants.clone()))
+        let (user, password, header) = (user.to_owned(), password.to_owned(), header.to_owned());
+        let this = self.clone();
+        let deriving = tokio::task::spawn_blocking(move || {
+            let grants = passwords.check(&user, password.as_bytes()).cloned().map(Arc::new);
+            let caller = grants.map(|grants| Caller::Known { name: user.into(), grants });
+            if let Some(caller) = &caller {
+                this.keep(&header, caller, now, i64::MAX, || {
+                    this.passwords.as_ref().is_some_and(|watched| Arc::ptr_eq(&watched.current(), &passwords))
+                });
+            }
+            drop(passwords);
+            // Not before, whether or not the caller still waits: nothing ends a derivation that has begun. And not before
+            // the answer is kept, so that whoever is next with the same password finds it.
+            drop((permit, waiting));
+            caller
         });
-        let checked = deriving.await.expect("a panic ends the process");
-        drop((permit, waiting));
-        let (user, grants) = checked.ok_or(Unknown::Refused)?;
-        let caller = Caller::Known { name: user.into(), grants: Arc::new(grants) };
-        // What was read again meanwhile may say otherwise.
-        if self.passwords.as_ref().is_some_and(|watched| Arc::ptr_eq(&watched.current(), &passwords)) {
-            let mut known = self.known.lock().expect("a panic ends the process");
-            known.keep(header.as_bytes(), caller.clone(), now, i64::MAX);
+        deriving.await.expect("a panic ends the process").ok_or(Unknown::Refused)
+    }
+
+    /// Keeps what was found if what it was found by is still in force. Asked under the lock that [`forget`](Self::forget)
+    /// takes after every change, so that nothing is kept beyond one.
+    fn keep(&self, header: &str, caller: &Caller, now: i64, until: i64, is_in_force: impl FnOnce() -> bool) {
+        let mut known = self.known.lock().expect("a panic ends the process");
+        if is_in_force() {
+            known.keep(header.as_bytes(), caller.clone(), now, until);
         }
-        Ok(caller)
     }
 
     async fn bearer(&self, header: &str, token: &str, now: i64) -> Result<Caller, Unknown> {
         let issuer = self.issuer.as_ref().ok_or(Unknown::Refused)?;
-        match issuer.check(token, now).await {
+        let (checked, keys) = issuer.check(token, now, || self.forget()).await;
+        match checked {
             Ok(bearer::Bearer { subject, grants, until }) => {
                 let caller = Caller::Known { name: subject.into(), grants: Arc::new(grants) };
-                let mut known = self.known.lock().expect("a panic ends the process");
-                known.keep(header.as_bytes(), caller.clone(), now, until);
+                self.keep(header, &caller, now, until, || issuer.has(keys.as_ref()));
                 Ok(caller)
             }
             Err(error) => {
@@ -371,18 +400,49 @@ impl Inner {
     }
 }
 
-/// A place among those who wait for a derivation.
-struct Waiting<'a>(&'a AtomicUsize);
+/// The scheme of an authorization header.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Kind {
+    Basic,
+    Bearer,
+    Other,
+}
 
-impl<'a> Waiting<'a> {
-    fn join(count: &'a AtomicUsize) -> Option<Self> {
-        // Made first, so that a refusal gives the place back.
-        let place = Self(count);
-        if count.fetch_add(1, Ordering::Relaxed) < WAITING_MAX { Some(place) } else { None }
+impl Kind {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Basic => "basic",
+            Self::Bearer => "bearer",
+            Self::Other => "other",
+        }
     }
 }
 
-impl Drop for Waiting<'_> {
+/// By the first word of a header. The names of schemes know no case.
+fn kind(header: &str) -> Kind {
+    let method = header.split(' ').next().unwrap_or_default();
+    let is = |name| method.eq_ignore_ascii_case(name);
+    if is("basic") {
+        Kind::Basic
+    } else if is("bearer") {
+        Kind::Bearer
+    } else {
+        Kind::Other
+    }
+}
+
+/// A place among those who wait for a derivation.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    fn join(count: Arc<AtomicUsize>) -> Option<Self> {
+        // Made first, so that a refusal gives the place back.
+        let place = Self(count);
+        if place.0.fetch_add(1, Ordering::Relaxed) < WAITING_MAX { Some(place) } else { None }
+    }
+}
+
+impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -390,3 +450,45 @@ impl Drop for Waiting<'_> {
 
 /// A value that others may replace.
 type Shared<T> = RwLock<Arc<T>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn callers_who_do_not_wait_leave_no_more_derivations_behind_than_run_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("users");
+        crate::secrets::put(&path, "# nobody\n", 0o600).unwrap();
+        let config = AuthConfig { passwords: Some(path), bearer: None, token_key: None, token_lifetime_seconds: 600 };
+        let metrics = Metrics::new();
+        let guard = Guard::open(&config, directory.path(), Arc::new(|| 0), metrics.clone()).unwrap();
+        let inner = guard.0.as_ref().unwrap();
+        let limit = inner.deriving.available_permits();
+        let file = inner.passwords.as_ref().unwrap().current();
+        // Beside the watched one and ours, every derivation has one, and every caller who waits.
+        let running = || Arc::strong_count(&file) - 2;
+        let headers = |user: &str| {
+            let header = format!("Basic {}", STANDARD.encode(format!("{user}:x")));
+            HeaderMap::from_iter([(axum::http::header::AUTHORIZATION, header.parse().unwrap())])
+        };
+        let mut most = 0;
+        for number in 0..limit * 4 + 16 {
+            let headers = headers(&format!("user{number}"));
+            let _ = tokio::time::timeout(Duration::from_millis(5), guard.identify(&headers)).await;
+            most = most.max(running());
+            assert!(running() <= limit, "{} derivations after {number} calls", running());
+        }
+        assert!(most > 0, "a derivation outlives the call that it was for");
+        assert_eq!(metrics.auth_busy.get(), 0, "who has gone waits for nothing");
+        while running() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let waiting: Vec<_> = (0..WAITING_MAX).map(|_| Waiting::join(inner.waiting.clone()).unwrap()).collect();
+        assert_eq!(guard.identify(&headers("late")).await.unwrap_err(), Unknown::Busy);
+        assert_eq!(metrics.auth_busy.get(), 1);
+        drop(waiting);
+        assert_eq!(guard.identify(&headers("last")).await.unwrap_err(), Unknown::Refused);
+        assert!(metrics.auth_refused(Kind::Basic).get() > 0);
+    }
+}

@@ -505,6 +505,52 @@ async fn every_call_of_the_controller_needs_a_grant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_not_change_a_stream_cannot_hold_back_its_retention() {
+    use proto::reader_group_configuration::RetentionType;
+
+    let (running, _files) = start(|_| {}).await;
+    let mut client = running.controller().await;
+    // Of the users' grants on `scope`: READ on everything; none; READ_UPDATE on `t3…`, but no reader group.
+    for (user, password, scope, about, free, holding) in [
+        ("reader", "r", "scope", "scope/t1", true, false),
+        ("other", "o", "other", "scope/t1", true, false),
+        ("other", "o", "other", "other/t1", true, true),
+        ("other", "o", "scope", "other/t1", false, false),
+        ("one", "1", "scope", "scope/t30", false, false),
+        ("admin", "a", "scope", "scope/t1", true, true),
+    ] {
+        let (of, stream) = about.split_once('/').unwrap();
+        let info = proto::StreamInfo { scope: of.into(), stream: stream.into(), access_operation: 0 };
+        for (kind, is_allowed) in
+            [(RetentionType::None, free), (RetentionType::Manual, holding), (RetentionType::Automatic, holding)]
+        {
+            let own = proto::StreamInfo { scope: scope.into(), stream: "t1".into(), access_operation: 0 };
+            let cut = |info| proto::StreamCut { stream_info: Some(info), ..Default::default() };
+            let mut config = proto::ReaderGroupConfiguration {
+                scope: scope.into(),
+                reader_group_name: "g".into(),
+                retention_type: kind.into(),
+                reader_group_id: "00000000-0000-0000-0000-000000000001".into(),
+                starting_stream_cuts: vec![cut(info.clone())],
+                ..Default::default()
+            };
+            // The last of several counts as much as the first.
+            if user == "other" {
+                config.starting_stream_cuts.insert(0, cut(own));
+            }
+            let header = basic(user, password);
+            let created = client.create_reader_group(authorized(config.clone(), &header)).await.err();
+            let updated = client.update_reader_group(authorized(config, &header)).await.err();
+            for (call, failed) in [("create", created), ("update", updated)] {
+                let is_denied = failed.is_some_and(|status| status.code() == Code::PermissionDenied);
+                assert_eq!(is_denied, !is_allowed, "{call} by {user} of {scope} about {about} with {kind:?}");
+            }
+        }
+    }
+    running.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn lists_show_what_the_caller_may_read_and_answers_carry_tokens() {
     let (running, _files) = start(|_| {}).await;
     let mut client = running.controller().await;
@@ -641,6 +687,8 @@ async fn users_change_under_load_and_no_login_fails() {
     let page = running.http("GET", "/metrics", &admin).await;
     let refused = page.lines().find_map(|line| line.strip_prefix("auth_reloads_failed_total ")).unwrap();
     assert!(refused.parse::<u32>().unwrap() > 0, "half of a file was seen and refused");
+    assert!(page.lines().any(|line| line.starts_with("auth_refused_total{kind=\"basic\"} ")), "{page}");
+    assert!(page.contains("auth_refused_total{kind=\"bearer\"} 0\n") && page.contains("auth_busy_total 0\n"), "{page}");
     Arc::into_inner(running).unwrap().server.stop().await;
 }
 
