@@ -35,5 +35,6 @@ pub use headwater_engine::check;
 pub use headwater_engine::io;
 pub use headwater_engine::io::{S3Location, S3Objects, SyncTimes, sync_times};
 pub use headwater_engine::{BucketOptions, BucketRestore, OnFatal, StoreError};
+pub use secrets::read_secret_text;
 pub use server::{ChunksConfig, Config, Server, StartError};
 pub use tls::{PairError, TlsConfig};

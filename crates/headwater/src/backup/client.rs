@@ -64,6 +64,9 @@ impl Client {
         let host = host.trim_end_matches('/');
         let address = tokio::net::lookup_host(host).await.map_err(|error| failed(error.into()))?.next();
         let address = address.ok_or_else(|| failed("its name has no address".into()))?;
+        if authorization.is_some() && !is_tls && !address.ip().is_loopback() {
+            return Err(failed("credentials leave this machine over https:// only".into()));
+        }
         Ok(Self { server: server.clone(), address, tls, authorization })
     }
 
@@ -147,7 +150,7 @@ fn connector(path: &Path) -> Result<TlsConnector, Cause> {
 
 /// The header that a line of a file makes.
 fn authorization(path: &Path) -> Result<HeaderValue, Cause> {
-    let text = std::fs::read_to_string(path)?;
+    let text = headwater_server::read_secret_text(path)?;
     let line = text.lines().next().unwrap_or_default();
     let header = match (line.starts_with("Bearer "), line.contains(':')) {
         (true, _) => line.to_owned(),
@@ -157,4 +160,30 @@ fn authorization(path: &Path) -> Result<HeaderValue, Cause> {
     let mut header = HeaderValue::from_str(&header)?;
     header.set_sensitive(true);
     Ok(header)
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "the operator's file, not the store's")]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn credentials_come_from_a_file_of_ones_own_and_leave_this_machine_over_tls_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("credentials");
+        std::fs::write(&file, "admin:secret\n").unwrap();
+        let refused = async |server: &str, mode| {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            let arguments = ServerArguments { server: server.to_owned(), ca: None, credentials: Some(file.clone()) };
+            Client::new(&arguments).await.err().map(|error| crate::serve::chain(&error))
+        };
+        assert_eq!(refused("http://127.0.0.1:9091", 0o600).await, None);
+        assert_eq!(refused("http://[::1]:9091", 0o600).await, None);
+        let away = refused("http://192.0.2.1:9091", 0o600).await.unwrap();
+        assert!(away.contains("https://"), "{away}");
+        let exposed = refused("http://127.0.0.1:9091", 0o644).await.unwrap();
+        assert!(exposed.contains("everybody"), "{exposed}");
+    }
 }
