@@ -469,9 +469,10 @@ fn auth(given: &Given) -> Result<Option<AuthConfig>, SettingsError> {
     let (audience, claim) = (required(given, "auth-audience", text)?, optional(given, "auth-claim", text)?);
     let token_key = optional(given, "token-key", path)?;
     let token_lifetime_seconds = required(given, "token-lifetime", |text| match text.parse::<u32>() {
-        // Clients come back for a new one 5 s before the end; shorter ones would be none.
-        Ok(seconds @ 10..=86_400) => Ok(seconds),
-        _ => Err("is no number of seconds from 10 to 86400".to_owned()),
+        // Clients come back for a new one 5 s before the end; shorter ones would be none. Longer ones would let in for long
+        // who was taken away.
+        Ok(seconds @ 10..=3600) => Ok(seconds),
+        _ => Err("is no number of seconds from 10 to 3600".to_owned()),
     })?;
     let is_bearer = keys.is_some() || issuer.is_some();
     let is_on = is_bearer || passwords.is_some();
@@ -635,6 +636,11 @@ mod tests {
         assert_eq!(of(&[]), None);
         let auth = of(&[("HEADWATER_AUTH_PASSWORDS", "p"), ("HEADWATER_TOKEN_LIFETIME", "60")]).unwrap();
         assert_eq!((auth.passwords, auth.bearer, auth.token_lifetime_seconds), (Some("p".into()), None, 60));
+        for seconds in ["9", "3601"] {
+            let variables = [("HEADWATER_AUTH_PASSWORDS", "p"), ("HEADWATER_TOKEN_LIFETIME", seconds)];
+            let message = refused(&Flags::default(), &outside(directory.path(), &variables));
+            assert!(message.contains("from 10 to 3600"), "{message}");
+        }
         let bearer =
             of(&[("HEADWATER_AUTH_ISSUER", "https://id"), ("HEADWATER_AUTH_CLAIM", "c")]).unwrap().bearer.unwrap();
         assert_eq!((bearer.keys, bearer.issuer.as_deref()), (None, Some("https://id")));
