@@ -204,7 +204,7 @@ pub(crate) fn is_equal_or_after(a: &StreamCut, b: &StreamCut, history: &History)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use super::*;
@@ -212,16 +212,16 @@ mod tests {
     use crate::state::epochs::Epoch;
     use crate::state::scale;
 
-    const A: SegmentId = SegmentId::new(0, 0);
-    const B: SegmentId = SegmentId::new(1, 0);
-    const M: SegmentId = SegmentId::new(2, 1);
-    const N: SegmentId = SegmentId::new(3, 2);
-    const O: SegmentId = SegmentId::new(4, 2);
+    pub(crate) const A: SegmentId = SegmentId::new(0, 0);
+    pub(crate) const B: SegmentId = SegmentId::new(1, 0);
+    pub(crate) const M: SegmentId = SegmentId::new(2, 1);
+    pub(crate) const N: SegmentId = SegmentId::new(3, 2);
+    pub(crate) const O: SegmentId = SegmentId::new(4, 2);
     const P: SegmentId = SegmentId::new(5, 3);
     const Q: SegmentId = SegmentId::new(6, 3);
 
     /// A, B merge into M; M splits into N, O; N splits into P, Q.
-    fn history() -> History {
+    pub(crate) fn history() -> History {
         let mut epochs = vec![Arc::new(Epoch::first(0, 2, 0))];
         for (seal, new) in [
             (vec![A, B], vec![(0.0, 1.0)]),
@@ -235,7 +235,7 @@ mod tests {
         History(epochs)
     }
 
-    fn cut(entries: &[(SegmentId, i64)]) -> StreamCut {
+    pub(crate) fn cut(entries: &[(SegmentId, i64)]) -> StreamCut {
         entries.iter().copied().collect()
     }
 

@@ -189,30 +189,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::state::cuts::tests::{A, B, M, N, O, cut, history};
     use crate::state::cuts::{self, order};
     use crate::state::epochs::Epoch;
-    use crate::state::scale;
-
-    const A: SegmentId = SegmentId::new(0, 0);
-    const B: SegmentId = SegmentId::new(1, 0);
-    const M: SegmentId = SegmentId::new(2, 1);
-    const N: SegmentId = SegmentId::new(3, 2);
-    const O: SegmentId = SegmentId::new(4, 2);
-
-    /// A and B merge into M, which splits into N and O.
-    fn history() -> History {
-        let mut epochs = vec![Arc::new(Epoch::first(0, 2, 0))];
-        for (seal, new) in [(vec![A, B], vec![(0.0, 1.0)]), (vec![M], vec![(0.0, 0.5), (0.5, 1.0)])] {
-            let current = epochs.last().unwrap();
-            let next = scale::plan(current, &seal, &new, 1, 0).unwrap().next(current);
-            epochs.push(Arc::new(next));
-        }
-        History(epochs)
-    }
-
-    fn cut(entries: &[(SegmentId, i64)]) -> StreamCut {
-        entries.iter().copied().collect()
-    }
 
     #[test]
     fn the_lower_bound_is_where_the_slowest_reader_is_for_each_key() {

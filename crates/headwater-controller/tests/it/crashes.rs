@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use headwater_controller::model::{
     ControllerError, CreateGroup, CreateScope, CreateStream, CreateTable, CreatedTransaction, DeleteGroup, DeleteScope,
-    DeleteStream, DeleteTable, EndTransaction, Group, GroupRetention, MoveSubscriber, NoteTime, Scale, ScaleProgress,
-    ScalingPolicy, StreamConfig, StreamCut, TableConfig, TransactionState, UpdateGroup, UpdateStream,
+    DeleteStream, DeleteTable, EndTransaction, Group, GroupRetention, MoveSubscriber, NoteTime, RetentionKind,
+    RetentionPolicy, Scale, ScaleProgress, ScalingKind, ScalingPolicy, StreamConfig, StreamCut, TableConfig,
+    TransactionState, UpdateGroup, UpdateStream,
 };
 use headwater_types::{Name, ScopedStream, SegmentId};
 
@@ -149,6 +150,21 @@ fn occurrences(world: &World, t: &ScopedStream, text: &str) -> usize {
         .sum()
 }
 
+/// Once every note of work was looked at, all that is there is the system's own.
+async fn assert_nothing_is_left(world: &mut World) {
+    restart(world).await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(world.store.segment_names(), Vec::<String>::new());
+    let tables: BTreeSet<String> = world.store.table_names().into_iter().collect();
+    let expected =
+        ["counters", "deleted", "retention", "scaling", "scope/_system", "scopes", "times", "work"].map(str::to_owned);
+    assert_eq!(tables, expected.into());
+    assert_eq!(world.store.table_len("scopes"), 1);
+    for index in ["retention", "scaling", "times", "work"] {
+        assert_eq!(world.store.table_len(index), 0, "{index}");
+    }
+}
+
 /// The history. Returns the port calls of its first process.
 async fn run(fault: Option<Fault>) -> u64 {
     let mut world = World::unrecovered(fault);
@@ -224,16 +240,7 @@ async fn run(fault: Option<Fault>) -> u64 {
     let deleted = ask!(world, |c| c.delete_scope(&scope()));
     assert!(matches!(deleted, DeleteScope::Success | DeleteScope::NotFound));
 
-    // Nothing is left over, once every note of work was looked at.
-    restart(world).await;
-    tokio::time::sleep(Duration::from_secs(120)).await;
-    assert_eq!(world.store.segment_names(), Vec::<String>::new());
-    let tables: BTreeSet<String> = world.store.table_names().into_iter().collect();
-    let expected =
-        ["counters", "deleted", "retention", "scaling", "scope/_system", "scopes", "times", "work"].map(str::to_owned);
-    assert_eq!(tables, expected.into());
-    assert_eq!(world.store.table_len("scopes"), 1);
-    assert_eq!(world.store.table_len("work"), 0);
+    assert_nothing_is_left(world).await;
     link.calls()
 }
 
@@ -247,7 +254,12 @@ async fn run_items(fault: Option<Fault>) -> u64 {
     }
     let (t, group, table) = (stream("t"), Name::parse("g").unwrap(), Name::parse("k").unwrap());
     ask!(world, |c| c.create_scope("s"));
-    ask!(world, |c| c.create_stream("s", "t", StreamConfig::new(ScalingPolicy::fixed(2))));
+    // With a place in every index.
+    let scaling = ScalingPolicy { kind: ScalingKind::Events, target_rate: 1000, scale_factor: 2, min_segments: 2 };
+    let retention = RetentionPolicy { kind: RetentionKind::Time, keep: i64::MAX, keep_max: i64::MAX };
+    let policies = StreamConfig { retention: Some(retention), ..StreamConfig::new(scaling) };
+    ask!(world, |c| c.create_stream("s", "t", policies.clone()));
+    assert_eq!(world.store.table_len("scaling") + world.store.table_len("retention"), 2);
 
     let config = TableConfig { partitions: 2, primary_key_bytes: 4, secondary_key_bytes: 4, rollover_bytes: 0 };
     let created = ask!(world, |c| c.create_table("s", "k", config));
@@ -297,15 +309,7 @@ async fn run_items(fault: Option<Fault>) -> u64 {
             restart(world).await;
         }
     }
-    restart(world).await;
-    tokio::time::sleep(Duration::from_secs(120)).await;
-    assert_eq!(world.store.segment_names(), Vec::<String>::new());
-    let tables: BTreeSet<String> = world.store.table_names().into_iter().collect();
-    let expected =
-        ["counters", "deleted", "retention", "scaling", "scope/_system", "scopes", "times", "work"].map(str::to_owned);
-    assert_eq!(tables, expected.into());
-    assert_eq!(world.store.table_len("scopes"), 1);
-    assert_eq!(world.store.table_len("work") + world.store.table_len("times"), 0);
+    assert_nothing_is_left(world).await;
     link.calls()
 }
 
