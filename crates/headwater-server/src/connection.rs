@@ -163,6 +163,7 @@ pub async fn serve(socket: impl Into<Socket>, context: Context) {
         socket: read,
         tokens: Tokens::new(context.guard.clone()),
         writers: Vec::new(),
+        expires: None,
         loads: context.loads.clone(),
         receiving: context.receiving.clone(),
         unanswered: unanswered.clone(),
@@ -222,6 +223,8 @@ struct Inbound {
     tokens: Tokens,
     /// By the slot of the writer; `None` if its last setup named no possible segment or its token did not allow it.
     writers: Vec<Option<Admitted>>,
+    /// When the first of the tokens ends that they were set up with.
+    expires: Option<Instant>,
     loads: Loads,
     receiving: Arc<Semaphore>,
     /// Bytes of requests that may still come under way.
@@ -287,7 +290,7 @@ impl Inbound {
             } else if input.is_empty() {
                 // An idle connection keeps no buffer.
                 input = BytesMut::new();
-                match self.earliest_expiry() {
+                match self.expires {
                     None => self.socket.readable().await,
                     Some(at) => timeout_at(at, self.socket.readable()).await.map_err(|_| ReadEnd::TokenExpired)?,
                 }
@@ -320,9 +323,15 @@ impl Inbound {
         }
     }
 
-    /// When the first of the tokens ends that writers were set up with.
-    fn earliest_expiry(&self) -> Option<Instant> {
-        self.writers.iter().flatten().filter_map(|admitted| admitted.until).min()
+    /// Puts a writer, or none, into a slot that exists.
+    fn place(&mut self, slot: usize, writer: Option<Admitted>) {
+        let ends = |admitted: &Option<Admitted>| admitted.as_ref().and_then(|admitted| admitted.until);
+        let changed = ends(&self.writers[slot]) != ends(&writer);
+        self.writers[slot] = writer;
+        // Here and not where it is asked for: that is before every wait for the peer.
+        if changed {
+            self.expires = self.writers.iter().filter_map(ends).min();
+        }
     }
 
     /// Says that a token does not allow something.
@@ -339,14 +348,14 @@ impl Inbound {
         let until = match self.tokens.check(WireCommand::SetupAppend, &[&text], &token) {
             Ok(until) => until,
             Err(error) => {
-                self.writers[slot] = None;
+                self.place(slot, None);
                 self.refuse(request_id, error).await?;
                 // A writer that is told so comes back with a new one on a new connection.
                 return if error == TokenError::Expired { Err(ReadEnd::TokenExpired) } else { Ok(()) };
             }
         };
         let Some(segment) = public_name(&text) else {
-            self.writers[slot] = None;
+            self.place(slot, None);
             return self
                 .reply(Reply::NoSuchSegment { request_id, segment: text, trace: Text::default(), offset: -1 })
                 .await;
@@ -360,7 +369,7 @@ impl Inbound {
                 Writer::new(id, text, segment.clone(), load)
             }
         };
-        self.writers[slot] = Some(Admitted { writer: writer.clone(), until });
+        self.place(slot, Some(Admitted { writer: writer.clone(), until }));
         let ticket = writer.session().setup(request_id);
         let request = Request::OpenWriter { segment, writer: id };
         self.line.submit(request, Pending::Setup { writer, ticket }, Some(charge), None);
