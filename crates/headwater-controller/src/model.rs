@@ -604,3 +604,79 @@ pub struct RetentionPlan {
     /// Where the stream would be truncated, and how many bytes would go.
     pub truncation: Option<(StreamCut, i64)>,
 }
+
+/// A time in a stream's life during which its segments stayed the same.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EpochRecord {
+    /// Its number; they count from 0.
+    pub epoch: i32,
+    /// The epoch whose layout it repeats; its own number except after a commit over a scale.
+    pub reference: i32,
+    /// When it began, in milliseconds since 1970.
+    pub created_ms: i64,
+    /// Segments that take events in it, by ascending key, and when each was created.
+    pub segments: Vec<(SegmentRange, i64)>,
+}
+
+/// A transaction that has not come to its end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LiveTransaction {
+    /// Its id.
+    pub id: TransactionId,
+    /// Open, committing or aborting.
+    pub state: TransactionState,
+    /// When it was opened, in milliseconds since 1970.
+    pub created_ms: i64,
+    /// Lease last asked for, in milliseconds.
+    pub lease_ms: i64,
+    /// When an open one is aborted unless it is pinged before: its lease and half of that again.
+    pub expires_ms: i64,
+    /// Latest time to which pings may move the end of the lease.
+    pub expires_ms_max: i64,
+}
+
+/// One page of transactions.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TransactionPage {
+    /// At most as many as were asked for: open ones first, then those that wait to be committed, then to be aborted.
+    pub transactions: Vec<LiveTransaction>,
+    /// Where the next page begins; `None` at the end.
+    pub token: Option<String>,
+}
+
+/// Where a reader group stands, as its readers last wrote it down. They read on before they do so again, by default within
+/// half a minute, so a group is never behind what this says.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct GroupReaders {
+    /// Readers that have not been declared offline, in the order of their names.
+    pub online: Vec<String>,
+    /// What the group reads, in the order of names.
+    pub streams: Vec<StreamReading>,
+}
+
+/// Where a reader group stands in one stream.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StreamReading {
+    /// The stream, which need not exist any more.
+    pub stream: headwater_types::ScopedStream,
+    /// Segments that are being read or wait for a reader.
+    pub segments: Vec<SegmentReading>,
+    /// Segments that begin where others end which are not read to their end.
+    pub later: Vec<SegmentId>,
+    /// Bytes from there to the end of the stream, or of what the group is to read. `None` if that cannot be said: the
+    /// stream has gone, or was truncated under readers.
+    pub unread_bytes: Option<i64>,
+}
+
+/// Where a reader group stands in one segment.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SegmentReading {
+    /// The segment.
+    pub id: SegmentId,
+    /// Who reads it; `None` if it waits for a reader.
+    pub reader: Option<String>,
+    /// Byte that is read next.
+    pub offset: i64,
+    /// Bytes from there to the end of the segment; `None` if it has gone.
+    pub unread_bytes: Option<i64>,
+}

@@ -208,6 +208,15 @@ pub trait SegmentOps: Send + Sync + 'static {
         to: i64,
     ) -> Result<bool, PortError>;
 
+    /// Entries of a table that a client made, ascending, from behind the key `after`, at most `limit`. `None` if there is no
+    /// such table.
+    async fn scan_client_table(
+        &self,
+        segment: &SegmentName,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Option<Vec<Entry>>, PortError>;
+
     /// Deletes all table segments named `<scope>/<anything>_kvtable/...`. Rust and Python clients make them without
     /// telling the controller, so nobody else would.
     async fn drop_tables_of_scope(&self, scope: &Name) -> Result<(), PortError>;

@@ -315,6 +315,23 @@ impl SegmentOps for EnginePorts {
         }
     }
 
+    async fn scan_client_table(
+        &self,
+        segment: &SegmentName,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Option<Vec<Entry>>, PortError> {
+        let (from, exclusive) = (after.map(Bytes::copy_from_slice), after.is_some());
+        let range = ScanRange { from, exclusive, ..ScanRange::default() };
+        let request = Request::TableScan { segment: segment.clone(), range, count_max: limit.max(1), keys_only: false };
+        match self.call(request).await {
+            Ok(Response::Page(page)) => Ok(Some(page.into_iter().map(entry).collect())),
+            Ok(other) => unexpected(&other),
+            Err(Refusal::NoSuchSegment | Refusal::WrongKind) => Ok(None),
+            Err(refusal) => Err(port_error(&refusal)),
+        }
+    }
+
     async fn drop_tables_of_scope(&self, scope: &Name) -> Result<(), PortError> {
         loop {
             let range = ScanRange { prefix: format!("{scope}/").into(), ..ScanRange::default() };

@@ -10,9 +10,10 @@ use super::scopes::SYSTEM;
 use super::{Inner, Result, detached};
 use crate::model::{
     ControllerError, ControllerOptions, CreateGroup, CreateScope, CreateStream, CreateTable, CreatedTransaction,
-    DeleteGroup, DeleteScope, DeleteStream, DeleteTable, EndTransaction, Group, GroupConfig, Listing, MoveSubscriber,
-    NoteTime, Page, Ping, RemoveWriter, RetentionPlan, Scale, ScaleProgress, SegmentHeat, SegmentRange, StreamConfig,
-    StreamCut, Successor, TableConfig, TransactionState, UpdateGroup, UpdateStream,
+    DeleteGroup, DeleteScope, DeleteStream, DeleteTable, EndTransaction, EpochRecord, Group, GroupConfig, GroupReaders,
+    Listing, MoveSubscriber, NoteTime, Page, Ping, RemoveWriter, RetentionPlan, Scale, ScaleProgress, SegmentHeat,
+    SegmentRange, StreamConfig, StreamCut, Successor, TableConfig, TransactionPage, TransactionState, UpdateGroup,
+    UpdateStream,
 };
 use crate::ports::Ports;
 
@@ -265,6 +266,39 @@ impl Controller {
         self.inner.list_groups(scope, token).await
     }
 
+    /// Where the readers of a Java client's group stand. What is unread is not looked up.
+    ///
+    /// # Errors
+    /// [`ControllerError::NotFound`] for no such group, [`ControllerError::Damaged`] if what its stream holds is not the
+    /// state of a group.
+    pub async fn readers(&self, scope: &Name, group: &Name) -> Result<GroupReaders, ControllerError> {
+        self.inner.readers(scope, group).await
+    }
+
+    /// As [`readers`](Self::readers), with what is unread of the streams that `wanted` says yes to; others are left out.
+    pub async fn group_lag(
+        &self,
+        scope: &Name,
+        group: &Name,
+        wanted: impl Fn(&ScopedStream) -> bool,
+    ) -> Result<GroupReaders, ControllerError> {
+        self.inner.group_lag(scope, group, wanted).await
+    }
+
+    /// As [`group_lag`](Self::group_lag), of a group that Rust or Python clients keep in a table of theirs.
+    ///
+    /// # Errors
+    /// [`ControllerError::NotFound`] for no such table, or one that is no group's; [`ControllerError::Damaged`] if what a
+    /// group's table holds is not the state of a group.
+    pub async fn table_group_lag(
+        &self,
+        scope: &Name,
+        group: &Name,
+        wanted: impl Fn(&ScopedStream) -> bool,
+    ) -> Result<GroupReaders, ControllerError> {
+        self.inner.table_group_lag(scope, group, wanted).await
+    }
+
     /// Reader groups that hold back the retention of a stream, as `scope/group`; `None` if there is no such stream.
     pub async fn list_subscribers(&self, stream: &ScopedStream) -> Result<Option<Vec<String>>, ControllerError> {
         self.inner.list_subscribers(stream).await
@@ -311,6 +345,33 @@ impl Controller {
     /// [`ControllerError::NotFound`] for no such stream.
     pub async fn segment_heat(&self, stream: &ScopedStream) -> Result<Vec<SegmentHeat>, ControllerError> {
         self.inner.heat(stream).await
+    }
+
+    /// Epochs of a stream from `first` on, oldest first, at most `count`; none behind the current one.
+    ///
+    /// # Errors
+    /// [`ControllerError::NotFound`] for no such stream.
+    pub async fn epochs(
+        &self,
+        stream: &ScopedStream,
+        first: i32,
+        count: usize,
+    ) -> Result<Vec<EpochRecord>, ControllerError> {
+        self.inner.epoch_records(stream, first, count).await
+    }
+
+    /// Transactions of a stream that are not over, at most `count` behind the place that `token` stands for; "" is the
+    /// beginning.
+    ///
+    /// # Errors
+    /// [`ControllerError::NotFound`] for no such stream, [`ControllerError::Invalid`] for a token that never was in a page.
+    pub async fn live_transactions(
+        &self,
+        stream: &ScopedStream,
+        token: &str,
+        count: usize,
+    ) -> Result<TransactionPage, ControllerError> {
+        self.inner.live_transactions(stream, token, count).await
     }
 
     /// What the next retention run would do about a stream; `None` without a retention policy. Changes nothing.

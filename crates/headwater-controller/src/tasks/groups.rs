@@ -21,7 +21,7 @@ use crate::state::tables::Life;
 const ROLLOVER_BYTES: i64 = 4 << 20;
 
 /// The stream in which a group's readers agree.
-fn group_stream(item: &Item) -> ScopedStream {
+pub(super) fn group_stream(item: &Item) -> ScopedStream {
     let stream = Name::parse(&format!("_RG{}", item.name)).expect("names of groups leave room for the prefix");
     ScopedStream { scope: item.scope.clone(), stream }
 }

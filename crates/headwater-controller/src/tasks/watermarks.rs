@@ -29,7 +29,7 @@ use crate::state::watermarks::{Backwards, MarkReader, Time, Watermark, WriterMar
 /// How often watermarks are computed. Source: Pravega `watermarking.frequency.seconds`.
 const EVERY: Duration = Duration::from_secs(10);
 /// Names the attribute that says from where a mark segment is to be read. Source: Java's revisioned stream client.
-const MARK: AttributeId = AttributeId(0x7df9_a874_246c_c9d6_9397_cdd1_9ead_68c5);
+pub(super) const MARK: AttributeId = AttributeId(0x7df9_a874_246c_c9d6_9397_cdd1_9ead_68c5);
 /// Bytes of a mark segment read at once.
 const READ_BYTES: usize = 256 * 1024;
 

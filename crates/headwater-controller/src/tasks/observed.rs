@@ -1,0 +1,115 @@
+//! What operators ask about a stream and no client does: its epochs over time and its transactions under way. Nothing
+//! changes here.
+//!
+//! Answers come in pages, so that none is larger than a few records however long the stream has lived.
+
+use headwater_types::{ScopedStream, TransactionId};
+
+use super::{Inner, Result};
+use crate::model::{ControllerError, EpochRecord, LiveTransaction, SegmentRange, TransactionPage};
+use crate::state::keys;
+use crate::state::transactions::{Phase, Transaction};
+
+/// Indexes of transactions that are not over, in the order of a listing.
+const LIVE: [&[u8]; 3] = [keys::OPEN_PREFIX, keys::COMMITTING_PREFIX, keys::ABORTING_PREFIX];
+
+impl Inner {
+    pub(super) async fn epoch_records(
+        &self,
+        name: &ScopedStream,
+        first: i32,
+        count: usize,
+    ) -> Result<Vec<EpochRecord>> {
+        let (slot, view) = self.complete(name).await?;
+        let first = first.max(0);
+        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        let last = first.saturating_add(count.saturating_sub(1)).min(view.head.epoch);
+        if count == 0 || first > last {
+            return Ok(Vec::new());
+        }
+        let records = self.epochs(&slot, first, last).await?;
+        let record = |epoch: &crate::state::epochs::Epoch| EpochRecord {
+            epoch: epoch.epoch,
+            reference: epoch.reference,
+            created_ms: epoch.created_ms,
+            segments: epoch
+                .segments()
+                .iter()
+                .map(|segment| (SegmentRange { id: segment.id, range: segment.range }, segment.created_ms))
+                .collect(),
+        };
+        Ok(records.0.iter().map(|epoch| record(epoch)).collect())
+    }
+
+    pub(super) async fn live_transactions(
+        &self,
+        name: &ScopedStream,
+        token: &str,
+        count: usize,
+    ) -> Result<TransactionPage> {
+        let (slot, _) = self.complete(name).await?;
+        let mut after = place(token)?;
+        let mut page = TransactionPage::default();
+        let begun = after.as_ref().map_or(0, |key| LIVE.iter().position(|prefix| key.starts_with(prefix)).unwrap_or(0));
+        for prefix in &LIVE[begun..] {
+            loop {
+                let room = count - page.transactions.len();
+                if room == 0 {
+                    page.token = after.map(|key| hex(&key));
+                    return Ok(page);
+                }
+                let entries = self.ports.tables.scan(&slot.table, prefix, after.as_deref(), room).await?;
+                let Some(last) = entries.last() else { break };
+                after = Some(last.key.to_vec());
+                let ids: Vec<TransactionId> =
+                    entries.iter().filter_map(|entry| keys::transaction_of(&entry.key)).collect();
+                let records: Vec<_> = ids.iter().map(|id| keys::transaction(*id)).collect();
+                let records = self.ports.tables.read(&slot.table, &records).await?;
+                for (id, record) in ids.into_iter().zip(records) {
+                    // Forgotten since the index was read.
+                    let Some(record) = record else { continue };
+                    page.transactions.extend(self.live(id, &Transaction::decode(&record.value)?));
+                }
+            }
+            // The next index begins at its beginning.
+            after = None;
+        }
+        Ok(page)
+    }
+
+    /// `None` for one that is over by now.
+    fn live(&self, id: TransactionId, transaction: &Transaction) -> Option<LiveTransaction> {
+        let now_ms = self.now_ms();
+        match transaction.phase {
+            Phase::Open | Phase::Committing { .. } | Phase::Aborting => Some(LiveTransaction {
+                id,
+                state: transaction.state(now_ms),
+                created_ms: transaction.created_ms,
+                lease_ms: transaction.lease_ms,
+                expires_ms: now_ms.saturating_add(transaction.remaining_ms(now_ms)),
+                expires_ms_max: transaction.expires_ms_max,
+            }),
+            Phase::Committed { .. } | Phase::Aborted { .. } => None,
+        }
+    }
+}
+
+/// The key of an index that a token stands for.
+fn place(token: &str) -> Result<Option<Vec<u8>>> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let invalid = || ControllerError::Invalid("the continuation token is none of ours".into());
+    let key = unhex(token).ok_or_else(invalid)?;
+    if LIVE.iter().any(|prefix| key.starts_with(prefix)) { Ok(Some(key)) } else { Err(invalid()) }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> = text.chars().map(|c| Some(c.to_digit(16)? as u8)).collect();
+    let digits = digits.filter(|digits| digits.len() % 2 == 0 && digits.len() <= 128)?;
+    Some(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
