@@ -23,7 +23,7 @@ enum On {
     Scope,
     Stream,
     Table,
-    /// A reader group, and its scope besides.
+    /// A reader group; its scope has to be readable besides.
     Group,
 }
 
@@ -86,14 +86,6 @@ fn decide(
     let (scope, stream) = (Resource::Scope(target.scope), Resource::Stream(target.scope, target.name));
     let group = Resource::ReaderGroup(target.scope, target.name);
     let is_kept_for_another = need == Need::ByKind && stream.is_kept_for_another();
-    let (resource, besides) = match on {
-        On::Nothing => return Ok(()),
-        On::Root => (Resource::Root, None),
-        On::Scope => (scope, is_kept_for_another.then_some(stream)),
-        On::Stream => (stream, None),
-        On::Table => (Resource::Table(target.scope, target.name), None),
-        On::Group => (scope, Some(group)),
-    };
     let level = match (need, target.access) {
         (Need::Look, _) | (Need::ByAccess, Access::None) => Level::Read,
         (Need::Change, _) | (Need::ByAccess, Access::Read | Access::Change) => Level::ReadUpdate,
@@ -101,9 +93,18 @@ fn decide(
         (Need::ByKind, _) => Level::ReadUpdate,
         (Need::Token, _) => return token_grants(grants, target).map(|_| ()),
     };
-    match std::iter::once(resource).chain(besides).find(|resource| !grants.allow(*resource, level)) {
+    let (resource, besides) = match on {
+        On::Nothing => return Ok(()),
+        On::Root => (Resource::Root, None),
+        On::Scope => (scope, is_kept_for_another.then_some((stream, level))),
+        On::Stream => (stream, None),
+        On::Table => (Resource::Table(target.scope, target.name), None),
+        On::Group => (group, Some((scope, Level::Read))),
+    };
+    let needed = besides.into_iter().chain([(resource, level)]);
+    match needed.into_iter().find(|(resource, level)| !grants.allow(*resource, *level)) {
         None => Ok(()),
-        Some(missing) => Err(Denied { operation, level, resource: missing.to_string() }),
+        Some((missing, level)) => Err(Denied { operation, level, resource: missing.to_string() }),
     }
 }
 
@@ -320,7 +321,7 @@ macro_rules! http_routes {
                 match self { $(Self::$variant => $method,)* }
             }
 
-            /// Its path; parts in braces stand for any text, and `scope` and `stream` among them for its target.
+            /// Its path; parts in braces stand for any text, and `scope`, `stream` and `group` among them for its target.
             pub fn path(self) -> &'static str {
                 match self { $(Self::$variant => $path,)* }
             }
@@ -337,22 +338,70 @@ macro_rules! http_routes {
 }
 
 http_routes! {
-    About       "GET"    "/"                             Nothing Look
-    Ping        "GET"    "/ping"                         Nothing Look
-    Healthz     "GET"    "/healthz"                      Nothing Look
-    Readyz      "GET"    "/readyz"                       Nothing Look
-    Metrics     "GET"    "/metrics"                      Root    Look
-    BeginBackup "POST"   "/v1/backups"                   Root    Change
-    EndBackup   "DELETE" "/v1/backups/{id}"              Root    Change
-    ListBackup  "GET"    "/v1/backups/{id}/files"        Root    Change
-    ReadBackup  "GET"    "/v1/backups/{id}/files/{*name}" Root   Change
-    RetentionPlan "GET"  "/v1/scopes/{scope}/streams/{stream}/retention" Stream Look
+    About           "GET"    "/"                                            Nothing Look
+    OpenApi         "GET"    "/openapi.json"                                Nothing Look
+    Ping            "GET"    "/ping"                                        Nothing Look
+    Healthz         "GET"    "/healthz"                                     Nothing Look
+    Readyz          "GET"    "/readyz"                                      Nothing Look
+    Metrics         "GET"    "/metrics"                                     Root    Look
+    Health          "GET"    "/v1/health"                                   Root    Look
+    HealthOf        "GET"    "/v1/health/{id}"                              Root    Look
+    Readiness       "GET"    "/v1/health/readiness"                         Root    Look
+    ReadinessOf     "GET"    "/v1/health/readiness/{id}"                    Root    Look
+    Liveness        "GET"    "/v1/health/liveness"                          Root    Look
+    LivenessOf      "GET"    "/v1/health/liveness/{id}"                     Root    Look
+    HealthDetails   "GET"    "/v1/health/details"                           Root    Look
+    HealthDetailsOf "GET"    "/v1/health/details/{id}"                      Root    Look
+    HealthStatus    "GET"    "/v1/health/status"                            Root    Look
+    HealthStatusOf  "GET"    "/v1/health/status/{id}"                       Root    Look
+    BeginBackup     "POST"   "/v1/backups"                                  Root    Change
+    EndBackup       "DELETE" "/v1/backups/{id}"                             Root    Change
+    ListBackup      "GET"    "/v1/backups/{id}/files"                       Root    Change
+    ReadBackup      "GET"    "/v1/backups/{id}/files/{*name}"               Root    Change
+    ListScopes      "GET"    "/v1/scopes"                                   Root    Look
+    CreateScope     "POST"   "/v1/scopes"                                   Root    Change
+    GetScope        "GET"    "/v1/scopes/{scope}"                           Scope   Look
+    DeleteScope     "DELETE" "/v1/scopes/{scope}"                           Root    Change
+    ListStreams     "GET"    "/v1/scopes/{scope}/streams"                   Scope   Look
+    CreateStream    "POST"   "/v1/scopes/{scope}/streams"                   Scope   Change
+    GetStream       "GET"    "/v1/scopes/{scope}/streams/{stream}"          Stream  Look
+    UpdateStream    "PUT"    "/v1/scopes/{scope}/streams/{stream}"          Stream  Change
+    DeleteStream    "DELETE" "/v1/scopes/{scope}/streams/{stream}"          Stream  Change
+    SealStream      "PUT"    "/v1/scopes/{scope}/streams/{stream}/state"    Stream  Change
+    ScalingEvents   "GET"    "/v1/scopes/{scope}/streams/{stream}/scaling-events" Stream Look
+    RetentionPlan   "GET"    "/v1/scopes/{scope}/streams/{stream}/retention"    Stream Look
+    SegmentHeat     "GET"    "/v1/scopes/{scope}/streams/{stream}/heat"         Stream Look
+    Epochs          "GET"    "/v1/scopes/{scope}/streams/{stream}/epochs"       Stream Look
+    Transactions    "GET"    "/v1/scopes/{scope}/streams/{stream}/transactions" Stream Look
+    ListGroups      "GET"    "/v1/scopes/{scope}/readergroups"              Scope   Look
+    GetGroup        "GET"    "/v1/scopes/{scope}/readergroups/{group}"      Group   Look
+    DeleteGroup     "DELETE" "/v1/scopes/{scope}/readergroups/{group}"      Group   Change
+    GroupLag        "GET"    "/v1/scopes/{scope}/readergroups/{group}/lag"  Group   Look
 }
 
 impl HttpRoute {
     /// Whether also those are answered who did not say who they are.
     pub fn is_open(self) -> bool {
         self.row().0 == On::Nothing
+    }
+
+    /// What it needs, in words for its users: a resource, `{…}` standing for what its path names, and a level. `None` if it
+    /// is open.
+    pub fn need(self) -> Option<(&'static str, Level)> {
+        let (on, need) = self.row();
+        let resource = match on {
+            On::Nothing => return None,
+            On::Root => "prn::/",
+            On::Scope => "prn::/scope:{scope}",
+            On::Stream => "prn::/scope:{scope}/stream:{stream}",
+            On::Table => "prn::/scope:{scope}/key-value-table:{table}",
+            On::Group => "prn::/scope:{scope}/reader-group:{group}",
+        };
+        let level = match need {
+            Need::Look => Level::Read,
+            Need::Change | Need::ByAccess | Need::ByKind | Need::Token => Level::ReadUpdate,
+        };
+        Some((resource, level))
     }
 
     /// Whether somebody may do it. `grants` is `None` on a server where nobody has to prove anything.
@@ -419,6 +468,21 @@ mod tests {
         }
         assert!(Rpc::CreateStream.check(Some(&all_but_g), &on("_RGh", Access::Change)).is_ok());
         assert!(Rpc::CreateStream.check(Some(&all_but_g), &on("_RGg", Access::Change)).is_err());
+    }
+
+    #[test]
+    fn whoever_may_only_look_changes_nothing_over_http() {
+        let reader = grants(&["prn::*,READ"]);
+        for route in HttpRoute::ALL {
+            let allowed = route.check(Some(&reader), &on("t", Access::Change)).is_ok();
+            let looks = route.need().is_none_or(|(_, level)| level == Level::Read);
+            assert_eq!(allowed, looks, "{route}");
+            // A backup is read with GET and yet is everything there is.
+            assert!(route.method() == "GET" || !looks, "{route}");
+        }
+        let of_group = grants(&["prn::/scope:s,READ", "prn::/scope:s/reader-group:g,READ_UPDATE"]);
+        assert!(HttpRoute::DeleteGroup.check(Some(&of_group), &on("g", Access::Change)).is_ok());
+        assert!(HttpRoute::DeleteGroup.check(Some(&of_group), &on("h", Access::Change)).is_err());
     }
 
     #[test]

@@ -31,6 +31,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::http::Pages;
+use crate::problem::Problem;
 
 /// How long a backup outlives its client's last request.
 const LEASE: Duration = Duration::from_secs(60);
@@ -233,10 +234,8 @@ fn gone() -> Response {
     problem(StatusCode::NOT_FOUND, "there is no such backup; its lease may have ended")
 }
 
-/// Source: RFC 9457.
 fn problem(status: StatusCode, detail: &str) -> Response {
-    let body = json!({"status": status.as_u16(), "title": status.canonical_reason(), "detail": detail});
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+    Problem::new(status, detail).into_response()
 }
 
 /// First and last byte of `bytes=A-B` or `bytes=A-`. Source: RFC 9110, 14.1.

@@ -1,16 +1,18 @@
-//! Health, readiness and figures over HTTP.
+//! The HTTP listener: health and figures, Pravega's interface for administrators, views for operators, online backups.
 //!
 //! | path | answer |
 //! |---|---|
 //! | `/` | name and version, as JSON |
+//! | `/openapi.json` | every route, what it takes and what it answers, see [`crate::openapi`] |
 //! | `/healthz` | 200 while the process is worth keeping (`ok`, or `doubtful` if stored bytes have rotted), 503 once the store cannot go on |
 //! | `/readyz` | 200 while clients are served, 503 before and while stopping |
 //! | `/ping` | 200 |
 //! | `/metrics` | figures in the text format that Prometheus scrapes |
 //! | `/v1/backups…` | online backups, see [`crate::backups`] |
-//! | `/v1/scopes/{scope}/streams/{stream}/retention` | what the next retention run would do, see [`crate::plans`] |
+//! | `/v1/health…`, `/v1/scopes…` | see [`crate::rest`], and [`crate::plans`] for what retention would do |
 //!
-//! What a caller needs for each is in the table of `headwater-auth`; a route without a row cannot be served.
+//! What a caller needs for each is in the table of `headwater-auth`; a route without a row cannot be served. Whatever is
+//! wrong is said by a [`Problem`].
 //!
 //! A connection answers one request. A peer that is slow to send its header is closed after [`HEADER_PATIENCE`], and any
 //! peer after [`CONNECTION_PATIENCE`].
@@ -23,7 +25,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use headwater_auth::HttpRoute;
 use headwater_controller::Controller;
 use headwater_engine::Engine;
@@ -35,8 +37,10 @@ use crate::auth::Guard;
 use crate::auth::http::guarded;
 use crate::backups::{self, Backups};
 use crate::metrics::Metrics;
-use crate::plans;
+use crate::problem::Problem;
+use crate::rest::{groups, health, scopes, streams, views};
 use crate::socket::Socket;
+use crate::{openapi, plans};
 
 /// How long one connection may last: pages are small, and a peer that does not read must not keep its place.
 const CONNECTION_PATIENCE: Duration = Duration::from_secs(30);
@@ -107,8 +111,23 @@ impl Pages {
         if self.is(Phase::Ready) { self.engine.get().cloned() } else { None }
     }
 
+    pub(crate) fn phase(&self) -> Phase {
+        let phases = [Phase::Starting, Phase::Ready, Phase::Stopping, Phase::Failed];
+        phases[usize::from(self.phase.load(Ordering::Relaxed))]
+    }
+
+    /// Times that stored bytes were not what was written; `None` before the store is open.
+    pub(crate) fn doubts(&self) -> Option<u64> {
+        self.engine.get().map(Engine::doubts)
+    }
+
+    /// Whether the wall clock has jumped; `None` before the controller is there.
+    pub(crate) fn clock_jumped(&self) -> Option<bool> {
+        self.controller.get().map(Controller::has_clock_jumped)
+    }
+
     fn is(&self, phase: Phase) -> bool {
-        self.phase.load(Ordering::Relaxed) == phase as u8
+        self.phase() == phase
     }
 }
 
@@ -117,13 +136,23 @@ pub(crate) fn router(pages: Pages, guard: &Guard) -> Router {
     for route in HttpRoute::ALL {
         router = router.route(route.path(), guarded(*route, handler(*route), guard));
     }
+    let router = router.fallback(nothing_here).method_not_allowed_fallback(another_method);
     router.with_state(pages)
+}
+
+async fn nothing_here() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path; /openapi.json says what there is")
+}
+
+async fn another_method() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path is for other methods; the header allow says for which")
 }
 
 fn handler(route: HttpRoute) -> MethodRouter<Pages> {
     let backups = |handler: MethodRouter<Pages>| handler.route_layer(axum::middleware::from_fn(backups::guard));
     match route {
         HttpRoute::About => get(about),
+        HttpRoute::OpenApi => get(openapi::serve),
         HttpRoute::Ping => get(async || StatusCode::OK),
         HttpRoute::Healthz => get(healthz),
         HttpRoute::Readyz => get(readyz),
@@ -132,7 +161,35 @@ fn handler(route: HttpRoute) -> MethodRouter<Pages> {
         HttpRoute::EndBackup => backups(delete(backups::end)),
         HttpRoute::ListBackup => backups(get(backups::list)),
         HttpRoute::ReadBackup => backups(get(backups::read)),
+        HttpRoute::Health => get(health::all),
+        HttpRoute::HealthOf => get(health::all_of),
+        HttpRoute::Readiness => get(health::readiness),
+        HttpRoute::ReadinessOf => get(health::readiness_of),
+        HttpRoute::Liveness => get(health::liveness),
+        HttpRoute::LivenessOf => get(health::liveness_of),
+        HttpRoute::HealthDetails => get(health::details),
+        HttpRoute::HealthDetailsOf => get(health::details_of),
+        HttpRoute::HealthStatus => get(health::status),
+        HttpRoute::HealthStatusOf => get(health::status_of),
+        HttpRoute::ListScopes => get(scopes::list),
+        HttpRoute::CreateScope => post(scopes::create),
+        HttpRoute::GetScope => get(scopes::show),
+        HttpRoute::DeleteScope => delete(scopes::delete),
+        HttpRoute::ListStreams => get(streams::list),
+        HttpRoute::CreateStream => post(streams::create),
+        HttpRoute::GetStream => get(streams::show),
+        HttpRoute::UpdateStream => put(streams::update),
+        HttpRoute::DeleteStream => delete(streams::delete),
+        HttpRoute::SealStream => put(streams::seal),
+        HttpRoute::ScalingEvents => get(streams::scaling_events),
         HttpRoute::RetentionPlan => get(plans::retention),
+        HttpRoute::SegmentHeat => get(views::heat),
+        HttpRoute::Epochs => get(views::epochs),
+        HttpRoute::Transactions => get(views::transactions),
+        HttpRoute::ListGroups => get(groups::list),
+        HttpRoute::GetGroup => get(groups::show),
+        HttpRoute::DeleteGroup => delete(groups::delete),
+        HttpRoute::GroupLag => get(groups::lag),
     }
 }
 

@@ -6,11 +6,12 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use headwater_controller::model::{ControllerError, RetentionKind, RetentionPlan};
-use headwater_types::{Name, ScopedStream};
+use headwater_controller::model::{RetentionKind, RetentionPlan};
 use serde::Serialize;
 
 use crate::http::Pages;
+use crate::problem::Problem;
+use crate::rest;
 
 /// The next retention run on one stream, as JSON.
 #[derive(Debug, Serialize)]
@@ -56,18 +57,11 @@ impl From<RetentionPlan> for Retention {
 
 /// `GET /v1/scopes/{scope}/streams/{stream}/retention`: 200 with the plan, 404 for no such stream, 204 for one without a
 /// retention policy.
-pub(crate) async fn retention(State(pages): State<Pages>, Path((scope, stream)): Path<(String, String)>) -> Response {
-    let Some(controller) = pages.controller() else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
-    let (Ok(scope), Ok(stream)) = (Name::parse(&scope), Name::parse(&stream)) else {
-        return StatusCode::NOT_FOUND.into_response();
-    };
-    match controller.retention_plan(&ScopedStream { scope, stream }).await {
-        Ok(Some(plan)) => Json(Retention::from(plan)).into_response(),
-        Ok(None) => StatusCode::NO_CONTENT.into_response(),
-        Err(ControllerError::NotFound(_)) => StatusCode::NOT_FOUND.into_response(),
-        Err(error @ ControllerError::Unavailable(_)) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()
-        }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
+pub(crate) async fn retention(
+    State(pages): State<Pages>,
+    Path((scope, stream)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let controller = pages.controller().ok_or_else(Problem::not_ready)?;
+    let plan = controller.retention_plan(&rest::stream(&scope, &stream)?).await?;
+    Ok(plan.map_or_else(|| StatusCode::NO_CONTENT.into_response(), |plan| Json(Retention::from(plan)).into_response()))
 }

@@ -217,11 +217,6 @@ fn check(rpc: Rpc, caller: &Caller, target: &Target<'_>) -> Result<(), Status> {
     }
 }
 
-/// Whether a caller sees something in a list.
-fn is_visible(caller: &Caller, resource: Resource<'_>) -> bool {
-    caller.grants().is_none_or(|grants| grants.allow(resource, Level::Read))
-}
-
 /// Pages until one has something in it that the caller sees, or the list ends.
 macro_rules! visible_page {
     ($self:ident, $request:ident, $rpc:ident, $method:ident, $items:ident, $item:ident => $resource:expr) => {{
@@ -232,7 +227,7 @@ macro_rules! visible_page {
             if page.$items.is_empty() {
                 return Ok(Response::new(page));
             }
-            page.$items.retain(|$item| is_visible(&caller, $resource));
+            page.$items.retain(|$item| caller.sees($resource));
             if !page.$items.is_empty() {
                 return Ok(Response::new(page));
             }

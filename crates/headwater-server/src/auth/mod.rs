@@ -157,6 +157,11 @@ impl Caller {
     pub(crate) fn is_nobody(&self) -> bool {
         matches!(self, Self::Nobody)
     }
+
+    /// Whether they see something in a list.
+    pub(crate) fn sees(&self, resource: Resource<'_>) -> bool {
+        self.grants().is_none_or(|grants| grants.allow(resource, Level::Read))
+    }
 }
 
 /// Why a caller is not who they say they are.

@@ -48,7 +48,7 @@ fn put(path: &Path, text: &str) {
     file.unwrap().write_all(text.as_bytes()).unwrap();
 }
 
-async fn start(change: impl FnOnce(&mut AuthConfig)) -> (Running, tempfile::TempDir) {
+pub(crate) async fn start(change: impl FnOnce(&mut AuthConfig)) -> (Running, tempfile::TempDir) {
     let files = tempfile::tempdir().unwrap();
     put(&files.path().join("users"), &users());
     put(&files.path().join("key"), KEY);
@@ -63,7 +63,7 @@ async fn start(change: impl FnOnce(&mut AuthConfig)) -> (Running, tempfile::Temp
     (running, files)
 }
 
-fn basic(user: &str, password: &str) -> String {
+pub(crate) fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
@@ -604,14 +604,15 @@ async fn lists_show_what_the_caller_may_read_and_answers_carry_tokens() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_that_is_not_for_everybody_asks_who_it_is() {
     let (running, _files) = start(|_| {}).await;
-    let open = ["/", "/ping", "/healthz", "/readyz"];
+    let open = ["/", "/openapi.json", "/ping", "/healthz", "/readyz"];
     for route in HttpRoute::ALL {
         let path = route
             .path()
             .replace("{id}", "x")
             .replace("{*name}", "y")
             .replace("{scope}", "scope")
-            .replace("{stream}", "stream");
+            .replace("{stream}", "stream")
+            .replace("{group}", "group");
         let status = async |header: &str| {
             let answer = running.http(route.method(), &path, header).await;
             answer.split(' ').nth(1).unwrap().to_owned()

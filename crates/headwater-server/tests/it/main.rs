@@ -5,10 +5,14 @@
 mod appends;
 mod auth;
 mod client;
+mod documented;
 mod full;
 mod limits;
 mod plans;
+mod rest;
+mod rest_auth;
 mod segments;
 mod server;
 mod tables;
 mod tls;
+mod views;

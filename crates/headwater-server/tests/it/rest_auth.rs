@@ -1,0 +1,83 @@
+//! Who may do what over HTTP, and who sees what.
+
+use headwater_auth::HttpRoute;
+use serde_json::json;
+
+use crate::auth::{basic, start};
+use crate::documented::Documented;
+
+const SCOPE: &str = "/v1/scopes/scope";
+
+fn names<'a>(list: &'a serde_json::Value, field: &str, name: &str) -> Vec<&'a str> {
+    list[field].as_array().unwrap().iter().map(|entry| entry[name].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_read_sees_what_they_may_read_and_changes_nothing() {
+    let (running, _files) = start(|_| {}).await;
+    let mut http = Documented::new(&running).await;
+    let user = |name: &str, password: &str| format!("Authorization: {}\r\n", basic(name, password));
+    let fixed = json!({"type": "FIXED_NUM_SEGMENTS", "minSegments": 1});
+    let update = json!({"scalingPolicy": fixed});
+    let sealed = json!({"streamState": "SEALED"});
+
+    http.headers = user("admin", "a");
+    for scope in ["scope", "other"] {
+        let created = http.put(HttpRoute::CreateScope, "/v1/scopes", &json!({"scopeName": scope})).await;
+        assert_eq!(created.status, 201);
+    }
+    for stream in ["t30", "t40"] {
+        let body = json!({"streamName": stream, "scalingPolicy": fixed});
+        assert_eq!(http.put(HttpRoute::CreateStream, &format!("{SCOPE}/streams"), &body).await.status, 201);
+    }
+    let all = http.ask(HttpRoute::ListScopes, "/v1/scopes").await.json();
+    assert_eq!(names(&all, "scopes", "scopeName"), ["_system", "other", "scope"]);
+
+    // Before anything is looked at, neither the path nor the body.
+    http.headers = String::new();
+    let nobody = http.ask(HttpRoute::ListScopes, "/v1/scopes").await;
+    assert_eq!(nobody.status, 401);
+    assert!(nobody.head.contains("www-authenticate: basic"), "{nobody:?}");
+    assert_eq!(http.ask(HttpRoute::GetScope, "/v1/scopes/%ff").await.status, 401);
+    assert_eq!(http.text(HttpRoute::CreateScope, "/v1/scopes", "{").await.status, 401);
+    http.headers = user("admin", "b");
+    assert_eq!(http.ask(HttpRoute::ListScopes, "/v1/scopes").await.status, 401);
+
+    http.headers = user("reader", "r");
+    let seen = http.ask(HttpRoute::ListScopes, "/v1/scopes").await.json();
+    assert_eq!(names(&seen, "scopes", "scopeName"), ["scope"]);
+    let seen = http.ask(HttpRoute::ListStreams, &format!("{SCOPE}/streams")).await.json();
+    assert_eq!(names(&seen, "streams", "streamName"), ["t30", "t40"]);
+    assert_eq!(http.ask(HttpRoute::SegmentHeat, &format!("{SCOPE}/streams/t30/heat")).await.status, 200);
+    let t30 = format!("{SCOPE}/streams/t30");
+    let denied = http.put(HttpRoute::UpdateStream, &t30, &update).await;
+    assert_eq!(denied.status, 403);
+    let detail = denied.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.ends_with("needs READ_UPDATE on prn::/scope:scope/stream:t30"), "{detail}");
+    assert_eq!(http.put(HttpRoute::SealStream, &format!("{t30}/state"), &sealed).await.status, 403);
+    assert_eq!(http.ask(HttpRoute::DeleteStream, &t30).await.status, 403);
+    assert_eq!(http.ask(HttpRoute::DeleteScope, SCOPE).await.status, 403);
+    assert_eq!(http.ask(HttpRoute::DeleteGroup, &format!("{SCOPE}/readergroups/g")).await.status, 403);
+    assert_eq!(http.ask(HttpRoute::GetGroup, &format!("{SCOPE}/readergroups/g")).await.status, 404);
+    assert_eq!(http.put(HttpRoute::CreateScope, "/v1/scopes", &json!({"scopeName": "x"})).await.status, 403);
+    assert_eq!(http.ask(HttpRoute::GetScope, "/v1/scopes/other").await.status, 403);
+
+    http.headers = user("one", "1");
+    let seen = http.ask(HttpRoute::ListStreams, &format!("{SCOPE}/streams")).await.json();
+    assert_eq!(names(&seen, "streams", "streamName"), ["t30"]);
+    let seen =
+        http.ask(HttpRoute::ListStreams, &format!("{SCOPE}/streams?filter_type=showInternalStreams")).await.json();
+    assert_eq!(names(&seen, "streams", "streamName"), ["_MARKt30"]);
+    assert_eq!(http.put(HttpRoute::UpdateStream, &t30, &update).await.status, 200);
+    assert_eq!(http.put(HttpRoute::UpdateStream, &format!("{SCOPE}/streams/t40"), &update).await.status, 403);
+    let body = json!({"streamName": "t31", "scalingPolicy": fixed});
+    let created = http.put(HttpRoute::CreateStream, &format!("{SCOPE}/streams"), &body).await;
+    assert_eq!(created.status, 403, "the scope is not theirs");
+
+    http.headers = user("other", "o");
+    assert_eq!(http.ask(HttpRoute::ListScopes, "/v1/scopes").await.status, 403);
+    assert_eq!(http.ask(HttpRoute::Health, "/v1/health").await.status, 403);
+    assert_eq!(http.put(HttpRoute::CreateStream, "/v1/scopes/other/streams", &body).await.status, 201);
+    assert_eq!(http.ask(HttpRoute::GetStream, "/v1/scopes/other/streams/t31").await.status, 200);
+    running.server.stop().await;
+}
