@@ -36,7 +36,7 @@ pub fn run(places: &Places, only: &[String]) -> Result<Outcome> {
         let mut launch_tls = Launch::new(places.server(), &directory);
         launch_tls.extra = vec!["--tls".to_owned(), "self-signed".to_owned()];
         let with_tls = launch_tls.start()?;
-        let mut tests = Tests::start(places, scratch, &server.ready.controller, &with_tls, only)?;
+        let mut tests = Tests::start(places, scratch, &server, &with_tls, only)?;
         let server = tests.attend(&launch, server)?;
         tests.remember_that_all_is_fetched()?;
         let mut outcome = tests.outcome;
@@ -83,7 +83,7 @@ impl Drop for Tests {
 }
 
 impl Tests {
-    fn start(places: &Places, scratch: &Path, controller: &str, with_tls: &Server, only: &[String]) -> Result<Self> {
+    fn start(places: &Places, scratch: &Path, server: &Server, with_tls: &Server, only: &[String]) -> Result<Self> {
         let project = places.java_project();
         let wanted = std::fs::read_to_string(project.join("pom.xml")).context("read the project of the Java tests")?;
         let repository = places.target.join("maven");
@@ -103,7 +103,8 @@ impl Tests {
         maven.arg(property("headwater.results", &results));
         maven.arg(property("headwater.restart", &scratch.join("restart")));
         maven.arg(property("headwater.log", &scratch.join("client.log")));
-        maven.arg(format!("-Dheadwater.controller={controller}"));
+        maven.arg(format!("-Dheadwater.controller={}", server.ready.controller));
+        maven.arg(format!("-Dheadwater.http=http://{}", server.ready.http));
         maven.arg(format!("-Dheadwater.tls.controller={}", with_tls.ready.controller));
         maven.arg(format!("-Dheadwater.tls.trust={}/tls/ca.pem", with_tls.ready.data));
         if !only.is_empty() {

@@ -2,7 +2,7 @@
 
 use headwater_auth::HttpRoute;
 use headwater_proto::controller as proto;
-use headwater_wire::{Reply, Request as Wire, Token};
+use headwater_wire::{Reply, Request as Wire, TableEntry, TableKey, Token};
 use serde_json::{Value, json};
 
 use crate::documented::Documented;
@@ -289,5 +289,63 @@ async fn the_lag_of_a_group_follows_what_its_readers_write_down() {
     let request_id = 9;
     let gone = Wire::GetStreamSegmentInfo { request_id, segment: state.into(), token: Token::default() };
     assert!(matches!(running.store().await.ask(gone).await, Reply::NoSuchSegment { .. }));
+    running.server.stop().await;
+}
+
+/// A short text in CBOR.
+fn cbor(text: &str) -> Vec<u8> {
+    [&[0x78, u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat()
+}
+
+/// A value as Rust and Python clients put it: its type, and its bytes as a list.
+fn typed(kind: &str, data: &[u8]) -> Vec<u8> {
+    let bytes = data.iter().flat_map(|byte| [0x18, *byte]);
+    let count = [0x98, u8::try_from(data.len()).unwrap()];
+    [vec![0xa2], cbor("type_id"), cbor(kind), cbor("data"), count.to_vec(), bytes.collect()].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lag_of_a_group_that_lies_in_a_table_is_told_and_other_tables_are_no_groups() {
+    let running = Running::start(|_| {}).await;
+    with_stream(&running).await;
+    let http = Documented::new(&running).await;
+    let mut store = running.store().await;
+    store.set_up(1, "s/t/0.#epoch.0").await;
+    store.append(1, 1, &[0; 100]).await;
+    let lag = "/v1/scopes/s/readergroups/g/lag";
+    assert_eq!(http.ask(HttpRoute::GroupLag, lag).await.status, 404);
+
+    let table = "s/g_kvtable/0.#epoch.0";
+    let created = store
+        .ask(Wire::CreateTableSegment {
+            request_id: 1,
+            segment: table.into(),
+            token: Token::default(),
+            sorted: false,
+            key_length: 0,
+            rollover_bytes: 0,
+        })
+        .await;
+    assert!(matches!(created, Reply::SegmentCreated { .. }), "{created:?}");
+    let mut put = async |key: &str, value: Vec<u8>| {
+        let key = TableKey { key: cbor(key).into(), version: i64::MIN };
+        let entries = vec![TableEntry { key, value: value.into() }];
+        let (segment, token) = (table.into(), Token::default());
+        let reply =
+            store.ask(Wire::UpdateTableEntries { request_id: 2, segment, token, entries, table_offset: -1 }).await;
+        assert!(matches!(reply, Reply::TableEntriesUpdated { .. }), "{reply:?}");
+    };
+    put("19unassigned_segments/s/t/1.#epoch.0", typed("Offset", b"\xa1\x64read\x00")).await;
+    assert_eq!(http.ask(HttpRoute::GroupLag, lag).await.status, 404, "a table of whatever it may be");
+    put("06config/default", typed("ReaderGroupConfigVersioned", b"")).await;
+    put("17assigned_segments/r", typed("HashMap<ScopedSegment, Offset>", b"\xa0")).await;
+    put("19unassigned_segments/s/t/0.#epoch.0", typed("Offset", b"\xa1\x64read\x18\x3c")).await;
+    let found = http.ask(HttpRoute::GroupLag, lag).await.json();
+    assert_eq!((&found["unreadBytes"], &found["onlineReaderIds"]), (&json!(40), &json!(["r"])), "{found}");
+    // It is no object of the server.
+    assert_eq!(http.ask(HttpRoute::GetGroup, "/v1/scopes/s/readergroups/g").await.status, 404);
+    assert_eq!(http.ask(HttpRoute::DeleteGroup, "/v1/scopes/s/readergroups/g").await.status, 404);
+    put("19unassigned_segments/s/t/0.#epoch.0", typed("Offset", b"\x01")).await;
+    assert_eq!(http.ask(HttpRoute::GroupLag, lag).await.status, 500, "bytes that no reader wrote");
     running.server.stop().await;
 }
