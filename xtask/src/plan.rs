@@ -196,7 +196,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "full-disk",
         work: Work::Conformance(&["full", "--prepared"]),
-        needs: &[],
+        needs: &[PYTHON],
         quick: false,
         limit: minutes(4),
     },

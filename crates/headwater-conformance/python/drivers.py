@@ -264,6 +264,19 @@ def tags(arguments):
     held("an empty scope is deleted")
 
 
+def make_stream(arguments):
+    m = manager(arguments)
+    m.create_scope(arguments.scope)
+    ensure(m.create_stream(arguments.scope, arguments.stream, 1) is True, "the stream existed")
+
+
+def remove_stream(arguments):
+    m = manager(arguments)
+    ensure(m.seal_stream(arguments.scope, arguments.stream) is True, "stream not sealed")
+    ensure(m.delete_stream(arguments.scope, arguments.stream) is True, "stream not deleted")
+    held("a stream is sealed and deleted")
+
+
 # What the wheel cannot read back is read by the Rust client: the harness compares these with what that one prints.
 POLICIES = {
     "policy-fixed": ("fixed_scaling_policy", (3,), "none", ()),
@@ -581,6 +594,8 @@ COMMANDS = {
     "flights-write": flights_write,
     "flights-read": flights_read,
     "tags": tags,
+    "make-stream": make_stream,
+    "remove-stream": remove_stream,
     "policies": policies,
     "byte": byte_streams,
     "byte-tail": byte_tail,

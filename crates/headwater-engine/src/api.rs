@@ -187,6 +187,10 @@ impl Request {
     }
 }
 
+/// Names of tables that begin so belong to the services around the store, which need them to free room: on a full disk
+/// these tables go on being changed while other writes wait. What grows without bound is not for them.
+pub const SYSTEM_TABLES: &str = "_system/_tables/";
+
 /// Most attribute updates in one request.
 pub const ATTRIBUTE_UPDATES_MAX: usize = 64;
 

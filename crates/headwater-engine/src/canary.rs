@@ -54,6 +54,8 @@ mod planted {
         (38, "bytes before the start of a truncated segment served"),
         (42, "update expects a missing key and replaces one"),
         (45, "segment numbers start anew after a restart"),
+        (46, "no room on the disk kept for what frees room"),
+        (47, "what waited for room on the disk is forgotten"),
     ];
 
     thread_local! {

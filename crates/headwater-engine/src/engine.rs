@@ -17,6 +17,7 @@ use crate::catalogue::RunCache;
 use crate::chunks::BlockCache;
 use crate::error::StoreError;
 use crate::io::{Disk, Io, Objects, Random};
+use crate::journal::Reserve;
 use crate::scrub::Scrubber;
 use crate::store::{self, Options};
 use crate::tasks::{
@@ -69,6 +70,7 @@ struct Shared {
     cache: Arc<BlockCache>,
     witness: Sender<Sender<()>>,
     recovered: Vec<Recovered>,
+    reserve: Arc<Reserve>,
     unstored_bytes_max: u64,
 }
 
@@ -126,7 +128,7 @@ impl Engine {
             .collect();
         drop(readers);
         drop(lookups);
-        let (journal_file_bytes, journal_file) = (opened.journal.file_bytes(), opened.journal.file());
+        let journal_file_bytes = opened.journal.file_bytes();
         let mut threads = start_readers(readers_inbox, &containers, &chunks, &figures, &fatal);
         threads.push(start_reaper(chunks.clone(), closing, fatal.clone()));
         threads.extend(start_lookups(lookups_inbox, &containers, &chunks, &figures, &fatal));
@@ -138,6 +140,7 @@ impl Engine {
             covered,
             asked: BTreeMap::new(),
             pins: pins.clone(),
+            reserve: opened.reserve.clone(),
             figures: figures.clone(),
         };
         threads.push(journal_task.start(fatal.clone()));
@@ -152,6 +155,7 @@ impl Engine {
             afterwards: opened.afterwards,
             flush_bytes: options.limits(count as u32, journal_file_bytes).flush_bytes,
             flush_age: options.flush_age,
+            reserve: opened.reserve.clone(),
             figures: figures.clone(),
         };
         threads.push(keeper_task.start(fatal.clone()));
@@ -161,10 +165,7 @@ impl Engine {
             inbox: witness_inbox,
             containers: containers.clone(),
             witness: opened.witness,
-            spares: opened.spares,
-            journal_file_bytes,
-            // A run makes fewer spares than this, and the next run has a higher file number.
-            first_spare: journal_file << 32,
+            reserve: opened.reserve.clone(),
             figures: figures.clone(),
         };
         threads.push(witness_task.start(fatal));
@@ -188,6 +189,7 @@ impl Engine {
             cache: opened.cache,
             witness,
             recovered: opened.recovered,
+            reserve: opened.reserve,
             unstored_bytes_max: options.unstored_bytes_max(),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -246,6 +248,12 @@ impl Engine {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.shared.room_bytes);
         let permit = self.shared.room.clone().acquire_many_owned(bytes).await;
         Permit { _permit: permit.expect("the room is never closed") }
+    }
+
+    /// The disk was found full and what the store keeps in reserve is not whole: whatever grows waits. Reads go on, and so
+    /// does what frees room: truncations, deletions, seals, merges, and changes of [`SYSTEM_TABLES`](crate::api::SYSTEM_TABLES).
+    pub fn is_full(&self) -> bool {
+        self.shared.reserve.is_low()
     }
 
     /// What an emptied data directory got back from object storage when the store was opened; empty otherwise.
@@ -317,6 +325,7 @@ impl Engine {
         let sum = |pick: fn(&ContainerFigures) -> u64| figures.containers.iter().map(pick).sum::<u64>();
         let room = u64::from(self.shared.room_bytes);
         let blocks = self.shared.cache.usage();
+        let (reserve_bytes, reserve_wanted_bytes) = self.shared.reserve.bytes();
         let remote = self.shared.objects.remote_usage().unwrap_or_default();
         Metrics {
             values: vec![
@@ -330,6 +339,10 @@ impl Engine {
                     "crc_failures_total",
                     figures.damaged_reads.load(Relaxed) + sum(|one| one.damaged_reads.load(Relaxed)),
                 ),
+                ("disk_full", u64::from(self.is_full())),
+                ("disk_reserve_bytes", reserve_bytes),
+                ("disk_reserve_wanted_bytes", reserve_wanted_bytes),
+                ("requests_held", sum(|one| one.held.load(Relaxed))),
                 ("disk_full_waits_total", figures.disk_full_waits.load(Relaxed)),
                 ("scrub_read_bytes_total", figures.scrub_bytes.load(Relaxed)),
                 ("scrub_passes_total", figures.scrub_passes.load(Relaxed)),

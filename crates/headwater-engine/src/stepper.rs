@@ -2,6 +2,7 @@
 //! chunks as in production, without the threads of `tasks`. Who is next is the caller's choice, so one seed gives one run.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use crate::Options;
 use crate::api::{Outcome, Refusal, Request};
@@ -10,7 +11,7 @@ use crate::catalogue::{Installed, Manifest, Merge};
 use crate::container::{Ack, CheckpointDone, CheckpointJob, ColdOutcome, ColdRead, Container, Effects, Found, Token};
 use crate::error::StoreError;
 use crate::io::Io;
-use crate::journal::{Journal, Record, Witness};
+use crate::journal::{Journal, Record, Reserve, Witness};
 use crate::store;
 
 /// Names a submitted request.
@@ -30,6 +31,9 @@ pub struct Stepper {
     manifests: Vec<Manifest>,
     journal: Journal,
     witness: Witness,
+    reserve: Arc<Reserve>,
+    /// What containers know of the reserve.
+    is_low: bool,
     /// Records that no frame has yet.
     queued: Vec<Record>,
     /// Answers that go with them.
@@ -70,6 +74,7 @@ enum Work {
     Read,
     Reap,
     Release,
+    Fill,
     Testify,
 }
 
@@ -80,12 +85,15 @@ impl Stepper {
     /// As [`Engine::open`](crate::Engine::open).
     pub fn open(io: Io, options: Options) -> Result<Self, StoreError> {
         let opened = store::open(&io, &options, &Default::default())?;
+        opened.reserve.fill()?;
         let mut stepper = Self {
             io,
             containers: opened.containers,
             manifests: opened.manifests,
             journal: opened.journal,
             witness: opened.witness,
+            reserve: opened.reserve,
+            is_low: false,
             queued: Vec::new(),
             acks: VecDeque::new(),
             committed: BTreeMap::new(),
@@ -104,6 +112,7 @@ impl Stepper {
         for (container, effects) in (0..).zip(opened.effects) {
             stepper.take(container, effects)?;
         }
+        stepper.announce()?;
         Ok(stepper)
     }
 
@@ -112,9 +121,14 @@ impl Stepper {
         self.containers.len() as u32
     }
 
-    /// Requests that wait for memory in one container, undecided; decided first come, first served.
+    /// Requests that wait in one container, undecided, for memory, for room on the disk, or for the journal; decided first come, first served.
     pub fn held(&self, container: u32) -> usize {
         self.containers[container as usize].held()
+    }
+
+    /// The disk was found full and the reserve is not whole: what grows waits, what frees room goes on.
+    pub fn is_full(&self) -> bool {
+        self.is_low
     }
 
     /// Why cold reads were refused since the last call.
@@ -128,7 +142,16 @@ impl Stepper {
         self.full_waits
     }
 
-    /// Hands a request to its container, which decides it at once, unless writes wait for memory.
+    /// Tells a container what of it is durable, as happens before every request: whoever heard an acknowledgement may ask
+    /// at once, and in production both stand in the container's inbox, in this order. What was held may be decided now.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn catch_up(&mut self, container: u32) -> Result<(), StoreError> {
+        self.tell_durable(container)
+    }
+
+    /// Hands a request to its container, which decides it at once, unless writes wait.
     ///
     /// # Errors
     /// Damage or a disk error met while deciding; the store is at its end.
@@ -136,9 +159,7 @@ impl Stepper {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let container = request.segment().container(self.containers());
-        // Whoever heard an acknowledgement may ask at once, and the container hears of it in time: in production both
-        // stand in its inbox, in this order.
-        self.tell_durable(container)?;
+        self.catch_up(container)?;
         let mut effects = Effects::default();
         let now = self.io.clock.wall_millis();
         self.containers[container as usize].request(now, request, ticket, &mut effects)?;
@@ -174,6 +195,7 @@ impl Stepper {
         offer(!self.done.is_empty(), Work::TellCheckpoint);
         offer(!self.reads.is_empty(), Work::Read);
         offer(!self.merges.is_empty(), Work::Merge);
+        offer(self.reserve.is_low(), Work::Fill);
         if possible.is_empty() {
             return Ok(false);
         }
@@ -183,6 +205,7 @@ impl Stepper {
         possible.push(Work::Testify);
         let work = possible[(choice % possible.len() as u64) as usize];
         self.perform(work)?;
+        self.announce()?;
         Ok(true)
     }
 
@@ -276,6 +299,11 @@ impl Stepper {
         }
         self.absorb(id, effects);
         let container = &mut self.containers[id as usize];
+        if container.wants_release() {
+            let mut effects = Effects::default();
+            container.release(self.io.clock.wall_millis(), &mut effects)?;
+            return self.take(id, effects);
+        }
         if container.wants_checkpoint() {
             let mut effects = Effects::default();
             container.checkpoint(&mut effects)?;
@@ -324,8 +352,13 @@ impl Stepper {
                     }
                     Err(StoreError::Unreachable { .. }) => self.jobs.push_back(job),
                     Err(error) => {
-                        self.jobs.push_front(job);
-                        self.unless_full(Err(error))?;
+                        let is_lent = error.is_full() && self.reserve.lend()?;
+                        if is_lent {
+                            self.jobs.push_front(job)
+                        } else {
+                            self.jobs.push_back(job)
+                        }
+                        self.unless_full(if is_lent { Ok(()) } else { Err(error) })?;
                     }
                 }
             }
@@ -410,9 +443,28 @@ impl Stepper {
             Work::Reap => {
                 let _ = self.containers.iter().any(|container| container.chunks().reap(&mut || ()));
             }
+            Work::Fill => {
+                if !self.reserve.fill()? {
+                    self.full_waits += 1;
+                }
+            }
             Work::Testify => {
                 let result = self.witness.testify(&*self.io.disk, self.journal.synced());
                 self.unless_full(result)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the containers whether room on the disk is low, if that has changed.
+    fn announce(&mut self) -> Result<(), StoreError> {
+        let is_low = self.reserve.is_low();
+        if std::mem::replace(&mut self.is_low, is_low) != is_low {
+            for id in 0..self.containers() {
+                let mut effects = Effects::default();
+                let now = self.io.clock.wall_millis();
+                self.containers[id as usize].room_changed(now, is_low, &mut effects)?;
+                self.take(id, effects)?;
             }
         }
         Ok(())

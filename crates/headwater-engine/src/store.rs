@@ -19,7 +19,7 @@ use crate::codec::{Decoder, Encoder, Malformed};
 use crate::container::{Container, Effects, Limits, Token};
 use crate::error::{IoContext, StoreError};
 use crate::io::{Disk, Io, Objects};
-use crate::journal::{self, Journal, Spares, Witness};
+use crate::journal::{self, Journal, Reserve, Witness};
 
 pub(crate) const PATH: &str = "store";
 pub(crate) const NEXT_PATH: &str = "store.next";
@@ -67,6 +67,9 @@ pub const MEMORY_BYTES_MIN: u64 = 128 << 20;
 
 /// Bytes of mostly dead chunks that one checkpoint moves, whatever memory there is; less than a chunk.
 const COMPACTED_BYTES_MAX: u64 = 32 << 20;
+
+/// Bytes on their way to the journal that a container may have at least, however many containers there are.
+const UNDERWAY_BYTES_MIN: u64 = 128 << 10;
 
 /// Moving bytes has to free at least this part of what a checkpoint begins at: finding them takes a walk through all pieces.
 const COMPACTION_FREES_SHARE: u64 = 32;
@@ -125,6 +128,9 @@ impl Options {
             unstored_bytes_max: limits.unstored_bytes_max.max(limits.flush_bytes),
             compacted_bytes_max: limits.flush_bytes.min(COMPACTED_BYTES_MAX),
             compaction_frees_min: limits.flush_bytes / COMPACTION_FREES_SHARE,
+            // Of all containers together half a file: with the largest requests on top, what is on its way to a disk
+            // that turns out to be full fits into the reserve.
+            underway_bytes: (journal_file_bytes / 2 / u64::from(containers)).max(UNDERWAY_BYTES_MIN),
             hot_bytes: limits.hot_bytes,
             cache_bytes: limits.cache_bytes,
             idle_segments: limits.idle_segments,
@@ -142,7 +148,7 @@ pub(crate) struct Opened<T> {
     /// What the containers want done first.
     pub(crate) effects: Vec<Effects<T>>,
     pub(crate) journal: Journal,
-    pub(crate) spares: Spares,
+    pub(crate) reserve: Arc<Reserve>,
     pub(crate) witness: Witness,
     pub(crate) cache: Arc<BlockCache>,
     /// What everything here writes to.
@@ -181,7 +187,7 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options, pins: &Arc<Pins>) -> Re
     let witness = Witness::open(&**disk, identity.store)?;
     let mut effects = Vec::new();
     let (file_bytes, count) = (identity.journal_file_bytes, identity.containers);
-    let (journal, spares) = Journal::open(disk.clone(), identity.store, file_bytes, &witness, |record| {
+    let (journal, reserve) = Journal::open(disk.clone(), identity.store, file_bytes, &witness, |record| {
         let Some(record) = record else {
             // The containers look things up: a store that is damaged there is left as it is, too.
             for container in &mut containers {
@@ -212,7 +218,7 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options, pins: &Arc<Pins>) -> Re
         run_cache,
         effects,
         journal,
-        spares,
+        reserve,
         witness,
         cache,
         disk: disk.clone(),

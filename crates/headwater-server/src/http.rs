@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/` | name and version, as JSON |
 //! | `/openapi.json` | every route, what it takes and what it answers, see [`crate::openapi`] |
-//! | `/healthz` | 200 while the process is worth keeping (`ok`, or `doubtful` if stored bytes have rotted), 503 once the store cannot go on |
+//! | `/healthz` | 200 while the process is worth keeping (`ok`, `doubtful` if stored bytes have rotted, `full` if writes wait for room on the disk), 503 once the store cannot go on |
 //! | `/readyz` | 200 while clients are served, 503 before and while stopping |
 //! | `/ping` | 200 |
 //! | `/metrics` | figures in the text format that Prometheus scrapes |
@@ -225,6 +225,9 @@ async fn healthz(State(pages): State<Pages>) -> Response {
         return unavailable("failed\n");
     }
     match pages.engine.get().map_or(0, Engine::doubts) {
+        0 if pages.engine.get().is_some_and(Engine::is_full) => {
+            "full: the disk has no room, writes wait; reads, truncations and deletions go on\n".into_response()
+        }
         0 => "ok\n".into_response(),
         doubts => {
             format!("doubtful: {doubts} times stored bytes were not what was written; see the log\n").into_response()

@@ -5,11 +5,11 @@
 
 use bytes::Bytes;
 use headwater_controller::Version;
-use headwater_engine::api::{Expect, Request, TableChange};
+use headwater_engine::api::{Expect, Request, SYSTEM_TABLES, TableChange};
 use headwater_types::SegmentName;
 
 /// Where the controller keeps its own tables. Clients of the segment store see nothing there.
-pub(crate) const PRIVATE_TABLES: &str = "_system/_tables/";
+pub(crate) const PRIVATE_TABLES: &str = SYSTEM_TABLES;
 
 /// Table segment whose keys are the names of all table segments that clients made under a scope. A name may be here
 /// without its segment: it is put down before the segment is created and taken away after it is deleted. No table of

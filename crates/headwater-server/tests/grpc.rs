@@ -26,12 +26,19 @@ use tonic::transport::{Channel, Server};
 type Client = ControllerServiceClient<Channel>;
 
 async fn client() -> Client {
+    client_of(false).await
+}
+
+/// Of a server whose disk is full, or not.
+async fn client_of(is_full: bool) -> Client {
     let store = memory::Store::default();
     let controller = Controller::new(store.link(None).ports(|| 1_700_000_000_000), ControllerOptions::default());
     controller.recover().await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
-    let service = grpc::ControllerGrpc::new(controller, "127.0.0.1".to_owned(), 12345, address.port()).into_service();
+    let is_full = grpc::IsFull(std::sync::Arc::new(move || is_full));
+    let service = grpc::ControllerGrpc::new(controller, is_full, "127.0.0.1".to_owned(), 12345, address.port());
+    let service = service.into_service();
     tokio::spawn(async move {
         let incoming = tonic::transport::server::TcpIncoming::from(listener);
         Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
@@ -431,4 +438,29 @@ async fn a_tables_life_passes_through() {
     assert_eq!(gone.status(), proto::delete_scope_status::Status::Success);
     let again = client.delete_scope_recursive(scope("s")).await.unwrap().into_inner();
     assert_eq!(again.status(), proto::delete_scope_status::Status::Success, "as the original");
+}
+
+#[tokio::test]
+async fn on_a_full_disk_only_what_frees_room_is_begun() {
+    let mut client = client_of(true).await;
+    let refused = [
+        client.create_scope(scope("s")).await.map(drop),
+        client.create_stream(config("a", 1)).await.map(drop),
+        client.update_stream(config("a", 1)).await.map(drop),
+        client.scale(proto::ScaleRequest { stream_info: Some(info("s", "a")), ..Default::default() }).await.map(drop),
+        client
+            .create_transaction(proto::CreateTxnRequest {
+                stream_info: Some(info("s", "a")),
+                lease: 10_000,
+                ..Default::default()
+            })
+            .await
+            .map(drop),
+    ];
+    for refused in refused {
+        assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);
+    }
+    client.seal_stream(info("s", "a")).await.unwrap();
+    client.delete_stream(info("s", "a")).await.unwrap();
+    client.delete_scope(scope("s")).await.unwrap();
 }

@@ -141,11 +141,12 @@ impl History {
         held.iter().any(|(_, request)| request.segment().key() == name.key())
     }
 
-    /// Decides what a container does not hold back any more.
-    pub fn settle(&mut self, container: usize, held: usize, ledger: &Ledger) {
-        while self.containers[container].held.len() > held
-            && let Some((ticket, request)) = self.containers[container].held.pop_front()
-        {
+    /// Decides what a container does not hold back any more: the oldest of these.
+    pub fn settle(&mut self, container: usize, held: usize, of_these: fn(&Request) -> bool, ledger: &Ledger) {
+        while self.containers[container].held.len() > held {
+            let queue = &mut self.containers[container].held;
+            let Some(at) = queue.iter().position(|(_, request)| of_these(request)) else { return };
+            let (ticket, request) = queue.remove(at).expect("it was just found");
             self.decide(ticket, &request, ledger);
         }
     }
@@ -200,6 +201,11 @@ impl History {
     /// Whether a request has no answer yet.
     pub fn is_open(&self, ticket: Ticket) -> bool {
         self.open.contains_key(&ticket)
+    }
+
+    /// Whether a request has no answer yet, decided or not.
+    pub fn is_waiting(&self, ticket: Ticket) -> bool {
+        self.is_open(ticket) || self.containers.iter().any(|one| one.held.iter().any(|(held, _)| *held == ticket))
     }
 
     /// A read was refused because its bytes cannot be had: that claims nothing.

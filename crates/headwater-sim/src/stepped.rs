@@ -76,6 +76,12 @@ impl Store for SteppedEngine {
         Ok(())
     }
 
+    fn catch_up(&mut self, container: u32) -> Result<(), StoreError> {
+        self.stepper.catch_up(container)?;
+        self.deliver();
+        Ok(())
+    }
+
     fn run_one(&mut self, choice: u64) -> Result<bool, StoreError> {
         let worked = self.stepper.run_one(choice)?;
         self.deliver();
@@ -91,6 +97,10 @@ impl Store for SteppedEngine {
 
     fn held(&self, container: u32) -> usize {
         self.stepper.held(container)
+    }
+
+    fn is_full(&self) -> bool {
+        self.stepper.is_full()
     }
 
     fn take_damage(&mut self) -> Vec<StoreError> {

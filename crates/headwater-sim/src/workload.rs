@@ -47,7 +47,7 @@ impl Default for Universe {
         Self {
             streams,
             sources,
-            tables: vec![(name("s/a/groups"), 0), (name("_system/x"), 0), (name("s/kv/0.#epoch.0"), 4)],
+            tables: vec![(name("s/a/groups"), 0), (name("_system/_tables/x"), 0), (name("s/kv/0.#epoch.0"), 4)],
             writers: (1..=3).map(WriterId).collect(),
             attributes: (1..=3).map(|low| AttributeId((0x1234 << 64) | low)).collect(),
             keys: (0..12)

@@ -1,10 +1,13 @@
-//! A disk that fills up under a writer: nothing acknowledged is lost, reads go on, and writing goes on as soon as there is
-//! room again.
+//! A disk that fills up under a writer: nothing acknowledged is lost, no read fails, and writing goes on as soon as there is
+//! room again. Once room is made from outside, and once by the published Python client, which deletes a stream while
+//! the disk is full.
 //!
 //! The disk is a small file system in memory, mounted for the purpose; where that is not allowed the suite says so.
 
 use super::ceiling::Writer;
+use super::s3::metric;
 use super::{Case, Outcome, in_scratch, run_cases};
+use crate::driver::{Client, Driver};
 use crate::prepare::Places;
 use crate::raw::{Raw, code, frame, text};
 use crate::server::Launch;
@@ -18,12 +21,16 @@ const DISK_BYTES: u64 = 768 << 20;
 /// Left when the writer begins.
 const ROOM_BYTES: u64 = 100 << 20;
 const APPEND_BYTES: usize = 200_000;
-const ROUNDS: usize = 2;
+/// In the stream that is deleted.
+const VICTIM_EVENTS: u64 = 600;
+/// The client may back off ten seconds for a connection it has lost.
+const DELETED_WITHIN: Duration = Duration::from_secs(30);
 /// Without an acknowledgement for so long the disk counts as full.
 const HELD: Duration = Duration::from_secs(3);
 /// The promise.
 const RESUMED_WITHIN: Duration = Duration::from_secs(5);
 const SEGMENT: &str = "full/stream/0.#epoch.0";
+const VICTIM: &str = "full/victim/0.#epoch.0";
 
 /// Runs it.
 ///
@@ -39,6 +46,13 @@ pub fn run(places: &Places) -> Result<Outcome> {
         });
         Ok(run_cases(vec![case], 1))
     })
+}
+
+/// How room is made.
+#[derive(Clone, Copy, Debug)]
+enum Room {
+    FromOutside,
+    ByDeleting,
 }
 
 /// A file system, taken away when dropped.
@@ -67,16 +81,27 @@ fn check(places: &Places, scratch: &Path, disk: &Path) -> Result<String> {
     launch.extra = vec!["--memory-limit".into(), (128_u64 << 20).to_string()];
     let mut server = launch.start()?;
     let address = server.ready.segment_store.clone();
+    let client = |command: &str| {
+        let arguments = ["--scope", "full", "--stream", "victim"];
+        Driver::run(Client::Python.command(places, &server.ready.controller, command, &arguments), DELETED_WITHIN)
+    };
+    client("make-stream")?;
+    let mut victim = Writer::open(&address, 2, VICTIM)?;
+    for number in 0..VICTIM_EVENTS {
+        victim.send(&event(number))?;
+        victim.acknowledged_within(HELD)?;
+    }
     let mut writer = Writer::open(&address, 1, SEGMENT)?;
     let mut acknowledged = 0_u64;
-    let mut slowest = Duration::ZERO;
-    for round in 0..ROUNDS {
+    let mut resumed = Vec::new();
+    for room in [Room::FromOutside, Room::ByDeleting, Room::FromOutside] {
         let ballast = disk.join("ballast");
         let file = std::fs::File::create(&ballast)?;
         let free = free_bytes(disk)?;
         if free > ROOM_BYTES {
             rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, free - ROOM_BYTES)?;
         }
+        drop(file);
         loop {
             writer.send(&event(acknowledged))?;
             match writer.acknowledged_within(HELD) {
@@ -86,20 +111,26 @@ fn check(places: &Places, scratch: &Path, disk: &Path) -> Result<String> {
             }
             ensure!(acknowledged * (APPEND_BYTES as u64) < 4 * DISK_BYTES, "the disk does not fill up");
         }
+        ensure!(metric(&server, "disk_full")? == 1, "writes wait, and the disk is not full");
         let mut reader = Raw::hello(&address)?;
-        for number in [0, acknowledged / 2, acknowledged - 1] {
+        for number in (0..acknowledged).step_by(20).chain([acknowledged - 1]) {
             ensure!(read(&mut reader, number)? == event(number), "event {number} is not what was acknowledged");
         }
-        drop(file);
+        match room {
+            Room::FromOutside => std::fs::remove_file(&ballast)?,
+            Room::ByDeleting => drop(client("remove-stream").context("a stream is deleted on a full disk")?),
+        }
         let freed = Instant::now();
-        std::fs::remove_file(&ballast)?;
-        writer.acknowledged_within(RESUMED_WITHIN).with_context(|| format!("round {round}: after room was made"))?;
-        slowest = slowest.max(freed.elapsed());
+        writer.acknowledged_within(RESUMED_WITHIN).with_context(|| format!("room was made {room:?}"))?;
+        resumed.push((room, freed.elapsed()));
         acknowledged += 1;
         for _ in 0..20 {
             writer.send(&event(acknowledged))?;
             writer.acknowledged_within(Duration::from_secs(30))?;
             acknowledged += 1;
+        }
+        if ballast.exists() {
+            std::fs::remove_file(&ballast)?;
         }
     }
     server.alive()?;
@@ -112,7 +143,7 @@ fn check(places: &Places, scratch: &Path, disk: &Path) -> Result<String> {
         ensure!(read(&mut reader, number)? == event(number), "event {number} is lost or changed");
     }
     server.stop()?;
-    Ok(format!("{acknowledged} events of {APPEND_BYTES} bytes, resumed within {slowest:?}"))
+    Ok(format!("{acknowledged} events of {APPEND_BYTES} bytes, resumed after {resumed:?}"))
 }
 
 fn event(number: u64) -> Vec<u8> {

@@ -204,7 +204,7 @@ fn refused(launch: &Launch, code: i32, mention: &str) -> Result<()> {
     Ok(())
 }
 
-fn metric(server: &Server, name: &str) -> Result<u64> {
+pub(super) fn metric(server: &Server, name: &str) -> Result<u64> {
     let (_, page) = server.get("/metrics")?;
     let line = page
         .lines()

@@ -141,6 +141,7 @@ impl<T: Token> Container<T> {
     pub(super) fn freeze(&mut self, effects: &mut Effects<T>) -> Result<(), StoreError> {
         assert!(self.running.is_none() && self.frozen_job.is_none(), "one checkpoint at a time");
         let mut pieces: Vec<Piece> = Vec::new();
+        self.frees_room = false;
         self.dirty = 0;
         for (id, segment) in &mut self.segments {
             if segment.dirty {
@@ -206,11 +207,7 @@ impl<T: Token> Container<T> {
             self.piece_stored(&running, &piece)?;
         }
         self.pieces_moved(&running, &done.moved, needed)?;
-        while self.unstored_bytes <= self.limits.unstored_bytes_max
-            && let Some((request, token)) = if canary::is(31) { self.held.pop_back() } else { self.held.pop_front() }
-        {
-            self.admit(now, request, token, effects)?;
-        }
+        self.release(now, effects)?;
         self.answer_flushes(effects)?;
         self.evict();
         Ok(())

@@ -41,7 +41,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use headwater_types::SegmentName;
 
-use crate::api::{Outcome, Refusal, Request, Response, SegmentKind};
+use crate::api::{Outcome, Refusal, Request, Response, SYSTEM_TABLES, SegmentKind};
 use crate::canary;
 use crate::catalogue::{self, Catalogue, Installed, Manifest, RunCache};
 use crate::chunks::{self, Chunks};
@@ -70,6 +70,9 @@ pub(crate) struct Limits {
     pub(crate) flush_bytes: u64,
     /// Bytes that are in no chunk yet above which writes wait for the checkpoint.
     pub(crate) unstored_bytes_max: u64,
+    /// Bytes of records that are not durable yet above which writes wait. Less and less of it may be used the nearer
+    /// `unstored_bytes_max` is.
+    pub(crate) underway_bytes: u64,
     /// Catalogue entries newer than the newest run at which a checkpoint begins.
     pub(crate) hot_bytes: usize,
     /// Bytes of mostly dead chunks that one checkpoint moves at most; they are in memory meanwhile.
@@ -140,6 +143,9 @@ pub(crate) struct Container<T> {
     durable: u64,
     /// Operations up to here are in the durable checkpoint.
     checkpointed: u64,
+    /// Bytes of all records ordered since the start, and of those that are durable.
+    ordered_bytes: u64,
+    durable_bytes: u64,
     next_segment: u64,
     next_chunk: u64,
     /// Answers by the operation they wait for, then by age: an operation of an earlier step, see [`Effects::acks`].
@@ -147,8 +153,12 @@ pub(crate) struct Container<T> {
     next_answer: u64,
     /// What the operations that are not durable yet changed, in order.
     touched: VecDeque<Touched>,
-    /// Requests that wait for memory.
+    /// Requests that wait for memory, for room on the disk, or for the journal.
     held: VecDeque<(Request, T)>,
+    /// Room on the disk is low.
+    is_low: bool,
+    /// Since room became low, something was ordered that frees some once a checkpoint is made.
+    frees_room: bool,
     /// Segments with a write that something is looked up for, and the writes that came after it.
     looked_up_for: BTreeMap<String, VecDeque<(Request, T)>>,
     /// Segments in memory that are newer than the catalogue.
@@ -213,12 +223,16 @@ impl<T: Token> Container<T> {
             sequence: position.sequence,
             durable: position.sequence,
             checkpointed: position.sequence,
+            ordered_bytes: 0,
+            durable_bytes: 0,
             next_segment: if canary::is(45) { 1 } else { position.next_segment.max(1) },
             next_chunk: position.next_chunk.max(unused_chunk),
             waiting: BTreeMap::new(),
             next_answer: 0,
             touched: VecDeque::new(),
             held: VecDeque::new(),
+            is_low: false,
+            frees_room: false,
             looked_up_for: BTreeMap::new(),
             dirty: 0,
             unstored_bytes: 0,
@@ -267,6 +281,7 @@ impl<T: Token> Container<T> {
             Some(first) => self.dead_chunks.extend(orphans.into_iter().filter(|chunk| *chunk < first)),
         }
         self.durable = self.sequence;
+        self.durable_bytes = self.ordered_bytes;
         self.touched.clear();
         for segment in self.segments.values_mut() {
             segment.durable_length = segment.length;
@@ -293,25 +308,77 @@ impl<T: Token> Container<T> {
             effects.replies.push((token, Err(Refusal::Closing)));
             return Ok(());
         }
-        let is_full = self.unstored_bytes > self.limits.unstored_bytes_max;
-        if (is_full || !self.held.is_empty()) && !self.overtakes(&request) {
+        if (self.holds_back() || !self.held.is_empty()) && !self.overtakes(&request) {
             self.held.push_back((request, token));
         } else {
+            self.frees_room |= self.is_low && frees_room(&request);
             self.admit(now, request, token, effects)?;
         }
         self.evict();
         Ok(())
     }
 
-    /// Reads do not wait for memory, and neither does what gives some back, unless it would overtake a write to the
-    /// same segment.
+    /// Writes wait: for memory, for room on the disk, or for the journal.
+    ///
+    /// What may be under way shrinks while memory fills up, so that writers slow down to the pace of the chunks' disk
+    /// before they would have to stop.
+    fn holds_back(&self) -> bool {
+        let Limits { flush_bytes, unstored_bytes_max, underway_bytes, .. } = self.limits;
+        let underway = self.ordered_bytes - self.durable_bytes;
+        // One part is being written and one collected: until then nothing is late.
+        let tight = unstored_bytes_max.saturating_sub(2 * flush_bytes);
+        let left = unstored_bytes_max.saturating_sub(self.unstored_bytes);
+        let allowed =
+            if left < tight { (underway_bytes as f64 * (left as f64 / tight as f64)) as u64 } else { underway_bytes };
+        self.is_low || self.unstored_bytes > unstored_bytes_max || underway > allowed
+    }
+
+    /// Reads do not wait, and neither does what gives memory back, unless it would overtake a write to the same segment.
+    /// On a full disk what frees room overtakes everything: writes to its own segment wait for just that.
     fn overtakes(&self, request: &Request) -> bool {
+        let is_next = || !self.held.iter().any(|(held, _)| held.segment().key() == request.segment().key());
         match request {
-            Request::Truncate { segment, .. } | Request::Delete { segment } | Request::DeleteTable { segment, .. } => {
-                !self.held.iter().any(|(held, _)| held.segment().key() == segment.key())
-            }
+            _ if self.is_low && frees_room(request) => true,
+            Request::Truncate { .. }
+            | Request::Delete { .. }
+            | Request::DeleteTable { .. }
+            | Request::OpenWriter { .. } => is_next(),
             request => reads::is_read(request),
         }
+    }
+
+    /// Room on the disk is low from now on, or not any more.
+    pub(crate) fn room_changed(&mut self, now: i64, is_low: bool, effects: &mut Effects<T>) -> Result<(), StoreError> {
+        // A checkpoint is what lets the journal, and what was given up before, go.
+        self.frees_room |= is_low && !self.is_low;
+        self.is_low = is_low;
+        if is_low {
+            let (frees, waits) =
+                std::mem::take(&mut self.held).into_iter().partition(|(request, _)| frees_room(request));
+            self.held = waits;
+            let frees: VecDeque<(Request, T)> = frees;
+            for (request, token) in frees {
+                self.admit(now, request, token, effects)?;
+            }
+        } else if canary::is(47) {
+            self.held.pop_front();
+        }
+        self.release(now, effects)
+    }
+
+    /// Whether [`release`](Self::release) would decide something.
+    pub(crate) fn wants_release(&self) -> bool {
+        !self.held.is_empty() && !self.holds_back()
+    }
+
+    /// Decides what was held back, as far as there is room for it.
+    pub(crate) fn release(&mut self, now: i64, effects: &mut Effects<T>) -> Result<(), StoreError> {
+        while !self.holds_back()
+            && let Some((request, token)) = if canary::is(31) { self.held.pop_back() } else { self.held.pop_front() }
+        {
+            self.admit(now, request, token, effects)?;
+        }
+        Ok(())
     }
 
     /// Operations up to `sequence` are durable.
@@ -326,6 +393,7 @@ impl<T: Token> Container<T> {
         }
         let mut grown = Vec::new();
         while let Some(touched) = self.touched.pop_front_if(|touched| touched.sequence <= sequence) {
+            self.durable_bytes = touched.ordered_bytes;
             if let Some(segment) = self.segments.get_mut(&touched.segment) {
                 assert!(segment.durable_length <= touched.length, "bytes become visible in order");
                 segment.durable_length = touched.length;
@@ -349,7 +417,7 @@ impl<T: Token> Container<T> {
     pub(crate) fn wants_checkpoint(&self) -> bool {
         let hot_bytes = self.catalogue.hot_bytes() + self.dirty * SEGMENT_BYTES;
         let is_much = self.unstored_bytes >= self.limits.flush_bytes || hot_bytes >= self.limits.hot_bytes;
-        is_much && self.running.is_none() && self.sequence > self.checkpointed
+        (is_much || self.is_low && self.frees_room) && self.running.is_none() && self.sequence > self.checkpointed
     }
 
     /// Begins a checkpoint if there is anything to put into one and none is under way.
@@ -403,7 +471,7 @@ impl<T: Token> Container<T> {
         effects.replies.extend(self.flushes.drain(..).map(|(_, token)| (token, Err(Refusal::Closing))));
     }
 
-    /// Requests that wait for memory.
+    /// Requests that wait for memory, for room on the disk, or for the journal.
     pub(crate) fn held(&self) -> usize {
         self.held.len()
     }
@@ -445,6 +513,7 @@ impl<T: Token> Container<T> {
             operation: operation.encode(),
             payload: payload.clone(),
         };
+        self.ordered_bytes += record.length() as u64;
         effects.records.push(record);
         self.apply(operation, payload, effects)
     }
@@ -578,7 +647,8 @@ impl<T: Token> Container<T> {
         segment.dirty = true;
         segment.last_sequence = self.sequence;
         segment.modified = now.unwrap_or(segment.modified);
-        self.touched.push_back(Touched { sequence: self.sequence, segment: id, length: segment.length });
+        let (sequence, ordered_bytes) = (self.sequence, self.ordered_bytes);
+        self.touched.push_back(Touched { sequence, segment: id, length: segment.length, ordered_bytes });
         Ok(segment)
     }
 
@@ -778,6 +848,23 @@ struct Touched {
     sequence: u64,
     segment: u64,
     length: u64,
+    /// Bytes of all records up to and including the operation's.
+    ordered_bytes: u64,
+}
+
+/// Requests that free room on the disk, now or later, or end what holds it: records of a few bytes. Changes of system
+/// tables belong to them.
+fn frees_room(request: &Request) -> bool {
+    match request {
+        Request::Seal { .. }
+        | Request::Truncate { .. }
+        | Request::Delete { .. }
+        | Request::DeleteTable { .. }
+        | Request::Merge { .. }
+        | Request::MergeBatch { .. } => true,
+        Request::TableUpdate { segment, .. } => segment.as_str().starts_with(SYSTEM_TABLES),
+        _ => false,
+    }
 }
 
 /// What a container uses, and how often it met damage.

@@ -10,6 +10,7 @@
 //! Invariants:
 //! * frames are numbered without gaps, and a frame is durable before the next is written ([`Journal::commit`])
 //! * after a failed write or sync nothing more is written: the error ends the store
+//! * there is room for what frees room, also on a full disk ([`reserve`])
 //! * a file is recycled only when every container's checkpoint covers it, and the checkpoint is durable
 //! * after opening, every record that was replayed is durable *again* in a file of this run: what a failed sync left
 //!   readable in the page cache only cannot be served and lost later ([`recovery`])
@@ -18,12 +19,13 @@
 
 mod format;
 mod recovery;
+mod reserve;
 #[cfg(test)]
 mod tests;
 mod witness;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -32,6 +34,7 @@ use crate::error::{IoContext, StoreError};
 use crate::io::{BlockBuffer, Disk, File};
 use format::{BLOCK_BYTES, FileHeader, FrameHead, FrameKind, HEAD_BYTES, span};
 pub(crate) use recovery::{JournalState, Replayed, ends, leftovers, verify, verify_idle};
+pub(crate) use reserve::Reserve;
 pub(crate) use witness::{PATH as WITNESS_PATH, Slots, Witness, testimony};
 
 /// Directory of the journal's files.
@@ -49,14 +52,6 @@ pub(crate) const fn record_bytes_max(file_bytes: u64) -> usize {
 
 /// Fixed part of a record inside a frame: container, sequence and two lengths.
 const RECORD_HEAD_BYTES: usize = 4 + 8 + 4 + 4;
-/// Zero-filled files kept ready; the filesystem has nothing to allocate when they come into use.
-const SPARES_MAX: usize = 2;
-/// Files kept when they have been used: a store that is busy needs them again soon, and removing one delays every commit
-/// beside it.
-const SPARES_KEPT: usize = FILES_WANTED + 2;
-/// So many are left for the next start, which needs a file even if the disk is full by then.
-const SPARES_RESERVED: usize = 1;
-
 /// One operation of one container, on its way to the disk.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
@@ -76,9 +71,6 @@ impl Record {
     }
 }
 
-/// Names of files that are ready to be taken into use. Filled in the background, emptied by the journal.
-pub(crate) type Spares = Arc<Mutex<VecDeque<String>>>;
-
 /// The open journal.
 pub(crate) struct Journal {
     disk: Arc<dyn Disk>,
@@ -87,7 +79,7 @@ pub(crate) struct Journal {
     current: Current,
     /// Files in use, oldest first, the current one last.
     files: VecDeque<UsedFile>,
-    spares: Spares,
+    reserve: Arc<Reserve>,
     next_frame: u64,
     /// Body checksum of the newest frame.
     last_sum: u32,
@@ -172,11 +164,6 @@ impl Journal {
         self.files.len() > FILES_WANTED
     }
 
-    /// Number of the file that is being written; grows with every start.
-    pub(crate) fn file(&self) -> u64 {
-        self.current.header.file
-    }
-
     /// Length of every file.
     pub(crate) fn file_bytes(&self) -> u64 {
         self.file_bytes
@@ -202,8 +189,7 @@ impl Journal {
                 break;
             }
             let path = path_of(oldest.number);
-            let mut spares = self.spares.lock().expect("no holder of the spares panics");
-            if spares.len() < SPARES_KEPT {
+            if self.reserve.keeps_another() {
                 // The new name must be durable before the header is overwritten: a file never carries the name of one
                 // number and the header of another.
                 let spare = format!("{DIRECTORY}/spare-{:016}", oldest.number);
@@ -211,14 +197,14 @@ impl Journal {
                 if !canary::is(35) {
                     self.disk.sync_directory(DIRECTORY).on(DIRECTORY, "sync")?;
                 }
-                spares.push_back(spare);
+                self.reserve.put_back(spare);
             } else {
                 self.disk.remove(&path).on(&path, "remove")?;
                 // Files go one after the other: a gap would look like damage.
                 self.disk.sync_directory(DIRECTORY).on(DIRECTORY, "sync")?;
             }
-            drop(spares);
             self.files.pop_front();
+            self.reserve.uses(self.files.len());
         }
         Ok(())
     }
@@ -282,11 +268,20 @@ impl Journal {
         }
         let number = self.current.header.file + 1;
         let header = FileHeader { store: self.store, file: number, first_frame: self.next_frame };
-        let mut spares = self.spares.lock().expect("no holder of the spares panics");
-        let spare = if spares.len() > SPARES_RESERVED { spares.pop_front() } else { None };
-        drop(spares);
-        self.current = take_into_use(&*self.disk, header, self.file_bytes, spare)?;
+        // On a full disk the reserve goes first: what room there is else is not taken before the reserve is whole again.
+        let spare = if self.reserve.is_low() { self.reserve.take_reserved() } else { self.reserve.take_spare() };
+        self.current = match take_into_use(&*self.disk, header, self.file_bytes, spare) {
+            Err(error) if error.is_full() => match self.reserve.take_reserved() {
+                Some(reserved) => take_into_use(&*self.disk, header, self.file_bytes, Some(reserved))?,
+                None => return Err(error),
+            },
+            taken => taken?,
+        };
         self.files.push_back(UsedFile { number, newest: BTreeMap::new() });
+        self.reserve.uses(self.files.len());
+        if !self.reserve.is_low() {
+            self.reserve.fill()?;
+        }
         Ok(())
     }
 }
@@ -359,41 +354,4 @@ fn take_into_use(
     }
     let file = disk.open_direct(&path).on(&path, "open")?;
     Ok(Current { path, file, header, position: BLOCK_BYTES })
-}
-
-/// Makes one more zero-filled file ready, if there are too few. Runs in the background, beside commits. `number` must
-/// never have been used in this store.
-///
-/// # Errors
-/// The disk's; a full disk is one of them. The journal does without spares then.
-pub(crate) fn prepare_spare(disk: &dyn Disk, spares: &Spares, file_bytes: u64, number: u64) -> Result<(), StoreError> {
-    if spares.lock().expect("no holder of the spares panics").len() >= SPARES_MAX {
-        return Ok(());
-    }
-    // The name says whether the file is whole: the next start keeps it then.
-    let (path, ready) = (format!("{DIRECTORY}/zero-{number:016}"), format!("{DIRECTORY}/spare-zero-{number:016}"));
-    match fill(disk, &path, file_bytes).and_then(|()| disk.rename(&path, &ready).on(&path, "rename")) {
-        Ok(()) => spares.lock().expect("no holder of the spares panics").push_back(ready),
-        Err(error) => {
-            // Another attempt takes another name.
-            let _ = disk.remove(&path);
-            return Err(error);
-        }
-    }
-    Ok(())
-}
-
-fn fill(disk: &dyn Disk, path: &str, file_bytes: u64) -> Result<(), StoreError> {
-    let file = disk.create(path).on(path, "create")?;
-    file.allocate(file_bytes).on(path, "allocate")?;
-    let zeros = vec![0; 256 << 10];
-    let mut position = 0;
-    while position < file_bytes {
-        let part = zeros.len().min((file_bytes - position) as usize);
-        file.write_at(position, &zeros[..part]).on(path, "fill")?;
-        // Small bursts: one large flush would delay the commits beside it.
-        file.sync().on(path, "sync")?;
-        position += part as u64;
-    }
-    Ok(())
 }

@@ -25,9 +25,7 @@ use crate::io::{BlockBuffer, Disk};
 pub(crate) use verify::{JournalState, ends, leftovers, verify, verify_idle};
 
 use super::format::{BLOCK_BYTES, FORMAT, FileHeader, FrameHead, FrameKind, HEAD_BYTES, HeaderError};
-use super::{
-    Current, DIRECTORY, Journal, RECORD_HEAD_BYTES, Record, SPARES_KEPT, Spares, UsedFile, Witness, take_into_use,
-};
+use super::{Current, DIRECTORY, Journal, RECORD_HEAD_BYTES, Record, Reserve, UsedFile, Witness, take_into_use};
 
 /// A record found in the journal.
 pub(crate) struct Replayed<'a> {
@@ -52,7 +50,7 @@ struct Found {
 
 impl Journal {
     /// Opens the journal and hands every record of the unbroken chain to `replay`, in order, and `None` behind the last:
-    /// all that is known to be durable has been seen then, and nothing was changed yet.
+    /// all that is known to be durable has been seen then, and nothing was changed yet. The reserve is as it was found.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if acknowledged records are missing or rotten, and what `replay` returns; nothing was
@@ -63,7 +61,7 @@ impl Journal {
         file_bytes: u64,
         witness: &Witness,
         mut replay: impl FnMut(Option<Replayed<'_>>) -> Result<(), StoreError>,
-    ) -> Result<(Self, Spares), StoreError> {
+    ) -> Result<(Self, Arc<Reserve>), StoreError> {
         let (numbers, leftovers) = list(&*disk)?;
         let mut known = if canary::is(25) { 0 } else { witness.frame };
         let mut chain: Option<Chain> = None;
@@ -102,7 +100,8 @@ impl Journal {
         // From here on files are changed: everything that was acknowledged has been seen intact. What a killed process
         // renamed or removed may not be durable yet; a file must not be used under its new name before it is.
         disk.sync_directory(DIRECTORY).on(DIRECTORY, "sync")?;
-        let spares = tidy(&*disk, leftovers, file_bytes)?;
+        let ready = tidy(&*disk, leftovers, file_bytes)?;
+        let reserve = Reserve::new(disk.clone(), file_bytes, ready, files.len());
         let unproven = if canary::is(6) { Vec::new() } else { chain.unproven(known) };
         let (next_frame, last_sum) = match unproven.first() {
             Some(first) => (first.head.frame, first.head.previous_sum),
@@ -117,9 +116,8 @@ impl Journal {
             _ => {
                 let number = numbers.last().map_or(1, |last| last + 1);
                 let header = FileHeader { store, file: number, first_frame: next_frame };
-                let spare = spares.lock().expect("no holder of the spares panics").pop_front();
                 files.push_back(UsedFile { number, newest: BTreeMap::new() });
-                take_into_use(&*disk, header, file_bytes, spare)?
+                take_into_use(&*disk, header, file_bytes, reserve.take_at_start())?
             }
         };
         let mut journal = Self {
@@ -128,7 +126,7 @@ impl Journal {
             file_bytes,
             current,
             files,
-            spares: spares.clone(),
+            reserve: reserve.clone(),
             next_frame,
             last_sum,
             buffer: BlockBuffer::default(),
@@ -152,7 +150,8 @@ impl Journal {
                 FrameKind::Close => journal.close()?,
             }
         }
-        Ok((journal, spares))
+        reserve.uses(journal.files.len());
+        Ok((journal, reserve))
     }
 }
 
@@ -280,19 +279,17 @@ fn list(disk: &dyn Disk) -> Result<(Vec<u64>, Vec<String>), StoreError> {
 }
 
 /// Keeps whole spare files and removes half-made ones.
-fn tidy(disk: &dyn Disk, leftovers: Vec<String>, file_bytes: u64) -> Result<Spares, StoreError> {
-    let spares = Spares::default();
+fn tidy(disk: &dyn Disk, leftovers: Vec<String>, file_bytes: u64) -> Result<VecDeque<String>, StoreError> {
+    let mut ready = VecDeque::new();
     for path in leftovers {
         let whole = || -> std::io::Result<bool> { Ok(disk.open(&path)?.length()? == file_bytes) };
-        let mut ready = spares.lock().expect("no holder of the spares panics");
-        if ready.len() < SPARES_KEPT && path.contains("/spare-") && whole().on(&path, "open")? {
+        if path.contains("/spare-") && whole().on(&path, "open")? {
             ready.push_back(path);
         } else {
-            drop(ready);
             disk.remove(&path).on(&path, "remove")?;
         }
     }
-    Ok(spares)
+    Ok(ready)
 }
 
 fn read_file(disk: &dyn Disk, store: u128, number: u64, file_bytes: u64) -> Result<Found, StoreError> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::format::BLOCK_BYTES;
-use super::{Journal, Record, Spares, Witness, prepare_spare};
+use super::{Journal, Record, Reserve, Witness};
 use crate::error::StoreError;
 use crate::io::{Disk, RealDisk};
 
@@ -17,18 +17,19 @@ const FILE_BYTES: u64 = 64 << 10;
 const FIRST: &str = "journal/0000000000000001.log";
 
 /// Opens the journal below `root` and returns the sequences it replays.
-fn open(root: &Path) -> Result<(Journal, Spares, Witness, Vec<u64>), StoreError> {
+fn open(root: &Path) -> Result<(Journal, Arc<Reserve>, Witness, Vec<u64>), StoreError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(root));
     disk.create_directory("journal").unwrap();
     let witness = Witness::open(&*disk, STORE)?;
     let mut replayed = Vec::new();
-    let (journal, spares) = Journal::open(disk, STORE, FILE_BYTES, &witness, |record| {
+    let (journal, reserve) = Journal::open(disk, STORE, FILE_BYTES, &witness, |record| {
         let Some(record) = record else { return Ok(()) };
         assert_eq!(record.payload, payload(record.sequence), "a record brings its own bytes");
         replayed.push(record.sequence);
         Ok(())
     })?;
-    Ok((journal, spares, witness, replayed))
+    reserve.fill()?;
+    Ok((journal, reserve, witness, replayed))
 }
 
 fn payload(sequence: u64) -> Bytes {
@@ -160,17 +161,34 @@ fn a_file_is_kept_until_every_container_in_it_is_covered() {
 }
 
 #[test]
-fn spares_are_made_once_and_used() {
+fn a_journal_keeps_as_many_files_ready_as_it_uses_and_two() {
     let root = tempfile::tempdir().unwrap();
-    let (mut journal, spares, ..) = open(root.path()).unwrap();
-    let disk = RealDisk::new(root.path());
-    for number in 0..5 {
-        prepare_spare(&disk, &spares, FILE_BYTES, number).unwrap();
+    let (mut journal, reserve, ..) = open(root.path()).unwrap();
+    assert_eq!(reserve.ready(), 3);
+    for _ in 0..4 {
+        reserve.prepare().unwrap();
     }
-    assert_eq!(spares.lock().unwrap().len(), 2);
+    assert_eq!(reserve.ready(), 4, "one more is filled with zeros");
+    // 15 frames fill a file.
     commit(&mut journal, 1..=40);
-    assert_eq!(spares.lock().unwrap().len(), 1, "the last is left for the next start");
+    assert_eq!((journal.files.len(), reserve.ready(), reserve.is_low()), (3, 5, false));
+    journal.release(&BTreeMap::from([(3, 40)])).unwrap();
+    assert_eq!((journal.files.len(), reserve.ready()), (1, 7), "what was used is kept");
     drop(journal);
-    let (_, spares, _, replayed) = open(root.path()).unwrap();
-    assert_eq!((spares.lock().unwrap().len(), replayed.len()), (0, 40));
+    let (_, reserve, _, replayed) = open(root.path()).unwrap();
+    // The newest frames are written again, to a file of their own.
+    assert_eq!((reserve.ready(), replayed.len()), (6, 10));
+}
+
+#[test]
+fn room_given_to_a_checkpoint_is_low_until_it_is_back() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut journal, reserve, ..) = open(root.path()).unwrap();
+    assert!(reserve.lend().unwrap() && reserve.lend().unwrap());
+    assert!(!reserve.lend().unwrap(), "the last is for the next start");
+    assert_eq!((reserve.ready(), reserve.is_low()), (1, true));
+    commit(&mut journal, 1..=16);
+    assert_eq!((reserve.ready(), reserve.is_low()), (0, true), "the reserve is used, and nothing else taken");
+    assert!(reserve.fill().unwrap());
+    assert_eq!((reserve.ready(), reserve.is_low()), (4, false));
 }

@@ -16,7 +16,7 @@
 //! * only the container's own thread does what may take long ([`ContainerInput::is_long`])
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::{JoinHandle, Thread};
@@ -213,16 +213,19 @@ impl Running {
                 break Turn::More;
             }
         };
-        let is_due = self.container.wants_checkpoint();
+        let is_due = self.container.wants_checkpoint() || self.container.wants_release();
         if is_due && may_be_long {
-            self.container.checkpoint(&mut self.effects)?;
+            self.container.release(self.neighbours.clock.wall_millis(), &mut self.effects)?;
+            if self.container.wants_checkpoint() {
+                self.container.checkpoint(&mut self.effects)?;
+            }
         }
         self.carry_out();
         Ok(if is_due && !may_be_long { Turn::Long } else { ended })
     }
 
     fn on_input(&mut self, input: ContainerInput) -> Result<(), StoreError> {
-        let Self { container, effects, neighbours: Neighbours { clock, journal, .. }, .. } = self;
+        let Self { container, effects, neighbours: Neighbours { clock, journal, figures, .. }, .. } = self;
         match input {
             ContainerInput::Request(request, answer) => {
                 container.request(clock.wall_millis(), request, answer, effects)?;
@@ -237,6 +240,9 @@ impl Running {
             ContainerInput::LookedUp(back) => container.looked_up(clock.wall_millis(), back, effects)?,
             ContainerInput::Merged(installed) => container.merged(installed),
             ContainerInput::Flush(answer) => container.flush(answer, effects)?,
+            ContainerInput::Room => {
+                container.room_changed(clock.wall_millis(), figures.is_low.load(SeqCst), effects)?
+            }
             ContainerInput::Sweep => container.sweep(),
             ContainerInput::Checkpoint => container.checkpoint(effects)?,
             ContainerInput::Close(done) => {
@@ -275,6 +281,7 @@ impl Running {
         figures.index_bytes.store(usage.index_bytes, Relaxed);
         figures.segments.store(usage.segments, Relaxed);
         figures.damaged_reads.store(usage.damaged_reads, Relaxed);
+        figures.held.store(self.container.held() as u64, Relaxed);
         figures.sequence.store(usage.sequence, Relaxed);
         figures.checkpointed.store(self.container.checkpointed(), Relaxed);
     }

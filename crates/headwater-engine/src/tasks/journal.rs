@@ -11,9 +11,9 @@ use crate::OnFatal;
 use crate::backup::Pins;
 use crate::container::Ack;
 use crate::error::StoreError;
-use crate::journal::{FRAME_BODY_BYTES, Journal, Record};
+use crate::journal::{FRAME_BODY_BYTES, Journal, Record, Reserve};
 
-use super::{Answer, ContainerInput, Figures, JournalInput, SharedContainer, start};
+use super::{Answer, ContainerInput, Figures, JournalInput, SharedContainer, announce, start};
 
 /// How long a commit that found the disk full waits before it tries again.
 const FULL_PAUSE: Duration = Duration::from_millis(500);
@@ -49,6 +49,7 @@ pub(crate) struct JournalTask {
     pub(crate) asked: BTreeMap<u32, u64>,
     /// Keeps files from being released.
     pub(crate) pins: Arc<Pins>,
+    pub(crate) reserve: Arc<Reserve>,
     pub(crate) figures: Arc<Figures>,
 }
 
@@ -139,8 +140,9 @@ impl JournalTask {
                 }
                 Err(error) if error.is_full() => {
                     if self.figures.disk_full_waits.fetch_add(1, Relaxed).is_multiple_of(60) {
-                        tracing::warn!(%error, "disk is full, writes wait");
+                        tracing::warn!(%error, "disk is full, and the reserve is used up: everything that is written waits");
                     }
+                    announce(&self.reserve, &self.figures, &self.containers);
                     // A checkpoint may free a file meanwhile; anything else keeps its place behind what waits.
                     match self.inbox.recv_timeout(FULL_PAUSE) {
                         Ok(JournalInput::Covered(container, sequence)) => self.release(container, sequence)?,
@@ -187,6 +189,7 @@ impl JournalTask {
     }
 
     fn publish(&self) {
+        announce(&self.reserve, &self.figures, &self.containers);
         self.figures.journal_syncs.store(self.journal.syncs, Relaxed);
         self.figures.journal_bytes.store(self.journal.bytes, Relaxed);
         self.figures.journal_files_bytes.store(self.journal.bytes_in_use(), Relaxed);

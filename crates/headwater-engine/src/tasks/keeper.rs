@@ -1,6 +1,7 @@
 //! The keeper's thread: checkpoints, and their copies in the bucket. Nothing here is waited for by a client, unless memory
 //! runs out of room for what has not been written.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -14,8 +15,9 @@ use crate::chunks::Chunks;
 use crate::container::CheckpointJob;
 use crate::error::StoreError;
 use crate::io::{Clock, Disk};
+use crate::journal::Reserve;
 
-use super::{ContainerInput, Figures, KeeperInput, Merges, SharedContainer, start};
+use super::{ContainerInput, Figures, KeeperInput, Merges, SharedContainer, announce, start};
 
 /// Pause after a checkpoint that found the disk full or object storage away.
 const TURN: Duration = Duration::from_millis(500);
@@ -41,6 +43,7 @@ pub(crate) struct KeeperTask {
     pub(crate) flush_bytes: u64,
     /// Bytes stay in no chunk for about this long at most.
     pub(crate) flush_age: Duration,
+    pub(crate) reserve: Arc<Reserve>,
     pub(crate) figures: Arc<Figures>,
 }
 
@@ -101,39 +104,42 @@ impl KeeperTask {
     }
 
     /// Writes a checkpoint, however long a full disk or absent storage delays it, unless the store is closed meanwhile.
-    fn checkpoint(&mut self, mut job: CheckpointJob) -> Result<Option<Sender<()>>, StoreError> {
-        let container = job.container as usize;
-        let mut others = Vec::new();
+    fn checkpoint(&mut self, first: CheckpointJob) -> Result<Option<Sender<()>>, StoreError> {
+        let mut jobs = VecDeque::from([first]);
         let figures = self.figures.clone();
         let pace = Pace::new();
         let mut pause = || {
             let unstored = figures.containers.iter().map(|one| one.unstored_bytes.load(Relaxed)).max();
             pace.wait(unstored.unwrap_or(0), self.flush_bytes);
         };
-        loop {
+        while let Some(mut job) = jobs.pop_front() {
+            let container = job.container as usize;
             match job.run(&*self.disk, &mut self.manifests[container], &self.chunks[container], &mut pause) {
                 Ok(done) => {
                     self.figures.checkpoints.fetch_add(1, Relaxed);
                     self.afterwards.checkpointed(job.container, job.take_dead_chunks(), &self.chunks[container]);
                     self.merges.ask(container);
                     self.containers[container].send(ContainerInput::CheckpointDone(Box::new(done)));
-                    break;
                 }
                 Err(error) if error.is_passing() => {
+                    let is_lent = error.is_full() && self.reserve.lend()?;
+                    announce(&self.reserve, &self.figures, &self.containers);
+                    if is_lent {
+                        self.figures.disk_full_waits.fetch_add(1, Relaxed);
+                        jobs.push_front(job);
+                        continue;
+                    }
+                    // Another container's may be smaller, or free more.
+                    jobs.push_back(job);
                     self.figures.waits(&error, "a checkpoint waits");
                     match self.inbox.recv_timeout(TURN) {
-                        Ok(KeeperInput::Checkpoint(job)) => others.push(*job),
+                        Ok(KeeperInput::Checkpoint(job)) => jobs.push_front(*job),
                         Ok(KeeperInput::Close(done)) => return Ok(Some(done)),
                         Err(RecvTimeoutError::Timeout) => {}
                         Err(RecvTimeoutError::Disconnected) => return Ok(None),
                     }
                 }
                 Err(error) => return Err(error),
-            }
-        }
-        for job in others {
-            if let Some(closed) = self.checkpoint(job)? {
-                return Ok(Some(closed));
             }
         }
         Ok(None)

@@ -24,8 +24,8 @@ mod reaper;
 mod witness;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 
@@ -33,7 +33,7 @@ use crate::api::{Reply, Request};
 use crate::catalogue::Installed;
 use crate::container::{Ack, Again, Back, CheckpointDone, CheckpointJob, ColdRead, Lookup, Token};
 use crate::error::StoreError;
-use crate::journal::Record;
+use crate::journal::{Record, Reserve};
 use crate::{OnFatal, StoreError as Fault};
 
 pub(crate) use container::{Neighbours, SharedContainer};
@@ -66,6 +66,8 @@ pub(crate) enum ContainerInput {
     Checkpoint,
     /// Answer once everything so far is in a durable checkpoint.
     Flush(Answer),
+    /// Whether room on the disk is low has changed: [`Figures::is_low`] says what it is.
+    Room,
     /// Drop reads that nobody waits for.
     Sweep,
     /// Refuse everything; answer when all that was ordered is durable.
@@ -93,6 +95,7 @@ impl ContainerInput {
             | Self::LookedUp(_)
             | Self::Checkpoint
             | Self::Flush(_)
+            | Self::Room
             | Self::Sweep
             | Self::Close(_) => true,
         }
@@ -149,6 +152,8 @@ pub(crate) struct Figures {
     pub(crate) merges: AtomicU64,
     pub(crate) damaged_reads: AtomicU64,
     pub(crate) disk_full_waits: AtomicU64,
+    /// Room on the disk is low, as containers were told.
+    pub(crate) is_low: AtomicBool,
     pub(crate) storage_waits: AtomicU64,
     pub(crate) storage_refusals: AtomicU64,
     pub(crate) copies_due: AtomicU64,
@@ -187,6 +192,26 @@ pub(crate) struct ContainerFigures {
     pub(crate) index_bytes: AtomicU64,
     pub(crate) segments: AtomicU64,
     pub(crate) damaged_reads: AtomicU64,
+    /// Requests that wait for memory, for room on the disk, or for the journal.
+    pub(crate) held: AtomicU64,
+}
+
+/// Tells containers and a person whether room on the disk is low, if that has changed. Whoever may have changed it calls
+/// this, and one thread does so again and again, so that nobody is left with old news.
+pub(crate) fn announce(reserve: &Reserve, figures: &Figures, containers: &[Arc<SharedContainer>]) {
+    let is_low = reserve.is_low();
+    if figures.is_low.swap(is_low, SeqCst) == is_low {
+        return;
+    }
+    let (there, wanted) = reserve.bytes();
+    if is_low {
+        tracing::warn!(reserve = there, wanted, "disk is full, writes wait; what frees room goes on");
+    } else {
+        tracing::info!(reserve = there, "there is room on the disk again");
+    }
+    for container in containers {
+        container.send(ContainerInput::Room);
+    }
 }
 
 /// Starts a thread. A store has a handful for its whole life.

@@ -1,4 +1,4 @@
-//! The thread that keeps the journal's second witness young and its spare files ready, whatever else takes long.
+//! The thread that keeps the journal's second witness young and its reserve filled, whatever else takes long.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,9 +9,9 @@ use std::time::Duration;
 use crate::OnFatal;
 use crate::error::StoreError;
 use crate::io::Disk;
-use crate::journal::{self, Spares, Witness};
+use crate::journal::{Reserve, Witness};
 
-use super::{ContainerInput, Figures, SharedContainer, start};
+use super::{ContainerInput, Figures, SharedContainer, announce, start};
 
 /// The witness is at most this old.
 const TURN: Duration = Duration::from_millis(500);
@@ -25,10 +25,7 @@ pub(crate) struct WitnessTask {
     pub(crate) inbox: Receiver<Sender<()>>,
     pub(crate) containers: Vec<Arc<SharedContainer>>,
     pub(crate) witness: Witness,
-    pub(crate) spares: Spares,
-    pub(crate) journal_file_bytes: u64,
-    /// First number for a spare file of this run.
-    pub(crate) first_spare: u64,
+    pub(crate) reserve: Arc<Reserve>,
     pub(crate) figures: Arc<Figures>,
 }
 
@@ -38,7 +35,9 @@ impl WitnessTask {
     }
 
     fn run(mut self) -> Result<(), StoreError> {
-        let mut spare = self.first_spare;
+        // Not while the store is opened: clients need not wait for it.
+        self.reserve.fill()?;
+        announce(&self.reserve, &self.figures, &self.containers);
         for turn in 1_u64.. {
             match self.inbox.recv_timeout(TURN) {
                 Ok(done) => {
@@ -50,11 +49,10 @@ impl WitnessTask {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
             self.testify()?;
-            spare += 1;
-            match journal::prepare_spare(&*self.disk, &self.spares, self.journal_file_bytes, spare) {
-                Err(error) if !error.is_full() => return Err(error),
-                _ => {}
+            if self.reserve.fill()? {
+                self.reserve.prepare()?;
             }
+            announce(&self.reserve, &self.figures, &self.containers);
             if turn.is_multiple_of(SWEEP_TURNS) {
                 for container in &self.containers {
                     container.send(ContainerInput::Sweep);

@@ -8,7 +8,7 @@
 use headwater_engine::api::Request;
 
 use super::crash::NUDGE_PERCENT;
-use super::{Event, Failure, Known, Launch, Run, Running, World};
+use super::{Event, Failure, Known, Launch, Run, Running, Store, World};
 use crate::chance::Chance;
 use crate::disk::{Counts, Faults, SimDisk};
 use crate::history::History;
@@ -47,6 +47,8 @@ pub struct FullReport {
     pub opened_late: bool,
     /// Requests without an answer when room was made.
     pub waited: u64,
+    /// The store itself made room when it was full: everything in it was deleted.
+    pub relieved: bool,
     /// Requests answered in all.
     pub answers: u64,
     /// Hash over all calls of the disk and all answers.
@@ -66,6 +68,11 @@ pub fn full_run<L: Launch>(launch: &L, seed: u64, requests: u64, capacity: u64) 
 
 /// Pieces of work in which a read of durable bytes must be answered, whatever else waits.
 const READ_STEPS: usize = 2_000;
+
+/// Pieces of work in which what was deleted is gone.
+const RELIEF_STEPS: usize = 5_000;
+/// A disk of this size has room for the reserve and some bookkeeping when nothing else is on it.
+const RELIEVED_BYTES: u64 = 3 << 20;
 
 impl<L: Launch> Run<'_, L> {
     fn fault_run(&mut self, requests: u64, faults: Faults) -> Result<(FaultOutcome, Counts), String> {
@@ -150,6 +157,7 @@ impl<L: Launch> Run<'_, L> {
             }
         };
         history.opened(disk.counts().calls);
+        let had_reserve = !running.store.is_full();
         let mut submitted = 0;
         while submitted < requests {
             if self.chance.percent(40) {
@@ -163,6 +171,10 @@ impl<L: Launch> Run<'_, L> {
             self.take_answers(&running, &mut history)?;
         }
         self.read_on(&mut running, &mut history)?;
+        if had_reserve && running.store.is_full() && self.chance.percent(50) {
+            self.delete_all(&mut running, &mut history, capacity)?;
+            report.relieved = true;
+        }
         report.waited =
             history.unanswered().filter(|(_, request)| !matches!(request, Request::Read { .. })).count() as u64;
         self.events.push(Event::Crashed("not: there is room again"));
@@ -200,6 +212,43 @@ impl<L: Launch> Run<'_, L> {
             }
         }
         Ok(())
+    }
+}
+
+impl<L: Launch> Run<'_, L> {
+    /// Deletes everything while the disk is full: that must go through, and make room.
+    fn delete_all(
+        &mut self,
+        running: &mut Running<L::Store>,
+        history: &mut History,
+        capacity: u64,
+    ) -> Result<(), String> {
+        let bytes = self.world.universe.byte_segments().map(|name| Request::Delete { segment: name.clone() });
+        let tables = self.world.universe.tables.iter();
+        let tables = tables.map(|(name, _)| Request::DeleteTable { segment: name.clone(), must_be_empty: false });
+        for request in bytes.chain(tables).collect::<Vec<_>>() {
+            let (ticket, result) = running.submit(&request, history, &self.ledger);
+            self.events.push(Event::Asked(ticket, request));
+            result?;
+            for _ in 0..READ_STEPS {
+                self.take_answers(running, history)?;
+                if !history.is_waiting(ticket) {
+                    break;
+                }
+                self.run_one(running, history)?;
+            }
+            if history.is_waiting(ticket) {
+                return Err(format!("request {ticket} would free room and waits for the full disk"));
+            }
+        }
+        for _ in 0..RELIEF_STEPS {
+            if !running.store.is_full() {
+                return Ok(());
+            }
+            self.run_one(running, history)?;
+            self.take_answers(running, history)?;
+        }
+        if capacity < RELIEVED_BYTES { Ok(()) } else { Err("everything was deleted and the disk is still full".into()) }
     }
 }
 

@@ -22,7 +22,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use headwater_engine::StoreError;
-use headwater_engine::api::{Outcome, Refusal, Reply, Request};
+use headwater_engine::api::{Outcome, Refusal, Reply, Request, SYSTEM_TABLES};
 use headwater_engine::io::Io;
 use headwater_types::SegmentName;
 
@@ -42,6 +42,13 @@ pub trait Store {
     /// # Errors
     /// The store had to stop.
     fn submit(&mut self, request: Request, reply: Box<dyn Reply>) -> Result<(), StoreError>;
+    /// Does what a container does before it takes a request: less may be held back afterwards.
+    ///
+    /// # Errors
+    /// The store had to stop.
+    fn catch_up(&mut self, _container: u32) -> Result<(), StoreError> {
+        Ok(())
+    }
     /// Does one piece of work; `choice` picks which. `false`: there was nothing to do.
     ///
     /// # Errors
@@ -58,6 +65,10 @@ pub trait Store {
     /// served.
     fn held(&self, _container: u32) -> usize {
         0
+    }
+    /// The disk is full: of what is held, and of what comes, only what frees room is decided.
+    fn is_full(&self) -> bool {
+        false
     }
     /// Why reads were refused with `Damaged` since the last call.
     fn take_damage(&mut self) -> Vec<StoreError> {
@@ -245,16 +256,25 @@ impl<S: Store> Running<S> {
     fn submit(&mut self, request: &Request, history: &mut History, ledger: &Ledger) -> (Ticket, Result<(), String>) {
         let ticket = history.ticket();
         let container = history.container(request.segment()) as u32;
+        let store = &mut self.store;
+        let caught_up = guarded("the store", move || store.catch_up(container).map_err(|error| stopped(&error)));
+        if caught_up.is_err() {
+            return (ticket, caught_up);
+        }
+        self.settle(history, ledger);
         let before = self.store.held(container);
         let result = self.hand_over(ticket, request.clone());
         if result.is_ok() && self.store.held(container) > before {
             history.hold(ticket, request);
         } else {
-            if !only_looks(request) && history.is_held(request.segment()) {
+            let may_overtake = only_looks(request) || self.store.is_full() && frees_room(request);
+            if !may_overtake && history.is_held(request.segment()) {
                 let what = format!("request {ticket} overtakes another write to {}", request.segment());
                 return (ticket, Err(what));
             }
             history.decide(ticket, request, ledger);
+            // What gives memory back lets others go on.
+            self.settle(history, ledger);
         }
         (ticket, result)
     }
@@ -273,10 +293,16 @@ impl<S: Store> Running<S> {
     /// Does a piece of work, after which the store may hold less back.
     fn run_one(&mut self, choice: u64, history: &mut History, ledger: &Ledger) -> Result<bool, String> {
         let result = self.work(choice);
-        for container in 0..history.steps().len() {
-            history.settle(container, self.store.held(container as u32), ledger);
-        }
+        self.settle(history, ledger);
         result
+    }
+
+    /// Decides in the history what the store does not hold back any more.
+    fn settle(&self, history: &mut History, ledger: &Ledger) {
+        let of_these: fn(&Request) -> bool = if self.store.is_full() { frees_room } else { |_| true };
+        for container in 0..history.steps().len() {
+            history.settle(container, self.store.held(container as u32), of_these, ledger);
+        }
     }
 
     fn nudge(&mut self, choice: u64) -> Result<(), String> {
@@ -331,6 +357,20 @@ fn only_looks(request: &Request) -> bool {
         | Request::SetPolicy { .. }
         | Request::TableUpdate { .. }
         | Request::DeleteTable { .. } => false,
+    }
+}
+
+/// Requests that a full disk does not hold up, since they free room or end what holds it.
+fn frees_room(request: &Request) -> bool {
+    match request {
+        Request::Seal { .. }
+        | Request::Truncate { .. }
+        | Request::Delete { .. }
+        | Request::DeleteTable { .. }
+        | Request::Merge { .. }
+        | Request::MergeBatch { .. } => true,
+        Request::TableUpdate { segment, .. } => segment.as_str().starts_with(SYSTEM_TABLES),
+        _ => false,
     }
 }
 

@@ -1,0 +1,222 @@
+//! Journal files that are ready to be used, and with them the room that a full disk must leave the store.
+//!
+//! A full disk stops what grows. It must not stop what makes it smaller: truncations and deletions are records, and what
+//! they give up goes only after a checkpoint, which writes. So room for both is taken while there is some, in the shape
+//! of journal files that nobody has used yet:
+//!
+//! * [`FOR_RECORDS`] files for what is under way when the disk turns out to be full, and for the records that free room
+//! * as many again as are in use: a checkpoint writes nothing that no file in use has, but for a little bookkeeping
+//!
+//! Invariants:
+//! * while room is not low ([`Reserve::is_low`]) the files the reserve wants are there, allocated, under names that the
+//!   next start keeps
+//! * once room is low, it stays so until all of them are there again: the reserve is filled before anything grows
+//! * the last file is never given to a checkpoint: the next start may need one
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::canary;
+use crate::error::{IoContext, StoreError};
+use crate::io::Disk;
+
+use super::{DIRECTORY, FILES_WANTED};
+
+/// Files for records, whatever is in use.
+const FOR_RECORDS: usize = 2;
+/// Files beyond the reserve that are made ready and filled with zeros: the file system has nothing to do when they are
+/// written to.
+const FILLED: usize = 1;
+/// Files left to the journal, and to the next start, when checkpoints take room.
+const LEFT_BY_CHECKPOINTS: usize = 1;
+/// Files in use and ready together that are kept when they have been used: a store that is busy needs them again soon,
+/// and removing one delays every commit beside it.
+const KEPT: usize = 2 * (FILES_WANTED + 1) + FOR_RECORDS + 2;
+
+/// See the [module](self). Shared by the journal, which empties it, and those who fill it.
+pub(crate) struct Reserve {
+    disk: Arc<dyn Disk>,
+    file_bytes: u64,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Names of files that are ready.
+    ready: VecDeque<String>,
+    /// Files of the journal in use.
+    in_use: usize,
+    is_low: bool,
+    /// For the name of the next file.
+    next: u64,
+}
+
+impl State {
+    fn wanted(&self) -> usize {
+        if canary::is(46) { LEFT_BY_CHECKPOINTS } else { FOR_RECORDS + self.in_use }
+    }
+}
+
+impl Reserve {
+    /// With the files that were found ready.
+    pub(super) fn new(disk: Arc<dyn Disk>, file_bytes: u64, ready: VecDeque<String>, in_use: usize) -> Arc<Self> {
+        let number = |name: &String| name.rsplit('-').next().and_then(|digits| digits.parse::<u64>().ok());
+        let next = ready.iter().filter_map(number).max().map_or(1, |newest| newest + 1);
+        Arc::new(Self { disk, file_bytes, state: Mutex::new(State { ready, in_use, is_low: false, next }) })
+    }
+
+    /// The disk was found full, and not all of the reserve is there.
+    pub(crate) fn is_low(&self) -> bool {
+        self.state().is_low
+    }
+
+    /// Bytes that are ready, and bytes that should be.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.ready.len() as u64 * self.file_bytes, state.wanted() as u64 * self.file_bytes)
+    }
+
+    /// Makes what is missing, and knows afterwards whether room is low. Returns whether it is not.
+    ///
+    /// # Errors
+    /// The disk's, but for a full disk.
+    pub(crate) fn fill(&self) -> Result<bool, StoreError> {
+        loop {
+            let number = {
+                let mut state = self.state();
+                if state.ready.len() >= state.wanted() {
+                    state.is_low = false;
+                    return Ok(true);
+                }
+                state.take_number()
+            };
+            match self.make(number, false) {
+                Ok(path) => self.state().ready.push_back(path),
+                Err(error) if error.is_full() => {
+                    self.state().is_low = true;
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Makes one more file and fills it with zeros, if there are too few. Takes long; runs beside commits.
+    ///
+    /// # Errors
+    /// The disk's, but for a full disk: the journal does without.
+    pub(crate) fn prepare(&self) -> Result<(), StoreError> {
+        let number = {
+            let mut state = self.state();
+            if state.is_low || state.ready.len() >= state.wanted() + FILLED {
+                return Ok(());
+            }
+            state.take_number()
+        };
+        match self.make(number, true) {
+            // In front: the journal takes from there.
+            Ok(path) => self.state().ready.push_front(path),
+            Err(error) if error.is_full() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Gives room to a checkpoint that found none: removes one file, if that leaves enough. From now on room is low.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) fn lend(&self) -> Result<bool, StoreError> {
+        let path = {
+            let mut state = self.state();
+            state.is_low = true;
+            if state.ready.len() <= LEFT_BY_CHECKPOINTS {
+                return Ok(false);
+            }
+            state.ready.pop_back().expect("there are some")
+        };
+        self.disk.remove(&path).on(&path, "remove")?;
+        Ok(true)
+    }
+
+    /// A file for the journal, beyond what the reserve wants once it is in use.
+    pub(super) fn take_spare(&self) -> Option<String> {
+        let mut state = self.state();
+        if state.ready.len() > state.wanted() + 1 { state.ready.pop_front() } else { None }
+    }
+
+    /// A file for a start, whatever is wanted.
+    pub(super) fn take_at_start(&self) -> Option<String> {
+        self.state().ready.pop_front()
+    }
+
+    /// A file for the journal, of the reserve: there is no other room. From now on room is low.
+    pub(super) fn take_reserved(&self) -> Option<String> {
+        let mut state = self.state();
+        state.is_low = true;
+        state.ready.pop_front()
+    }
+
+    /// The journal uses so many files.
+    pub(super) fn uses(&self, files: usize) {
+        self.state().in_use = files;
+    }
+
+    /// Whether a file that has been used is kept.
+    pub(super) fn keeps_another(&self) -> bool {
+        let state = self.state();
+        state.in_use + state.ready.len() <= KEPT
+    }
+
+    /// A file that has been used is ready.
+    pub(super) fn put_back(&self, path: String) {
+        self.state().ready.push_back(path);
+    }
+
+    fn make(&self, number: u64, is_filled: bool) -> Result<String, StoreError> {
+        // The name says whether the file is whole: the next start keeps it then.
+        let (path, kind) = if is_filled { ("zero", "zero") } else { ("fresh-kept", "kept") };
+        let path = format!("{DIRECTORY}/{path}-{number:016}");
+        let ready = format!("{DIRECTORY}/spare-{kind}-{number:016}");
+        let made = self.write(&path, is_filled).and_then(|()| self.disk.rename(&path, &ready).on(&path, "rename"));
+        if let Err(error) = made {
+            // Part of it may have been allocated, and others may need that room to free some.
+            let _ = self.disk.remove(&path);
+            return Err(error);
+        }
+        Ok(ready)
+    }
+
+    fn write(&self, path: &str, is_filled: bool) -> Result<(), StoreError> {
+        let file = self.disk.create(path).on(path, "create")?;
+        file.allocate(self.file_bytes).on(path, "allocate")?;
+        if !is_filled {
+            return file.sync().on(path, "sync");
+        }
+        let zeros = vec![0; 256 << 10];
+        let mut position = 0;
+        while position < self.file_bytes {
+            let part = zeros.len().min((self.file_bytes - position) as usize);
+            file.write_at(position, &zeros[..part]).on(path, "fill")?;
+            // Small bursts: one large flush would delay the commits beside it.
+            file.sync().on(path, "sync")?;
+            position += part as u64;
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn ready(&self) -> usize {
+        self.state().ready.len()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of the reserve panics")
+    }
+}
+
+impl State {
+    fn take_number(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
+    }
+}
