@@ -493,6 +493,7 @@ impl ControllerService for ControllerGrpc {
         &self,
         request: Request<proto::KeyValueTableConfig>,
     ) -> Answer<proto::CreateKeyValueTableStatus> {
+        self.may_grow()?;
         self.create_table(request.into_inner()).await
     }
 
@@ -539,6 +540,7 @@ impl ControllerService for ControllerGrpc {
         &self,
         request: Request<proto::ReaderGroupConfiguration>,
     ) -> Answer<proto::CreateReaderGroupResponse> {
+        self.may_grow()?;
         self.create_group(request.into_inner()).await
     }
 
