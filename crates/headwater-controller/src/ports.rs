@@ -316,6 +316,10 @@ pub struct Load {
 pub trait LoadMeter: Send + Sync + 'static {
     /// What came in since the last call, per segment; nothing for a segment that got nothing.
     fn take(&self) -> Vec<Load>;
+
+    /// Whether segments can be created now. A scale that has to wait for room on the disk would keep its stream from being
+    /// truncated or deleted, and so from making that room.
+    fn has_room(&self) -> bool;
 }
 
 /// Wall-clock time for records: milliseconds since 1970. Timers use Tokio's time.

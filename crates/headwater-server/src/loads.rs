@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headwater_controller::{Load, LoadMeter};
+use headwater_engine::Engine;
 use headwater_types::{SegmentName, StreamSegment};
 
 /// What came into one segment since it was last asked for.
@@ -47,7 +48,24 @@ impl Loads {
     }
 }
 
-impl LoadMeter for Loads {
+/// The counters of a store.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    pub(crate) loads: Loads,
+    pub(crate) engine: Engine,
+}
+
+impl LoadMeter for Meter {
+    fn take(&self) -> Vec<Load> {
+        self.loads.take()
+    }
+
+    fn has_room(&self) -> bool {
+        !self.engine.is_full()
+    }
+}
+
+impl Loads {
     fn take(&self) -> Vec<Load> {
         let mut loads = Vec::new();
         self.counters().retain(|_, (segment, counter)| {

@@ -8,6 +8,7 @@
 //!   (`private`)
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,6 +26,8 @@ use crate::private::{PRIVATE_TABLES, client_tables, forget_client_table};
 
 /// Who appends for the controller; all its appends say where, so one name serves them all.
 const WRITER: WriterId = WriterId(0x6865_6164_7761_7465_7200_0000_0000_0001);
+/// How long an append for the controller may take.
+const APPEND_PATIENCE: Duration = Duration::from_secs(5);
 /// Names looked up at a time when a scope is deleted.
 const CLIENT_TABLES_PAGE: usize = 500;
 
@@ -270,7 +273,7 @@ impl SegmentOps for EnginePorts {
             Err(Refusal::NoSuchSegment) => return Ok(AppendedAt::NoSuchSegment),
             Err(refusal) => return Err(port_error(&refusal)),
         };
-        let _room = self.engine.room(data.len()).await;
+        let bytes = data.len();
         let append = api::Append {
             segment: segment.clone(),
             writer: WRITER,
@@ -280,7 +283,15 @@ impl SegmentOps for EnginePorts {
             number: previous.unwrap_or(0).saturating_add(1),
             expected_length: Some(end),
         };
-        match self.call(Request::Append(append)).await {
+        // On a full disk appends wait for room, and whoever asks must not: it may hold what making room needs.
+        let appending = async {
+            let _room = self.engine.room(bytes).await;
+            self.call(Request::Append(append)).await
+        };
+        let Ok(outcome) = tokio::time::timeout(APPEND_PATIENCE, appending).await else {
+            return Err(PortError::Unavailable("an append takes too long".into()));
+        };
+        match outcome {
             Ok(_) => Ok(AppendedAt::Appended),
             // Both say that somebody else, or an earlier call of ours, was faster.
             Err(Refusal::LengthMismatch { .. } | Refusal::WriterConflict { .. }) => Ok(AppendedAt::Moved),

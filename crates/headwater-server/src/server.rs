@@ -33,7 +33,7 @@ use crate::connection::{self, AnswerRoom, Context, ReadRoom};
 use crate::grpc::{self, ControllerGrpc, IsFull};
 use crate::http::{self, Pages, Phase};
 use crate::listen::{self, Gate, Placed};
-use crate::loads::Loads;
+use crate::loads::{Loads, Meter};
 use crate::metrics::Metrics;
 use crate::ports::EnginePorts;
 use crate::tls::{self, Handshake, PairError, Tls, TlsConfig};
@@ -422,7 +422,7 @@ impl Server {
         let ports = Ports {
             segments: ports.clone(),
             tables: ports,
-            loads: Arc::new(loads),
+            loads: Arc::new(Meter { loads, engine: engine.clone() }),
             clock: Arc::new(move || clock.wall_millis()),
         };
         let options = ControllerOptions { retention_every: config.retention_every };

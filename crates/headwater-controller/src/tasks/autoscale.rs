@@ -183,6 +183,7 @@ impl Inner {
                 }
             };
         }
+        let has_room = self.ports.loads.has_room();
         let mut wishes = Vec::new();
         {
             let mut loads = locked(&self.loads.0);
@@ -191,7 +192,8 @@ impl Inner {
                 if load.idle_ticks >= IDLE_TICKS && !load.may_shrink() {
                     return false;
                 }
-                if !load.is_stale
+                if has_room
+                    && !load.is_stale
                     && !load.is_scaling
                     && let Some(wish) = load.wish()
                 {

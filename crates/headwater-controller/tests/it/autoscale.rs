@@ -69,6 +69,17 @@ async fn a_fixed_stream_stays_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_scaled_while_the_disk_is_full() {
+    let (world, t) = world(ScalingKind::Events).await;
+    world.store.fill(true);
+    load(&world, &t, 120, 40.0, 0.0).await;
+    assert_eq!(count(&world, &t).await, 1);
+    world.store.fill(false);
+    load(&world, &t, 10, 40.0, 0.0).await;
+    assert_eq!(count(&world, &t).await, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn transactions_count_for_the_segment_of_their_number() {
     let (world, t) = world(ScalingKind::Events).await;
     load(&world, &t, 60, 40.0, 0.0).await;

@@ -32,6 +32,7 @@ struct State {
     tables: BTreeMap<String, Table>,
     version: Version,
     loads: Vec<Load>,
+    full: bool,
 }
 
 /// What survives a crash.
@@ -105,6 +106,11 @@ impl Store {
         let Some(segment) = state.segments.get_mut(name).filter(|segment| !segment.sealed) else { return false };
         segment.bytes.extend_from_slice(bytes);
         true
+    }
+
+    /// The disk is full, or not any more.
+    pub(crate) fn fill(&self, full: bool) {
+        locked(&self.0).full = full;
     }
 
     /// Events that clients wrote, as far as load is concerned.
@@ -377,6 +383,10 @@ impl SegmentOps for Link {
 impl LoadMeter for Link {
     fn take(&self) -> Vec<Load> {
         std::mem::take(&mut locked(&self.store.0).loads)
+    }
+
+    fn has_room(&self) -> bool {
+        !locked(&self.store.0).full
     }
 }
 
