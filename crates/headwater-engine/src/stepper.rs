@@ -121,7 +121,8 @@ impl Stepper {
         self.containers.len() as u32
     }
 
-    /// Requests that wait in one container, undecided, for memory, for room on the disk, or for the journal; decided first come, first served.
+    /// Requests that wait in one container, undecided, for memory, for room on the disk, or for the journal. They are decided
+    /// first come, first served.
     pub fn held(&self, container: u32) -> usize {
         self.containers[container as usize].held()
     }
@@ -279,9 +280,26 @@ impl Stepper {
         self.jobs.extend(effects.checkpoint);
     }
 
-    /// Takes the effects of a step, and begins a checkpoint if the step made one due.
-    fn take(&mut self, id: u32, mut effects: Effects<Ticket>) -> Result<(), StoreError> {
-        // At once, so that requests are decided in the order in which they were handed over.
+    /// Takes the effects of a step, goes on with what was held back, and begins a checkpoint if that made one due.
+    fn take(&mut self, id: u32, effects: Effects<Ticket>) -> Result<(), StoreError> {
+        self.look_up(id, effects)?;
+        while self.containers[id as usize].wants_release() {
+            let mut effects = Effects::default();
+            self.containers[id as usize].release(self.io.clock.wall_millis(), &mut effects)?;
+            self.look_up(id, effects)?;
+        }
+        let container = &mut self.containers[id as usize];
+        if container.wants_checkpoint() {
+            let mut effects = Effects::default();
+            container.checkpoint(&mut effects)?;
+            self.absorb(id, effects);
+        }
+        Ok(())
+    }
+
+    /// Looks up what a step asks for, at once, so that requests are decided in the order in which they were handed over,
+    /// those about different segments too: a merge names two.
+    fn look_up(&mut self, id: u32, mut effects: Effects<Ticket>) -> Result<(), StoreError> {
         while !effects.lookups.is_empty() {
             let lookup = effects.lookups.remove(0);
             match lookup.run(&self.containers[id as usize].chunks())? {
@@ -298,17 +316,6 @@ impl Stepper {
             }
         }
         self.absorb(id, effects);
-        let container = &mut self.containers[id as usize];
-        if container.wants_release() {
-            let mut effects = Effects::default();
-            container.release(self.io.clock.wall_millis(), &mut effects)?;
-            return self.take(id, effects);
-        }
-        if container.wants_checkpoint() {
-            let mut effects = Effects::default();
-            container.checkpoint(&mut effects)?;
-            self.absorb(id, effects);
-        }
         Ok(())
     }
 
@@ -365,10 +372,9 @@ impl Stepper {
             Work::TellCheckpoint => {
                 let (container, done) = self.done.pop_front().expect("there is one");
                 let mut effects = Effects::default();
-                let now = self.io.clock.wall_millis();
                 match done {
                     Done::Checkpoint(done) => {
-                        self.containers[container as usize].checkpoint_done(now, done, &mut effects)?;
+                        self.containers[container as usize].checkpoint_done(done, &mut effects)?;
                     }
                     Done::Merge(installed) => self.containers[container as usize].merged(installed),
                 }
@@ -461,10 +467,8 @@ impl Stepper {
         let is_low = self.reserve.is_low();
         if std::mem::replace(&mut self.is_low, is_low) != is_low {
             for id in 0..self.containers() {
-                let mut effects = Effects::default();
-                let now = self.io.clock.wall_millis();
-                self.containers[id as usize].room_changed(now, is_low, &mut effects)?;
-                self.take(id, effects)?;
+                self.containers[id as usize].room_changed(is_low);
+                self.take(id, Effects::default())?;
             }
         }
         Ok(())

@@ -194,7 +194,6 @@ impl<T: Token> Container<T> {
     /// A checkpoint is durable.
     pub(crate) fn checkpoint_done(
         &mut self,
-        now: i64,
         done: CheckpointDone,
         effects: &mut Effects<T>,
     ) -> Result<(), StoreError> {
@@ -207,7 +206,6 @@ impl<T: Token> Container<T> {
             self.piece_stored(&running, &piece)?;
         }
         self.pieces_moved(&running, &done.moved, needed)?;
-        self.release(now, effects)?;
         self.answer_flushes(effects)?;
         self.evict();
         Ok(())

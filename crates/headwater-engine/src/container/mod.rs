@@ -348,37 +348,37 @@ impl<T: Token> Container<T> {
     }
 
     /// Room on the disk is low from now on, or not any more.
-    pub(crate) fn room_changed(&mut self, now: i64, is_low: bool, effects: &mut Effects<T>) -> Result<(), StoreError> {
+    pub(crate) fn room_changed(&mut self, is_low: bool) {
         // A checkpoint is what lets the journal, and what was given up before, go.
         self.frees_room |= is_low && !self.is_low;
         self.is_low = is_low;
-        if is_low {
-            let (frees, waits) =
-                std::mem::take(&mut self.held).into_iter().partition(|(request, _)| frees_room(request));
-            self.held = waits;
-            let frees: VecDeque<(Request, T)> = frees;
-            for (request, token) in frees {
-                self.admit(now, request, token, effects)?;
-            }
-        } else if canary::is(47) {
+        if !is_low && canary::is(47) {
             self.held.pop_front();
         }
-        self.release(now, effects)
     }
 
-    /// Whether [`release`](Self::release) would decide something.
-    pub(crate) fn wants_release(&self) -> bool {
-        !self.held.is_empty() && !self.holds_back()
-    }
-
-    /// Decides what was held back, as far as there is room for it.
-    pub(crate) fn release(&mut self, now: i64, effects: &mut Effects<T>) -> Result<(), StoreError> {
-        while !self.holds_back()
-            && let Some((request, token)) = if canary::is(31) { self.held.pop_back() } else { self.held.pop_front() }
-        {
-            self.admit(now, request, token, effects)?;
+    /// The first of those held back that need not wait any longer.
+    fn releasable(&self) -> Option<usize> {
+        if self.is_low {
+            self.held.iter().position(|(request, _)| frees_room(request))
+        } else if self.held.is_empty() || self.holds_back() {
+            None
+        } else {
+            Some(if canary::is(31) { self.held.len() - 1 } else { 0 })
         }
-        Ok(())
+    }
+
+    /// Whether [`release`](Self::release) would decide something. Asked after every step.
+    pub(crate) fn wants_release(&self) -> bool {
+        self.releasable().is_some()
+    }
+
+    /// Decides one of those held back, if one need not wait any longer.
+    pub(crate) fn release(&mut self, now: i64, effects: &mut Effects<T>) -> Result<(), StoreError> {
+        match self.releasable().and_then(|at| self.held.remove(at)) {
+            Some((request, token)) => self.admit(now, request, token, effects),
+            None => Ok(()),
+        }
     }
 
     /// Operations up to `sequence` are durable.

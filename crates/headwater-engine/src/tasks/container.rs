@@ -215,7 +215,9 @@ impl Running {
         };
         let is_due = self.container.wants_checkpoint() || self.container.wants_release();
         if is_due && may_be_long {
-            self.container.release(self.neighbours.clock.wall_millis(), &mut self.effects)?;
+            while self.container.wants_release() {
+                self.container.release(self.neighbours.clock.wall_millis(), &mut self.effects)?;
+            }
             if self.container.wants_checkpoint() {
                 self.container.checkpoint(&mut self.effects)?;
             }
@@ -232,7 +234,7 @@ impl Running {
             }
             ContainerInput::Durable(sequence) => container.durable(sequence, effects)?,
             ContainerInput::CheckpointDone(done) => {
-                container.checkpoint_done(clock.wall_millis(), *done, effects)?;
+                container.checkpoint_done(*done, effects)?;
                 // The journal's thread ends only after all containers are closed.
                 let _ = journal.send(JournalInput::Covered(self.id, container.checkpointed()));
             }
@@ -240,9 +242,7 @@ impl Running {
             ContainerInput::LookedUp(back) => container.looked_up(clock.wall_millis(), back, effects)?,
             ContainerInput::Merged(installed) => container.merged(installed),
             ContainerInput::Flush(answer) => container.flush(answer, effects)?,
-            ContainerInput::Room => {
-                container.room_changed(clock.wall_millis(), figures.is_low.load(SeqCst), effects)?
-            }
+            ContainerInput::Room => container.room_changed(figures.is_low.load(SeqCst)),
             ContainerInput::Sweep => container.sweep(),
             ContainerInput::Checkpoint => container.checkpoint(effects)?,
             ContainerInput::Close(done) => {
