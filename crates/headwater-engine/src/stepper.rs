@@ -457,6 +457,7 @@ impl Stepper {
             Work::Testify => {
                 let result = self.witness.testify(&*self.io.disk, self.journal.synced());
                 self.unless_full(result)?;
+                self.reserve.turn()?;
             }
         }
         Ok(())

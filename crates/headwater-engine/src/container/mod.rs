@@ -70,8 +70,8 @@ pub(crate) struct Limits {
     pub(crate) flush_bytes: u64,
     /// Bytes that are in no chunk yet above which writes wait for the checkpoint.
     pub(crate) unstored_bytes_max: u64,
-    /// Bytes of records that are not durable yet above which writes wait. Less and less of it may be used the nearer
-    /// `unstored_bytes_max` is.
+    /// Bytes of records that are not durable yet above which writes wait: those have to fit the journal's reserve when the
+    /// disk turns out to be full.
     pub(crate) underway_bytes: u64,
     /// Catalogue entries newer than the newest run at which a checkpoint begins.
     pub(crate) hot_bytes: usize,
@@ -319,18 +319,10 @@ impl<T: Token> Container<T> {
     }
 
     /// Writes wait: for memory, for room on the disk, or for the journal.
-    ///
-    /// What may be under way shrinks while memory fills up, so that writers slow down to the pace of the chunks' disk
-    /// before they would have to stop.
     fn holds_back(&self) -> bool {
-        let Limits { flush_bytes, unstored_bytes_max, underway_bytes, .. } = self.limits;
+        let Limits { unstored_bytes_max, underway_bytes, .. } = self.limits;
         let underway = self.ordered_bytes - self.durable_bytes;
-        // One part is being written and one collected: until then nothing is late.
-        let tight = unstored_bytes_max.saturating_sub(2 * flush_bytes);
-        let left = unstored_bytes_max.saturating_sub(self.unstored_bytes);
-        let allowed =
-            if left < tight { (underway_bytes as f64 * (left as f64 / tight as f64)) as u64 } else { underway_bytes };
-        self.is_low || self.unstored_bytes > unstored_bytes_max || underway > allowed
+        self.is_low || self.unstored_bytes > unstored_bytes_max || underway > underway_bytes
     }
 
     /// Reads do not wait, and neither does what gives memory back, unless it would overtake a write to the same segment.

@@ -20,7 +20,7 @@ use crate::canary;
 use crate::error::{IoContext, StoreError};
 use crate::io::Disk;
 
-use super::{DIRECTORY, FILES_WANTED};
+use super::DIRECTORY;
 
 /// Files for records, whatever is in use.
 const FOR_RECORDS: usize = 2;
@@ -29,9 +29,9 @@ const FOR_RECORDS: usize = 2;
 const FILLED: usize = 1;
 /// Files left to the journal, and to the next start, when checkpoints take room.
 const LEFT_BY_CHECKPOINTS: usize = 1;
-/// Files in use and ready together that are kept when they have been used: a store that is busy needs them again soon,
-/// and removing one delays every commit beside it.
-const KEPT: usize = 2 * (FILES_WANTED + 1) + FOR_RECORDS + 2;
+/// Turns of [`Reserve::turn`] after which the most files in use before are forgotten; at most twice as many pass. Until
+/// then enough files are kept for the same again: making and removing one delays every commit beside it.
+const REMEMBERED_TURNS: u32 = 60;
 
 /// See the [module](self). Shared by the journal, which empties it, and those who fill it.
 pub(crate) struct Reserve {
@@ -45,6 +45,10 @@ struct State {
     ready: VecDeque<String>,
     /// Files of the journal in use.
     in_use: usize,
+    /// Most of them since the window began, and in the window before.
+    peaks: [usize; 2],
+    /// Turns since the window began.
+    turns: u32,
     is_low: bool,
     /// For the name of the next file.
     next: u64,
@@ -52,7 +56,17 @@ struct State {
 
 impl State {
     fn wanted(&self) -> usize {
-        if canary::is(46) { 0 } else { FOR_RECORDS + self.in_use }
+        self.wanted_beside(self.in_use)
+    }
+
+    fn wanted_beside(&self, in_use: usize) -> usize {
+        if canary::is(46) { 0 } else { FOR_RECORDS + in_use }
+    }
+
+    /// Files in use and ready together that are kept.
+    fn kept(&self) -> usize {
+        let most = self.peaks[0].max(self.peaks[1]);
+        most + self.wanted_beside(most) + FILLED
     }
 }
 
@@ -61,7 +75,8 @@ impl Reserve {
     pub(super) fn new(disk: Arc<dyn Disk>, file_bytes: u64, ready: VecDeque<String>, in_use: usize) -> Arc<Self> {
         let number = |name: &String| name.rsplit('-').next().and_then(|digits| digits.parse::<u64>().ok());
         let next = ready.iter().filter_map(number).max().map_or(1, |newest| newest + 1);
-        Arc::new(Self { disk, file_bytes, state: Mutex::new(State { ready, in_use, is_low: false, next }) })
+        let state = State { ready, in_use, peaks: [in_use; 2], turns: 0, is_low: false, next };
+        Arc::new(Self { disk, file_bytes, state: Mutex::new(state) })
     }
 
     /// The disk was found full, and not all of the reserve is there.
@@ -158,18 +173,40 @@ impl Reserve {
 
     /// The journal uses so many files.
     pub(super) fn uses(&self, files: usize) {
-        self.state().in_use = files;
+        let mut state = self.state();
+        state.in_use = files;
+        state.peaks[0] = state.peaks[0].max(files);
     }
 
     /// Whether a file that has been used is kept.
     pub(super) fn keeps_another(&self) -> bool {
         let state = self.state();
-        state.in_use + state.ready.len() <= KEPT
+        state.in_use + state.ready.len() <= state.kept()
     }
 
-    /// A file that has been used is ready.
+    /// To be called regularly: removes one file at a time that a busier hour has left.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) fn turn(&self) -> Result<(), StoreError> {
+        let path = {
+            let mut state = self.state();
+            state.turns += 1;
+            if state.turns == REMEMBERED_TURNS {
+                (state.turns, state.peaks) = (0, [state.in_use, state.peaks[0]]);
+            }
+            let is_spare = !state.is_low && state.in_use + state.ready.len() > state.kept();
+            is_spare.then(|| state.ready.pop_back().expect("more are kept than are in use"))
+        };
+        match path {
+            Some(path) => self.disk.remove(&path).on(&path, "remove"),
+            None => Ok(()),
+        }
+    }
+
+    /// A file that has been used is ready. It is the next: writing to one for the first time costs the file system more.
     pub(super) fn put_back(&self, path: String) {
-        self.state().ready.push_back(path);
+        self.state().ready.push_front(path);
     }
 
     fn make(&self, number: u64, is_filled: bool) -> Result<String, StoreError> {

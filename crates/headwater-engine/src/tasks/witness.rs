@@ -52,6 +52,7 @@ impl WitnessTask {
             if self.reserve.fill()? {
                 self.reserve.prepare()?;
             }
+            self.reserve.turn()?;
             announce(&self.reserve, &self.figures, &self.containers);
             if turn.is_multiple_of(SWEEP_TURNS) {
                 for container in &self.containers {
