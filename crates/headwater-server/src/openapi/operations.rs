@@ -117,7 +117,7 @@ pub(super) fn described(route: HttpRoute) -> Operation {
         HttpRoute::OpenApi => Operation::new(SERVER, "This document").json("Document"),
         HttpRoute::Ping => Operation::new(SERVER, "Says that it is there").answers(200, "It is.", Answer::Nothing),
         HttpRoute::Healthz => Operation::new(SERVER, "Whether the process is worth keeping")
-            .answers(200, "`ok`, or `doubtful` if stored bytes have rotted.", Answer::Other("text/plain"))
+            .answers(200, "`ok`; `doubtful` if stored bytes have rotted; `full` if writes wait for room on the disk.", Answer::Other("text/plain"))
             .answers(503, "The store cannot go on.", Answer::Other("text/plain")),
         HttpRoute::Readyz => Operation::new(SERVER, "Whether clients are served")
             .answers(200, "They are.", Answer::Other("text/plain"))
