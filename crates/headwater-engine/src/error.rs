@@ -1,5 +1,6 @@
 //! Why a store cannot be opened, or had to stop.
 
+use crate::api::Refusal;
 use crate::codec::Malformed;
 
 /// An integrity or disk fault. There is no third kind: refusals are answers ([`Refusal`](crate::api::Refusal)).
@@ -76,6 +77,11 @@ impl StoreError {
     /// Waiting and trying again may help, and nothing is wrong with what is there.
     pub(crate) fn is_passing(&self) -> bool {
         self.is_full() || matches!(self, Self::Unreachable { .. })
+    }
+
+    /// What somebody hears whose bytes cannot be had because of this.
+    pub(crate) fn refusal(&self) -> Refusal {
+        if matches!(self, Self::Unreachable { .. }) { Refusal::Unavailable } else { Refusal::Damaged }
     }
 
     /// About one chunk, not about the store.

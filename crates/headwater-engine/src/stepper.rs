@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::Options;
-use crate::api::{Outcome, Refusal, Request};
+use crate::api::{Outcome, Request};
 use crate::bucket::{Afterwards, Recovered};
 use crate::catalogue::{Installed, Manifest, Merge};
 use crate::container::{Ack, CheckpointDone, CheckpointJob, ColdOutcome, ColdRead, Container, Effects, Found, Token};
@@ -304,9 +304,9 @@ impl Stepper {
             let lookup = effects.lookups.remove(0);
             match lookup.run(&self.containers[id as usize].chunks())? {
                 Found::Answer(ticket, outcome) => effects.replies.push((ticket, outcome)),
-                Found::Damaged(ticket, error) => {
+                Found::Failed(ticket, error) => {
+                    effects.replies.push((ticket, Err(error.refusal())));
                     self.damage.push(error);
-                    effects.replies.push((ticket, Err(Refusal::Damaged)));
                 }
                 Found::Abandoned(error) => self.damage.push(error),
                 Found::Back(back) => {
@@ -422,12 +422,9 @@ impl Stepper {
                 let (container, read) = self.reads.pop_front().expect("there is one");
                 match read.run(&self.containers[container as usize].chunks()) {
                     ColdOutcome::Answer(ticket, outcome) => self.replies.push((ticket, outcome)),
-                    ColdOutcome::Damaged(ticket, StoreError::Unreachable { .. }) => {
-                        self.replies.push((ticket, Err(Refusal::Unavailable)));
-                    }
-                    ColdOutcome::Damaged(ticket, error) => {
+                    ColdOutcome::Failed(ticket, error) => {
+                        self.replies.push((ticket, Err(error.refusal())));
                         self.damage.push(error);
-                        self.replies.push((ticket, Err(Refusal::Damaged)));
                     }
                     ColdOutcome::Again(again) => {
                         let mut effects = Effects::default();

@@ -133,7 +133,7 @@ pub(crate) enum Found<T> {
     /// Hand this to [`Container::looked_up`].
     Back(Back<T>),
     /// Refuse, and tell a person why.
-    Damaged(T, StoreError),
+    Failed(T, StoreError),
     /// A compaction met damage; it is not tried again before the next start.
     Abandoned(StoreError),
 }
@@ -210,9 +210,14 @@ impl<T> Lookup<T> {
                 pending.tries = TRIES_MAX;
                 Ok(Found::Back(Back::Again(pending)))
             }
+            // Whoever asked the storage has waited for it. A compaction has nobody to answer to, and goes on.
+            (
+                Err(Missed::Failed(StoreError::Unreachable { .. })),
+                Owner::Compaction { segment, position, stretch, tries },
+            ) => Ok(Found::Back(Back::Compaction { segment, position, stretch, tries })),
             (Err(Missed::Gone(error) | Missed::Failed(error)), owner) => match owner {
                 _ if !error.is_in_chunk() => Err(error),
-                Owner::Request(pending) => Ok(Found::Damaged(pending.token, error)),
+                Owner::Request(pending) => Ok(Found::Failed(pending.token, error)),
                 Owner::Compaction { .. } => Ok(Found::Abandoned(error)),
             },
         }

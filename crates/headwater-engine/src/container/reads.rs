@@ -70,7 +70,7 @@ pub(crate) enum ColdOutcome<T> {
     /// Hand this to [`Container::read_again`].
     Again(Again<T>),
     /// Refuse, and tell a person why.
-    Damaged(T, StoreError),
+    Failed(T, StoreError),
 }
 
 impl<T> ColdRead<T> {
@@ -92,7 +92,7 @@ impl<T> ColdRead<T> {
             match chunks.read_pieces(stretch) {
                 Ok(pieces) => pieces.into_iter().for_each(|piece| data.push(piece)),
                 Err(error) if error.is_not_found() && !self.again.is_second => return ColdOutcome::Again(self.again),
-                Err(error) => return ColdOutcome::Damaged(self.again.parked.token, error),
+                Err(error) => return ColdOutcome::Failed(self.again.parked.token, error),
             }
         }
         let result = ReadResult { data: data.finish(), at_tail: false, end_of_segment: self.end_of_segment };

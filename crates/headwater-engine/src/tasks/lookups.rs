@@ -1,12 +1,10 @@
 //! Threads that look things up for containers, so that none of these waits for the disk.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crate::OnFatal;
-use crate::api::Refusal;
 use crate::chunks::Chunks;
 use crate::container::Found;
 use crate::error::StoreError;
@@ -42,18 +40,14 @@ fn look_up_all(
     loop {
         let received = inbox.lock().expect("nobody panics while it waits").recv();
         let Ok((container, lookup)) = received else { return Ok(()) };
-        let damaged = |error| {
-            figures.damaged_reads.fetch_add(1, Relaxed);
-            tracing::error!(%error, "stored bytes cannot be served");
-        };
         match lookup.run(&chunks[container as usize])? {
             Found::Answer(answer, outcome) => answer.send(outcome),
             Found::Back(back) => containers[container as usize].send(ContainerInput::LookedUp(back)),
-            Found::Damaged(answer, error) => {
-                damaged(error);
-                answer.send(Err(Refusal::Damaged));
+            Found::Failed(answer, error) => {
+                figures.note_failed_read(&error);
+                answer.send(Err(error.refusal()));
             }
-            Found::Abandoned(error) => damaged(error),
+            Found::Abandoned(error) => figures.note_failed_read(&error),
         }
     }
 }

@@ -177,6 +177,17 @@ impl Figures {
             tracing::warn!(error = error as &dyn std::error::Error, "{what}");
         }
     }
+
+    /// Counts a read that was refused because of this, and tells a person.
+    pub(crate) fn note_failed_read(&self, error: &StoreError) {
+        if error.is_passing() {
+            self.storage_refusals.fetch_add(1, Relaxed);
+            tracing::warn!(error = error as &dyn std::error::Error, "stored bytes cannot be reached");
+        } else {
+            self.damaged_reads.fetch_add(1, Relaxed);
+            tracing::error!(error = error as &dyn std::error::Error, "stored bytes cannot be served");
+        }
+    }
 }
 
 /// Figures of one container.

@@ -7,13 +7,11 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crate::OnFatal;
-use crate::api::Refusal;
 use crate::chunks::{Chunks, Stretch};
 use crate::container::ColdOutcome;
 use crate::error::StoreError;
@@ -96,15 +94,9 @@ impl Reader {
                 ColdOutcome::Again(again) => {
                     self.containers[container as usize].send(ContainerInput::ReadAgain(again));
                 }
-                ColdOutcome::Damaged(answer, error @ StoreError::Unreachable { .. }) => {
-                    self.figures.storage_refusals.fetch_add(1, Relaxed);
-                    tracing::warn!(error = &error as &dyn std::error::Error, "stored bytes cannot be reached");
-                    answer.send(Err(Refusal::Unavailable));
-                }
-                ColdOutcome::Damaged(answer, error) => {
-                    self.figures.damaged_reads.fetch_add(1, Relaxed);
-                    tracing::error!(%error, "stored bytes cannot be served");
-                    answer.send(Err(Refusal::Damaged));
+                ColdOutcome::Failed(answer, error) => {
+                    self.figures.note_failed_read(&error);
+                    answer.send(Err(error.refusal()));
                 }
             }
         }
