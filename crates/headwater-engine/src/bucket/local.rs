@@ -1,5 +1,8 @@
 //! What a data directory knows of its bucket: a file that is written before each start is announced there, so that a
 //! start whose reply was lost is known again, and a stranger's is told from it.
+//!
+//! An announcement may arrive when its process is long gone, so every one that may still be under way is remembered, and
+//! none is given the number of another.
 
 use crate::codec::{Decoder, Encoder, Malformed};
 use crate::error::{IoContext, StoreError};
@@ -9,6 +12,8 @@ use super::{FORMAT, sealed, unsealed};
 
 /// Name of the file.
 pub(crate) const PATH: &str = "bucket";
+/// Announcements remembered. So many in a row are answered by nothing only where nothing arrives at all.
+const ATTEMPTS_MAX: usize = 64;
 /// While it is written.
 pub(crate) const NEXT_PATH: &str = "bucket.next";
 const MAGIC: &[u8; 8] = b"HWBLOCL\x01";
@@ -22,16 +27,43 @@ pub(super) struct Start {
 }
 
 /// The file's content.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Local {
     pub(super) store: u128,
     /// The newest start in the bucket when this was written.
     pub(super) accepted: Start,
-    /// The one that was about to be put there.
-    pub(super) intended: Start,
+    /// Those that were about to be put there since, oldest first. Each may arrive yet.
+    attempts: Vec<Start>,
 }
 
 impl Local {
+    /// For the first start of this directory with a bucket, and others that follow no earlier one.
+    pub(super) fn new(store: u128, accepted: Start, intended: Start) -> Self {
+        Self { store, accepted, attempts: vec![intended] }
+    }
+
+    /// For the start after `newest`, which is in the bucket now. `mark` is new.
+    pub(super) fn after(before: Option<&Self>, store: u128, newest: Start, mark: u128) -> Self {
+        let before = before.filter(|local| local.store == store);
+        let mut attempts = before.map_or_else(Vec::new, |local| local.attempts.clone());
+        attempts.retain(|start| start.number > newest.number);
+        let last = attempts.last().map_or(newest.number, |start| start.number);
+        attempts.push(Start { number: last + 1, mark });
+        let forgotten = attempts.len().saturating_sub(ATTEMPTS_MAX);
+        attempts.drain(..forgotten);
+        Self { store, accepted: newest, attempts }
+    }
+
+    /// The one that is about to be put there.
+    pub(super) fn intended(&self) -> Start {
+        *self.attempts.last().expect("there is always one")
+    }
+
+    /// Whether this directory has seen or made that start.
+    pub(super) fn knows(&self, start: Start) -> bool {
+        start == self.accepted || self.attempts.contains(&start)
+    }
+
     /// The store the directory belongs to, or was to belong to.
     pub(crate) fn store(&self) -> u128 {
         self.store
@@ -56,19 +88,28 @@ impl Local {
         let fields = |mut input: Decoder<'_>| -> Result<Self, Malformed> {
             let store = input.u128()?;
             let mut start = || Ok(Start { number: input.u64()?, mark: input.u128()? });
-            let local = Self { store, accepted: start()?, intended: start()? };
-            input.end()?;
-            Ok(local)
+            let (accepted, intended) = (start()?, start()?);
+            let mut attempts = Vec::new();
+            while !input.is_empty() {
+                attempts.push(Start { number: input.u64()?, mark: input.u128()? });
+            }
+            attempts.push(intended);
+            if !attempts.is_sorted_by(|one, next| one.number < next.number) {
+                return Err(Malformed("starts are out of order"));
+            }
+            Ok(Self { store, accepted, attempts })
         };
         fields(input).map(Some).map_err(&malformed)
     }
 
     pub(super) fn write(&self, disk: &dyn Disk) -> Result<(), StoreError> {
-        let Self { store, accepted, intended } = *self;
         let mut out = Encoder::default();
         out.0.extend_from_slice(MAGIC);
-        out.u32(FORMAT).u128(store);
-        out.u64(accepted.number).u128(accepted.mark).u64(intended.number).u128(intended.mark);
+        out.u32(FORMAT).u128(self.store);
+        let (intended, earlier) = self.attempts.split_last().expect("there is always one");
+        for start in [&self.accepted, intended].into_iter().chain(earlier) {
+            out.u64(start.number).u128(start.mark);
+        }
         let bytes = sealed(out);
         if disk.list("").on(".", "list")?.iter().any(|name| name == NEXT_PATH) {
             disk.remove(NEXT_PATH).on(NEXT_PATH, "remove")?;

@@ -70,7 +70,7 @@ impl BucketRestore {
         }
         // As if this start had made the chunks: the next one counts on from a number that none of them has.
         let start = Start { number: (newest >> CHUNK_COUNT_BITS) + 1, mark: io.random.bits() };
-        let local = Local { store: identity.store, accepted: start, intended: start };
+        let local = Local::new(identity.store, start, start);
         let mut bucket = Bucket::prepare(options, &identity, local)?;
         bucket.announce(disk)?;
         for container in 0..identity.containers {

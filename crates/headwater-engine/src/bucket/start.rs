@@ -124,11 +124,10 @@ impl Bucket {
 
     /// Begins a store in an empty bucket, or goes on beginning it. The directory's own identity follows.
     pub(crate) fn create(io: &Io, options: &BucketOptions, new: &Identity) -> Result<Self, StoreError> {
-        let intended = Start { number: 1, mark: io.random.bits() };
-        let before = Local::read(&*io.disk)?.filter(|local| local.store == new.store);
         // An earlier attempt may have put its start; only its own mark makes it ours.
-        let intended = before.map_or(intended, |local| local.intended);
-        let local = Local { store: new.store, accepted: Start::default(), intended };
+        let before = Local::read(&*io.disk)?.filter(|local| local.store == new.store);
+        let first = Start { number: 1, mark: io.random.bits() };
+        let local = before.unwrap_or_else(|| Local::new(new.store, Start::default(), first));
         local.write(&*io.disk)?;
         put(&*options.objects, &options.shown, IDENTITY, encode_identity(new))?;
         let mut bucket = Self::prepare(options, new, local)?;
@@ -141,21 +140,17 @@ impl Bucket {
     pub(crate) fn resume(io: &Io, options: &BucketOptions, own: &Identity, local: &Local) -> Result<Self, StoreError> {
         check_store(options, own)?;
         let newest = current_start(options, own, local)?.map_err(StoreError::Mismatched)?;
-        Self::follow(io, options, own, newest)
+        Self::prepare(options, own, Local::after(Some(local), own.store, newest, io.random.bits()))
     }
 
     /// Takes over what is in the bucket; the data directory has nothing yet. [`recover`](Self::recover) fills it.
     pub(crate) fn take_over(io: &Io, options: &BucketOptions, found: &Identity) -> Result<Self, StoreError> {
         let newest = newest_start(&*options.objects, found.store)?;
-        let mut bucket = Self::follow(io, options, found, newest)?;
+        let before = Local::read(&*io.disk)?;
+        let local = Local::after(before.as_ref(), found.store, newest, io.random.bits());
+        let mut bucket = Self::prepare(options, found, local)?;
         bucket.announce(&*io.disk)?;
         Ok(bucket)
-    }
-
-    /// The start after `newest`.
-    fn follow(io: &Io, options: &BucketOptions, identity: &Identity, newest: Start) -> Result<Self, StoreError> {
-        let intended = Start { number: newest.number + 1, mark: io.random.bits() };
-        Self::prepare(options, identity, Local { store: identity.store, accepted: newest, intended })
     }
 
     /// A start that is not [announced](Self::announce) yet.
@@ -168,7 +163,7 @@ impl Bucket {
             objects: objects.clone(),
             shown: options.shown.clone(),
             store: identity.store,
-            start: local.intended.number,
+            start: local.intended().number,
             unannounced: Some(local),
             copied,
         })
@@ -184,7 +179,7 @@ impl Bucket {
         local.write(disk)?;
         let mut out = Encoder::default();
         out.0.extend_from_slice(START_MAGIC);
-        out.u32(FORMAT).u128(self.store).u128(local.intended.mark);
+        out.u32(FORMAT).u128(self.store).u128(local.intended().mark);
         put(&*self.objects, &self.shown, &start_name(self.start), out)
     }
 
@@ -234,7 +229,7 @@ pub(super) fn current_start(
     local: &Local,
 ) -> Result<Result<Start, String>, StoreError> {
     let newest = newest_start(&*options.objects, own.store)?;
-    if newest == local.accepted || newest == local.intended {
+    if local.knows(newest) {
         return Ok(Ok(newest));
     }
     Ok(Err(format!(
