@@ -69,6 +69,7 @@ fn find(round: u64) -> Option<(Mode, u64, String)> {
             Mode::Crash
             | Mode::CrashTiny
             | Mode::CrashClock
+            | Mode::CrashBucket
             | Mode::Rot
             | Mode::RotTiny
             | Mode::EveryBit

@@ -37,7 +37,7 @@ pub use canaries::{Catch, catch_all};
 pub use chance::{Chance, SimRandom};
 pub use clock::SimClock;
 pub use compare::{Found, Refusing, look_at_all};
-pub use disk::{AfterFailedSync, Counts, Crashed, Faults, Image, SimDisk};
+pub use disk::{AfterFailedSync, Counts, Crashed, Faults, Image, SimBucket, SimDisk};
 pub use harness::clients::{ClientsReport, clients_run};
 pub use harness::crash::{Plan, Report, crash_run};
 pub use harness::faults::{FaultOutcome, FullReport, fault_run, full_run};

@@ -161,7 +161,7 @@ fn canaries() -> ExitCode {
 fn main() -> ExitCode {
     let result = match Arguments::parse().what {
         What::Crash { seed, seeds, points } => (seed..seed.saturating_add(seeds)).try_for_each(|seed| {
-            let report = crash_run(&EngineLaunch::default(), Plan { seed, points, clock_jumps: false })?;
+            let report = crash_run(&EngineLaunch::default(), Plan::of(seed, points))?;
             println!("seed {seed}: {report:?}");
             Ok(())
         }),

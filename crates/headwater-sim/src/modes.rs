@@ -21,6 +21,8 @@ pub enum Mode {
     CrashTiny,
     /// The same with almost no memory while the wall clock jumps.
     CrashClock,
+    /// Crashes of a store whose chunks are in a bucket that does not always answer.
+    CrashBucket,
     /// One call of the disk fails.
     Error,
     /// One sync fails; what reads show afterwards varies.
@@ -71,10 +73,11 @@ const CALLS: u64 = 320;
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Crash,
         Self::CrashTiny,
         Self::CrashClock,
+        Self::CrashBucket,
         Self::Error,
         Self::Sync,
         Self::ReadOnly,
@@ -93,6 +96,7 @@ impl Mode {
             Self::Crash => "crash",
             Self::CrashTiny => "crash-tiny",
             Self::CrashClock => "crash-clock",
+            Self::CrashBucket => "crash-bucket",
             Self::Error => "error",
             Self::Sync => "sync",
             Self::ReadOnly => "read-only",
@@ -120,9 +124,15 @@ impl Mode {
         let [usual, tiny] = &both;
         let mut chance = Chance::new(seed ^ 0x5eed);
         match self {
-            Self::Crash => crash(usual, seed, false),
-            Self::CrashTiny => crash(tiny, seed, false),
-            Self::CrashClock => crash(tiny, seed, true),
+            Self::Crash => crash(usual, Plan::of(seed, POINTS)),
+            Self::CrashTiny => crash(tiny, Plan::of(seed, POINTS)),
+            Self::CrashClock => crash(tiny, Plan { clock_jumps: true, ..Plan::of(seed, POINTS) }),
+            Self::CrashBucket => {
+                // Twice as often with almost no memory: what happens in a bucket happens after a checkpoint.
+                let launch = if chance.percent(67) { tiny } else { usual };
+                let remote_per_mille = *chance.pick(&[0, 20, 100, 400]);
+                crash(&launch.clone().in_bucket(), Plan { remote_per_mille, ..Plan::of(seed, POINTS) })
+            }
             Self::Error => {
                 let error_at_calls = [chance.below(CALLS)].into();
                 faults(chance.pick(&both), seed, Faults { error_at_calls, ..Faults::default() })
@@ -179,8 +189,8 @@ impl fmt::Display for Mode {
     }
 }
 
-fn crash(launch: &EngineLaunch, seed: u64, clock_jumps: bool) -> Result<Summary, Box<Failure>> {
-    let report = crash_run(launch, Plan { seed, points: POINTS, clock_jumps })?;
+fn crash(launch: &EngineLaunch, plan: Plan) -> Result<Summary, Box<Failure>> {
+    let report = crash_run(launch, plan)?;
     Ok(Summary { count: report.points, text: format!("{report:?}"), trace: report.trace })
 }
 

@@ -1,11 +1,13 @@
 //! The engine as a [`Store`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use headwater_engine::api::{Reply, Request};
 use headwater_engine::io::Io;
-use headwater_engine::{ContainerLimits, Options, Stepper, StoreError, Ticket};
+use headwater_engine::{BucketOptions, ContainerLimits, Options, Stepper, StoreError, Ticket};
 
+use crate::disk::SimBucket;
 use crate::harness::{Launch, Store};
 
 /// Opens the real engine, driven step by step.
@@ -13,6 +15,8 @@ use crate::harness::{Launch, Store};
 pub struct EngineLaunch {
     /// Of every store it opens.
     pub options: Options,
+    /// Chunks are in the bucket beside the disk.
+    pub has_bucket: bool,
 }
 
 /// Small enough that files are filled, recycled and checkpointed all the time, large enough for every request of the
@@ -21,7 +25,8 @@ const JOURNAL_FILE_BYTES: u64 = 512 << 10;
 
 impl Default for EngineLaunch {
     fn default() -> Self {
-        Self { options: Options { containers: 2, journal_file_bytes: JOURNAL_FILE_BYTES, ..Options::default() } }
+        let options = Options { containers: 2, journal_file_bytes: JOURNAL_FILE_BYTES, ..Options::default() };
+        Self { options, has_bucket: false }
     }
 }
 
@@ -36,15 +41,26 @@ impl EngineLaunch {
             idle_segments: 2,
         };
         let usual = Self::default();
-        Self { options: Options { container_limits: Some(limits), ..usual.options } }
+        Self { options: Options { container_limits: Some(limits), ..usual.options }, ..usual }
+    }
+
+    /// The same store with its chunks in a bucket.
+    pub fn in_bucket(self) -> Self {
+        Self { has_bucket: true, ..self }
     }
 }
 
 impl Launch for EngineLaunch {
     type Store = SteppedEngine;
 
-    fn open(&self, io: Io) -> Result<SteppedEngine, StoreError> {
-        Ok(SteppedEngine { stepper: Stepper::open(io, self.options.clone())?, waiting: BTreeMap::new() })
+    fn open(&self, io: Io, bucket: SimBucket) -> Result<SteppedEngine, StoreError> {
+        let bucket = self.has_bucket.then(|| BucketOptions {
+            objects: Arc::new(bucket),
+            shown: "the simulated bucket".to_owned(),
+            recover: false,
+        });
+        let options = Options { bucket, ..self.options.clone() };
+        Ok(SteppedEngine { stepper: Stepper::open(io, options)?, waiting: BTreeMap::new() })
     }
 
     fn containers(&self) -> u32 {

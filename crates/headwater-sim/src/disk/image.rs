@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Error, ErrorKind, Result};
 use std::sync::Arc;
 
+use super::bucket::Held;
 use super::content::{Change, Content, Data, Mood, survive};
 use crate::chance::Chance;
 
@@ -102,6 +103,8 @@ pub(super) struct State {
     durable: BTreeMap<String, Node>,
     changes: Vec<NameChange>,
     last_inode: Inode,
+    /// Beside the disk, and not touched by what happens to it.
+    pub(super) bucket: Held,
 }
 
 /// What reads show after a sync failed.
@@ -359,7 +362,14 @@ impl State {
                 files.insert(*inode, Arc::new(found));
             }
         }
-        Self { files, visible: names.clone(), durable: names, changes: Vec::new(), last_inode: self.last_inode }
+        Self {
+            files,
+            visible: names.clone(),
+            durable: names,
+            changes: Vec::new(),
+            last_inode: self.last_inode,
+            bucket: self.bucket.clone(),
+        }
     }
 
     /// What a new process finds after the old one was killed: the page cache lives on, open files without a name do not.

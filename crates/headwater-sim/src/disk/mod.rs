@@ -12,6 +12,7 @@
 //! into the disk that a restarted program finds. Nothing is lost by looking only there: a call that was under way counts
 //! as done and un-synced one boundary later.
 
+mod bucket;
 mod content;
 mod image;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use headwater_engine::io::{Disk, File};
 
 use crate::chance::Chance;
+pub use bucket::SimBucket;
 pub(crate) use content::SECTOR;
 use content::{Content, Data};
 pub use image::AfterFailedSync;
@@ -67,6 +69,8 @@ pub struct Faults {
     pub capacity: Option<u64>,
     /// From this call on nothing can be changed: every such call fails with `EROFS`, as when a file system protects itself.
     pub read_only_from_call: Option<u64>,
+    /// Of 1000 requests to the bucket that change or list something so many get no answer.
+    pub remote_per_mille: u64,
     /// Bytes of files that cannot be read: every read that touches them fails with `EIO`, for ever.
     pub unreadable: Vec<(String, Range<u64>)>,
 }
@@ -306,6 +310,8 @@ enum Kind {
     Sync,
     SetLength,
     Length,
+    Put,
+    Delete,
 }
 
 impl Kind {

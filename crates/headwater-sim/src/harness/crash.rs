@@ -19,7 +19,7 @@ use super::{
     Answered, Event, Explained, Failure, Known, Launch, Run, Running, Store, WORK_MAX, World, guarded, stopped,
 };
 use crate::chance::Chance;
-use crate::disk::{Image, SimDisk};
+use crate::disk::{Faults, Image, SimDisk};
 use crate::history::History;
 use crate::model::State;
 use crate::workload::{Universe, Workload};
@@ -33,6 +33,15 @@ pub struct Plan {
     pub points: u64,
     /// Sets the wall clock at random: an hour, a day, ten years, forth and back.
     pub clock_jumps: bool,
+    /// Of 1000 requests to the bucket that change or list something so many get no answer.
+    pub remote_per_mille: u64,
+}
+
+impl Plan {
+    /// So many crash points, with a clock that goes and a bucket, if there is one, that answers.
+    pub fn of(seed: u64, points: u64) -> Self {
+        Self { seed, points, clock_jumps: false, remote_per_mille: 0 }
+    }
 }
 
 /// What a run did.
@@ -207,8 +216,14 @@ impl<L: Launch> Run<'_, L> {
     fn epoch(&mut self, disk: SimDisk, plan: Plan, history: &mut History) -> Result<Image, String> {
         self.events.push(Event::Opened);
         disk.record(IMAGES_PER_MILLE, self.chance.bits());
-        let opened = self.world.open(&disk, &mut self.chance);
-        let mut running = opened.map_err(|what| format!("the store does not open: {what}"))?;
+        disk.set_faults(Faults { remote_per_mille: plan.remote_per_mille, ..Faults::default() });
+        let mut running = loop {
+            match self.world.open(&disk, &mut self.chance) {
+                // Another attempt, as a person would make.
+                Err(what) if plan.remote_per_mille > 0 && what.contains("object storage: could not") => {}
+                opened => break opened.map_err(|what| format!("the store does not open: {what}"))?,
+            }
+        };
         self.check_step(Vec::new(), &disk, history)?;
         history.opened(disk.counts().calls);
 

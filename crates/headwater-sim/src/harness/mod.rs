@@ -29,7 +29,7 @@ use headwater_types::SegmentName;
 use crate::chance::{Chance, SimRandom};
 use crate::clock::SimClock;
 use crate::compare::{Found, Refusing, look_at_all};
-use crate::disk::SimDisk;
+use crate::disk::{SimBucket, SimDisk};
 use crate::history::{Allowed, History, Ticket};
 use crate::model::{Finding, Ledger, Numbers, State};
 use crate::workload::{Universe, Workload};
@@ -87,11 +87,11 @@ pub trait Store {
 pub trait Launch: Sync {
     /// What it opens.
     type Store: Store;
-    /// Opens the store on this disk, or creates it.
+    /// Opens the store on this disk, or creates it. `bucket` is there for those who keep chunks in one.
     ///
     /// # Errors
     /// The store cannot be opened.
-    fn open(&self, io: Io) -> Result<Self::Store, StoreError>;
+    fn open(&self, io: Io, bucket: SimBucket) -> Result<Self::Store, StoreError>;
     /// Number of containers of every store it opens.
     fn containers(&self) -> u32;
 }
@@ -185,7 +185,8 @@ impl<L: Launch> World<'_, L> {
     fn open(&self, disk: &SimDisk, chance: &mut Chance) -> Result<Running<L::Store>, String> {
         let random = Arc::new(SimRandom::new(chance.bits()));
         let io = Io { disk: Arc::new(disk.clone()), clock: self.clock.clone(), random };
-        let store = guarded("opening the store", || self.launch.open(io).map_err(|error| chain(&error)))?;
+        let open = || self.launch.open(io, disk.bucket()).map_err(|error| chain(&error));
+        let store = guarded("opening the store", open)?;
         Ok(Running { store, disk: disk.clone(), answers: Arc::default() })
     }
 

@@ -63,7 +63,7 @@ fn hold(mode: Mode, count: u64) -> u64 {
 fn nothing_acknowledged_is_lost_at_any_crash_point() {
     let seeds = seeds(POINTS / POINTS_PER_SEED);
     println!("seeds {seeds:?}, {POINTS_PER_SEED} crash points each");
-    let plan = |seed| Plan { seed, points: POINTS_PER_SEED, clock_jumps: false };
+    let plan = |seed| Plan::of(seed, POINTS_PER_SEED);
     let reports = in_parallel(&seeds, |seed| crash_run(&EngineLaunch::default(), plan(*seed)));
     let sum = |figure: fn(&Report) -> u64| reports.iter().map(figure).sum::<u64>();
     println!(
@@ -82,7 +82,7 @@ fn nothing_acknowledged_is_lost_at_any_crash_point() {
 
 #[test]
 fn nothing_is_lost_with_almost_no_memory_either() {
-    let plan = |seed| Plan { seed, points: POINTS_PER_SEED, clock_jumps: false };
+    let plan = |seed| Plan::of(seed, POINTS_PER_SEED);
     let reports = in_parallel(&seeds(12), |seed| crash_run(&EngineLaunch::tiny(), plan(*seed)));
     let held: u64 = reports.iter().map(|report| report.held).sum();
     println!("{} crash points, {held} requests held back", reports.iter().map(|report| report.points).sum::<u64>());
@@ -92,6 +92,11 @@ fn nothing_is_lost_with_almost_no_memory_either() {
 #[test]
 fn no_promise_depends_on_the_wall_clock() {
     assert!(hold(Mode::CrashClock, 30) >= 30 * POINTS_PER_SEED);
+}
+
+#[test]
+fn nothing_is_lost_in_a_bucket_that_does_not_always_answer() {
+    assert!(hold(Mode::CrashBucket, 16) >= 16 * POINTS_PER_SEED);
 }
 
 #[test]

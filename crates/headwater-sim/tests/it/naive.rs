@@ -12,7 +12,7 @@ use headwater_engine::api::{
 };
 use headwater_engine::io::{File, Io};
 use headwater_sim::model::{Answer, Finding, Ledger, Numbers, State};
-use headwater_sim::{Launch, Store};
+use headwater_sim::{Launch, SimBucket, Store};
 
 /// What is wrong with a store.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -53,7 +53,7 @@ impl NaiveLaunch {
 impl Launch for NaiveLaunch {
     type Store = NaiveStore;
 
-    fn open(&self, io: Io) -> Result<NaiveStore, StoreError> {
+    fn open(&self, io: Io, _bucket: SimBucket) -> Result<NaiveStore, StoreError> {
         NaiveStore::open(self.bug, io, self.requests.clone())
     }
 

@@ -7,7 +7,7 @@ use crate::naive::{Bug, NaiveLaunch};
 #[test]
 fn a_store_that_is_right_passes() {
     for seed in 0..20 {
-        let report = crash_run(&NaiveLaunch::new(Bug::Nothing), Plan { seed, points: 300, clock_jumps: false });
+        let report = crash_run(&NaiveLaunch::new(Bug::Nothing), Plan::of(seed, 300));
         let report = report.unwrap_or_else(|failure| panic!("{failure}"));
         assert!(report.points >= 300 && report.points_in_recovery > 0 && report.points_after_kill > 0, "{report:?}");
     }
@@ -17,7 +17,7 @@ fn a_store_that_is_right_passes() {
 fn the_same_seed_gives_the_same_run() {
     for seed in 0..5 {
         let run =
-            || crash_run(&NaiveLaunch::new(Bug::Nothing), Plan { seed, points: 200, clock_jumps: false }).unwrap();
+            || crash_run(&NaiveLaunch::new(Bug::Nothing), Plan::of(seed, 200)).unwrap();
         assert_eq!(run(), run());
     }
 }
@@ -26,7 +26,7 @@ fn the_same_seed_gives_the_same_run() {
 #[track_caller]
 fn is_found(bug: Bug) {
     let found = (0..20)
-        .find_map(|seed| crash_run(&NaiveLaunch::new(bug), Plan { seed, points: 300, clock_jumps: false }).err());
+        .find_map(|seed| crash_run(&NaiveLaunch::new(bug), Plan::of(seed, 300)).err());
     let failure = found.unwrap_or_else(|| panic!("{bug:?} was not found"));
     println!("{bug:?} found with seed {} after {} points: {}", failure.seed, failure.points, failure.what);
     assert!(!failure.history.is_empty());
