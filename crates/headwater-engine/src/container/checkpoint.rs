@@ -192,11 +192,7 @@ impl<T: Token> Container<T> {
     }
 
     /// A checkpoint is durable.
-    pub(crate) fn checkpoint_done(
-        &mut self,
-        done: CheckpointDone,
-        effects: &mut Effects<T>,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn checkpoint_done(&mut self, done: CheckpointDone, effects: &mut Effects<T>) -> Result<(), StoreError> {
         let running = self.running.take().expect("a checkpoint ends that was begun");
         let needed = self.needed_of(&done.compacted)?;
         self.catalogue.install(done.installed);

@@ -16,8 +16,7 @@ fn a_store_that_is_right_passes() {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in 0..5 {
-        let run =
-            || crash_run(&NaiveLaunch::new(Bug::Nothing), Plan::of(seed, 200)).unwrap();
+        let run = || crash_run(&NaiveLaunch::new(Bug::Nothing), Plan::of(seed, 200)).unwrap();
         assert_eq!(run(), run());
     }
 }
@@ -25,8 +24,7 @@ fn the_same_seed_gives_the_same_run() {
 /// A planted bug must be found within a few seeds, and named by something `expected`.
 #[track_caller]
 fn is_found(bug: Bug) {
-    let found = (0..20)
-        .find_map(|seed| crash_run(&NaiveLaunch::new(bug), Plan::of(seed, 300)).err());
+    let found = (0..20).find_map(|seed| crash_run(&NaiveLaunch::new(bug), Plan::of(seed, 300)).err());
     let failure = found.unwrap_or_else(|| panic!("{bug:?} was not found"));
     println!("{bug:?} found with seed {} after {} points: {}", failure.seed, failure.points, failure.what);
     assert!(!failure.history.is_empty());
