@@ -189,20 +189,14 @@ impl Journal {
                 break;
             }
             let path = path_of(oldest.number);
-            if self.reserve.keeps_another() {
-                // The new name must be durable before the header is overwritten: a file never carries the name of one
-                // number and the header of another.
-                let spare = format!("{DIRECTORY}/spare-{:016}", oldest.number);
-                self.disk.rename(&path, &spare).on(&path, "set aside")?;
-                if !canary::is(35) {
-                    self.disk.sync_directory(DIRECTORY).on(DIRECTORY, "sync")?;
-                }
-                self.reserve.put_back(spare);
-            } else {
-                self.disk.remove(&path).on(&path, "remove")?;
-                // Files go one after the other: a gap would look like damage.
+            // The new name must be durable before the header is overwritten: a file never carries the name of one number
+            // and the header of another.
+            let spare = format!("{DIRECTORY}/spare-{:016}", oldest.number);
+            self.disk.rename(&path, &spare).on(&path, "set aside")?;
+            if !canary::is(35) {
                 self.disk.sync_directory(DIRECTORY).on(DIRECTORY, "sync")?;
             }
+            self.reserve.put_back(spare);
             self.files.pop_front();
             self.reserve.uses(self.files.len());
         }

@@ -178,12 +178,6 @@ impl Reserve {
         state.peaks[0] = state.peaks[0].max(files);
     }
 
-    /// Whether a file that has been used is kept.
-    pub(super) fn keeps_another(&self) -> bool {
-        let state = self.state();
-        state.in_use + state.ready.len() <= state.kept()
-    }
-
     /// To be called regularly: removes one file at a time that a busier hour has left.
     ///
     /// # Errors

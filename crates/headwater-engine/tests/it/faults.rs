@@ -284,33 +284,6 @@ fn a_store_has_its_directories_before_its_identity() {
 }
 
 #[test]
-fn journal_files_are_removed_one_by_one() {
-    let directory = directory();
-    let rigged = Rigged::new(directory.path());
-    let mut stepper = Stepper::open(rigged.io(), small()).unwrap();
-    carry_out(&mut stepper, create(S, SegmentKind::Stream)).unwrap();
-    // More files than become spares.
-    for number in 1..=16 {
-        carry_out(&mut stepper, event(number, &[7; 600_000])).unwrap();
-    }
-    checkpoint(&mut stepper, S);
-    stepper.run_all().unwrap();
-    stepper.submit(event(17, b"x")).unwrap();
-    for choice in 0..10 {
-        stepper.run_one(choice).unwrap();
-    }
-    let is_of_journal = |(deed, path): &(Deed, String)| match deed {
-        Deed::Remove => path.ends_with(".log"),
-        Deed::SyncDirectory => path == "journal",
-        _ => false,
-    };
-    let calls: Vec<_> = rigged.calls().into_iter().filter(is_of_journal).map(|(deed, _)| deed).collect();
-    assert!(calls.iter().filter(|deed| **deed == Deed::Remove).count() > 3, "{calls:?}");
-    // After a power cut the later of two may be gone and the earlier one not: a gap, which looks like damage.
-    assert!(calls.windows(2).all(|pair| pair != [Deed::Remove, Deed::Remove]), "{calls:?}");
-}
-
-#[test]
 fn a_commit_larger_than_a_journal_file_is_divided() {
     let directory = directory();
     let mut stepper = Stepper::open(io(&directory), small()).unwrap();
