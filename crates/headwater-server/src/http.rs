@@ -287,13 +287,14 @@ mod tests {
     #[tokio::test]
     async fn readiness_follows_the_server_and_health_only_its_failure() {
         let pages = Pages::new(Metrics::new());
-        for (phase, ready, healthy) in [
-            (Phase::Starting, "503", "200"),
-            (Phase::Ready, "200", "200"),
-            (Phase::Stopping, "503", "200"),
-            (Phase::Failed, "503", "503"),
+        for (phase, ready, healthy, word) in [
+            (Phase::Starting, "503", "200", "\"STARTING\""),
+            (Phase::Ready, "200", "200", "\"UP\""),
+            (Phase::Stopping, "503", "200", "\"DOWN\""),
+            (Phase::Failed, "503", "503", "\"FAILED\""),
         ] {
             pages.enter(phase);
+            assert_eq!(ask(&pages, "/v1/health/status").await.1, word);
             for (path, expected) in [("/readyz", ready), ("/healthz", healthy)] {
                 let (status, _) = ask(&pages, path).await;
                 assert!(status.contains(expected), "{phase:?} {path}: {status}");
@@ -301,6 +302,19 @@ mod tests {
         }
         pages.enter(Phase::Ready);
         assert!(ask(&pages, "/readyz").await.0.contains("503"), "a failure is final");
+    }
+
+    #[tokio::test]
+    async fn what_needs_the_controller_is_for_later_until_it_is_there() {
+        let pages = Pages::new(Metrics::new());
+        for route in HttpRoute::ALL.iter().filter(|route| route.path().starts_with("/v1/scopes")) {
+            let path = route.path().replace(['{', '}'], "") + "?from=0&to=1";
+            if route.method() == "GET" {
+                let (status, body) = ask(&pages, &path).await;
+                assert!(status.contains("503") && body.contains("not ready"), "{path}: {status} {body}");
+            }
+        }
+        assert!(ask(&pages, "/v1/health/readiness").await.1.contains("false"));
     }
 
     #[tokio::test]

@@ -62,7 +62,7 @@ pub(crate) struct Flags {
     /// Where clients read and write segments; port 0 takes a free one [default: 127.0.0.1:12345]
     #[arg(long, value_name = "ADDR")]
     segment_store: Option<String>,
-    /// Where health, readiness and metrics are served; port 0 takes a free one [default: 127.0.0.1:9091]
+    /// Where HTTP is served: administration, health, metrics, backups; port 0 takes a free one [default: 127.0.0.1:9091]
     #[arg(long, value_name = "ADDR")]
     http: Option<String>,
     /// Host that clients are told to connect to [default: the address of the segment store]

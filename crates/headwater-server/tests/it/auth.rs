@@ -28,12 +28,12 @@ const KEY: &str = "a key for tests that has more than thirty-two bytes";
 /// Few, so that the tests spend their time elsewhere.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(16).unwrap();
 
-fn entry(user: &str, password: &str, grants: &[&str]) -> String {
+pub(crate) fn entry(user: &str, password: &str, grants: &[&str]) -> String {
     let grants: Vec<_> = grants.iter().map(|grant| (*grant).to_owned()).collect();
     new_entry(user, password.as_bytes(), &grants, &[9; 32], ITERATIONS).unwrap() + "\n"
 }
 
-fn users() -> String {
+pub(crate) fn users() -> String {
     entry("admin", "a", &["prn::*,READ_UPDATE"])
         + &entry("reader", "r", &["prn::/,READ", "prn::/scope:scope,READ", "prn::/scope:scope/*,READ"])
         + &entry("other", "o", &["prn::/scope:other,READ_UPDATE", "prn::/scope:other/*,READ_UPDATE"])
@@ -41,7 +41,7 @@ fn users() -> String {
 }
 
 #[allow(clippy::disallowed_methods, reason = "the operator's files, not the store's")]
-fn put(path: &Path, text: &str) {
+pub(crate) fn put(path: &Path, text: &str) {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
@@ -84,7 +84,7 @@ fn payload(claim: &str, level: &str, from: i64, until: i64) -> String {
     format!(r#"{{"sub":"segmentstoreresource","aud":"segmentstore","iat":{from},"{claim}":"{level}","exp":{until}}}"#)
 }
 
-fn token(claim: &str, level: &str) -> String {
+pub(crate) fn token(claim: &str, level: &str) -> String {
     signed(r#"{"alg":"HS512"}"#, &payload(claim, level, now(), now() + 600), KEY.as_bytes())
 }
 

@@ -1,9 +1,10 @@
 //! Who may do what over HTTP, and who sees what.
 
 use headwater_auth::HttpRoute;
+use headwater_wire::{Reply, Request as Wire, TableEntry, TableKey, Text, Token};
 use serde_json::json;
 
-use crate::auth::{basic, start};
+use crate::auth::{basic, entry, put, start, token, users};
 use crate::documented::Documented;
 
 const SCOPE: &str = "/v1/scopes/scope";
@@ -79,5 +80,41 @@ async fn whoever_may_read_sees_what_they_may_read_and_changes_nothing() {
     assert_eq!(http.ask(HttpRoute::Health, "/v1/health").await.status, 403);
     assert_eq!(http.put(HttpRoute::CreateStream, "/v1/scopes/other/streams", &body).await.status, 201);
     assert_eq!(http.ask(HttpRoute::GetStream, "/v1/scopes/other/streams/t31").await.status, 200);
+    running.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lag_of_a_group_in_a_table_is_for_those_who_may_read_the_table() {
+    let grants = ["prn::/scope:scope,READ", "prn::/scope:scope/reader-group:g,READ"];
+    let with_table = [grants.as_slice(), &["prn::/scope:scope/key-value-table:g,READ"]].concat();
+    let file = users() + &entry("of-group", "g", &grants) + &entry("of-table", "t", &with_table);
+    let (running, _files) = start(|auth| put(auth.passwords.as_ref().unwrap(), &file)).await;
+    let mut http = Documented::new(&running).await;
+    http.headers = format!("Authorization: {}\r\n", basic("admin", "a"));
+    assert_eq!(http.put(HttpRoute::CreateScope, "/v1/scopes", &json!({"scopeName": "scope"})).await.status, 201);
+
+    let mut store = running.store().await;
+    let token = Token::new(token("prn::/scope:scope/stream:g_kvtable", "READ_UPDATE"));
+    let segment: Text = "scope/g_kvtable/0.#epoch.0".into();
+    let (created, table) = (token.clone(), segment.clone());
+    let create = Wire::CreateTableSegment {
+        request_id: 1,
+        segment: table,
+        token: created,
+        sorted: false,
+        key_length: 0,
+        rollover_bytes: 0,
+    };
+    assert!(matches!(store.ask(create).await, Reply::SegmentCreated { .. }));
+    let key = TableKey { key: b"\x7006config/default".as_slice().into(), version: i64::MIN };
+    let entries = vec![TableEntry { key, value: "".into() }];
+    let update = Wire::UpdateTableEntries { request_id: 2, segment, token, entries, table_offset: -1 };
+    assert!(matches!(store.ask(update).await, Reply::TableEntriesUpdated { .. }));
+
+    for (user, password, status) in [("of-group", "g", 404), ("of-table", "t", 200), ("other", "o", 403)] {
+        http.headers = format!("Authorization: {}\r\n", basic(user, password));
+        let answer = http.ask(HttpRoute::GroupLag, &format!("{SCOPE}/readergroups/g/lag")).await;
+        assert_eq!(answer.status, status, "{user}: {answer:?}");
+    }
     running.server.stop().await;
 }
