@@ -5,6 +5,7 @@
 mod autoscale;
 mod chaos;
 mod crashes;
+mod golden;
 mod items;
 mod memory;
 mod retention;

@@ -1,6 +1,7 @@
 //! Both ports in memory, with faults: a call may fail before or after its effect, once or from then on for ever.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -127,6 +128,77 @@ impl Store {
     pub(crate) fn seal(&self, name: &str) {
         locked(&self.0).segments.get_mut(name).expect("the test made it").sealed = true;
     }
+}
+
+/// Everything there is as text, a line for each thing; see [`Store::parse`].
+impl Store {
+    pub(crate) fn dump(&self) -> String {
+        let state = locked(&self.0);
+        let mut out = format!("version {}\n", state.version);
+        for (name, segment) in &state.segments {
+            let Segment { bytes, start, sealed, hint, rollover, key_bytes, attributes } = segment;
+            let key_bytes = key_bytes.map_or("-".to_owned(), |bytes| bytes.to_string());
+            let attributes: Vec<_> = attributes.iter().map(|(id, value)| format!("{id}={value}")).collect();
+            let (kind, rate, attributes, bytes) = (hint.kind, hint.rate, attributes.join(","), hex(bytes));
+            writeln!(out, "segment {name} {start} {sealed} {kind} {rate} {rollover} {key_bytes} {attributes};{bytes}")
+                .unwrap();
+        }
+        for (name, table) in &state.tables {
+            writeln!(out, "table {name}").unwrap();
+            for (key, (value, version)) in table {
+                writeln!(out, "entry {name} {} {version} {}", hex(key), hex(value)).unwrap();
+            }
+        }
+        out
+    }
+
+    pub(crate) fn parse(text: &str) -> Self {
+        let mut state = State::default();
+        for line in text.lines() {
+            let fields: Vec<&str> = line.split(' ').collect();
+            match fields[..] {
+                ["version", version] => state.version = version.parse().unwrap(),
+                ["segment", name, start, sealed, kind, rate, rollover, key_bytes, rest] => {
+                    let (attributes, bytes) = rest.split_once(';').unwrap();
+                    let attribute = |text: &str| {
+                        let (id, value) = text.split_once('=').unwrap();
+                        (id.parse().unwrap(), value.parse().unwrap())
+                    };
+                    let segment = Segment {
+                        bytes: unhex(bytes),
+                        start: start.parse().unwrap(),
+                        sealed: sealed.parse().unwrap(),
+                        hint: ScaleHint { kind: kind.parse().unwrap(), rate: rate.parse().unwrap() },
+                        rollover: rollover.parse().unwrap(),
+                        key_bytes: key_bytes.parse().ok(),
+                        attributes: attributes.split(',').filter(|text| !text.is_empty()).map(attribute).collect(),
+                    };
+                    state.segments.insert(name.to_owned(), segment);
+                }
+                ["table", name] => {
+                    state.tables.insert(name.to_owned(), Table::new());
+                }
+                ["entry", name, key, version, value] => {
+                    let entry = (unhex(value).into(), version.parse().unwrap());
+                    state.tables.get_mut(name).unwrap().insert(unhex(key).into(), entry);
+                }
+                _ => panic!("{line:?}"),
+            }
+        }
+        Self(Arc::new(Mutex::new(state)))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+    (0..text.len()).step_by(2).map(digits).collect()
 }
 
 impl Link {
