@@ -209,7 +209,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "crash",
-        work: Work::Conformance(&["crash", "--cycles", "5", "--prepared"]),
+        work: Work::Conformance(&["crash", "--cycles", "10", "--prepared"]),
         needs: &[],
         quick: false,
         limit: minutes(10),

@@ -129,7 +129,7 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
         println!("seed {seed}");
         seed
     };
-    let crash_plan = |seed| crash::Plan { cycles: 5, seed, writers: 4, keys: 16, scale: true, transactions: true };
+    let crash_plan = |seed| crash::Plan { cycles: 10, seed, writers: 4, keys: 16, scale: true, transactions: true };
     Ok(Some(match suite {
         Suite::Prepare => return Ok(None),
         Suite::Figures { mib } => {
