@@ -19,6 +19,9 @@ const STREAM: &str = "ledger";
 /// The client may sit out a pause of ten seconds between two attempts, and needs several attempts.
 const PROGRESS_WITHIN: Duration = Duration::from_secs(90);
 
+/// A scale that a kill interrupted has ended so long after the next start.
+const RESUMED_WITHIN: Duration = Duration::from_secs(10);
+
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -103,8 +106,12 @@ fn crash(places: &Places, plan: &Plan, scratch: &Path) -> Result<String> {
         }
     }
     if plan.scale {
-        // Whatever the kills left half done must be finished by now, or this one would be refused.
-        Driver::run(rust("scale", &["--to", "5"]), PROGRESS_WITHIN)?;
+        // What the last kill left half done goes on by itself; until that is finished another scale is refused.
+        let asked = Instant::now();
+        while let Err(refused) = Driver::run(rust("scale", &["--to", "5"]), PROGRESS_WITHIN) {
+            ensure!(asked.elapsed() < RESUMED_WITHIN, "still refused after {RESUMED_WITHIN:?}: {refused}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
     progress(&mut writer, &mut server, plan.cycles + 1)?;
     let printed = writer.finish_after_crashes(Duration::from_secs(240))?;

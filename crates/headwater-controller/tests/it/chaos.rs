@@ -1,13 +1,18 @@
-//! Many callers at once, on a process that dies again and again. Which call ends when, and where a process dies, comes
-//! from the seed, so that a seed that fails fails again.
+//! Many callers at once, on a process that dies again and again (T8 and T9 of `docs/internals/promises.md`). Which call
+//! ends when, and where a process dies, comes from the seed, so that a seed that fails fails again.
+//!
+//! Streams are split and merged all the time; transactions are opened, kept alive, ended, and ended again by requests
+//! that come twice or too late; writers of single keys follow the segments as they are sealed. At the end every key's
+//! events stand on its way through the stream in the order they were acknowledged, and every transaction is there whole
+//! and once, or not at all.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use headwater_controller::Controller;
 use headwater_controller::model::{
-    ControllerError, EndTransaction, Scale, ScalingKind, ScalingPolicy, SegmentRange, StreamConfig, TransactionState,
-    UpdateStream,
+    ControllerError, EndTransaction, Ping, Scale, ScalingKind, ScalingPolicy, SegmentRange, StreamConfig,
+    TransactionState, UpdateStream,
 };
 use headwater_types::{ScopedStream, SegmentId, TransactionId};
 
@@ -17,7 +22,7 @@ use crate::support::{World, assert_covers_key_space};
 /// Processes per run; all but the last die.
 const LIVES: u64 = 6;
 /// Callers at once.
-const CALLERS: u64 = 4;
+const CALLERS: usize = 4;
 /// Keys whose way through the stream is walked at the end.
 const KEYS: [f64; 5] = [0.0, 0.24, 0.5, 0.77, 0.999];
 
@@ -30,6 +35,16 @@ struct Ended {
 
 type Transactions = BTreeMap<TransactionId, Ended>;
 
+/// Writes the events of one key, through all processes.
+#[derive(Debug)]
+struct Writer {
+    key: f64,
+    /// Events that were acknowledged.
+    acknowledged: usize,
+    /// The segment the last one went to.
+    at: Option<SegmentId>,
+}
+
 struct Chance(u64);
 
 impl Chance {
@@ -40,13 +55,20 @@ impl Chance {
 }
 
 /// One caller's life in one process. Ends when the process does.
-async fn call_at_random(controller: Controller, store: Store, t: ScopedStream, mut chance: Chance) -> Transactions {
+async fn call_at_random(
+    controller: Controller,
+    store: Store,
+    t: ScopedStream,
+    mut chance: Chance,
+    writer: &mut Writer,
+) -> Transactions {
     let mut transactions = Transactions::new();
-    for _ in 0..12 {
-        let outcome = match chance.below(5) {
-            0 => scale_at_random(&controller, &t, &mut chance).await,
-            1 => update_at_random(&controller, &t, &mut chance).await,
-            _ => transact(&controller, &store, &t, &mut chance, &mut transactions).await,
+    for _ in 0..16 {
+        let outcome = match chance.below(8) {
+            0 | 1 => scale_at_random(&controller, &t, &mut chance).await,
+            2 => update_at_random(&controller, &t, &mut chance).await,
+            3..6 => transact(&controller, &store, &t, &mut chance, &mut transactions).await,
+            _ => writer.write(&controller, &store, &t, 1 + chance.below(6)).await,
         };
         match outcome {
             Ok(()) => {}
@@ -55,6 +77,39 @@ async fn call_at_random(controller: Controller, store: Store, t: ScopedStream, m
         }
     }
     transactions
+}
+
+impl Writer {
+    /// Appends some events, as a client does: to the segment it knows until that is sealed, then to the successor that
+    /// has the key.
+    async fn write(
+        &mut self,
+        controller: &Controller,
+        store: &Store,
+        t: &ScopedStream,
+        events: usize,
+    ) -> Result<(), ControllerError> {
+        let mut left = events;
+        while left > 0 {
+            let at = match self.at {
+                Some(at) => at,
+                None => at_key(&controller.current_segments(t).await?, self.key),
+            };
+            self.at = Some(at);
+            let event = format!("<{} {}>", self.key, self.acknowledged);
+            if store.append(t.segment(at).as_str(), event.as_bytes()) {
+                self.acknowledged += 1;
+                left -= 1;
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let successors = controller.successors(t, at).await?;
+            assert!(!successors.is_empty(), "{at} takes no events and nothing follows it");
+            let successors: Vec<_> = successors.iter().map(|successor| successor.segment).collect();
+            self.at = Some(at_key(&successors, self.key));
+        }
+        Ok(())
+    }
 }
 
 async fn scale_at_random(
@@ -102,16 +157,38 @@ async fn transact(
         let name = t.transaction_segment(parent.id, created.id);
         assert!(store.append(name.as_str(), format!("[{}]", created.id).as_bytes()), "{name} takes events");
     }
-    for _ in 0..chance.below(40) {
+    for turn in 0..chance.below(40) {
         tokio::task::yield_now().await;
+        if turn == 20 {
+            let pinged = controller.ping_transaction(t, created.id, 600_000).await?;
+            assert_eq!(pinged, Ping::Ok, "it is open");
+        }
     }
     let commit = chance.below(3) > 0;
     let ended = Ended { segments: created.segments.len(), accepted: None, commit };
     transactions.insert(created.id, ended);
-    let answer = if commit {
-        controller.commit_transaction(t, created.id, String::new(), i64::MIN).await
-    } else {
-        controller.abort_transaction(t, created.id).await
+    let end = |commit: bool| async move {
+        if commit {
+            controller.commit_transaction(t, created.id, String::new(), i64::MIN).await
+        } else {
+            controller.abort_transaction(t, created.id).await
+        }
+    };
+    // Some requests come twice, the second time while the first is under way or after it.
+    let answer = match chance.below(3) {
+        0 => {
+            let (first, second) = tokio::join!(end(commit), end(commit));
+            assert_eq!(second?, EndTransaction::Success, "the same again");
+            first
+        }
+        1 => {
+            let first = end(commit).await;
+            // Its opposite, too late.
+            let late = end(!commit).await?;
+            assert!(first.is_err() || late != EndTransaction::Success, "ended twice: {late:?}");
+            first
+        }
+        _ => end(commit).await,
     };
     let accepted = answer?;
     assert_eq!(accepted, EndTransaction::Success, "nobody else ends it");
@@ -128,6 +205,8 @@ async fn run(seed: u64) {
     let (mut world, t) = World::with_stream(3).await;
     let mut chance = Chance(seed);
     let mut transactions = Transactions::new();
+    let mut writers: Vec<_> =
+        KEYS.into_iter().take(CALLERS).map(|key| Writer { key, acknowledged: 0, at: None }).collect();
     for life in 0..LIVES {
         let at = 30 + chance.below(250) as u64;
         let fault = if chance.below(2) == 0 { Fault::CrashBefore(at) } else { Fault::CrashAfter(at) };
@@ -135,21 +214,30 @@ async fn run(seed: u64) {
         if world.controller.recover().await.is_err() {
             continue;
         }
-        let callers: Vec<_> = (0..CALLERS)
-            .map(|caller| {
+        let callers: Vec<_> = (0_u64..)
+            .zip(writers.drain(..))
+            .map(|(caller, mut writer)| {
                 let chance = Chance(mix(seed ^ (life << 8) ^ (caller << 16)));
-                tokio::spawn(call_at_random(world.controller.clone(), world.store.clone(), t.clone(), chance))
+                let (controller, store, t) = (world.controller.clone(), world.store.clone(), t.clone());
+                tokio::spawn(async move {
+                    // A writer that was a process of its own, or one that died with the server's.
+                    writer.at = writer.at.filter(|_| caller % 2 == 0);
+                    (call_at_random(controller, store, t, chance, &mut writer).await, writer)
+                })
             })
             .collect();
         for caller in callers {
-            transactions.extend(caller.await.unwrap());
+            let (ended, writer) = caller.await.unwrap();
+            transactions.extend(ended);
+            writers.push(writer);
         }
     }
     assert_eq!(world.controller.seal_stream(&t).await.unwrap(), UpdateStream::Success);
-    check(&world, &t, &transactions).await;
+    assert!(writers.iter().map(|writer| writer.acknowledged).sum::<usize>() > 10, "{writers:?}");
+    check(&world, &t, &transactions, &writers).await;
 }
 
-async fn check(world: &World, t: &ScopedStream, transactions: &Transactions) {
+async fn check(world: &World, t: &ScopedStream, transactions: &Transactions, writers: &[Writer]) {
     let controller = &world.controller;
     let mut epochs = Vec::new();
     while let Ok(segments) = controller.epoch_segments(t, i32::try_from(epochs.len()).unwrap()).await {
@@ -172,6 +260,13 @@ async fn check(world: &World, t: &ScopedStream, transactions: &Transactions) {
             walked.push(at_key(&segments, key));
         }
         assert_eq!(walked, expected, "key {key}");
+        let Some(writer) = writers.iter().find(|writer| writer.key == key) else { continue };
+        // A reader that goes this way sees them all, once, in order.
+        let seen: String = walked.iter().map(|id| world.bytes(t, *id)).collect();
+        let seen = seen.split('<').filter_map(|text| text.split_once('>')).map(|(event, _)| event);
+        let seen: Vec<&str> = seen.filter(|event| event.starts_with(&format!("{key} "))).collect();
+        let written: Vec<String> = (0..writer.acknowledged).map(|number| format!("{key} {number}")).collect();
+        assert_eq!(seen, written);
     }
     let segments: Vec<(String, Vec<u8>)> = world
         .store
