@@ -9,7 +9,8 @@
 //! Guarantees:
 //! * the peer says hello within [`HELLO_PATIENCE`], and a frame that has begun goes on within [`FRAME_PATIENCE`]; in between
 //!   it may be silent for ever
-//! * a frame above 64 KiB is received only while there is room for it among those of all connections
+//! * of a frame above 64 KiB only so much is received as there is room for among those of all connections, and who holds
+//!   that room without sending is closed once others want it ([`ReceivingRoom`])
 //! * what one peer can make us hold is bounded: [`UNANSWERED_BYTES_MAX`] of requests under way, [`PARKED_READS_MAX`] reads that
 //!   wait for data, [`TRANSIENTS_MAX`] uploads, one frame being received
 //! * what all peers together can make us hold is bounded, too: answers about tables ([`Context::answering`]) and reads that
@@ -32,9 +33,9 @@ use headwater_auth::WireCommand;
 use headwater_auth::delegation::TokenError;
 use headwater_engine::api::{Append as StoredAppend, Request};
 use headwater_types::Offset;
-use headwater_types::limits::{SERVER_FRAME_BYTES_MAX, TABLE_PAGE_BYTES, TABLE_VALUE_BYTES_MAX};
+use headwater_types::limits::{TABLE_PAGE_BYTES, TABLE_VALUE_BYTES_MAX};
 use headwater_wire::{Append, Reply, Request as Wire, ServerEnd, ServerEvent, SetupAppend, Text, WireError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::{Semaphore, TryAcquireError};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +47,8 @@ pub use crate::outbound::AnswerRoom;
 use crate::outbound::{self, Arrived, Charge, Delivery, Ended, Line, Pending, Shared, Writer};
 use crate::private::public_name;
 pub use crate::readahead::ReadRoom;
+pub use crate::receiving::ReceivingRoom;
+use crate::receiving::{FREE_BYTES, LOOK, NoRoom, Share};
 use crate::replies::{GET_KEYS_MAX, Verdict, illegal};
 use crate::requests::{Plan, plan};
 use crate::session::{Begun, NotSetUp};
@@ -71,10 +74,10 @@ pub const TRANSIENTS_MAX: usize = 1024;
 const REQUEST_BYTES: usize = 512;
 /// Read from the socket at a time.
 const READ_BYTES: usize = 64 << 10;
-/// Frames up to this size are received without asking. Larger ones take room first: see [`Context::receiving`].
-const SMALL_FRAME_BYTES: usize = 64 << 10;
 /// How long a large frame may wait for room, and then for the answers before it to leave.
 const ROOM_PATIENCE: Duration = Duration::from_secs(60);
+/// A frame of which more than this has arrived gets a buffer for all of it.
+const PART_BYTES: usize = 1 << 20;
 /// A large frame has to arrive at this rate at least, in bytes per second, since others may wait for its room.
 const LARGE_FRAME_RATE_MIN: usize = 64 << 10;
 /// Room for what comes before hello.
@@ -98,9 +101,8 @@ pub struct Context {
     pub loads: Loads,
     /// Who may do what.
     pub guard: Guard,
-    /// Room for large frames that are being received, in bytes, shared by all connections: a frame is announced with 8
-    /// bytes and may have 16 MiB.
-    pub receiving: Arc<Semaphore>,
+    /// Room for large frames that are being received.
+    pub receiving: ReceivingRoom,
     /// Room for read data that peers have not taken yet.
     pub reading: Arc<ReadRoom>,
     /// Room for answers about tables that peers have not taken yet.
@@ -112,12 +114,6 @@ pub struct Context {
 }
 
 impl Context {
-    /// Room for large frames, at least for one of the largest.
-    pub fn room_to_receive(bytes: u64) -> Arc<Semaphore> {
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        Arc::new(Semaphore::new(bytes.clamp(SERVER_FRAME_BYTES_MAX, Semaphore::MAX_PERMITS)))
-    }
-
     /// Places for as many reads that wait as fit into so many bytes.
     pub fn places_to_wait(bytes: u64) -> Arc<Semaphore> {
         let places = usize::try_from(bytes / PARKED_READ_BYTES).unwrap_or(usize::MAX);
@@ -136,6 +132,8 @@ enum ReadEnd {
     Stalled,
     #[error("no room for a large frame in time")]
     NoRoom,
+    #[error("holds the room for large frames that others wait for, and sends too little")]
+    Hogs,
     #[error(transparent)]
     Malformed(#[from] WireError),
     #[error(transparent)]
@@ -206,9 +204,8 @@ pub async fn serve(socket: impl Into<Socket>, context: Context) {
 
 /// A large frame on its way, and the room it takes until it is handed over.
 struct LargeFrame {
-    bytes: usize,
+    share: Share,
     until: Instant,
-    _room: OwnedSemaphorePermit,
 }
 
 /// A writer, and when its token ends.
@@ -226,7 +223,7 @@ struct Inbound {
     /// When the first of the tokens ends that they were set up with.
     expires: Option<Instant>,
     loads: Loads,
-    receiving: Arc<Semaphore>,
+    receiving: ReceivingRoom,
     /// Bytes of requests that may still come under way.
     unanswered: Arc<Semaphore>,
     /// Reads that may still come under way.
@@ -250,6 +247,8 @@ impl Inbound {
         let mut end = ServerEnd::new();
         let mut input = BytesMut::new();
         let mut large: Option<LargeFrame> = None;
+        // When bytes came last, or were first wanted again.
+        let mut heard = Instant::now();
         loop {
             while let Some(event) = end.next_event(&mut input)? {
                 greeted = true;
@@ -261,24 +260,40 @@ impl Inbound {
                         timeout(ROOM_PATIENCE, self.on_event(event)).await.map_err(|_| ReadEnd::NoRoom)??
                     }
                 }
+                heard = Instant::now();
             }
             let frame_bytes = input.len() + end.wanted();
-            if frame_bytes > SMALL_FRAME_BYTES {
-                if large.as_ref().is_none_or(|large| large.bytes < frame_bytes) {
+            let mut read_max = READ_BYTES;
+            if frame_bytes > FREE_BYTES {
+                if large.as_ref().is_none_or(|large| large.share.frame_bytes() < frame_bytes) {
                     drop(large.take());
-                    large = Some(self.receive_large(frame_bytes).await?);
+                    large = Some(self.begin_large(frame_bytes, input.len()));
                 }
-                if input.capacity() < frame_bytes {
-                    // A buffer of its own, no larger than the frame: what is stored of it shares the buffer.
-                    let begun = std::mem::replace(&mut input, BytesMut::with_capacity(frame_bytes));
+                let large = large.as_mut().expect("it was just begun");
+                if large.share.is_hogged(input.len()) {
+                    self.line.metrics.stalled.inc();
+                    return Err(ReadEnd::Hogs);
+                }
+                if large.share.allowed() == input.len() {
+                    large.until += large.share.grow(ROOM_PATIENCE).await.map_err(|NoRoom| ReadEnd::NoRoom)?;
+                    heard = Instant::now();
+                }
+                // Who sends only a part gets a buffer of that size. Then one for the whole frame, and no larger: what is
+                // stored of it shares the buffer.
+                let allowed = large.share.allowed();
+                let buffer = if allowed <= PART_BYTES { allowed } else { frame_bytes };
+                if input.capacity() < buffer {
+                    let begun = std::mem::replace(&mut input, BytesMut::with_capacity(buffer));
                     input.extend_from_slice(&begun);
                 }
+                read_max = allowed - input.len();
             } else {
                 input.reserve(if greeted { READ_BYTES } else { HELLO_BYTES });
             }
-            match self.socket.try_read_buf(&mut input) {
+            match self.socket.try_read_buf(&mut input, read_max) {
                 Ok(0) => return Err(ReadEnd::Gone),
                 Ok(bytes) => {
+                    heard = Instant::now();
                     self.line.metrics.bytes_received.inc_by(bytes as u64);
                     continue;
                 }
@@ -295,21 +310,26 @@ impl Inbound {
                     Some(at) => timeout_at(at, self.socket.readable()).await.map_err(|_| ReadEnd::TokenExpired)?,
                 }
             } else {
-                let until = Instant::now() + FRAME_PATIENCE;
-                let until = large.as_ref().map_or(until, |large| until.min(large.until));
-                timeout_at(until, self.socket.readable()).await.map_err(|_| ReadEnd::Stalled)?
+                let stalled = heard + FRAME_PATIENCE;
+                let until = large.as_ref().map_or(stalled, |large| stalled.min(large.until));
+                let look = Instant::now() + LOOK;
+                match timeout_at(if large.is_some() { until.min(look) } else { until }, self.socket.readable()).await {
+                    Ok(readable) => readable,
+                    Err(_) if Instant::now() >= until => return Err(ReadEnd::Stalled),
+                    Err(_) => continue,
+                }
             };
             readable.map_err(|_| ReadEnd::Gone)?;
         }
     }
 
-    /// Takes room for a frame before its bytes are taken.
-    async fn receive_large(&self, bytes: usize) -> Result<LargeFrame, ReadEnd> {
-        let permits = u32::try_from(bytes).expect("a frame has at most 16 MiB");
-        let room = timeout(ROOM_PATIENCE, self.receiving.clone().acquire_many_owned(permits)).await;
-        let _room = room.map_err(|_| ReadEnd::NoRoom)?.expect("the room is never closed");
-        let arrival = Duration::from_secs((bytes / LARGE_FRAME_RATE_MIN) as u64);
-        Ok(LargeFrame { bytes, until: Instant::now() + FRAME_PATIENCE + arrival, _room })
+    /// Begins a frame that takes room as its bytes come.
+    fn begin_large(&self, frame_bytes: usize, received: usize) -> LargeFrame {
+        let arrival = Duration::from_secs((frame_bytes / LARGE_FRAME_RATE_MIN) as u64);
+        LargeFrame {
+            share: self.receiving.begin(frame_bytes, received),
+            until: Instant::now() + FRAME_PATIENCE + arrival,
+        }
     }
 
     async fn on_event(&mut self, event: ServerEvent) -> Result<(), ReadEnd> {

@@ -24,6 +24,7 @@ pub mod ports;
 mod private;
 mod problem;
 mod readahead;
+mod receiving;
 mod replies;
 mod requests;
 mod rest;

@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::grpc::{Authenticated, Guarded};
 use crate::auth::{AuthConfig, AuthError, Guard, SIGNING_KEY};
-use crate::connection::{self, AnswerRoom, Context, ReadRoom};
+use crate::connection::{self, AnswerRoom, Context, ReadRoom, ReceivingRoom};
 use crate::grpc::{self, ControllerGrpc, IsFull};
 use crate::http::{self, Pages, Phase};
 use crate::listen::{self, Gate, Placed};
@@ -339,7 +339,7 @@ impl Server {
             metrics: metrics.clone(),
             loads,
             guard: guard.clone(),
-            receiving: Context::room_to_receive(config.memory_bytes / RECEIVING_SHARE),
+            receiving: ReceivingRoom::new(config.memory_bytes / RECEIVING_SHARE),
             reading: ReadRoom::new(config.memory_bytes / READING_SHARE),
             answering: AnswerRoom::new(config.memory_bytes / ANSWERING_SHARE),
             parking: Context::places_to_wait(config.memory_bytes / PARKING_SHARE),

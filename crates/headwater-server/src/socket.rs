@@ -89,13 +89,13 @@ impl ReadHalf {
         }
     }
 
-    /// Appends what is there, up to the buffer's capacity; 0 once the peer has ended.
+    /// Appends what is there, up to the buffer's capacity and `bytes_max`, neither of which is 0; 0 once the peer has ended.
     ///
     /// # Errors
     /// `WouldBlock` if nothing is there.
-    pub(crate) fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+    pub(crate) fn try_read_buf(&self, buffer: &mut BytesMut, bytes_max: usize) -> io::Result<usize> {
         match self {
-            Self::Plain(half) => half.try_read_buf(buffer),
+            Self::Plain(half) => half.try_read_buf(&mut buffer.limit(bytes_max)),
             Self::Tls(shared) => {
                 let mut stream = locked(shared);
                 // Whoever waits does so in `readable`, which leaves its own waker.
@@ -104,7 +104,7 @@ impl ReadHalf {
                     Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
                     Poll::Ready(found) => found?,
                 };
-                let bytes = found.len().min(buffer.capacity() - buffer.len());
+                let bytes = found.len().min(buffer.capacity() - buffer.len()).min(bytes_max);
                 buffer.put_slice(&found[..bytes]);
                 Pin::new(&mut **stream).consume(bytes);
                 Ok(bytes)

@@ -1,8 +1,8 @@
 //! A server with little memory, and peers that each want much of it: it stays below its ceiling, and a peer that asks for
 //! little is served as before.
 //!
-//! A thousand idle connections, readers that hardly read, peers that announce 16 MiB and stop, and writers of the largest
-//! frames there are; with a memory limit of 256 MiB.
+//! A thousand idle connections, a thousand readers that hardly read, peers that announce 16 MiB, send a part and then
+//! trickle, and beside all of them writers of the largest frames there are; with a memory limit of 256 MiB.
 
 use super::{Case, Outcome, in_scratch, run_cases};
 use crate::prepare::Places;
@@ -19,8 +19,15 @@ const MEMORY_BYTES: u64 = 256 << 20;
 /// It may take a fifth more.
 const CEILING_BYTES: u64 = MEMORY_BYTES / 5 * 6;
 const IDLE: usize = 1_000;
-const SLOW_READERS: usize = 100;
+const SLOW_READERS: usize = 1_000;
 const HALF_FRAMES: usize = 200;
+/// What each of these sends at once: more than is received without room.
+const HALF_FRAME_BYTES: usize = 300_000;
+/// And so much, so often, for as long as it is let.
+const TRICKLE_BYTES: usize = 1_000;
+const TRICKLE_EVERY: Duration = Duration::from_millis(250);
+/// A frame of 16 MiB beside the crowd is stored within this time.
+const HONEST_WITHIN: Duration = Duration::from_secs(20);
 const LARGE_WRITERS: u8 = 8;
 /// Frames that each of these writes.
 const LARGE_FRAMES: i64 = 6;
@@ -63,16 +70,19 @@ fn check(places: &Places, scratch: &Path) -> Result<String> {
 
     let highest = AtomicU64::new(0);
     let is_over = AtomicBool::new(false);
-    let (greedy, writing) = std::thread::scope(|scope| -> Result<_> {
+    let (greedy, writing, stored, left) = std::thread::scope(|scope| -> Result<_> {
         let watch = scope.spawn(|| watch(&server, &highest, &is_over));
         let measured = (|| {
             let idle: Vec<Raw> = (0..IDLE).map(|_| Raw::hello(&address)).collect::<Result<_>>()?;
             let slow: Vec<Raw> = (0..SLOW_READERS).map(|_| slow_reader(&address)).collect::<Result<_>>()?;
             let half: Vec<Raw> = (0..HALF_FRAMES).map(|_| half_frame(&address)).collect::<Result<_>>()?;
+            let crowd = scope.spawn(|| trickle(half, &is_over));
             let greedy = p99(healthy.latencies(SAMPLES)?);
-            // Frames that are only announced hold the room for large frames until their time is over, so a crowd of them
-            // starves honest ones. That is known and not yet mended; here the honest ones come when the crowd has gone.
-            drop(half);
+            let mut honest = Writer::open(&address, 99, "ceiling/honest/0.#epoch.0")?;
+            let begun = Instant::now();
+            honest.append(&vec![9; LARGE_BYTES])?;
+            let stored = begun.elapsed();
+            ensure!(stored <= HONEST_WITHIN, "an honest frame took {stored:?} beside a crowd of slow ones");
             let writers: Vec<_> = (0..LARGE_WRITERS)
                 .map(|number| {
                     scope.spawn({
@@ -88,7 +98,9 @@ fn check(places: &Places, scratch: &Path) -> Result<String> {
             let mut witness = Raw::hello(&address)?;
             witness.still_works()?;
             drop((idle, slow));
-            Ok((greedy, writing))
+            is_over.store(true, Ordering::Relaxed);
+            let left = crowd.join().expect("trickling does not panic");
+            Ok((greedy, writing, stored, left))
         })();
         is_over.store(true, Ordering::Relaxed);
         watch.join().expect("watching does not panic")?;
@@ -101,7 +113,8 @@ fn check(places: &Places, scratch: &Path) -> Result<String> {
     ensure!(greedy <= allowed, "p99 of a small append rose from {baseline:?} to {greedy:?}");
     server.stop()?;
     Ok(format!(
-        "at most {} MiB; p99 of a small append {baseline:?} alone, {greedy:?} beside greedy peers, {writing:?} beside writers of 16 MiB",
+        "at most {} MiB; p99 of a small append {baseline:?} alone, {greedy:?} beside greedy peers, {writing:?} beside writers of \
+         16 MiB; one of those took {stored:?} beside {HALF_FRAMES} slow ones, of which {left} were left at the end",
         highest >> 20
     ))
 }
@@ -128,11 +141,20 @@ fn slow_reader(address: &str) -> Result<Raw> {
     Ok(raw)
 }
 
+/// Sends a little more of each frame again and again. Returns how many were not closed in the end.
+fn trickle(mut half: Vec<Raw>, is_over: &AtomicBool) -> usize {
+    while !is_over.load(Ordering::Relaxed) {
+        half.retain_mut(|raw| raw.send(&[0; TRICKLE_BYTES]).is_ok());
+        std::thread::sleep(TRICKLE_EVERY);
+    }
+    half.len()
+}
+
 /// Announces the largest frame and sends a little of it.
 fn half_frame(address: &str) -> Result<Raw> {
     let mut raw = Raw::hello(address)?;
     raw.send(&header(code::APPEND_BLOCK_END, LARGE_BYTES as i32))?;
-    raw.send(&[0; 4096])?;
+    raw.send(&[0; HALF_FRAME_BYTES])?;
     Ok(raw)
 }
 

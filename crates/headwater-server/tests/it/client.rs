@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use headwater_engine::io::{Disk, Io, RealClock, RealDisk, RealRandom};
 use headwater_engine::{Engine, Options};
 use headwater_server::Guard;
-use headwater_server::connection::{self, AnswerRoom, Context, ReadRoom};
+use headwater_server::connection::{self, AnswerRoom, Context, ReadRoom, ReceivingRoom};
 use headwater_server::loads::Loads;
 use headwater_server::metrics::Metrics;
 use headwater_server::ports::EnginePorts;
@@ -58,7 +58,7 @@ impl Store {
             metrics: metrics.clone(),
             loads: Loads::default(),
             guard: Guard::off(),
-            receiving: Context::room_to_receive(32 << 20),
+            receiving: ReceivingRoom::new(32 << 20),
             reading: ReadRoom::new(32 << 20),
             answering: AnswerRoom::new(16 << 20),
             parking: Context::places_to_wait(8 << 20),
