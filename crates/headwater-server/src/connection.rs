@@ -327,7 +327,7 @@ impl Inbound {
     fn begin_large(&self, frame_bytes: usize, received: usize) -> LargeFrame {
         let arrival = Duration::from_secs((frame_bytes / LARGE_FRAME_RATE_MIN) as u64);
         LargeFrame {
-            share: self.receiving.begin(frame_bytes, received),
+            share: self.receiving.begin(frame_bytes, received, self.tokens.is_known()),
             until: Instant::now() + FRAME_PATIENCE + arrival,
         }
     }
@@ -527,7 +527,7 @@ impl Inbound {
         let mut scrap = BytesMut::with_capacity(4096);
         let forget = async {
             while self.socket.readable().await.is_ok() {
-                match self.socket.try_read_buf(&mut scrap) {
+                match self.socket.try_read_buf(&mut scrap, READ_BYTES) {
                     Ok(0) => break,
                     Ok(_) => scrap.clear(),
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}

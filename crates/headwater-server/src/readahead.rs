@@ -6,7 +6,7 @@
 //!
 //! Guarantees:
 //! * one connection holds at most [`CONNECTION_BYTES_MAX`], or one reply
-//! * all connections together hold at most what the room was made with, and [`SHORT_BYTES`] each
+//! * all connections together hold at most what the room was made with, a quarter more, and [`LEAST_BYTES`] each
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,6 +18,8 @@ use headwater_engine::api::ReadResult;
 pub(crate) const CONNECTION_BYTES_MAX: usize = 4 << 20;
 /// Size of a reply when the common room is used up.
 pub(crate) const SHORT_BYTES: usize = 64 << 10;
+/// And when such replies have taken a quarter of the room on top of it: a thousand of them are 64 MiB.
+pub(crate) const LEAST_BYTES: usize = 4 << 10;
 
 /// Room for read data, shared by all connections.
 #[derive(Debug)]
@@ -33,7 +35,16 @@ impl ReadRoom {
     }
 
     fn take(&self, bytes: usize) -> bool {
-        let fits = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.bytes_max;
+        self.take_below(bytes, self.bytes_max)
+    }
+
+    /// Takes room for a short reply.
+    fn take_short(&self, bytes: usize) -> bool {
+        self.take_below(bytes, self.bytes_max.saturating_add(self.bytes_max / 4))
+    }
+
+    fn take_below(&self, bytes: usize, bytes_max: usize) -> bool {
+        let fits = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= bytes_max;
         if !fits {
             self.give_back(bytes);
         }
@@ -69,10 +80,13 @@ impl ReadAhead {
         if self.room.take(bytes) {
             return Some(read);
         }
-        let read = shorten(read);
+        let is_short = self.room.take_short(bytes.min(SHORT_BYTES));
+        let read = shorten(read, if is_short { SHORT_BYTES } else { LEAST_BYTES });
         let short = size(&read);
         self.bytes.fetch_sub(bytes - short, Ordering::Relaxed);
-        self.room.bytes.fetch_add(short, Ordering::Relaxed);
+        if !is_short {
+            self.room.bytes.fetch_add(short, Ordering::Relaxed);
+        }
         Some(read)
     }
 
@@ -96,13 +110,13 @@ pub(crate) fn size(read: &ReadResult) -> usize {
 }
 
 /// The beginning of a read, copied, so that nothing of the rest stays in memory.
-fn shorten(read: ReadResult) -> ReadResult {
-    if size(&read) <= SHORT_BYTES {
+fn shorten(read: ReadResult, bytes_max: usize) -> ReadResult {
+    if size(&read) <= bytes_max {
         return read;
     }
-    let mut short = Vec::with_capacity(SHORT_BYTES);
+    let mut short = Vec::with_capacity(bytes_max);
     for piece in &read.data {
-        let left = SHORT_BYTES - short.len();
+        let left = bytes_max - short.len();
         short.extend_from_slice(&piece[..piece.len().min(left)]);
     }
     // More follows, whatever was said of the end of the whole.
@@ -134,6 +148,7 @@ mod tests {
     #[test]
     fn replies_are_short_once_the_common_room_is_used_up() {
         let room = ReadRoom::new(3 << 20);
+        let crowd: Vec<_> = (0..100).map(|_| ReadAhead::new(room.clone())).collect();
         let (first, second) = (ReadAhead::new(room.clone()), ReadAhead::new(room.clone()));
         assert_eq!(size(&first.admit(read(2 << 20)).unwrap()), 2 << 20);
         let short = second.admit(read(2 << 20)).unwrap();
@@ -141,6 +156,12 @@ mod tests {
         assert!(!short.at_tail && !short.end_of_segment);
         assert_eq!(size(&second.admit(read(100)).unwrap()), 100, "what is short already stays whole");
         second.written(SHORT_BYTES);
+        for one in &crowd {
+            one.admit(read(1 << 20)).unwrap();
+        }
+        assert!(room.bytes.load(Ordering::Relaxed) <= (3 << 20) / 4 * 5 + crowd.len() * LEAST_BYTES);
+        assert_eq!(size(&crowd[0].admit(read(2 << 20)).unwrap()), LEAST_BYTES, "and shorter still in a crowd");
+        drop(crowd);
         drop(first);
         drop(second);
         assert_eq!(room.bytes.load(Ordering::Relaxed), 0, "a connection that ends gives back what it held");

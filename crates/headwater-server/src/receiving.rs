@@ -10,6 +10,7 @@
 //!
 //! Guarantees:
 //! * all frames together hold at most the common room, one largest frame, and [`FREE_BYTES`] each
+//! * peers that have not shown who they are have a small room of their own: they take nothing from those who have
 //! * the frame that has the place needs nothing else to complete, and whoever waits is served in turn
 //! * while somebody waits, who holds room has to send ([`Share::is_hogged`])
 
@@ -32,26 +33,31 @@ const PROGRESS_BYTES: usize = 128 << 10;
 /// And so much if it has the one place.
 const PROGRESS_IN_PLACE_BYTES: usize = 1 << 20;
 
-/// See the [module](self). Clones share it.
+/// Common room of the frames of strangers.
+const STRANGERS_BYTES: usize = 4 * STEP_BYTES;
+
+/// Room for large frames. Clones share it.
 #[derive(Clone, Debug)]
 pub struct ReceivingRoom {
-    common: Arc<Semaphore>,
-    place: Arc<Semaphore>,
-    waiting: Arc<AtomicUsize>,
+    known: Pool,
+    /// `None` if nobody has to show anything.
+    strangers: Option<Pool>,
 }
 
 impl ReceivingRoom {
-    /// Of about so many bytes, but at least of one largest frame and a half.
-    pub fn new(bytes: u64) -> Self {
+    /// Of about so many bytes, but at least of one largest frame and a half. `has_strangers`: there are peers of whom one
+    /// does not know yet who they are. What they may take comes on top.
+    pub fn new(bytes: u64, has_strangers: bool) -> Self {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let common = bytes.saturating_sub(SERVER_FRAME_BYTES_MAX).max(SERVER_FRAME_BYTES_MAX / 2);
-        Self { common: Arc::new(Semaphore::new(common)), place: Arc::new(Semaphore::new(1)), waiting: Arc::default() }
+        Self { known: Pool::new(common), strangers: has_strangers.then(|| Pool::new(STRANGERS_BYTES)) }
     }
 
     /// Begins a frame of which `received` bytes are there.
-    pub(crate) fn begin(&self, frame_bytes: usize, received: usize) -> Share {
+    pub(crate) fn begin(&self, frame_bytes: usize, received: usize, is_known: bool) -> Share {
+        let pool = if is_known { &self.known } else { self.strangers.as_ref().unwrap_or(&self.known) };
         Share {
-            room: self.clone(),
+            room: pool.clone(),
             frame_bytes,
             allowed: FREE_BYTES.max(received).min(frame_bytes),
             common: None,
@@ -61,10 +67,24 @@ impl ReceivingRoom {
     }
 }
 
+/// See the [module](self).
+#[derive(Clone, Debug)]
+struct Pool {
+    common: Arc<Semaphore>,
+    place: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Pool {
+    fn new(common: usize) -> Self {
+        Self { common: Arc::new(Semaphore::new(common)), place: Arc::new(Semaphore::new(1)), waiting: Arc::default() }
+    }
+}
+
 /// What one frame holds; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
-    room: ReceivingRoom,
+    room: Pool,
     frame_bytes: usize,
     allowed: usize,
     common: Option<OwnedSemaphorePermit>,
@@ -173,8 +193,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn frames_that_hold_a_part_each_all_complete_in_turn() {
-        let room = ReceivingRoom::new(0);
-        let mut frames: Vec<_> = (0..100).map(|_| room.begin(FRAME, 0)).collect();
+        let room = ReceivingRoom::new(0, true);
+        let mut frames: Vec<_> = (0..100).map(|_| room.begin(FRAME, 0, true)).collect();
         let mut begun = 0;
         while frames[begun].grow(Duration::ZERO).await.is_ok() && frames[begun].place.is_none() {
             begun += 1;
@@ -189,33 +209,47 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_holds_what_others_want_has_to_go_on() {
-        let room = ReceivingRoom::new(0);
-        let mut hogs: Vec<_> = (0..STEPS).map(|_| room.begin(FRAME, 0)).collect();
+        let room = ReceivingRoom::new(0, true);
+        let mut hogs: Vec<_> = (0..STEPS).map(|_| room.begin(FRAME, 0, true)).collect();
         for hog in &mut hogs {
             hog.grow(PATIENCE).await.unwrap();
         }
-        let mut placed = room.begin(FRAME, 0);
+        let mut placed = room.begin(FRAME, 0, true);
         placed.grow(PATIENCE).await.unwrap();
         tokio::time::advance(LOOK).await;
         assert!(!hogs[0].is_hogged(0), "nobody waits");
-        let mut honest = room.begin(FRAME, 0);
+        let mut honest = room.begin(FRAME, 0, true);
         let waits = tokio::spawn(async move { honest.grow(PATIENCE).await.map(|_| honest) });
         tokio::time::sleep(LOOK).await;
         assert!(hogs[0].is_hogged(FREE_BYTES) && placed.is_hogged(2 * PROGRESS_BYTES));
         assert!(!hogs[1].is_hogged(2 * PROGRESS_BYTES), "it goes on");
-        assert!(!room.begin(FRAME, 0).is_hogged(0), "it was only begun");
+        assert!(!room.begin(FRAME, 0, true).is_hogged(0), "it was only begun");
         drop(hogs);
         assert_eq!(waits.await.unwrap().unwrap().allowed(), FREE_BYTES + STEP_BYTES);
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_too_long_is_told() {
-        let room = ReceivingRoom::new(0);
-        let mut hogs: Vec<_> = (0..=STEPS).map(|_| room.begin(FRAME, 0)).collect();
+        let room = ReceivingRoom::new(0, true);
+        let mut hogs: Vec<_> = (0..=STEPS).map(|_| room.begin(FRAME, 0, true)).collect();
         for hog in &mut hogs {
             hog.grow(PATIENCE).await.unwrap();
         }
-        assert_eq!(room.begin(FRAME, 0).grow(PATIENCE).await, Err(NoRoom));
-        assert_eq!(room.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(room.begin(FRAME, 0, true).grow(PATIENCE).await, Err(NoRoom));
+        assert_eq!(room.known.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_take_nothing_from_those_who_are_known() {
+        let room = ReceivingRoom::new(0, true);
+        let mut strangers: Vec<_> = (0..=STRANGERS_BYTES / STEP_BYTES).map(|_| room.begin(FRAME, 0, false)).collect();
+        for stranger in &mut strangers {
+            stranger.grow(PATIENCE).await.unwrap();
+        }
+        assert_eq!(room.begin(FRAME, 0, false).grow(PATIENCE).await, Err(NoRoom), "they wait for one another");
+        let mut user = room.begin(FRAME, 0, true);
+        while user.allowed() < FRAME {
+            assert_eq!(user.grow(PATIENCE).await, Ok(Duration::ZERO));
+        }
     }
 }

@@ -339,7 +339,7 @@ impl Server {
             metrics: metrics.clone(),
             loads,
             guard: guard.clone(),
-            receiving: ReceivingRoom::new(config.memory_bytes / RECEIVING_SHARE),
+            receiving: ReceivingRoom::new(config.memory_bytes / RECEIVING_SHARE, guard.is_on()),
             reading: ReadRoom::new(config.memory_bytes / READING_SHARE),
             answering: AnswerRoom::new(config.memory_bytes / ANSWERING_SHARE),
             parking: Context::places_to_wait(config.memory_bytes / PARKING_SHARE),

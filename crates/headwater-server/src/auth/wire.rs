@@ -24,11 +24,13 @@ pub(crate) struct Tokens {
     guard: Guard,
     /// Newest last.
     known: VecDeque<(Token, Arc<Claims>)>,
+    /// One of them allowed something.
+    has_been_good: bool,
 }
 
 impl Tokens {
     pub(crate) fn new(guard: Guard) -> Self {
-        Self { guard, known: VecDeque::new() }
+        Self { guard, known: VecDeque::new(), has_been_good: false }
     }
 
     /// Whether a token allows a command on all its segments; until when, if there is an end to it.
@@ -53,13 +55,19 @@ impl Tokens {
         };
         let now_millis = (inner.clock)();
         command.check(&claims, segments, now_millis.div_euclid(1000))?;
+        self.has_been_good = true;
         let left = claims.until.saturating_mul(1000).saturating_sub(now_millis);
         // A time too far away for the clock is no end.
         let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
         Ok(Instant::now().checked_add(left))
     }
 
-    /// The same for a request.
+    /// Whether the peer has shown a good token, or need not show any.
+    pub(crate) fn is_known(&self) -> bool {
+        self.has_been_good || !self.guard.is_on()
+    }
+
+    /// The same as [`check`](Self::check) for a request.
     pub(crate) fn check_request(&mut self, request: &Wire) -> Result<(), TokenError> {
         if !self.guard.is_on() {
             return Ok(());

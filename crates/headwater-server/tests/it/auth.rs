@@ -17,6 +17,7 @@ use headwater_wire::{Reply, Request as Wire, TableEntry, TableKey, Token, TokenF
 use prost::Message as _;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use ring::{hmac, rand};
+use tokio::io::AsyncWriteExt;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Request, Status};
 
@@ -260,6 +261,38 @@ async fn a_merge_needs_both_ends() {
         for command in [one, batch] {
             assert!(matches!(client.ask(command).await, Reply::AuthTokenCheckFailed { .. }));
         }
+    }
+    running.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_frames_of_strangers_do_not_keep_users_from_sending_theirs() {
+    let (running, _files) = start(|_| {}).await;
+    let mut user = running.store().await;
+    user.token = Token::new(token(CLAIM, "READ_UPDATE"));
+    user.create(SEGMENT).await;
+    user.set_up(1, SEGMENT).await;
+    // Far more than may be received at a time, and each goes on as fast as one may who holds a part of the room.
+    let mut strangers = Vec::new();
+    for _ in 0..150 {
+        let mut socket = running.connect(running.server.segment_store(), &[]).await.unwrap();
+        strangers.push(tokio::spawn(async move {
+            let mut out = bytes::BytesMut::new();
+            headwater_wire::ClientEnd::connect(&mut out);
+            // The end of a block of 16 MB, whose first 300 KB are there.
+            out.extend_from_slice(&[0, 0, 0, 4, 0, 0xf4, 0x24, 0]);
+            out.resize(out.len() + 300_000, 0);
+            while socket.write_all(&out).await.is_ok() && socket.flush().await.is_ok() {
+                out.clear();
+                out.resize(100_000, 0);
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }));
+    }
+    let data = vec![7; 16_000_000];
+    assert_eq!(user.append(1, 1, &data).await, acknowledged(1, 1, i64::MIN, data.len() as i64));
+    for stranger in strangers {
+        stranger.abort();
     }
     running.server.stop().await;
 }

@@ -58,7 +58,7 @@ impl Store {
             metrics: metrics.clone(),
             loads: Loads::default(),
             guard: Guard::off(),
-            receiving: ReceivingRoom::new(32 << 20),
+            receiving: ReceivingRoom::new(32 << 20, false),
             reading: ReadRoom::new(32 << 20),
             answering: AnswerRoom::new(16 << 20),
             parking: Context::places_to_wait(8 << 20),
