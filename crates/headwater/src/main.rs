@@ -17,6 +17,11 @@ use clap::{Parser, Subcommand};
 
 use crate::settings::{Flags, Outside, Settings, SettingsError};
 
+/// Frames of many sizes come and go on all threads; what they leave free has to go back to the system, since the limit on
+/// memory is one on what the process has.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// A stream store in one binary, for Pravega's clients.
 #[derive(Parser)]
 #[command(version, about)]
