@@ -190,7 +190,7 @@ impl Engine {
             witness,
             recovered: opened.recovered,
             reserve: opened.reserve,
-            unstored_bytes_max: options.unstored_bytes_max(),
+            unstored_bytes_max: options.unstored_bytes_max(count as u32),
         };
         Ok(Self { shared: Arc::new(shared) })
     }

@@ -65,6 +65,14 @@ pub struct ContainerLimits {
 /// Less memory than this cannot hold the largest requests.
 pub const MEMORY_BYTES_MIN: u64 = 128 << 20;
 
+/// Bytes in no chunk at which a container's checkpoint begins, whatever memory there is: with four times as much a store
+/// takes no more events, and four times the memory.
+const FLUSH_BYTES_MAX: u64 = 16 << 20;
+/// One such part is being written, one is complete and a third collects.
+const UNSTORED_BYTES_MAX: u64 = 3 * FLUSH_BYTES_MAX;
+/// Bytes that a container keeps for readers right behind the tail, although a chunk has them; others have blocks.
+const CACHE_BYTES_MAX: u64 = 8 << 20;
+
 /// Bytes of mostly dead chunks that one checkpoint moves, whatever memory there is; less than a chunk.
 const COMPACTED_BYTES_MAX: u64 = 32 << 20;
 
@@ -96,9 +104,9 @@ impl Options {
         self.memory_bytes.max(MEMORY_BYTES_MIN) / 8
     }
 
-    /// Bytes that are in no chunk, of all containers, at which writes wait.
-    pub(crate) fn unstored_bytes_max(&self) -> u64 {
-        self.memory_bytes.max(MEMORY_BYTES_MIN) / 4
+    /// Bytes that are in no chunk, of all of so many containers, at which writes wait.
+    pub(crate) fn unstored_bytes_max(&self, containers: u32) -> u64 {
+        self.limits(containers, self.journal_file_bytes).unstored_bytes_max * u64::from(containers)
     }
 
     /// Memory for blocks of chunks.
@@ -116,10 +124,10 @@ impl Options {
         let share = memory / u64::from(containers);
         let derived = ContainerLimits {
             // While one part is being written to chunks, the next collects; both together stay below the maximum.
-            flush_bytes: (share / 16).min(journal_file_bytes * 2),
-            unstored_bytes_max: share / 4,
+            flush_bytes: (share / 16).min(journal_file_bytes * 2).min(FLUSH_BYTES_MAX),
+            unstored_bytes_max: (share / 4).min(UNSTORED_BYTES_MAX),
             hot_bytes: (share / 16) as usize,
-            cache_bytes: share / 16,
+            cache_bytes: (share / 16).min(CACHE_BYTES_MAX),
             idle_segments: (share / (64 << 10)) as usize,
         };
         let limits = self.container_limits.unwrap_or(derived);
@@ -394,4 +402,14 @@ impl Token for NoToken {
     fn is_abandoned(&self) -> bool {
         true
     }
+}
+
+#[test]
+fn more_memory_does_not_make_parts_larger_than_the_disk_needs_them() {
+    let limits = |memory_bytes| Options { memory_bytes, ..Options::default() }.limits(4, journal::FILE_BYTES);
+    let (small, large) = (limits(MEMORY_BYTES_MIN), limits(1 << 40));
+    assert_eq!(large.unstored_bytes_max, 3 * large.flush_bytes);
+    assert_eq!(4 * (large.unstored_bytes_max + large.cache_bytes), 224 << 20);
+    assert_eq!(4 * (small.unstored_bytes_max + small.cache_bytes), MEMORY_BYTES_MIN / 16 * 5);
+    assert!(small.unstored_bytes_max >= 2 * small.flush_bytes, "one part is written while the next collects");
 }
