@@ -6,8 +6,9 @@ use headwater_conformance::compatibility;
 use headwater_conformance::driver::Client;
 use headwater_conformance::prepare::{Places, prepare};
 use headwater_conformance::suites::{
-    Outcome, auth, bench, ceiling, crash, features, figures, flights, full, java, lifecycle, malformed, operations,
-    refusals, s3,
+    Outcome, auth, bench,
+    ceiling::{self, Crowd},
+    crash, features, figures, flights, full, java, lifecycle, malformed, operations, refusals, s3,
 };
 use std::process::ExitCode;
 
@@ -76,7 +77,11 @@ enum Suite {
         seed: Option<u64>,
     },
     /// Little memory, and peers that want much of it.
-    Ceiling,
+    Ceiling {
+        /// With 10,000 idle connections and 1,000 writers of large frames.
+        #[arg(long)]
+        full: bool,
+    },
     /// A disk that fills up under a writer.
     Full,
     /// Start, health, stop.
@@ -147,7 +152,7 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
         }
         Suite::Auth => auth::run(places)?,
         Suite::Malformed { seed } => malformed::run(places, seeded(seed))?,
-        Suite::Ceiling => ceiling::run(places)?,
+        Suite::Ceiling { full } => ceiling::run(places, if full { Crowd::FULL } else { Crowd::QUICK })?,
         Suite::Full => full::run(places)?,
         Suite::Lifecycle => lifecycle::run(places)?,
         Suite::Operations => operations::run(places)?,
@@ -165,7 +170,7 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
             outcome = outcome.and(bench::run(places)?);
             outcome = outcome.and(malformed::run(places, seeded(None))?);
             outcome = outcome.and(s3::run(places, seeded(None))?);
-            outcome = outcome.and(ceiling::run(places)?).and(full::run(places)?);
+            outcome = outcome.and(ceiling::run(places, Crowd::QUICK)?).and(full::run(places)?);
             outcome = outcome.and(flights::run(places)?);
             outcome.and(crash::run(places, &crash_plan(seeded(None)))?)
         }

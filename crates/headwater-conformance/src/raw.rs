@@ -102,6 +102,21 @@ impl Raw {
         self.0.write_all(bytes).context("send")
     }
 
+    /// Sends as many bytes as the connection takes at once. False if it is gone.
+    pub fn offer(&mut self, mut bytes: &[u8]) -> bool {
+        if self.0.set_nonblocking(true).is_err() {
+            return false;
+        }
+        let is_there = loop {
+            match self.0.write(bytes) {
+                Ok(0) => break true,
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) => break error.kind() == std::io::ErrorKind::WouldBlock,
+            }
+        };
+        is_there && self.0.set_nonblocking(false).is_ok()
+    }
+
     /// Sends bytes; a server that closed in the middle is fine.
     pub fn send_or_be_closed(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes);

@@ -1,8 +1,8 @@
 //! A server with little memory, and peers that each want much of it: it stays below its ceiling, and a peer that asks for
 //! little is served as before.
 //!
-//! A thousand idle connections, a thousand readers that hardly read, peers that announce 16 MiB, send a part and then
-//! trickle, and beside all of them writers of the largest frames there are; with a memory limit of 256 MiB.
+//! Idle connections, a thousand readers that hardly read, peers that announce 16 MiB, send a part and then trickle, and
+//! beside all of them writers of the largest frames there are; with a memory limit of 256 MiB.
 
 use super::{Case, Outcome, in_scratch, run_cases};
 use crate::prepare::Places;
@@ -18,9 +18,7 @@ use std::time::{Duration, Instant};
 const MEMORY_BYTES: u64 = 256 << 20;
 /// It may take a fifth more.
 const CEILING_BYTES: u64 = MEMORY_BYTES / 5 * 6;
-const IDLE: usize = 1_000;
 const SLOW_READERS: usize = 1_000;
-const HALF_FRAMES: usize = 200;
 /// What each of these sends at once: more than is received without room.
 const HALF_FRAME_BYTES: usize = 300_000;
 /// And so much, so often, for as long as it is let.
@@ -28,7 +26,6 @@ const TRICKLE_BYTES: usize = 1_000;
 const TRICKLE_EVERY: Duration = Duration::from_millis(250);
 /// A frame of 16 MiB beside the crowd is stored within this time.
 const HONEST_WITHIN: Duration = Duration::from_secs(20);
-const LARGE_WRITERS: u8 = 8;
 /// Frames that each of these writes.
 const LARGE_FRAMES: i64 = 6;
 /// Just below the limit of a frame.
@@ -38,23 +35,40 @@ const SAMPLES: i64 = 1_500;
 /// Below this a latency is no reason to worry on a machine with two cores.
 const LATENCY_FLOOR: Duration = Duration::from_millis(15);
 
+/// How many there are of each, beside the slow readers.
+#[derive(Clone, Copy, Debug)]
+pub struct Crowd {
+    idle: usize,
+    half_frames: usize,
+    large_writers: u8,
+}
+
+impl Crowd {
+    /// Takes seconds.
+    pub const QUICK: Self = Self { idle: 1_000, half_frames: 200, large_writers: 8 };
+    /// What is promised; needs 13,000 open files and takes a minute.
+    pub const FULL: Self = Self { idle: 10_000, half_frames: 980, large_writers: 20 };
+}
+
 /// Runs it.
 ///
 /// # Errors
 /// When the server does not start.
-pub fn run(places: &Places) -> Result<Outcome> {
+pub fn run(places: &Places, crowd: Crowd) -> Result<Outcome> {
     // Two sockets for every connection: the server inherits this limit.
     let mut files = getrlimit(Resource::Nofile);
     files.current = files.maximum;
     setrlimit(Resource::Nofile, files).context("raise the limit of open files")?;
     in_scratch(places, "ceiling", |scratch| {
-        let case =
-            Case::new("ceiling: greedy peers neither fill the memory nor slow others down", || check(places, scratch));
+        let case = Case::new("ceiling: greedy peers neither fill the memory nor slow others down", || {
+            check(places, scratch, crowd)
+        });
         Ok(run_cases(vec![case], 1))
     })
 }
 
-fn check(places: &Places, scratch: &Path) -> Result<String> {
+fn check(places: &Places, scratch: &Path, crowd: Crowd) -> Result<String> {
+    let Crowd { idle, half_frames, large_writers } = crowd;
     let mut launch = Launch::new(places.server(), scratch);
     launch.extra = vec!["--memory-limit".into(), MEMORY_BYTES.to_string()];
     let mut server = launch.start()?;
@@ -73,9 +87,9 @@ fn check(places: &Places, scratch: &Path) -> Result<String> {
     let (greedy, writing, stored, left) = std::thread::scope(|scope| -> Result<_> {
         let watch = scope.spawn(|| watch(&server, &highest, &is_over));
         let measured = (|| {
-            let idle: Vec<Raw> = (0..IDLE).map(|_| Raw::hello(&address)).collect::<Result<_>>()?;
+            let idle: Vec<Raw> = (0..idle).map(|_| Raw::hello(&address)).collect::<Result<_>>()?;
             let slow: Vec<Raw> = (0..SLOW_READERS).map(|_| slow_reader(&address)).collect::<Result<_>>()?;
-            let half: Vec<Raw> = (0..HALF_FRAMES).map(|_| half_frame(&address)).collect::<Result<_>>()?;
+            let half: Vec<Raw> = (0..half_frames).map(|_| half_frame(&address)).collect::<Result<_>>()?;
             let crowd = scope.spawn(|| trickle(half, &is_over));
             let greedy = p99(healthy.latencies(SAMPLES)?);
             let mut honest = Writer::open(&address, 99, "ceiling/honest/0.#epoch.0")?;
@@ -83,7 +97,7 @@ fn check(places: &Places, scratch: &Path) -> Result<String> {
             honest.append(&vec![9; LARGE_BYTES])?;
             let stored = begun.elapsed();
             ensure!(stored <= HONEST_WITHIN, "an honest frame took {stored:?} beside a crowd of slow ones");
-            let writers: Vec<_> = (0..LARGE_WRITERS)
+            let writers: Vec<_> = (0..large_writers)
                 .map(|number| {
                     scope.spawn({
                         let address = &address;
@@ -114,7 +128,7 @@ fn check(places: &Places, scratch: &Path) -> Result<String> {
     server.stop()?;
     Ok(format!(
         "at most {} MiB; p99 of a small append {baseline:?} alone, {greedy:?} beside greedy peers, {writing:?} beside writers of \
-         16 MiB; one of those took {stored:?} beside {HALF_FRAMES} slow ones, of which {left} were left at the end",
+         16 MiB; one of those took {stored:?} beside {half_frames} slow ones, of which {left} were left at the end",
         highest >> 20
     ))
 }
@@ -144,7 +158,7 @@ fn slow_reader(address: &str) -> Result<Raw> {
 /// Sends a little more of each frame again and again. Returns how many were not closed in the end.
 fn trickle(mut half: Vec<Raw>, is_over: &AtomicBool) -> usize {
     while !is_over.load(Ordering::Relaxed) {
-        half.retain_mut(|raw| raw.send(&[0; TRICKLE_BYTES]).is_ok());
+        half.retain_mut(|raw| raw.offer(&[0; TRICKLE_BYTES]));
         std::thread::sleep(TRICKLE_EVERY);
     }
     half.len()
@@ -154,7 +168,7 @@ fn trickle(mut half: Vec<Raw>, is_over: &AtomicBool) -> usize {
 fn half_frame(address: &str) -> Result<Raw> {
     let mut raw = Raw::hello(address)?;
     raw.send(&header(code::APPEND_BLOCK_END, LARGE_BYTES as i32))?;
-    raw.send(&[0; HALF_FRAME_BYTES])?;
+    raw.offer(&[0; HALF_FRAME_BYTES]);
     Ok(raw)
 }
 
