@@ -46,11 +46,7 @@ pub fn run(places: &Places) -> Result<Outcome> {
         let users = scratch.join("users");
         // Scopes may be made, and everything done in those of this suite.
         add_user(places, &users, "app", PASSWORD, &["prn::/,READ_UPDATE", "prn::/scope:auth-*,READ_UPDATE"])?;
-        let mut launch = Launch::new(places.server(), scratch);
-        let users_text = users.to_str().context("the scratch directory is UTF-8")?;
-        for argument in ["--tls", "self-signed", "--auth-passwords", users_text, "--token-lifetime", "10"] {
-            launch.extra.push(argument.to_owned());
-        }
+        let launch = guarded(places, scratch, &users)?;
         let server = launch.start()?;
         let authority = launch.data.join("tls/ca.pem");
         let port = server.ready.controller.rsplit(':').next().context("the controller has a port")?;
@@ -80,6 +76,15 @@ pub fn run(places: &Places) -> Result<Outcome> {
         );
         Ok(outcome.and(run_cases(vec![stop, issued], 1)))
     })
+}
+
+/// A server with TLS in `scratch` that knows the users of a file and whose tokens end after ten seconds.
+pub(super) fn guarded(places: &Places, scratch: &Path, users: &Path) -> Result<Launch> {
+    let mut launch = Launch::new(places.server(), scratch);
+    let users = users.to_str().context("the scratch directory is UTF-8")?;
+    let arguments = ["--tls", "self-signed", "--auth-passwords", users, "--token-lifetime", "10"];
+    launch.extra = arguments.map(str::to_owned).to_vec();
+    Ok(launch)
 }
 
 /// A server that believes the tokens of an issuer in a process of its own, found by discovery.
@@ -169,7 +174,7 @@ fn prove(driver: &mut Command, authority: &Path) {
 }
 
 /// `headwater user add`, as a script runs it.
-fn add_user(places: &Places, file: &Path, name: &str, password: &str, grants: &[&str]) -> Result<()> {
+pub(super) fn add_user(places: &Places, file: &Path, name: &str, password: &str, grants: &[&str]) -> Result<()> {
     let mut command = Command::new(places.server());
     command.args(["user", "add"]).arg(file).arg(name);
     for grant in grants {

@@ -1,11 +1,11 @@
-//! The genuine Java client, driven by JUnit tests of its own (`java/`) in one JVM against one server, and a second one
-//! with TLS.
+//! The genuine Java client, driven by JUnit tests of its own (`java/`) in one JVM against one server, a second one with
+//! TLS, and a third one with TLS that asks who calls.
 //!
 //! Maven fetches the client, compiles and runs. Its repository is below the target directory and is not asked again
 //! once everything was there. The tests append one line per feature to a file; a test that wants the server killed and
 //! started again makes the file `restart` beside it and waits until that is gone.
 
-use super::{Outcome, in_scratch};
+use super::{Outcome, auth, in_scratch};
 use crate::compatibility::{Feature, Findings};
 use crate::prepare::Places;
 use crate::server::{Addresses, Launch, Server};
@@ -21,6 +21,13 @@ const CLIENT: &str = "Java artifact `io.pravega:pravega-client`";
 /// All tests together take a fraction of it; fetching for the first time is allowed for.
 const LIMIT: Duration = Duration::from_secs(420);
 
+/// Of the server that asks who calls: name, password and what is granted to them.
+const USERS: &[(&str, &str, &[&str])] = &[
+    ("user", "password", &["prn::/,READ_UPDATE", "prn::/scope:AuthTest-*,READ_UPDATE"]),
+    ("reader", "reads", &["prn::/scope:AuthTest-*,READ"]),
+    ("stranger", "elsewhere", &["prn::/scope:elsewhere*,READ_UPDATE"]),
+];
+
 /// Runs all tests, or those that `only` names as Maven's `-Dtest` does.
 ///
 /// # Errors
@@ -30,19 +37,31 @@ pub fn run(places: &Places, only: &[String]) -> Result<Outcome> {
         let mut launch = Launch::new(places.server(), scratch);
         // It comes back under the same addresses when a test wants it restarted.
         launch.addresses = Addresses::free()?;
+        // Tests wait for retention to run, and this is the shortest time from one run to the next.
+        launch.extra = vec!["--retention-minutes".to_owned(), "1".to_owned()];
         let server = launch.start()?;
-        let directory = scratch.join("tls");
-        std::fs::create_dir(&directory).context("make a directory for the server with TLS")?;
-        let mut launch_tls = Launch::new(places.server(), &directory);
+        let directory = |name: &str| {
+            let directory = scratch.join(name);
+            std::fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
+            Ok::<_, anyhow::Error>(directory)
+        };
+        let mut launch_tls = Launch::new(places.server(), &directory("tls")?);
         launch_tls.extra = vec!["--tls".to_owned(), "self-signed".to_owned()];
         let with_tls = launch_tls.start()?;
-        let mut tests = Tests::start(places, scratch, &server, &with_tls, only)?;
+        let directory = directory("auth")?;
+        let users = directory.join("users");
+        for (name, password, grants) in USERS {
+            auth::add_user(places, &users, name, password, grants)?;
+        }
+        let with_auth = auth::guarded(places, &directory, &users)?.start()?;
+        let mut tests = Tests::start(places, scratch, &server, [("tls", &with_tls), ("auth", &with_auth)], only)?;
         let server = tests.attend(&launch, server)?;
         tests.remember_that_all_is_fetched()?;
         let mut outcome = tests.outcome;
         println!("java: {} resident after it", mebibytes(server.resident_bytes()?));
         server.stop()?;
         with_tls.stop()?;
+        with_auth.stop()?;
         if only.is_empty() {
             let version = tests.version.take().context("the tests did not say which client they drive")?;
             Findings { client: CLIENT.to_owned(), version, features: std::mem::take(&mut tests.features) }
@@ -83,7 +102,14 @@ impl Drop for Tests {
 }
 
 impl Tests {
-    fn start(places: &Places, scratch: &Path, server: &Server, with_tls: &Server, only: &[String]) -> Result<Self> {
+    /// `trusted` are servers with certificates of their own, by the names that the tests have for them.
+    fn start(
+        places: &Places,
+        scratch: &Path,
+        server: &Server,
+        trusted: [(&str, &Server); 2],
+        only: &[String],
+    ) -> Result<Self> {
         let project = places.java_project();
         let wanted = std::fs::read_to_string(project.join("pom.xml")).context("read the project of the Java tests")?;
         let repository = places.target.join("maven");
@@ -105,8 +131,10 @@ impl Tests {
         maven.arg(property("headwater.log", &scratch.join("client.log")));
         maven.arg(format!("-Dheadwater.controller={}", server.ready.controller));
         maven.arg(format!("-Dheadwater.http=http://{}", server.ready.http));
-        maven.arg(format!("-Dheadwater.tls.controller={}", with_tls.ready.controller));
-        maven.arg(format!("-Dheadwater.tls.trust={}/tls/ca.pem", with_tls.ready.data));
+        for (name, server) in trusted {
+            maven.arg(format!("-Dheadwater.{name}.controller={}", server.ready.controller));
+            maven.arg(format!("-Dheadwater.{name}.trust={}/tls/ca.pem", server.ready.data));
+        }
         if !only.is_empty() {
             maven.arg(format!("-Dtest={}", only.join(",")));
         }
