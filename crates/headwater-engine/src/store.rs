@@ -136,8 +136,8 @@ impl Options {
             unstored_bytes_max: limits.unstored_bytes_max.max(limits.flush_bytes),
             compacted_bytes_max: limits.flush_bytes.min(COMPACTED_BYTES_MAX),
             compaction_frees_min: limits.flush_bytes / COMPACTION_FREES_SHARE,
-            // Of all containers together half a file: with the largest requests on top, what is on its way to a disk
-            // that turns out to be full fits into the reserve.
+            // Of all containers together half a file: what is on its way to a disk that turns out to be full fits into the
+            // reserve, with one request of the largest size on top. More of those at that moment wait for room.
             underway_bytes: (journal_file_bytes / 2 / u64::from(containers)).max(UNDERWAY_BYTES_MIN),
             hot_bytes: limits.hot_bytes,
             cache_bytes: limits.cache_bytes,

@@ -75,7 +75,11 @@ impl CheckpointJob {
         let written = self.write(disk, manifest, store, pause);
         match &written {
             // Another attempt takes new numbers; the room of this one may be what it lacks.
-            Err(error) if error.is_passing() => store.give_up(first..self.position.next_chunk),
+            Err(error) if error.is_passing() => {
+                store.give_up(first..self.position.next_chunk);
+                // Nor does it move what it need not.
+                self.bounds.moved_bytes_max = 0;
+            }
             Ok(_) | Err(_) => {}
         }
         written

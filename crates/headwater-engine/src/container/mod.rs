@@ -311,7 +311,6 @@ impl<T: Token> Container<T> {
         if (self.holds_back() || !self.held.is_empty()) && !self.overtakes(&request) {
             self.held.push_back((request, token));
         } else {
-            self.frees_room |= self.is_low && frees_room(&request);
             self.admit(now, request, token, effects)?;
         }
         self.evict();
@@ -326,7 +325,8 @@ impl<T: Token> Container<T> {
     }
 
     /// Reads do not wait, and neither does what gives memory back, unless it would overtake a write to the same segment.
-    /// On a full disk what frees room overtakes everything: writes to its own segment wait for just that.
+    /// On a full disk what frees room overtakes everything: writes to its own segment wait for just that. A creation that was
+    /// overtaken by a deletion happens when there is room.
     fn overtakes(&self, request: &Request) -> bool {
         let is_next = || !self.held.iter().any(|(held, _)| held.segment().key() == request.segment().key());
         match request {
@@ -507,6 +507,8 @@ impl<T: Token> Container<T> {
         };
         self.ordered_bytes += record.length() as u64;
         effects.records.push(record);
+        // While room is low little else is ordered than what frees some.
+        self.frees_room |= self.is_low;
         self.apply(operation, payload, effects)
     }
 

@@ -5,13 +5,14 @@
 //! of journal files that nobody has used yet:
 //!
 //! * [`FOR_RECORDS`] files for what is under way when the disk turns out to be full, and for the records that free room
+//! * [`FOR_START`] for the next start
 //! * as many again as are in use: a checkpoint writes nothing that no file in use has, but for a little bookkeeping
 //!
 //! Invariants:
 //! * while room is not low ([`Reserve::is_low`]) the files the reserve wants are there, allocated, under names that the
 //!   next start keeps
 //! * once room is low, it stays so until all of them are there again: the reserve is filled before anything grows
-//! * the last file is never given to a checkpoint: the next start may need one
+//! * the last file is given to nobody: the next start may need one
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -24,11 +25,11 @@ use super::DIRECTORY;
 
 /// Files for records, whatever is in use.
 const FOR_RECORDS: usize = 2;
+/// Files left to the next start, which may have to write the newest frames again before it opens.
+const FOR_START: usize = 1;
 /// Files beyond the reserve that are made ready and filled with zeros: the file system has nothing to do when they are
 /// written to.
 const FILLED: usize = 1;
-/// Files left to the journal, and to the next start, when checkpoints take room.
-const LEFT_BY_CHECKPOINTS: usize = 1;
 /// Turns of [`Reserve::turn`] after which the most files in use before are forgotten; at most twice as many pass. Until
 /// then enough files are kept for the same again: making and removing one delays every commit beside it.
 const REMEMBERED_TURNS: u32 = 60;
@@ -60,7 +61,7 @@ impl State {
     }
 
     fn wanted_beside(&self, in_use: usize) -> usize {
-        if canary::is(46) { 0 } else { FOR_RECORDS + in_use }
+        if canary::is(46) { 0 } else { FOR_RECORDS + FOR_START + in_use }
     }
 
     /// Files in use and ready together that are kept.
@@ -144,7 +145,7 @@ impl Reserve {
         let path = {
             let mut state = self.state();
             state.is_low = true;
-            if state.ready.len() <= LEFT_BY_CHECKPOINTS {
+            if state.ready.len() <= FOR_START {
                 return Ok(false);
             }
             state.ready.pop_back().expect("there are some")
@@ -168,7 +169,7 @@ impl Reserve {
     pub(super) fn take_reserved(&self) -> Option<String> {
         let mut state = self.state();
         state.is_low = true;
-        state.ready.pop_front()
+        if state.ready.len() > FOR_START { state.ready.pop_front() } else { None }
     }
 
     /// The journal uses so many files.

@@ -161,28 +161,28 @@ fn a_file_is_kept_until_every_container_in_it_is_covered() {
 }
 
 #[test]
-fn a_journal_keeps_as_many_files_ready_as_it_uses_and_two() {
+fn a_journal_keeps_as_many_files_ready_as_it_uses_and_three() {
     let root = tempfile::tempdir().unwrap();
     let (mut journal, reserve, ..) = open(root.path()).unwrap();
-    assert_eq!(reserve.ready(), 3);
+    assert_eq!(reserve.ready(), 4);
     for _ in 0..4 {
         reserve.prepare().unwrap();
     }
-    assert_eq!(reserve.ready(), 4, "one more is filled with zeros");
+    assert_eq!(reserve.ready(), 5, "one more is filled with zeros");
     // 15 frames fill a file.
     commit(&mut journal, 1..=40);
-    assert_eq!((journal.files.len(), reserve.ready(), reserve.is_low()), (3, 5, false));
+    assert_eq!((journal.files.len(), reserve.ready(), reserve.is_low()), (3, 6, false));
     journal.release(&BTreeMap::from([(3, 40)])).unwrap();
-    assert_eq!((journal.files.len(), reserve.ready()), (1, 7), "what was used is kept");
+    assert_eq!((journal.files.len(), reserve.ready()), (1, 8), "what was used is kept");
     for turn in 0..200 {
         reserve.turn().unwrap();
-        assert!(turn >= 60 || reserve.ready() == 7, "for a while");
+        assert!(turn >= 60 || reserve.ready() == 8, "for a while");
     }
-    assert_eq!((reserve.ready(), reserve.is_low()), (4, false), "as many as at the beginning");
+    assert_eq!((reserve.ready(), reserve.is_low()), (5, false), "as many as at the beginning");
     drop(journal);
     let (_, reserve, _, replayed) = open(root.path()).unwrap();
     // The newest frames are written again, to a file of their own.
-    assert_eq!((reserve.ready(), replayed.len()), (4, 10));
+    assert_eq!((reserve.ready(), replayed.len()), (5, 10));
 }
 
 #[test]
@@ -190,10 +190,11 @@ fn room_given_to_a_checkpoint_is_low_until_it_is_back() {
     let root = tempfile::tempdir().unwrap();
     let (mut journal, reserve, ..) = open(root.path()).unwrap();
     assert!(reserve.lend().unwrap() && reserve.lend().unwrap());
-    assert!(!reserve.lend().unwrap(), "the last is for the next start");
-    assert_eq!((reserve.ready(), reserve.is_low()), (1, true));
+    assert_eq!((reserve.ready(), reserve.is_low()), (2, true));
     commit(&mut journal, 1..=16);
-    assert_eq!((reserve.ready(), reserve.is_low()), (0, true), "the reserve is used, and nothing else taken");
+    assert_eq!((reserve.ready(), reserve.is_low()), (1, true), "the reserve is used, and nothing else taken");
+    assert!(!reserve.lend().unwrap(), "the last is for the next start");
+    assert_eq!(reserve.take_reserved(), None, "and for nobody else");
     assert!(reserve.fill().unwrap());
-    assert_eq!((reserve.ready(), reserve.is_low()), (4, false));
+    assert_eq!((reserve.ready(), reserve.is_low()), (5, false));
 }

@@ -146,6 +146,9 @@ impl JournalTask {
                     // A checkpoint may free a file meanwhile; anything else keeps its place behind what waits.
                     match self.inbox.recv_timeout(FULL_PAUSE) {
                         Ok(JournalInput::Covered(container, sequence)) => self.release(container, sequence)?,
+                        Ok(JournalInput::Unpinned) => {
+                            self.pins.unless_held(|| self.journal.release(&self.covered))?;
+                        }
                         Ok(JournalInput::Close(done)) => {
                             let _ = done.send(());
                             return Ok(false);
