@@ -106,6 +106,12 @@ impl Pages {
         if self.is(Phase::Ready) { self.controller.get() } else { None }
     }
 
+    /// The controller, for what makes the store grow: not on a full disk.
+    pub(crate) fn growing(&self) -> Result<&Controller, Problem> {
+        let controller = self.controller().ok_or_else(Problem::not_ready)?;
+        if self.engine.get().is_some_and(Engine::is_full) { Err(Problem::full()) } else { Ok(controller) }
+    }
+
     /// The store, while clients are served.
     pub(crate) fn ready(&self) -> Option<Engine> {
         if self.is(Phase::Ready) { self.engine.get().cloned() } else { None }

@@ -26,8 +26,9 @@ use crate::private::{PRIVATE_TABLES, client_tables, forget_client_table};
 
 /// Who appends for the controller; all its appends say where, so one name serves them all.
 const WRITER: WriterId = WriterId(0x6865_6164_7761_7465_7200_0000_0000_0001);
-/// How long an append for the controller may take.
-const APPEND_PATIENCE: Duration = Duration::from_secs(5);
+/// How long an append or a creation for the controller may take. On a full disk they wait for room, and whoever asks must
+/// not: it may hold what making room needs.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Names looked up at a time when a scope is deleted.
 const CLIENT_TABLES_PAGE: usize = 500;
 
@@ -54,9 +55,16 @@ impl EnginePorts {
 
     async fn create_table(&self, segment: SegmentName) -> Result<(), PortError> {
         let (kind, policy) = (SegmentKind::Table { key_length: 0 }, SegmentPolicy::default());
-        match self.call(Request::Create { segment, kind, policy }).await {
-            Ok(_) | Err(Refusal::SegmentExists) => Ok(()),
-            Err(refusal) => Err(port_error(&refusal)),
+        self.create(Request::Create { segment, kind, policy }).await.map(drop)
+    }
+
+    /// Creates a segment. One that took too long may be there later.
+    async fn create(&self, request: Request) -> Result<Created, PortError> {
+        match tokio::time::timeout(PATIENCE, self.call(request)).await {
+            Ok(Ok(_)) => Ok(Created::Created),
+            Ok(Err(Refusal::SegmentExists)) => Ok(Created::Exists),
+            Ok(Err(refusal)) => Err(port_error(&refusal)),
+            Err(_) => Err(PortError::Unavailable("a creation takes too long".into())),
         }
     }
 
@@ -138,11 +146,7 @@ impl SegmentOps for EnginePorts {
     ) -> Result<Created, PortError> {
         let policy = policy(scale, rollover_bytes)?;
         let request = Request::Create { segment: segment.clone(), kind: SegmentKind::Stream, policy };
-        match self.call(request).await {
-            Ok(_) => Ok(Created::Created),
-            Err(Refusal::SegmentExists) => Ok(Created::Exists),
-            Err(refusal) => Err(port_error(&refusal)),
-        }
+        self.create(request).await
     }
 
     async fn seal_segment(&self, segment: &SegmentName) -> Result<Sealed, PortError> {
@@ -218,11 +222,7 @@ impl SegmentOps for EnginePorts {
     ) -> Result<Created, PortError> {
         let kind = SegmentKind::Table { key_length: key_bytes };
         let policy = policy(ScaleHint::default(), rollover_bytes)?;
-        match self.call(Request::Create { segment: segment.clone(), kind, policy }).await {
-            Ok(_) => Ok(Created::Created),
-            Err(Refusal::SegmentExists) => Ok(Created::Exists),
-            Err(refusal) => Err(port_error(&refusal)),
-        }
+        self.create(Request::Create { segment: segment.clone(), kind, policy }).await
     }
 
     async fn delete_table_segment(&self, segment: &SegmentName) -> Result<Deleted, PortError> {
@@ -283,12 +283,11 @@ impl SegmentOps for EnginePorts {
             number: previous.unwrap_or(0).saturating_add(1),
             expected_length: Some(end),
         };
-        // On a full disk appends wait for room, and whoever asks must not: it may hold what making room needs.
         let appending = async {
             let _room = self.engine.room(bytes).await;
             self.call(Request::Append(append)).await
         };
-        let Ok(outcome) = tokio::time::timeout(APPEND_PATIENCE, appending).await else {
+        let Ok(outcome) = tokio::time::timeout(PATIENCE, appending).await else {
             return Err(PortError::Unavailable("an append takes too long".into()));
         };
         match outcome {

@@ -1,6 +1,6 @@
 //! Answers of the HTTP listener that say what is wrong: `application/problem+json` with status, title and detail.
 //!
-//! Source: RFC 9457. What a caller sent is shown at most by a name that was checked.
+//! Source: RFC 9457. Of what a caller sent a name or a word is shown, as text in JSON.
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -40,6 +40,12 @@ impl Problem {
             header: Some((header::RETRY_AFTER, HeaderValue::from_static("1"))),
             ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
         }
+    }
+
+    /// The disk has no room for what was asked.
+    pub(crate) fn full() -> Self {
+        let text = "the disk is full: only what frees room is done until there is some";
+        Self { status: StatusCode::INSUFFICIENT_STORAGE, ..Self::unavailable(text) }
     }
 
     pub(crate) fn with(self, name: HeaderName, value: HeaderValue) -> Self {

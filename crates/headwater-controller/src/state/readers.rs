@@ -11,6 +11,7 @@
 //! contradict the state change nothing, as clients never write such. Source: the layout and rules of Pravega's
 //! `ReaderGroupState` and its updates.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_types::{ScopedStream, SegmentId, SegmentName};
@@ -34,6 +35,8 @@ pub(crate) struct ReadersState {
     unassigned: Positions,
     /// What each waits for.
     future: BTreeMap<Segment, BTreeSet<i64>>,
+    /// Who waits for each; `None` before somebody asks. A hostile state has many of both.
+    waiting: Option<BTreeMap<i64, Vec<Segment>>>,
     /// Further than assigned offsets, which are those of an acquisition or a checkpoint.
     last_read: Positions,
     ends: Positions,
@@ -153,19 +156,30 @@ impl ReadersState {
 
     fn complete(&mut self, completed: &Segment, successors: BTreeMap<Segment, BTreeSet<i64>>) {
         self.last_read.remove(completed);
+        let mut waiting = self.waiting.take().unwrap_or_else(|| {
+            let mut waiting: BTreeMap<i64, Vec<Segment>> = BTreeMap::new();
+            for (segment, id) in self.future.iter().flat_map(|(segment, ids)| ids.iter().map(move |id| (segment, id))) {
+                waiting.entry(*id).or_default().push(segment.clone());
+            }
+            waiting
+        });
         for (successor, waits_for) in successors {
-            self.future.entry(successor).or_insert(waits_for);
+            if let Entry::Vacant(entry) = self.future.entry(successor) {
+                for id in &waits_for {
+                    waiting.entry(*id).or_default().push(entry.key().clone());
+                }
+                entry.insert(waits_for);
+            }
         }
         let id = completed.1.as_i64();
-        let mut ready = Vec::new();
-        self.future.retain(|segment, waits_for| {
-            waits_for.remove(&id);
-            if waits_for.is_empty() {
-                ready.push(segment.clone());
+        for segment in waiting.remove(&id).unwrap_or_default() {
+            let Entry::Occupied(mut entry) = self.future.entry(segment) else { continue };
+            entry.get_mut().remove(&id);
+            if entry.get().is_empty() {
+                self.unassigned.insert(entry.remove_entry().0, 0);
             }
-            !waits_for.is_empty()
-        });
-        self.unassigned.extend(ready.into_iter().map(|segment| (segment, 0)));
+        }
+        self.waiting = Some(waiting);
     }
 
     pub(crate) fn assign(&mut self, reader: &str, held: Positions) {
@@ -178,6 +192,7 @@ impl ReadersState {
 
     pub(crate) fn wait(&mut self, segment: Segment, waits_for: BTreeSet<i64>) {
         self.future.insert(segment, waits_for);
+        self.waiting = None;
     }
 
     /// Where the group stands; what is unread is not known here.

@@ -37,7 +37,7 @@ pub(crate) async fn list(
 
 /// `POST /v1/scopes`: 201, 400 for a name that breaks the rules, 409 if there is one of that name.
 pub(crate) async fn create(State(pages): State<Pages>, Json(scope): Json<models::Scope>) -> Result<Response, Problem> {
-    let controller = pages.controller().ok_or_else(Problem::not_ready)?;
+    let controller = pages.growing()?;
     let invalid = |error: &dyn std::fmt::Display| Problem::bad(format!("scopeName: {error}"));
     let name = Name::parse_user(&scope.scope_name).map_err(|error| invalid(&error))?;
     match controller.create_scope(name.as_str()).await? {

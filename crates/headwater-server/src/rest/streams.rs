@@ -104,7 +104,7 @@ pub(crate) async fn create(
     Path(scope): Path<String>,
     Json(request): Json<models::CreateStream>,
 ) -> Result<Response, Problem> {
-    let controller = pages.controller().ok_or_else(Problem::not_ready)?;
+    let controller = pages.growing()?;
     let scope = super::scope(&scope)?;
     let invalid = |error: &dyn std::fmt::Display| Problem::bad(format!("streamName: {error}"));
     let stream = Name::parse_user(&request.stream_name).map_err(|error| invalid(&error))?;
@@ -137,7 +137,7 @@ pub(crate) async fn update(
     Path((scope, stream)): Path<(String, String)>,
     Json(request): Json<models::UpdateStream>,
 ) -> Result<Response, Problem> {
-    let controller = pages.controller().ok_or_else(Problem::not_ready)?;
+    let controller = pages.growing()?;
     let stream = super::stream(&scope, &stream)?;
     let config = request.updated()?;
     changed(&stream, controller.update_stream(&stream, config.clone()).await?)?;
