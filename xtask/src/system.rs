@@ -26,8 +26,8 @@ pub(crate) const RUSTFMT: Need =
 pub(crate) const CLIPPY: Need =
     Need { name: "clippy", probe: &["cargo", "clippy", "--version"], remedy: Remedy::Component("clippy") };
 pub(crate) const LINKER: Need = Need {
-    name: "a C compiler and linker",
-    probe: &["cc", "--version"],
+    name: "a C compiler, linker and make",
+    probe: &["sh", "-c", "cc --version && make --version"],
     remedy: Remedy::Packages(&["build-essential"]),
 };
 pub(crate) const PYTHON: Need = Need {
