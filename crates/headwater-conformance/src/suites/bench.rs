@@ -42,19 +42,22 @@ pub fn run(places: &Places) -> Result<Outcome> {
                 ensure!(written > 0.0 && read == 2.0 * written, "two readers did not see all in {report}");
                 Ok(String::new())
             }),
-            Case::new("bench: what was acknowledged before kill -9 is there within two seconds of the next start", || {
-                let output = Command::new(places.server())
-                    .args(["bench", "recover", "--mib", "256", "--json", "--data-dir"])
-                    .arg(scratch)
-                    .output()
-                    .context("run headwater bench recover")?;
-                let report = whole(&output)?;
-                ensure!(number(&report, "/events_verified")? == 262_144.0, "not 262144 events in {report}");
-                let (ready, journal) = (number(&report, "/recovery_ms")?, number(&report, "/journal_bytes")?);
-                // The one figure that is a promise (T25), eight times what an idle machine needs.
-                ensure!(ready <= 2000.0, "ready only after {ready} ms");
-                Ok(format!("ready after {ready:.0} ms, journal {:.0} MiB", journal / f64::from(1 << 20)))
-            }),
+            Case::new(
+                "bench: what was acknowledged before kill -9 is there within two seconds of the next start",
+                || {
+                    let output = Command::new(places.server())
+                        .args(["bench", "recover", "--mib", "256", "--json", "--data-dir"])
+                        .arg(scratch)
+                        .output()
+                        .context("run headwater bench recover")?;
+                    let report = whole(&output)?;
+                    ensure!(number(&report, "/events_verified")? == 262_144.0, "not 262144 events in {report}");
+                    let (ready, journal) = (number(&report, "/recovery_ms")?, number(&report, "/journal_bytes")?);
+                    // The one figure that is a promise (T25), eight times what an idle machine needs.
+                    ensure!(ready <= 2000.0, "ready only after {ready} ms");
+                    Ok(format!("ready after {ready:.0} ms, journal {:.0} MiB", journal / f64::from(1 << 20)))
+                },
+            ),
             Case::new("bench: a server that stores nothing yields no figures", || without_storage(places)),
         ];
         // One after the other: an open loop that falls behind is invalid, whoever slowed it down.

@@ -30,6 +30,8 @@ const HONEST_WITHIN: Duration = Duration::from_secs(20);
 const LARGE_FRAMES: i64 = 6;
 /// Just below the limit of a frame.
 const LARGE_BYTES: usize = 16_700_000;
+/// Times the latency beside greedy peers is taken.
+const ROUNDS: usize = 3;
 /// Appends whose latency is looked at.
 const SAMPLES: i64 = 1_500;
 /// Below this a latency is no reason to worry on a machine with two cores.
@@ -91,7 +93,11 @@ fn check(places: &Places, scratch: &Path, crowd: Crowd) -> Result<String> {
             let slow: Vec<Raw> = (0..SLOW_READERS).map(|_| slow_reader(&address)).collect::<Result<_>>()?;
             let half: Vec<Raw> = (0..half_frames).map(|_| half_frame(&address)).collect::<Result<_>>()?;
             let crowd = scope.spawn(|| trickle(half, &is_over));
-            let greedy = p99(healthy.latencies(SAMPLES)?);
+            // The best of a few: a machine that is busy otherwise spoils one, peers that starve others spoil them all.
+            let mut greedy = p99(healthy.latencies(SAMPLES)?);
+            for _ in 1..ROUNDS {
+                greedy = greedy.min(p99(healthy.latencies(SAMPLES)?));
+            }
             let mut honest = Writer::open(&address, 99, "ceiling/honest/0.#epoch.0")?;
             let begun = Instant::now();
             honest.append(&vec![9; LARGE_BYTES])?;
