@@ -47,8 +47,9 @@ fn disk_use_stays_bounded_while_a_stream_is_written_and_truncated() {
             most = most.max(disk_bytes(store.directory.path()));
         }
     }
-    // Journal files that are kept, and chunks that are deleted slowly, are part of it.
-    assert!(most < 72 << 20, "120 MB written, 0.4 MB kept, {most} bytes of disk");
+    // Journal files that are kept or held in reserve, and chunks that are deleted slowly, are part of it: less than half of
+    // what journal and chunks together were given, however busy the machine is.
+    assert!(most < 100 << 20, "120 MB written, 0.4 MB kept, {most} bytes of disk");
 }
 
 #[test]
