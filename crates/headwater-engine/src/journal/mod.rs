@@ -43,8 +43,8 @@ pub(crate) const DIRECTORY: &str = "journal";
 pub(crate) const FILE_BYTES: u64 = 32 << 20;
 /// More files than this are not left for a restart to read.
 const FILES_WANTED: usize = 6;
-/// A frame is closed once its body reaches this, so that one slow commit does not delay everybody, nor keep all containers
-/// from going on at once: with 2 MiB, four writers that fill the journal wait three times as long now and then (p99).
+/// A frame is closed once its body reaches this, so that one slow commit does not delay everybody: with 2 MiB, four
+/// writers that fill the journal wait three times as long now and then (p99).
 pub(crate) const FRAME_BODY_BYTES: usize = 3 << 19;
 /// Largest record a file of this length takes: a whole wire frame and its bookkeeping fit into [`FILE_BYTES`].
 pub(crate) const fn record_bytes_max(file_bytes: u64) -> usize {
