@@ -44,6 +44,9 @@ pub mod attribute {
     pub const SCALE_RATE: AttributeId = core(3);
     /// Rollover size in bytes, 0 = default.
     pub const ROLLOVER_BYTES: AttributeId = core(4);
+    /// Offset from which clients read a segment that they keep a common state in. Source: Java's revisioned stream client,
+    /// which names it `RevisionStreamClientMark`.
+    pub const REVISION_MARK: AttributeId = AttributeId(0x7df9_a874_246c_c9d6_9397_cdd1_9ead_68c5);
 }
 
 /// A stream segment inside its stream: number and creation epoch. On the wire: `epoch << 32 | number`.

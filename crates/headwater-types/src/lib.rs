@@ -5,6 +5,7 @@
 //! * a [`KeyRange`] lies inside [0, 1] and is not empty
 //! * adjoining ranges of [`KeyRange::split`] share bit-identical bounds and the last one ends at exactly 1.0
 
+pub mod hash;
 mod ids;
 mod keyspace;
 pub mod limits;

@@ -111,12 +111,25 @@ impl fmt::Display for ScopedStream {
 }
 
 /// The parts of an ordinary stream segment's name.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct StreamSegment {
     /// Stream it belongs to.
     pub stream: ScopedStream,
     /// Number and epoch.
     pub id: SegmentId,
+}
+
+impl StreamSegment {
+    /// Its name at the segment store.
+    pub fn name(&self) -> SegmentName {
+        self.stream.segment(self.id)
+    }
+}
+
+impl fmt::Display for StreamSegment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.stream, self.id)
+    }
 }
 
 /// Name of a segment at the segment store: 1 to 1024 bytes of printable ASCII. Any such text is a name; those of

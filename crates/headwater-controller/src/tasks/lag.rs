@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 
+use headwater_types::attribute::REVISION_MARK as MARK;
 use headwater_types::{Name, Offset, ScopedStream, SegmentName};
 
 use super::groups::group_stream;
 use super::items::Item;
-use super::watermarks::MARK;
 use super::{Inner, Result, fan_out};
 use crate::model::{ControllerError, FUTURE, Group, GroupCut, GroupReaders, PAGE_ENTRIES, StreamCut, StreamReading};
 use crate::ports::{Entry, SegmentRead};

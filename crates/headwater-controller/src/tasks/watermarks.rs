@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use headwater_types::{AttributeId, ScopedStream, SegmentId, SegmentName};
+use headwater_types::attribute::REVISION_MARK as MARK;
+use headwater_types::{ScopedStream, SegmentId, SegmentName};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -28,8 +29,6 @@ use crate::state::watermarks::{Backwards, MarkReader, Time, Watermark, WriterMar
 
 /// How often watermarks are computed. Source: Pravega `watermarking.frequency.seconds`.
 const EVERY: Duration = Duration::from_secs(10);
-/// Names the attribute that says from where a mark segment is to be read. Source: Java's revisioned stream client.
-pub(super) const MARK: AttributeId = AttributeId(0x7df9_a874_246c_c9d6_9397_cdd1_9ead_68c5);
 /// Bytes of a mark segment read at once.
 const READ_BYTES: usize = 256 * 1024;
 
