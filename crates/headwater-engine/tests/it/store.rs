@@ -65,8 +65,9 @@ fn a_journal_pinned_by_an_idle_container_is_freed() {
     for number in 1..=300 {
         store.append(busy, (number > 1).then_some(number - 1), number, &data).unwrap();
     }
-    let journal = disk_bytes(&store.directory.path().join("journal"));
-    assert!(journal < 20 << 20, "60 MB written, {journal} bytes of journal");
+    // What the last checkpoint freed is recycled beside the writes, so on a busy machine a little later.
+    let journal = || disk_bytes(&store.directory.path().join("journal"));
+    eventually("60 MB written, less than 20 MiB of journal", || journal() < 20 << 20);
     let store = store.reopen(&small());
     assert_eq!(store.read_all(idle), b"one small record");
 }
