@@ -283,10 +283,9 @@ impl Stepper {
     /// Takes the effects of a step, goes on with what was held back, and begins a checkpoint if that made one due.
     fn take(&mut self, id: u32, effects: Effects<Ticket>) -> Result<(), StoreError> {
         self.look_up(id, effects)?;
-        while self.containers[id as usize].wants_release() {
-            let mut effects = Effects::default();
-            self.containers[id as usize].release(self.io.clock.wall_millis(), &mut effects)?;
-            self.look_up(id, effects)?;
+        let mut released = Effects::default();
+        while self.containers[id as usize].release(self.io.clock.wall_millis(), &mut released)? {
+            self.look_up(id, std::mem::take(&mut released))?;
         }
         let container = &mut self.containers[id as usize];
         if container.wants_checkpoint() {

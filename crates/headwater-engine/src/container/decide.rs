@@ -201,14 +201,14 @@ impl<T: Token> Container<T> {
     /// Bytes of a chunk that cannot be had are this request's trouble; anything else is the store's.
     fn or_damaged(&mut self, id: u64, step: Result<Step, StoreError>) -> Result<Step, StoreError> {
         match step {
-            Err(error @ StoreError::Unreachable { .. }) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "stored bytes cannot be reached");
-                Ok(Step::Decided(self.now(id, Err(Refusal::Unavailable))))
-            }
             Err(error) if error.is_in_chunk() => {
-                tracing::error!(%error, "stored bytes cannot be served");
-                self.damaged_reads += 1;
-                Ok(Step::Decided(self.now(id, Err(Refusal::Damaged))))
+                if error.is_passing() {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "stored bytes cannot be reached");
+                } else {
+                    tracing::error!(error = &error as &dyn std::error::Error, "stored bytes cannot be served");
+                    self.damaged_reads += 1;
+                }
+                Ok(Step::Decided(self.now(id, Err(error.refusal()))))
             }
             step => step,
         }

@@ -365,12 +365,11 @@ impl<T: Token> Container<T> {
         self.releasable().is_some()
     }
 
-    /// Decides one of those held back, if one need not wait any longer.
-    pub(crate) fn release(&mut self, now: i64, effects: &mut Effects<T>) -> Result<(), StoreError> {
-        match self.releasable().and_then(|at| self.held.remove(at)) {
-            Some((request, token)) => self.admit(now, request, token, effects),
-            None => Ok(()),
-        }
+    /// Decides one of those held back, if one need not wait any longer; false if none did.
+    pub(crate) fn release(&mut self, now: i64, effects: &mut Effects<T>) -> Result<bool, StoreError> {
+        let Some((request, token)) = self.releasable().and_then(|at| self.held.remove(at)) else { return Ok(false) };
+        self.admit(now, request, token, effects)?;
+        Ok(true)
     }
 
     /// Operations up to `sequence` are durable.

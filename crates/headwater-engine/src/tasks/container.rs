@@ -215,9 +215,7 @@ impl Running {
         };
         let is_due = self.container.wants_checkpoint() || self.container.wants_release();
         if is_due && may_be_long {
-            while self.container.wants_release() {
-                self.container.release(self.neighbours.clock.wall_millis(), &mut self.effects)?;
-            }
+            while self.container.release(self.neighbours.clock.wall_millis(), &mut self.effects)? {}
             if self.container.wants_checkpoint() {
                 self.container.checkpoint(&mut self.effects)?;
             }

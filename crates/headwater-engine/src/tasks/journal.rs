@@ -139,9 +139,8 @@ impl JournalTask {
                     self.acknowledge(frame, &mut durable, &mut acks);
                 }
                 Err(error) if error.is_full() => {
-                    if self.figures.disk_full_waits.fetch_add(1, Relaxed).is_multiple_of(60) {
-                        tracing::warn!(%error, "disk is full, and the reserve is used up: everything that is written waits");
-                    }
+                    self.figures
+                        .waits(&error, "disk is full, and the reserve is used up: everything that is written waits");
                     announce(&self.reserve, &self.figures, &self.containers);
                     // A checkpoint may free a file meanwhile; anything else keeps its place behind what waits.
                     match self.inbox.recv_timeout(FULL_PAUSE) {
