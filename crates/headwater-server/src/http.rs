@@ -102,14 +102,9 @@ impl Pages {
     }
 
     /// The controller, while clients are served.
-    pub(crate) fn controller(&self) -> Option<&Controller> {
-        if self.is(Phase::Ready) { self.controller.get() } else { None }
-    }
-
-    /// The controller, for what makes the store grow: not on a full disk.
-    pub(crate) fn growing(&self) -> Result<&Controller, Problem> {
-        let controller = self.controller().ok_or_else(Problem::not_ready)?;
-        if self.engine.get().is_some_and(Engine::is_full) { Err(Problem::full()) } else { Ok(controller) }
+    pub(crate) fn controller(&self) -> Result<&Controller, Problem> {
+        let controller = if self.is(Phase::Ready) { self.controller.get() } else { None };
+        controller.ok_or_else(Problem::not_ready)
     }
 
     /// The store, while clients are served.

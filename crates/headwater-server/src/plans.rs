@@ -61,7 +61,7 @@ pub(crate) async fn retention(
     State(pages): State<Pages>,
     Path((scope, stream)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    let controller = pages.controller().ok_or_else(Problem::not_ready)?;
+    let controller = pages.controller()?;
     let plan = controller.retention_plan(&rest::stream(&scope, &stream)?).await?;
     Ok(plan.map_or_else(|| StatusCode::NO_CONTENT.into_response(), |plan| Json(Retention::from(plan)).into_response()))
 }

@@ -42,12 +42,6 @@ impl Problem {
         }
     }
 
-    /// The disk has no room for what was asked.
-    pub(crate) fn full() -> Self {
-        let text = "the disk is full: only what frees room is done until there is some";
-        Self { status: StatusCode::INSUFFICIENT_STORAGE, ..Self::unavailable(text) }
-    }
-
     pub(crate) fn with(self, name: HeaderName, value: HeaderValue) -> Self {
         Self { header: Some((name, value)), ..self }
     }

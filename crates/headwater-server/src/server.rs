@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::grpc::{Authenticated, Guarded};
 use crate::auth::{AuthConfig, AuthError, Guard, SIGNING_KEY};
 use crate::connection::{self, AnswerRoom, Context, ReadRoom, ReceivingRoom};
-use crate::grpc::{self, ControllerGrpc, IsFull};
+use crate::grpc::{self, ControllerGrpc};
 use crate::http::{self, Pages, Phase};
 use crate::listen::{self, Gate, Placed};
 use crate::loads::{Loads, Meter};
@@ -354,9 +354,7 @@ impl Server {
             move |socket| connection::serve(socket, context.clone()),
         ));
         let (store_port, controller_port) = (segment_store.address.port(), controller.address.port());
-        let asked = engine.clone();
-        let is_full = IsFull(Arc::new(move || asked.is_full()));
-        let service = ControllerGrpc::new(recovered.clone(), is_full, advertised.clone(), store_port, controller_port);
+        let service = ControllerGrpc::new(recovered.clone(), advertised.clone(), store_port, controller_port);
         let service = crate::auth::grpc::guarded(service, grpc::limited, guard.clone());
         let gate = Gate::new(controller_places, metrics.clone());
         let shaking = handshake(&["h2"]);

@@ -34,10 +34,10 @@ async fn client_of(is_full: bool) -> Client {
     let store = memory::Store::default();
     let controller = Controller::new(store.link(None).ports(|| 1_700_000_000_000), ControllerOptions::default());
     controller.recover().await.unwrap();
+    store.fill(is_full);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
-    let is_full = grpc::IsFull(std::sync::Arc::new(move || is_full));
-    let service = grpc::ControllerGrpc::new(controller, is_full, "127.0.0.1".to_owned(), 12345, address.port());
+    let service = grpc::ControllerGrpc::new(controller, "127.0.0.1".to_owned(), 12345, address.port());
     let service = service.into_service();
     tokio::spawn(async move {
         let incoming = tonic::transport::server::TcpIncoming::from(listener);

@@ -33,6 +33,8 @@ impl fmt::Debug for Controller {
     }
 }
 
+/// What creates something, updates or scales a stream, or opens a transaction answers [`ControllerError::Exhausted`] while
+/// the disk is full.
 impl Controller {
     /// A controller on these ports. No other may work on the same tables.
     pub fn new(ports: Ports, options: ControllerOptions) -> Self {
@@ -56,12 +58,24 @@ impl Controller {
         if self.inner.is_stopped() { Err(stopped()) } else { Ok(Arc::clone(&self.inner)) }
     }
 
+    /// For what makes the store grow: it is refused while the disk is full, since it would wait for room and keep its
+    /// stream from being sealed and deleted meanwhile. What frees room, or leads to it, goes on.
+    fn growing(&self) -> Result<Arc<Inner>> {
+        let inner = self.running()?;
+        if inner.ports.loads.has_room() {
+            Ok(inner)
+        } else {
+            let text = "the disk is full: only what frees room is done until there is some";
+            Err(ControllerError::Exhausted(text.into()))
+        }
+    }
+
     /// Creates an empty scope.
     ///
     /// # Errors
     /// [`ControllerError::Invalid`] for an empty name; other bad names have a status of their own.
     pub async fn create_scope(&self, scope: &str) -> Result<CreateScope, ControllerError> {
-        let inner = self.running()?;
+        let inner = self.growing()?;
         let Some(scope) = name(scope)? else { return Ok(CreateScope::InvalidName) };
         detached(async move { inner.create_scope(scope).await }).await
     }
@@ -96,7 +110,7 @@ impl Controller {
         stream: &str,
         config: StreamConfig,
     ) -> Result<CreateStream, ControllerError> {
-        let inner = self.running()?;
+        let inner = self.growing()?;
         let Some(stream) = name(stream)? else { return Ok(CreateStream::InvalidName) };
         let Some(scope) = name(scope)? else { return Ok(CreateStream::ScopeNotFound) };
         // The system's own tables have names that begin like segments of a stream of this name.
@@ -127,7 +141,7 @@ impl Controller {
         stream: &ScopedStream,
         config: StreamConfig,
     ) -> Result<UpdateStream, ControllerError> {
-        let (inner, stream) = (self.running()?, stream.clone());
+        let (inner, stream) = (self.growing()?, stream.clone());
         detached(async move { inner.update_stream(stream, config).await }).await
     }
 
@@ -172,7 +186,7 @@ impl Controller {
         table: &str,
         config: TableConfig,
     ) -> Result<CreateTable, ControllerError> {
-        let inner = self.running()?;
+        let inner = self.growing()?;
         if name(table)?.is_none() {
             return Ok(CreateTable::InvalidName);
         }
@@ -220,7 +234,7 @@ impl Controller {
         id: u128,
         config: GroupConfig,
     ) -> Result<CreateGroup, ControllerError> {
-        let inner = self.running()?;
+        let inner = self.growing()?;
         if name(group)?.is_none() {
             return Ok(CreateGroup::InvalidName);
         }
@@ -479,7 +493,7 @@ impl Controller {
         seal: Vec<SegmentId>,
         new: Vec<(f64, f64)>,
     ) -> Result<Scale, ControllerError> {
-        let (inner, stream) = (self.running()?, stream.clone());
+        let (inner, stream) = (self.growing()?, stream.clone());
         detached(async move { inner.scale(stream, seal, new).await }).await
     }
 
@@ -498,7 +512,7 @@ impl Controller {
         stream: &ScopedStream,
         lease_ms: i64,
     ) -> Result<CreatedTransaction, ControllerError> {
-        let (inner, stream) = (self.running()?, stream.clone());
+        let (inner, stream) = (self.growing()?, stream.clone());
         detached(async move { inner.create_transaction(stream, lease_ms).await }).await
     }
 

@@ -4,8 +4,6 @@ mod groups;
 mod messages;
 mod tables;
 
-use std::sync::Arc;
-
 use headwater_controller::Controller;
 use headwater_controller::model::{
     CreateScope, CreateStream, DeleteScope, DeleteStream, EndTransaction, Listing, NoteTime, Ping, RemoveWriter, Scale,
@@ -25,21 +23,10 @@ const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Largest request: a scaling or a cut of as many segments as a stream may have takes a quarter of it.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 
-/// Says whether the disk is full, so that nothing may be begun that makes the store grow.
-#[derive(Clone)]
-pub(crate) struct IsFull(pub(crate) Arc<dyn Fn() -> bool + Send + Sync>);
-
-impl std::fmt::Debug for IsFull {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("IsFull").field(&(self.0)()).finish()
-    }
-}
-
 /// The controller service of one server.
 #[derive(Clone, Debug)]
 pub(crate) struct ControllerGrpc {
     controller: Controller,
-    is_full: IsFull,
     host: String,
     segment_store_port: u16,
     controller_port: u16,
@@ -47,23 +34,8 @@ pub(crate) struct ControllerGrpc {
 
 impl ControllerGrpc {
     /// `host` is what clients are told to connect to, for both ports.
-    pub(crate) fn new(
-        controller: Controller,
-        is_full: IsFull,
-        host: String,
-        segment_store_port: u16,
-        controller_port: u16,
-    ) -> Self {
-        Self { controller, is_full, host, segment_store_port, controller_port }
-    }
-
-    /// Refuses what would make the store grow while the disk is full. What frees room, or leads to it, goes on.
-    fn may_grow(&self) -> Result<(), Status> {
-        if (self.is_full.0)() {
-            Err(Status::resource_exhausted("the disk is full: only what frees room is done until there is some"))
-        } else {
-            Ok(())
-        }
+    pub(crate) fn new(controller: Controller, host: String, segment_store_port: u16, controller_port: u16) -> Self {
+        Self { controller, host, segment_store_port, controller_port }
     }
 
     /// The service for a tonic server, without a guard.
@@ -107,7 +79,6 @@ impl ControllerService for ControllerGrpc {
         let mut request = request.into_inner();
         let info = request.stream_info.take().ok_or_else(|| missing("streamInfo"))?;
         let config = config(request)?;
-        self.may_grow()?;
         let outcome = self.controller.create_stream(&info.scope, &info.stream, config).await.map_err(status)?;
         let status = match outcome {
             CreateStream::Success => Wire::Success,
@@ -124,7 +95,6 @@ impl ControllerService for ControllerGrpc {
             return update_status(UpdateStream::StreamNotFound);
         };
         let config = config(request)?;
-        self.may_grow()?;
         update_status(self.controller.update_stream(&stream, config).await.map_err(status)?)
     }
 
@@ -219,7 +189,6 @@ impl ControllerService for ControllerGrpc {
         use proto::scale_response::ScaleStreamStatus as Wire;
         let request = request.into_inner();
         let stream = stream(request.stream_info)?;
-        self.may_grow()?;
         let seal: Option<Vec<_>> = request.sealed_segments.into_iter().map(SegmentId::from_i64).collect();
         let new = request.new_key_ranges.iter().map(|entry| (entry.start, entry.end)).collect();
         let outcome = match (&stream, seal) {
@@ -285,7 +254,6 @@ impl ControllerService for ControllerGrpc {
     async fn create_transaction(&self, request: Request<proto::CreateTxnRequest>) -> Answer<proto::CreateTxnResponse> {
         let request = request.into_inner();
         let stream = existing(request.stream_info)?;
-        self.may_grow()?;
         let created = self.controller.create_transaction(&stream, request.lease).await.map_err(status)?;
         answer(proto::CreateTxnResponse {
             txn_id: Some(transaction_id(created.id)),
@@ -379,7 +347,6 @@ impl ControllerService for ControllerGrpc {
 
     async fn create_scope(&self, request: Request<proto::ScopeInfo>) -> Answer<proto::CreateScopeStatus> {
         use proto::create_scope_status::Status as Wire;
-        self.may_grow()?;
         let status = match self.controller.create_scope(&request.into_inner().scope).await.map_err(status)? {
             CreateScope::Success => Wire::Success,
             CreateScope::Exists => Wire::ScopeExists,
@@ -493,7 +460,6 @@ impl ControllerService for ControllerGrpc {
         &self,
         request: Request<proto::KeyValueTableConfig>,
     ) -> Answer<proto::CreateKeyValueTableStatus> {
-        self.may_grow()?;
         self.create_table(request.into_inner()).await
     }
 
@@ -540,7 +506,6 @@ impl ControllerService for ControllerGrpc {
         &self,
         request: Request<proto::ReaderGroupConfiguration>,
     ) -> Answer<proto::CreateReaderGroupResponse> {
-        self.may_grow()?;
         self.create_group(request.into_inner()).await
     }
 

@@ -38,7 +38,7 @@ pub(crate) async fn list(
     Path(scope): Path<String>,
     asked: Asked,
 ) -> Result<Response, Problem> {
-    let controller = pages.controller().ok_or_else(Problem::not_ready)?.clone();
+    let controller = pages.controller()?.clone();
     let (part, scope) = (Part::of(&asked)?, super::scope(&scope)?);
     let of = scope.clone();
     let names = lists::names(&part, move |token| {
@@ -57,7 +57,7 @@ pub(crate) async fn show(
     State(pages): State<Pages>,
     Path((scope, group)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    let controller = pages.controller().ok_or_else(Problem::not_ready)?;
+    let controller = pages.controller()?;
     let (scope, group) = super::group(&scope, &group)?;
     let readers = controller.readers(&scope, &group).await?;
     let shown = Group {
@@ -74,7 +74,7 @@ pub(crate) async fn delete(
     State(pages): State<Pages>,
     Path((scope, group)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    let controller = pages.controller().ok_or_else(Problem::not_ready)?;
+    let controller = pages.controller()?;
     let (scope, group) = super::group(&scope, &group)?;
     match controller.delete_group(&scope, &group, None).await? {
         DeleteGroup::Success => Ok(StatusCode::NO_CONTENT.into_response()),
@@ -136,7 +136,7 @@ pub(crate) async fn lag(
     Extension(caller): Extension<Caller>,
     Path((scope, group)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    let controller = pages.controller().ok_or_else(Problem::not_ready)?;
+    let controller = pages.controller()?;
     let (scope, group) = super::group(&scope, &group)?;
     let sees = |stream: &ScopedStream| caller.sees(Resource::Stream(stream.scope.as_str(), stream.stream.as_str()));
     let readers = match controller.group_lag(&scope, &group, sees).await {

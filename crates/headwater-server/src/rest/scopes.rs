@@ -22,7 +22,7 @@ pub(crate) async fn list(
     asked: Asked,
 ) -> Result<Response, Problem> {
     use futures::StreamExt as _;
-    let controller = pages.controller().ok_or_else(Problem::not_ready)?.clone();
+    let controller = pages.controller()?.clone();
     let part = Part::of(&asked)?;
     let names = lists::names(&part, move |token| {
         let controller = controller.clone();
@@ -37,7 +37,7 @@ pub(crate) async fn list(
 
 /// `POST /v1/scopes`: 201, 400 for a name that breaks the rules, 409 if there is one of that name.
 pub(crate) async fn create(State(pages): State<Pages>, Json(scope): Json<models::Scope>) -> Result<Response, Problem> {
-    let controller = pages.growing()?;
+    let controller = pages.controller()?;
     let invalid = |error: &dyn std::fmt::Display| Problem::bad(format!("scopeName: {error}"));
     let name = Name::parse_user(&scope.scope_name).map_err(|error| invalid(&error))?;
     match controller.create_scope(name.as_str()).await? {
@@ -49,7 +49,7 @@ pub(crate) async fn create(State(pages): State<Pages>, Json(scope): Json<models:
 
 /// `GET /v1/scopes/{scope}`
 pub(crate) async fn show(State(pages): State<Pages>, Path(scope): Path<String>) -> Result<Response, Problem> {
-    let controller = pages.controller().ok_or_else(Problem::not_ready)?;
+    let controller = pages.controller()?;
     let name = super::scope(&scope)?;
     match controller.scope_exists(&name).await? {
         true => Ok(axum::Json(models::Scope { scope_name: scope }).into_response()),
@@ -59,7 +59,7 @@ pub(crate) async fn show(State(pages): State<Pages>, Path(scope): Path<String>) 
 
 /// `DELETE /v1/scopes/{scope}`: 204, 404, 412 if there is something in it.
 pub(crate) async fn delete(State(pages): State<Pages>, Path(scope): Path<String>) -> Result<Response, Problem> {
-    let controller = pages.controller().ok_or_else(Problem::not_ready)?;
+    let controller = pages.controller()?;
     let name = super::scope(&scope)?;
     match controller.delete_scope(&name).await? {
         DeleteScope::Success => Ok(StatusCode::NO_CONTENT.into_response()),

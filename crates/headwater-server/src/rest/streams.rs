@@ -52,7 +52,7 @@ pub(crate) async fn list(
     Path(scope): Path<String>,
     asked: Asked,
 ) -> Result<Response, Problem> {
-    let controller = pages.controller().ok_or_else(Problem::not_ready)?.clone();
+    let controller = pages.controller()?.clone();
     let (wanted, part, scope) = (Wanted::of(&asked)?, Part::of(&asked)?, super::scope(&scope)?);
     let with_internal = matches!(wanted, Wanted::Internal);
     let tag = match wanted {
@@ -104,7 +104,7 @@ pub(crate) async fn create(
     Path(scope): Path<String>,
     Json(request): Json<models::CreateStream>,
 ) -> Result<Response, Problem> {
-    let controller = pages.growing()?;
+    let controller = pages.controller()?;
     let scope = super::scope(&scope)?;
     let invalid = |error: &dyn std::fmt::Display| Problem::bad(format!("streamName: {error}"));
     let stream = Name::parse_user(&request.stream_name).map_err(|error| invalid(&error))?;
@@ -125,7 +125,7 @@ pub(crate) async fn show(
     State(pages): State<Pages>,
     Path((scope, stream)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    let controller = pages.controller().ok_or_else(Problem::not_ready)?;
+    let controller = pages.controller()?;
     let stream = super::stream(&scope, &stream)?;
     let config = controller.stream_configuration(&stream).await?;
     Ok(axum::Json(models::Stream::of(&stream, config)).into_response())
@@ -137,7 +137,7 @@ pub(crate) async fn update(
     Path((scope, stream)): Path<(String, String)>,
     Json(request): Json<models::UpdateStream>,
 ) -> Result<Response, Problem> {
-    let controller = pages.growing()?;
+    let controller = pages.controller()?;
     let stream = super::stream(&scope, &stream)?;
     let config = request.updated()?;
     changed(&stream, controller.update_stream(&stream, config.clone()).await?)?;
@@ -149,7 +149,7 @@ pub(crate) async fn delete(
     State(pages): State<Pages>,
     Path((scope, stream)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    let controller = pages.controller().ok_or_else(Problem::not_ready)?;
+    let controller = pages.controller()?;
     let stream = super::stream(&scope, &stream)?;
     match controller.delete_stream(&stream).await? {
         DeleteStream::Success => Ok(StatusCode::NO_CONTENT.into_response()),
@@ -166,7 +166,7 @@ pub(crate) async fn seal(
     Path((scope, stream)): Path<(String, String)>,
     Json(state): Json<models::StreamState>,
 ) -> Result<Response, Problem> {
-    let controller = pages.controller().ok_or_else(Problem::not_ready)?;
+    let controller = pages.controller()?;
     let stream = super::stream(&scope, &stream)?;
     match state.stream_state {
         models::State::Sealed => changed(&stream, controller.seal_stream(&stream).await?)?,
@@ -194,7 +194,7 @@ pub(crate) async fn scaling_events(
     Path((scope, stream)): Path<(String, String)>,
     asked: Asked,
 ) -> Result<Response, Problem> {
-    let controller = pages.controller().ok_or_else(Problem::not_ready)?;
+    let controller = pages.controller()?;
     let time = |name: &str| {
         asked
             .number(name, 0..=i64::MAX)?

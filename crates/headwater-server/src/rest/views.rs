@@ -98,7 +98,7 @@ pub(crate) async fn heat(
     State(pages): State<Pages>,
     Path((scope, stream)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    let controller = pages.controller().ok_or_else(Problem::not_ready)?;
+    let controller = pages.controller()?;
     let stream = super::stream(&scope, &stream)?;
     let scaling = controller.stream_configuration(&stream).await?.scaling;
     let (scales_by, target_rate) = match scaling.kind {
@@ -138,7 +138,7 @@ pub(crate) async fn epochs(
     Path((scope, stream)): Path<(String, String)>,
     asked: Asked,
 ) -> Result<Response, Problem> {
-    let controller = pages.controller().ok_or_else(Problem::not_ready)?;
+    let controller = pages.controller()?;
     let stream = super::stream(&scope, &stream)?;
     let first = asked.number("first", 0..=i32::MAX.into())?.unwrap_or(0);
     let limit = asked.number("limit", 1..=lists::LIMIT_MAX)?.map_or(usize::MAX, |limit| limit as usize);
@@ -210,7 +210,7 @@ pub(crate) async fn transactions(
     Path((scope, stream)): Path<(String, String)>,
     asked: Asked,
 ) -> Result<Response, Problem> {
-    let controller = pages.controller().ok_or_else(Problem::not_ready)?;
+    let controller = pages.controller()?;
     let stream = super::stream(&scope, &stream)?;
     let limit = asked.number("limit", 1..=TRANSACTIONS_MAX)?.unwrap_or(100);
     let token = asked.text("next")?.unwrap_or_default();
