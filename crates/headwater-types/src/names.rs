@@ -31,6 +31,9 @@ pub enum NameError {
         /// Where it stands.
         at: usize,
     },
+    /// No slash between a scope and a stream.
+    #[error("name is not SCOPE/STREAM")]
+    Unscoped,
     /// A segment name that is too long, empty, not printable ASCII, or has an empty part.
     #[error("segment name is malformed")]
     Segment,
@@ -93,6 +96,12 @@ pub struct ScopedStream {
 }
 
 impl ScopedStream {
+    /// From `scope/stream`; internal names pass.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        let (scope, stream) = text.split_once('/').ok_or(NameError::Unscoped)?;
+        Ok(Self { scope: Name::parse(scope)?, stream: Name::parse(stream)? })
+    }
+
     /// Name of one of its segments at the segment store.
     pub fn segment(&self, id: SegmentId) -> SegmentName {
         SegmentName(format!("{}/{}/{id}", self.scope, self.stream).into())
@@ -255,6 +264,15 @@ mod tests {
         assert_eq!(Name::parse(&"a".repeat(256)), Err(NameError::TooLong { bytes: 256 }));
         assert!(Name::parse(&"a".repeat(255)).is_ok());
         assert!(Name::parse_user("_a").is_err());
+    }
+
+    #[test]
+    fn a_scoped_stream_is_two_names_and_a_slash() {
+        let parsed = ScopedStream::parse("s/_MARKt").unwrap();
+        assert_eq!((parsed.scope.as_str(), parsed.stream.as_str()), ("s", "_MARKt"));
+        assert_eq!(ScopedStream::parse("s"), Err(NameError::Unscoped));
+        assert_eq!(ScopedStream::parse("s/"), Err(NameError::Empty));
+        assert_eq!(ScopedStream::parse("s/t/u"), Err(NameError::Character { character: '/', at: 1 }));
     }
 
     #[test]

@@ -1,0 +1,24 @@
+//! Client of Headwater and of Pravega servers.
+
+mod client;
+mod connection;
+mod controller;
+mod credentials;
+mod endpoint;
+mod error;
+mod model;
+mod options;
+mod pool;
+mod retry;
+mod segments;
+mod streams;
+mod transport;
+
+pub use client::Client;
+pub use credentials::{Credentials, basic, bearer};
+pub use endpoint::Endpoint;
+pub use error::{Error, ErrorKind, Result};
+pub use headwater_types::{KeyRange, Name, NameError, ScopedStream, SegmentId, SegmentName};
+pub use model::{Retention, Scaling, SegmentInfo, SegmentRange, StreamConfig, Successor};
+pub use options::ClientOptions;
+pub use transport::{Duplex, Service, Transport};

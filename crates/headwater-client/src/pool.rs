@@ -1,0 +1,115 @@
+//! Connections to segment stores, owned by one user at a time and kept for the next.
+//!
+//! Guarantees:
+//! * a connection goes back to the pool only when it owes nobody an answer; otherwise it ends with its lease
+//! * at most [`IDLE_MAX`] connections per server wait for use, none longer than [`IDLE_FOR_MAX`]
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::connection::Connection;
+use crate::endpoint::Endpoint;
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::{Service, Transport};
+
+/// Idle connections kept per server. More callers than that at once open connections of their own.
+const IDLE_MAX: usize = 8;
+/// Servers and what stands before them close silent connections sooner or later.
+const IDLE_FOR_MAX: Duration = Duration::from_secs(60);
+
+/// Where connections come from.
+#[derive(Clone, Debug)]
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    transport: Arc<dyn Transport>,
+    connect_timeout: Duration,
+    idle: Mutex<HashMap<Endpoint, Vec<(Connection, Instant)>>>,
+}
+
+impl Shared {
+    fn locked(&self) -> MutexGuard<'_, HashMap<Endpoint, Vec<(Connection, Instant)>>> {
+        self.idle.lock().expect("nobody panics while it holds the pool")
+    }
+}
+
+/// A connection for one user; goes back when dropped.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    connection: Connection,
+    endpoint: Endpoint,
+    pool: Arc<Shared>,
+}
+
+impl Deref for Lease {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.connection.is_idle() {
+            return;
+        }
+        let now = Instant::now();
+        let mut idle = self.pool.locked();
+        let waiting = idle.entry(self.endpoint.clone()).or_default();
+        waiting.retain(|(_, since)| now - *since < IDLE_FOR_MAX);
+        if waiting.len() < IDLE_MAX {
+            waiting.push((self.connection.clone(), now));
+        }
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(transport: Arc<dyn Transport>, connect_timeout: Duration) -> Self {
+        Self { shared: Arc::new(Shared { transport, connect_timeout, idle: Mutex::default() }) }
+    }
+
+    /// A connection that nobody else uses, the one that was used last if there is any.
+    pub(crate) async fn lease(&self, endpoint: &Endpoint) -> Result<Lease> {
+        let connection = match self.idle(endpoint) {
+            Some(connection) => connection,
+            None => self.open(endpoint).await?,
+        };
+        Ok(Lease { connection, endpoint: endpoint.clone(), pool: self.shared.clone() })
+    }
+
+    /// A new connection that never comes here.
+    pub(crate) async fn open(&self, endpoint: &Endpoint) -> Result<Connection> {
+        let limit = self.shared.connect_timeout;
+        let open = async {
+            let stream = self.shared.transport.connect(Service::SegmentStore, endpoint).await;
+            let stream = stream.map_err(|error| {
+                Error::caused(ErrorKind::Unavailable, format!("could not connect to segment store {endpoint}"), error)
+            })?;
+            Connection::open(stream).await
+        };
+        tokio::time::timeout(limit, open).await.unwrap_or_else(|_| {
+            let what = format!("segment store {endpoint} did not take a connection within {limit:?}");
+            Err(Error::new(ErrorKind::Unavailable, what))
+        })
+    }
+
+    fn idle(&self, endpoint: &Endpoint) -> Option<Connection> {
+        let now = Instant::now();
+        let mut idle = self.shared.locked();
+        let waiting = idle.get_mut(endpoint)?;
+        while let Some((connection, since)) = waiting.pop() {
+            if now - since < IDLE_FOR_MAX && connection.is_idle() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,47 @@
+//! How often and how long something that failed is tried again.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// First pause. Short: a server that was restarted answers within a tenth of a second.
+const FIRST: Duration = Duration::from_millis(5);
+/// Longest pause: what a caller waits in vain after the server has come back.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// Pauses that double, up to a deadline.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    deadline: Instant,
+    next: Duration,
+}
+
+impl Backoff {
+    /// Until so much time has passed from now.
+    pub(crate) fn for_at_most(limit: Duration) -> Self {
+        Self { deadline: Instant::now() + limit, next: FIRST }
+    }
+
+    /// Time that is left.
+    pub(crate) fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Waits before the next attempt; `false` if there is no time for another. Each pause is between half and all of its
+    /// length, so that clients that lost one server do not come back in step.
+    pub(crate) async fn pause(&mut self) -> bool {
+        let share = f64::from(uuid::Uuid::new_v4().as_fields().0) / f64::from(u32::MAX);
+        let pause = self.next.mul_f64(0.5 + share / 2.0);
+        self.next = (self.next * 2).min(LONGEST);
+        if pause >= self.left() {
+            return false;
+        }
+        tokio::time::sleep(pause).await;
+        true
+    }
+
+    /// Something went well: the next failure is a new one.
+    pub(crate) fn reset(&mut self, limit: Duration) {
+        *self = Self::for_at_most(limit);
+    }
+}

@@ -1,0 +1,350 @@
+//! Scopes and streams: make, change, list, scale, seal, delete.
+
+use headwater_proto::controller as proto;
+use headwater_types::{KeyRange, Name, ScopedStream, SegmentId};
+
+use crate::client::Client;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{SegmentRange, StreamConfig, Successor, segment_id, stream_info};
+
+/// Calls an rpc by its generated name.
+macro_rules! call {
+    ($client:expr, $name:literal, $method:ident, $request:expr) => {
+        $client
+            .controllers()
+            .call($name, $request, |mut stub, request| async move { stub.$method(request).await })
+            .await
+    };
+}
+
+fn not_found(what: &str, name: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::NotFound, format!("{what} {name} does not exist"))
+}
+
+pub(crate) fn failed(what: &str, name: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("controller could not {what} {name}; its log says why"))
+}
+
+/// Most pages of a listing that are fetched; a server that says "more" for ever is not believed.
+const PAGES_MAX: usize = 100_000;
+
+impl Client {
+    /// Makes a scope. `false` if it was there.
+    ///
+    /// # Errors
+    /// `Invalid`: the server does not take the name.
+    pub async fn create_scope(&self, scope: &Name) -> Result<bool> {
+        use proto::create_scope_status::Status;
+        let answer = call!(self, "createScope", create_scope, proto::ScopeInfo { scope: scope.to_string() })?;
+        match answer.status() {
+            Status::Success => Ok(true),
+            Status::ScopeExists => Ok(false),
+            Status::InvalidScopeName => Err(Error::new(ErrorKind::Invalid, format!("{scope} is no name for a scope"))),
+            Status::Failure => Err(failed("create scope", scope)),
+        }
+    }
+
+    /// Deletes an empty scope. `false` if it was not there.
+    ///
+    /// # Errors
+    /// `Conflict`: it is not empty.
+    pub async fn delete_scope(&self, scope: &Name) -> Result<bool> {
+        let answer = call!(self, "deleteScope", delete_scope, proto::ScopeInfo { scope: scope.to_string() })?;
+        deleted_scope(scope, answer)
+    }
+
+    /// Deletes a scope with all streams, groups and tables in it. `false` if it was not there.
+    ///
+    /// # Errors
+    /// `Conflict`: somebody makes streams in it meanwhile.
+    pub async fn delete_scope_recursively(&self, scope: &Name) -> Result<bool> {
+        let asked = proto::ScopeInfo { scope: scope.to_string() };
+        let answer = call!(self, "deleteScopeRecursive", delete_scope_recursive, asked)?;
+        deleted_scope(scope, answer)
+    }
+
+    /// Whether a scope is there.
+    ///
+    /// # Errors
+    /// Those of every call.
+    pub async fn scope_exists(&self, scope: &Name) -> Result<bool> {
+        let asked = proto::ScopeInfo { scope: scope.to_string() };
+        Ok(call!(self, "checkScopeExists", check_scope_exists, asked)?.exists)
+    }
+
+    /// Names of all scopes.
+    ///
+    /// # Errors
+    /// Those of every call.
+    pub async fn scopes(&self) -> Result<Vec<Name>> {
+        let (mut found, mut token) = (Vec::new(), String::new());
+        for _ in 0..PAGES_MAX {
+            let asked = proto::ScopesRequest { continuation_token: Some(proto::ContinuationToken { token }) };
+            let page = call!(self, "listScopes", list_scopes, asked)?;
+            if page.scopes.is_empty() {
+                return Ok(found);
+            }
+            token = page.continuation_token.unwrap_or_default().token;
+            for scope in page.scopes {
+                found.push(name_of(&scope)?);
+            }
+        }
+        Err(endless("scopes"))
+    }
+
+    /// Makes a stream, ready to be written to. `false` if it was there; its configuration is then as it was.
+    ///
+    /// # Errors
+    /// `NotFound`: the scope does not exist. `Invalid`: the server does not take the name or the configuration.
+    pub async fn create_stream(&self, stream: &ScopedStream, config: &StreamConfig) -> Result<bool> {
+        use proto::create_stream_status::Status;
+        let answer = call!(self, "createStream", create_stream, config.to_proto(stream)?)?;
+        match answer.status() {
+            Status::Success => Ok(true),
+            Status::StreamExists => Ok(false),
+            Status::ScopeNotFound => Err(not_found("scope", &stream.scope)),
+            Status::InvalidStreamName => {
+                Err(Error::new(ErrorKind::Invalid, format!("{} is no name for a stream", stream.stream)))
+            }
+            Status::Failure => Err(failed("create stream", stream)),
+        }
+    }
+
+    /// Replaces a stream's configuration. When it returns, the new one is in force.
+    ///
+    /// # Errors
+    /// `NotFound`; `Sealed`.
+    pub async fn update_stream(&self, stream: &ScopedStream, config: &StreamConfig) -> Result<()> {
+        let answer = call!(self, "updateStream", update_stream, config.to_proto(stream)?)?;
+        updated("update", stream, answer)
+    }
+
+    /// A stream's configuration.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn stream_config(&self, stream: &ScopedStream) -> Result<StreamConfig> {
+        let answer = call!(self, "getStreamConfiguration", get_stream_configuration, stream_info(stream))?;
+        StreamConfig::of_proto(&answer)
+    }
+
+    /// Whether a stream is there, sealed or not.
+    ///
+    /// # Errors
+    /// Those of every call.
+    pub async fn stream_exists(&self, stream: &ScopedStream) -> Result<bool> {
+        Ok(call!(self, "checkStreamExists", check_stream_exists, stream_info(stream))?.exists)
+    }
+
+    /// Names of all streams of a scope that people made; those that the system keeps for itself are left out.
+    ///
+    /// # Errors
+    /// `NotFound`: the scope does not exist.
+    pub async fn streams(&self, scope: &Name) -> Result<Vec<Name>> {
+        let (mut found, mut token) = (Vec::new(), String::new());
+        for _ in 0..PAGES_MAX {
+            let asked = proto::StreamsInScopeRequest {
+                scope: Some(proto::ScopeInfo { scope: scope.to_string() }),
+                continuation_token: Some(proto::ContinuationToken { token }),
+            };
+            let page = call!(self, "listStreamsInScope", list_streams_in_scope, asked)?;
+            match names_of(scope, page, &mut found)? {
+                Some(next) => token = next,
+                None => return Ok(found),
+            }
+        }
+        Err(endless("streams"))
+    }
+
+    /// Names of the streams of a scope that carry a tag.
+    ///
+    /// # Errors
+    /// `NotFound`: the scope does not exist.
+    pub async fn streams_with_tag(&self, scope: &Name, tag: &str) -> Result<Vec<Name>> {
+        let (mut found, mut token) = (Vec::new(), String::new());
+        for _ in 0..PAGES_MAX {
+            let asked = proto::StreamsInScopeWithTagRequest {
+                scope: Some(proto::ScopeInfo { scope: scope.to_string() }),
+                tag: tag.to_owned(),
+                continuation_token: Some(proto::ContinuationToken { token }),
+            };
+            let page = call!(self, "listStreamsInScopeForTag", list_streams_in_scope_for_tag, asked)?;
+            match names_of(scope, page, &mut found)? {
+                Some(next) => token = next,
+                None => return Ok(found),
+            }
+        }
+        Err(endless("streams"))
+    }
+
+    /// Makes a stream read-only for ever. Open transactions are aborted. Sealing twice does no harm.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn seal_stream(&self, stream: &ScopedStream) -> Result<()> {
+        let answer = call!(self, "sealStream", seal_stream, stream_info(stream))?;
+        updated("seal", stream, answer)
+    }
+
+    /// Deletes a sealed stream. `false` if it was not there.
+    ///
+    /// # Errors
+    /// `Conflict`: it is not sealed.
+    pub async fn delete_stream(&self, stream: &ScopedStream) -> Result<bool> {
+        use proto::delete_stream_status::Status;
+        let answer = call!(self, "deleteStream", delete_stream, stream_info(stream))?;
+        match answer.status() {
+            Status::Success => Ok(true),
+            Status::StreamNotFound => Ok(false),
+            Status::StreamNotSealed => Err(Error::new(
+                ErrorKind::Conflict,
+                format!("stream {stream} has to be sealed before it can be deleted"),
+            )),
+            Status::Failure => Err(failed("delete stream", stream)),
+        }
+    }
+
+    /// Segments that take events now, by ascending keys; none once the stream is sealed.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn current_segments(&self, stream: &ScopedStream) -> Result<Vec<SegmentRange>> {
+        let answer = call!(self, "getCurrentSegments", get_current_segments, stream_info(stream))?;
+        SegmentRange::all_of_proto(&answer.segment_ranges)
+    }
+
+    /// Segments of one epoch.
+    ///
+    /// # Errors
+    /// `NotFound`: no such stream or epoch.
+    pub async fn epoch_segments(&self, stream: &ScopedStream, epoch: i32) -> Result<Vec<SegmentRange>> {
+        let asked = proto::GetEpochSegmentsRequest { stream_info: Some(stream_info(stream)), epoch };
+        let answer = call!(self, "getEpochSegments", get_epoch_segments, asked)?;
+        SegmentRange::all_of_proto(&answer.segment_ranges)
+    }
+
+    /// Where the stream begins: its oldest segments and the offset in each.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn head_segments(&self, stream: &ScopedStream) -> Result<Vec<(SegmentId, u64)>> {
+        let asked = proto::GetSegmentsRequest { stream_info: Some(stream_info(stream)), timestamp: 0 };
+        let answer = call!(self, "getSegments", get_segments, asked)?;
+        let odd = || Error::new(ErrorKind::Protocol, "controller sent a segment without an id or an offset below 0");
+        let located = |it: proto::segments_at_time::SegmentLocation| {
+            let id = it.segment_id.and_then(|id| SegmentId::from_i64(id.segment_id)).ok_or_else(odd)?;
+            Ok((id, u64::try_from(it.offset).map_err(|_| odd())?))
+        };
+        answer.segments.into_iter().map(located).collect()
+    }
+
+    /// What follows on a segment that is sealed; nothing if its stream is sealed, too.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn successors(&self, stream: &ScopedStream, id: SegmentId) -> Result<Vec<Successor>> {
+        let asked = segment_id(stream, id);
+        let answer = call!(self, "getSegmentsImmediatelyFollowing", get_segments_immediately_following, asked)?;
+        let odd = || Error::new(ErrorKind::Protocol, "controller sent a successor without a segment");
+        let successor = |entry: proto::successor_response::SegmentEntry| {
+            let segment = SegmentRange::of_proto(entry.segment.as_ref().ok_or_else(odd)?)?;
+            let predecessors = entry.value.into_iter().map(|id| SegmentId::from_i64(id).ok_or_else(odd));
+            Ok(Successor { segment, predecessors: predecessors.collect::<Result<_>>()? })
+        };
+        answer.segments.into_iter().map(successor).collect()
+    }
+
+    /// Replaces segments by others for the same keys, and waits until it is done. `sealed` are current segments whose
+    /// ranges touch each other, `ranges` what follows on them.
+    ///
+    /// # Errors
+    /// `Conflict`: they are not the current segments any more, or the ranges do not cover the same keys.
+    ///
+    /// # Cancel safety
+    /// A scale that has begun goes on.
+    pub async fn scale_stream(&self, stream: &ScopedStream, sealed: &[SegmentId], ranges: &[KeyRange]) -> Result<()> {
+        use proto::scale_response::ScaleStreamStatus;
+        use proto::scale_status_response::ScaleStatus;
+        let asked = proto::ScaleRequest {
+            stream_info: Some(stream_info(stream)),
+            sealed_segments: sealed.iter().map(|id| id.as_i64()).collect(),
+            new_key_ranges: ranges
+                .iter()
+                .map(|range| proto::scale_request::KeyRangeEntry { start: range.low(), end: range.high() })
+                .collect(),
+            scale_timestamp: 0,
+        };
+        let answer = call!(self, "scale", scale, asked)?;
+        match answer.status() {
+            ScaleStreamStatus::Started => {}
+            ScaleStreamStatus::PreconditionFailed => {
+                let what = format!(
+                    "stream {stream} cannot be scaled so: other segments are current, or the ranges do not fit"
+                );
+                return Err(Error::new(ErrorKind::Conflict, what));
+            }
+            ScaleStreamStatus::Failure => return Err(failed("scale stream", stream)),
+        }
+        let epoch = answer.epoch;
+        loop {
+            let asked = proto::ScaleStatusRequest { stream_info: Some(stream_info(stream)), epoch };
+            match call!(self, "checkScale", check_scale, asked)?.status() {
+                ScaleStatus::Success => return Ok(()),
+                ScaleStatus::InProgress => tokio::time::sleep(SCALE_LOOK_EVERY).await,
+                ScaleStatus::InvalidInput | ScaleStatus::InternalError => return Err(failed("scale stream", stream)),
+            }
+        }
+    }
+}
+
+/// A scale of an idle stream takes some milliseconds.
+const SCALE_LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(10);
+
+fn deleted_scope(scope: &Name, answer: proto::DeleteScopeStatus) -> Result<bool> {
+    use proto::delete_scope_status::Status;
+    match answer.status() {
+        Status::Success => Ok(true),
+        Status::ScopeNotFound => Ok(false),
+        Status::ScopeNotEmpty => Err(Error::new(ErrorKind::Conflict, format!("scope {scope} is not empty"))),
+        Status::Failure => Err(failed("delete scope", scope)),
+    }
+}
+
+pub(crate) fn updated(what: &str, stream: &ScopedStream, answer: proto::UpdateStreamStatus) -> Result<()> {
+    use proto::update_stream_status::Status;
+    match answer.status() {
+        Status::Success => Ok(()),
+        Status::StreamNotFound => Err(not_found("stream", stream)),
+        Status::ScopeNotFound => Err(not_found("scope", &stream.scope)),
+        Status::StreamSealed => Err(Error::new(ErrorKind::Sealed, format!("stream {stream} is sealed"))),
+        Status::Failure => Err(failed(what, stream)),
+    }
+}
+
+fn name_of(text: &str) -> Result<Name> {
+    Name::parse(text)
+        .map_err(|error| Error::caused(ErrorKind::Protocol, format!("controller sent the name {text:?}"), error))
+}
+
+/// Adds a page's names; where the next one begins, if there may be one.
+fn names_of(scope: &Name, page: proto::StreamsInScopeResponse, found: &mut Vec<Name>) -> Result<Option<String>> {
+    use proto::streams_in_scope_response::Status;
+    match page.status() {
+        Status::Success => {}
+        Status::ScopeNotFound => return Err(not_found("scope", scope)),
+        Status::Failure => return Err(failed("list streams of", scope)),
+    }
+    let token = page.continuation_token.unwrap_or_default().token;
+    let more = !page.streams.is_empty();
+    for stream in page.streams {
+        let name = name_of(&stream.stream)?;
+        if !name.is_internal() {
+            found.push(name);
+        }
+    }
+    Ok(more.then_some(token))
+}
+
+fn endless(what: &str) -> Error {
+    Error::new(ErrorKind::Protocol, format!("controller does not come to an end of its {what}"))
+}
