@@ -1,6 +1,8 @@
 // An OpenID Connect issuer on loopback, from the package oauth2-mock-server. It prints its address, signs with RS256, and
-// takes another key for each line on its standard input. A token grants what its request has as `scope`, in the form that
-// Keycloak gives to permissions.
+// takes another key for each line on its standard input.
+//
+// A token is what its request asks for: `scope` has words `resource,LEVEL`, or a level alone for everything, and becomes
+// permissions as Keycloak writes them; `audience` and `lifetime` (seconds, also fewer than none) replace the usual ones.
 import { createInterface } from "node:readline";
 import { OAuth2Server } from "oauth2-mock-server";
 
@@ -8,10 +10,16 @@ const server = new OAuth2Server();
 await server.issuer.keys.generate("RS256");
 await server.start(0, "127.0.0.1");
 server.service.on("beforeTokenSigning", (token, request) => {
-  token.payload.aud = "pravega-controller";
-  token.payload.authorization = {
-    permissions: [{ rsname: "prn::*", rsid: "1", scopes: [request.body.scope] }],
-  };
+  const { audience, lifetime, scope } = request.body;
+  token.payload.aud = audience ?? "pravega-controller";
+  if (lifetime !== undefined) {
+    token.payload.exp = token.payload.iat + Number(lifetime);
+  }
+  const permissions = scope.split(" ").map((word, index) => {
+    const [rsname, level] = word.includes(",") ? word.split(",") : ["prn::*", word];
+    return { rsname, rsid: String(index), scopes: [level] };
+  });
+  token.payload.authorization = { permissions };
 });
 console.log(JSON.stringify({ issuer: server.issuer.url }));
 createInterface({ input: process.stdin })

@@ -87,13 +87,27 @@ pub(super) fn guarded(places: &Places, scratch: &Path, users: &Path) -> Result<L
     Ok(launch)
 }
 
-/// A server that believes the tokens of an issuer in a process of its own, found by discovery.
-fn issuer(places: &Places, scratch: &Path) -> Result<String> {
+/// The same for one that believes an issuer, which it finds by its address.
+pub(super) fn believing(places: &Places, scratch: &Path, issuer: &str) -> Result<Launch> {
+    let mut launch = Launch::new(places.server(), scratch);
+    let arguments = ["--tls", "self-signed", "--auth-issuer", issuer, "--token-lifetime", "10"];
+    launch.extra = arguments.map(str::to_owned).to_vec();
+    Ok(launch)
+}
+
+/// An issuer, and its address.
+pub(super) fn start_issuer(places: &Places) -> Result<(Driver, String)> {
     prepare::issuer(places)?;
     let mut command = Command::new("node");
     command.arg(places.issuer());
     let mut issuer = Driver::start(command)?;
     let address = issuer.wait_for("its address", PATIENCE, |line| Some(line.get("issuer")?.as_str()?.to_owned()))?;
+    Ok((issuer, address))
+}
+
+/// A server that believes the tokens of an issuer in a process of its own, found by discovery.
+fn issuer(places: &Places, scratch: &Path) -> Result<String> {
+    let (mut issuer, address) = start_issuer(places)?;
     let directory = scratch.join("issuer");
     std::fs::create_dir(&directory)?;
     let mut launch = Launch::new(places.server(), &directory);

@@ -1,5 +1,5 @@
 //! The genuine Java client, driven by JUnit tests of its own (`java/`) in one JVM against one server, a second one with
-//! TLS, and a third one with TLS that asks who calls.
+//! TLS, and two more with TLS that ask who calls: one knows users, one believes an OpenID Connect issuer.
 //!
 //! Maven fetches the client, compiles and runs. Its repository is below the target directory and is not asked again
 //! once everything was there. The tests append one line per feature to a file; a test that wants the server killed and
@@ -48,13 +48,16 @@ pub fn run(places: &Places, only: &[String]) -> Result<Outcome> {
         let mut launch_tls = Launch::new(places.server(), &directory("tls")?);
         launch_tls.extra = vec!["--tls".to_owned(), "self-signed".to_owned()];
         let with_tls = launch_tls.start()?;
-        let directory = directory("auth")?;
-        let users = directory.join("users");
+        let of_users = directory("auth")?;
+        let users = of_users.join("users");
         for (name, password, grants) in USERS {
             auth::add_user(places, &users, name, password, grants)?;
         }
-        let with_auth = auth::guarded(places, &directory, &users)?.start()?;
-        let mut tests = Tests::start(places, scratch, &server, [("tls", &with_tls), ("auth", &with_auth)], only)?;
+        let with_auth = auth::guarded(places, &of_users, &users)?.start()?;
+        let (issuer, address) = auth::start_issuer(places)?;
+        let with_issuer = auth::believing(places, &directory("issuer")?, &address)?.start()?;
+        let trusted = [("tls", &with_tls), ("auth", &with_auth), ("bearer", &with_issuer)];
+        let mut tests = Tests::start(places, scratch, &server, trusted, &address, only)?;
         let server = tests.attend(&launch, server)?;
         tests.remember_that_all_is_fetched()?;
         let mut outcome = tests.outcome;
@@ -62,6 +65,8 @@ pub fn run(places: &Places, only: &[String]) -> Result<Outcome> {
         server.stop()?;
         with_tls.stop()?;
         with_auth.stop()?;
+        with_issuer.stop()?;
+        issuer.finish(LIMIT)?;
         if only.is_empty() {
             let version = tests.version.take().context("the tests did not say which client they drive")?;
             Findings { client: CLIENT.to_owned(), version, features: std::mem::take(&mut tests.features) }
@@ -102,12 +107,14 @@ impl Drop for Tests {
 }
 
 impl Tests {
-    /// `trusted` are servers with certificates of their own, by the names that the tests have for them.
+    /// `trusted` are servers with certificates of their own, by the names that the tests have for them, and `issuer` is
+    /// the address of the one that `bearer` believes.
     fn start(
         places: &Places,
         scratch: &Path,
         server: &Server,
-        trusted: [(&str, &Server); 2],
+        trusted: [(&str, &Server); 3],
+        issuer: &str,
         only: &[String],
     ) -> Result<Self> {
         let project = places.java_project();
@@ -135,6 +142,7 @@ impl Tests {
             maven.arg(format!("-Dheadwater.{name}.controller={}", server.ready.controller));
             maven.arg(format!("-Dheadwater.{name}.trust={}/tls/ca.pem", server.ready.data));
         }
+        maven.arg(format!("-Dheadwater.issuer={issuer}"));
         if !only.is_empty() {
             maven.arg(format!("-Dtest={}", only.join(",")));
         }

@@ -166,7 +166,7 @@ class AuthTest extends InScope {
     }
 
     /** Reads until `count` events are in `read`. */
-    private static void readAll(EventStreamReader<String> reader, List<String> read, int count) {
+    static void readAll(EventStreamReader<String> reader, List<String> read, int count) {
         long end = System.nanoTime() + LIMIT.toNanos();
         while (read.size() < count) {
             assertTrue(System.nanoTime() < end, () -> "waited " + LIMIT + " for " + count + " events, got " + read.size());
@@ -177,17 +177,17 @@ class AuthTest extends InScope {
         }
     }
 
-    private static void assertDenied(Executable call) {
+    static void assertDenied(Executable call) {
         assertRefused(Code.PERMISSION_DENIED, call);
     }
 
     /** The client has no exception of its own for it and hands on what its transport throws. */
-    private static void assertRefused(Code code, Executable call) {
+    static void assertRefused(Code code, Executable call) {
         assertEquals(code, code(assertThrows(Exception.class, call)));
     }
 
     /** Of the first status among the causes. */
-    private static Code code(Throwable thrown) {
+    static Code code(Throwable thrown) {
         for (Throwable cause = thrown; cause != null; cause = cause.getCause()) {
             if (cause instanceof StatusRuntimeException status) {
                 return status.getStatus().getCode();

@@ -9,9 +9,12 @@ import io.pravega.client.stream.RetentionPolicy;
 import io.pravega.client.stream.ScalingPolicy;
 import io.pravega.client.stream.StreamConfiguration;
 import io.pravega.client.stream.StreamCut;
+import io.pravega.client.stream.TruncatedDataException;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.DisplayName;
@@ -25,7 +28,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 /** Waits for the server's run of retention, once a minute at most, and so begins before all others. */
 @DisplayName("retention")
 @Order(1)
-@Timeout(value = 120, unit = TimeUnit.SECONDS)
+@Timeout(value = 180, unit = TimeUnit.SECONDS)
 class RetentionTest extends InScope {
     private static final Duration RUN = Duration.ofSeconds(75);
     private static final int KEYS = 4;
@@ -62,6 +65,53 @@ class RetentionTest extends InScope {
             }
         }
         assertEquals(KEYS * (to - from), left.size(), left.toString());
+    }
+
+    private void createAged(String name, Duration age) {
+        assertTrue(streams.createStream(scope, name, StreamConfiguration.builder().scalingPolicy(ScalingPolicy.fixed(2))
+            .retentionPolicy(RetentionPolicy.byTime(age)).build()));
+    }
+
+    @Test
+    @DisplayName("what is older than the policy's time goes, what is younger stays, and readers go on at the new head")
+    void byTime() throws Exception {
+        createAged("aged", Duration.ofSeconds(30));
+        createAged("days", Duration.ofDays(2));
+        // Nothing of this one is kept, so it tells when a run has been; its name comes after the others.
+        createAged("run", Duration.ZERO);
+        ReaderGroup group = group("g", "aged", StreamDataRetention.NONE);
+        StreamCut begin = head("aged");
+        StreamCut days = head("days");
+        write("days", KEYS, 0, 10);
+        write("aged", KEYS, 0, 10);
+        StreamCut first = tail("aged");
+        write("run", KEYS, 0, 1);
+        StreamCut run = tail("run");
+        until("retention has run", RUN, () -> head("run").equals(run));
+        // Where it ended then is known now, and will be older than the policy's time at the next run.
+        assertEquals(begin, head("aged"));
+        write("aged", KEYS, 10, 10);
+        until("retention has run again", RUN, () -> !head("aged").equals(begin));
+        assertEquals(first, head("aged"));
+        assertLeft("aged", 10, 20);
+        assertEquals(days, head("days"));
+        assertLeft("days", 0, 10);
+        assertEquals(0, readSegments("run").size());
+        try (var reader = events().createReader("r", "g", TEXT, ReaderConfig.builder().build())) {
+            List<String> read = new ArrayList<>();
+            while (read.size() < KEYS * 10) {
+                try {
+                    String event = reader.readNextEvent(1_000).getEvent();
+                    if (event != null) {
+                        read.add(event);
+                    }
+                } catch (TruncatedDataException gone) {
+                    assertTrue(read.isEmpty(), "told before anything is read");
+                }
+            }
+            assertTrue(read.contains(event(0, 10)) && !read.contains(event(0, 9)), read.toString());
+            assertEquals(Set.of("r"), group.getOnlineReaders());
+        }
     }
 
     @Test
