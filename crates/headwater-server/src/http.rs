@@ -11,8 +11,9 @@
 //! | `/v1/backups…` | online backups, see [`crate::backups`] |
 //! | `/v1/health…`, `/v1/scopes…` | see [`crate::rest`], and [`crate::plans`] for what retention would do |
 //!
-//! What a caller needs for each is in the table of `headwater-auth`; a route without a row cannot be served. Whatever is
-//! wrong is said by a [`Problem`].
+//! What a caller needs for each is in the table of `headwater-auth`; a route without a row cannot be served. Where nobody has
+//! to prove anything, requests for unknown hosts reach none of them, see [`crate::hosts`]. Whatever is wrong is said by a
+//! [`Problem`].
 //!
 //! A connection answers one request. A peer that is slow to send its header is closed after [`HEADER_PATIENCE`], and any
 //! peer after [`CONNECTION_PATIENCE`].
@@ -24,6 +25,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
 use headwater_auth::HttpRoute;
@@ -36,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Guard;
 use crate::auth::http::guarded;
 use crate::backups::{self, Backups};
+use crate::hosts::Hosts;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::rest::{groups, health, scopes, streams, views};
@@ -132,13 +135,15 @@ impl Pages {
     }
 }
 
-pub(crate) fn router(pages: Pages, guard: &Guard) -> Router {
+pub(crate) fn router(pages: Pages, guard: &Guard, hosts: &Hosts) -> Router {
     let mut router = Router::new();
     for route in HttpRoute::ALL {
         router = router.route(route.path(), guarded(*route, handler(*route), guard));
     }
     let router = router.fallback(nothing_here).method_not_allowed_fallback(another_method);
-    router.with_state(pages)
+    let hosts = hosts.clone();
+    // Around everything, also what is at no path.
+    router.with_state(pages).layer(from_fn(move |request, next| hosts.clone().guard(request, next)))
 }
 
 async fn nothing_here() -> Problem {
@@ -150,7 +155,7 @@ async fn another_method() -> Problem {
 }
 
 fn handler(route: HttpRoute) -> MethodRouter<Pages> {
-    let backups = |handler: MethodRouter<Pages>| handler.route_layer(axum::middleware::from_fn(backups::guard));
+    let backups = |handler: MethodRouter<Pages>| handler.route_layer(from_fn(backups::guard));
     match route {
         HttpRoute::About => get(about),
         HttpRoute::OpenApi => get(openapi::serve),
@@ -256,12 +261,18 @@ mod tests {
 
     use super::*;
 
+    /// Of a server without authentication.
+    fn hosts() -> Hosts {
+        Hosts::named(["h"])
+    }
+
     /// Status line and body of one request.
     async fn ask(pages: &Pages, path: &str) -> (String, String) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
-        let served = tokio::spawn(serve(server, router(pages.clone(), &Guard::off()), CancellationToken::new()));
+        let served =
+            tokio::spawn(serve(server, router(pages.clone(), &Guard::off(), &hosts()), CancellationToken::new()));
         let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
         client.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -276,7 +287,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
-        let router = router(Pages::new(Metrics::new()), &Guard::off());
+        let router = router(Pages::new(Metrics::new()), &Guard::off(), &hosts());
         let served = tokio::spawn(serve(server, router, CancellationToken::new()));
         client.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
         let mut answer = String::new();
@@ -335,7 +346,7 @@ mod tests {
         let (server, _) = listener.accept().await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
         let begun = tokio::time::Instant::now();
-        serve(server, router(Pages::new(Metrics::new()), &Guard::off()), CancellationToken::new()).await;
+        serve(server, router(Pages::new(Metrics::new()), &Guard::off(), &hosts()), CancellationToken::new()).await;
         assert!(begun.elapsed() >= HEADER_PATIENCE);
     }
 }

@@ -13,6 +13,7 @@ pub mod auth;
 mod backups;
 pub mod connection;
 mod grpc;
+mod hosts;
 mod http;
 mod listen;
 pub mod loads;

@@ -31,6 +31,7 @@ use crate::auth::grpc::{Authenticated, Guarded};
 use crate::auth::{AuthConfig, AuthError, Guard, SIGNING_KEY};
 use crate::connection::{self, AnswerRoom, Context, ReadRoom, ReceivingRoom};
 use crate::grpc::{self, ControllerGrpc};
+use crate::hosts::Hosts;
 use crate::http::{self, Pages, Phase};
 use crate::listen::{self, Gate, Placed};
 use crate::loads::{Loads, Meter};
@@ -89,6 +90,8 @@ pub struct Config {
     /// Host that clients reach the segment store and the controller at: an IPv4 address or a name of letters, digits, dots
     /// and hyphens. `None`: the address of the segment store's listener.
     pub advertise: Option<String>,
+    /// Further names that HTTP is asked for under, beside the advertised host, when nobody has to prove who they are.
+    pub http_hosts: Vec<String>,
     /// Memory for everything, in bytes.
     pub memory_bytes: u64,
     /// Time between two looks at a stream with a retention policy.
@@ -310,7 +313,11 @@ impl Server {
 
         // From here on HTTP tells how far we are.
         let pages = Pages::new(metrics.clone());
-        let router = http::router(pages.clone(), &guard);
+        let hosts = match guard.is_on() {
+            true => Hosts::all(),
+            false => Hosts::named(config.http_hosts.iter().map(String::as_str).chain([advertised.as_str()])),
+        };
+        let router = http::router(pages.clone(), &guard, &hosts);
         http_tasks.spawn(listen::accept_each(
             http.listener,
             Gate::new(http_places, metrics.clone()),

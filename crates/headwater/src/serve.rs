@@ -62,6 +62,7 @@ async fn run(settings: &Settings, recover_from_chunks: bool) -> i32 {
         segment_store: settings.segment_store,
         http: settings.http,
         advertise: settings.advertise.clone(),
+        http_hosts: settings.http_hosts.clone(),
         memory_bytes: settings.memory_bytes,
         retention_every: settings.retention_every,
         scrub: settings.scrub,

@@ -25,7 +25,7 @@ const PREFIX: &str = "HEADWATER_";
 const FILE_VARIABLE: &str = "HEADWATER_CONFIG";
 
 /// Every key and its default. `None`: the setting is absent, or worked out from the machine.
-const KEYS: [(&str, Option<&str>); 22] = [
+const KEYS: [(&str, Option<&str>); 23] = [
     ("advertise", None),
     ("auth-audience", Some("pravega-controller")),
     ("auth-claim", None),
@@ -36,6 +36,7 @@ const KEYS: [(&str, Option<&str>); 22] = [
     ("controller", Some("127.0.0.1:9090")),
     ("data-dir", Some("./headwater-data")),
     ("http", Some("127.0.0.1:9091")),
+    ("http-hosts", None),
     ("insecure", Some("false")),
     ("log", Some("info")),
     ("log-format", Some("text")),
@@ -68,6 +69,10 @@ pub(crate) struct Flags {
     /// Host that clients are told to connect to [default: the address of the segment store]
     #[arg(long, value_name = "HOST")]
     advertise: Option<String>,
+    /// Further names that HTTP is asked for under, with commas between them. Without authentication only addresses,
+    /// localhost, the advertised host and these are answered
+    #[arg(long, value_name = "NAMES")]
+    http_hosts: Option<String>,
     /// Memory for everything, such as 512MiB [default: from the cgroup or the machine]
     #[arg(long, value_name = "SIZE")]
     memory_limit: Option<String>,
@@ -211,6 +216,8 @@ pub(crate) struct Settings {
     pub(crate) http: SocketAddr,
     /// Host that clients are told.
     pub(crate) advertise: Option<String>,
+    /// Further names that HTTP is asked for under.
+    pub(crate) http_hosts: Vec<String>,
     /// Object storage for chunks.
     pub(crate) chunks: Option<S3Location>,
     /// Memory for everything, in bytes.
@@ -323,6 +330,7 @@ impl Settings {
             segment_store: required(&given, "segment-store", address)?,
             http: required(&given, "http", address)?,
             advertise: optional(&given, "advertise", |text| Ok(text.to_owned()))?,
+            http_hosts: optional(&given, "http-hosts", hosts)?.unwrap_or_default(),
             chunks: optional(&given, "chunks", S3Location::parse)?,
             memory_bytes,
             retention_every: required(&given, "retention-minutes", |text| match text.parse::<u64>() {
@@ -392,6 +400,7 @@ fn from_flags(flags: &Flags) -> Given {
         segment_store,
         http,
         advertise,
+        http_hosts,
         auth_passwords,
         auth_keys,
         auth_issuer,
@@ -417,6 +426,7 @@ fn from_flags(flags: &Flags) -> Given {
         ("segment-store", segment_store),
         ("http", http),
         ("advertise", advertise),
+        ("http-hosts", http_hosts),
         ("auth-passwords", auth_passwords),
         ("auth-keys", auth_keys),
         ("auth-issuer", auth_issuer),
@@ -546,6 +556,19 @@ fn optional<T>(
     })
 }
 
+/// Names, with commas between them. Those of container platforms may have underscores.
+fn hosts(text: &str) -> Result<Vec<String>, String> {
+    let is_name = |name: &str| {
+        let is_readable = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        is_readable && (1..=253).contains(&name.len())
+    };
+    let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    match names.iter().find(|name| !is_name(name)) {
+        None => Ok(names),
+        Some(name) => Err(format!("has {name:?}, which is no name of letters, digits, dots, hyphens and underscores")),
+    }
+}
+
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "is no IP address with a port, such as 127.0.0.1:9090".into())
 }
@@ -602,9 +625,20 @@ mod tests {
     }
 
     #[test]
+    fn further_hosts_are_names_with_commas_between_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let flags = Flags { http_hosts: Some("a.example, head_water".into()), ..Flags::default() };
+        let settings = Settings::gather(&flags, &outside(directory.path(), &[])).unwrap();
+        assert_eq!(settings.http_hosts, ["a.example", "head_water"]);
+    }
+
+    #[test]
     fn a_bad_value_is_named_with_its_key_and_its_origin() {
         let directory = tempfile::tempdir().unwrap();
         for (name, value) in [
+            ("HEADWATER_HTTP_HOSTS", "*"),
+            ("HEADWATER_HTTP_HOSTS", "a.example,"),
+            ("HEADWATER_HTTP_HOSTS", "http://a.example"),
             ("HEADWATER_HTTP", "localhost"),
             ("HEADWATER_MEMORY_LIMIT", "much"),
             ("HEADWATER_INSECURE", "perhaps"),

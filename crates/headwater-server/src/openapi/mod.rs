@@ -113,6 +113,7 @@ fn responses(route: HttpRoute, described: &Operation) -> Value {
         problem(413, "The body is too long.");
         problem(415, "The body is not said to be JSON.");
     }
+    problem(421, "Nobody has to prove who they are, and the host that was asked for is not known to the server.");
     if !route.is_open() {
         problem(401, "Nobody said who they are, or it is not true; the header says how to.");
         problem(403, "They may not, or a page in a browser asks to change something.");

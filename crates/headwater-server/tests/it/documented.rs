@@ -68,10 +68,17 @@ impl<'a> Documented<'a> {
 
     /// Sends a request as it is, and returns whatever comes back.
     pub(crate) async fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+        self.send_to("localhost", method, path, &format!("{}{headers}", self.headers), body).await
+    }
+
+    /// Asks under another name, without a body.
+    pub(crate) async fn send_as(&self, host: &str, method: &str, path: &str, headers: &str) -> Answer {
+        self.send_to(host, method, path, headers, "").await
+    }
+
+    async fn send_to(&self, host: &str, method: &str, path: &str, headers: &str, body: &str) -> Answer {
         let mut socket = self.running.connect(self.running.server.http(), &["http/1.1"]).await.unwrap();
-        let headers = format!("{}{headers}", self.headers);
-        let request =
-            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n{body}");
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n{body}");
         // The server may have answered, and gone, before it has read everything.
         let _ = socket.write_all(request.as_bytes()).await;
         let mut answer = Vec::new();

@@ -34,6 +34,7 @@ pub(crate) fn config(directory: &TempDir) -> Config {
         segment_store: any,
         http: any,
         advertise: None,
+        http_hosts: Vec::new(),
         memory_bytes: 256 << 20,
         retention_every: std::time::Duration::from_secs(1800),
         scrub: None,
