@@ -88,7 +88,7 @@ enum Route {
 #[derive(Clone)]
 pub(crate) struct Connection {
     shared: Arc<Shared>,
-    _last: Arc<CloseOnDrop>,
+    last: Arc<CloseOnDrop>,
 }
 
 struct Shared {
@@ -150,7 +150,7 @@ impl Connection {
             Arc::new(Shared { inbox: Mutex::default(), waker: AtomicWaker::new(), next_id: AtomicI64::new(1) });
         let (greet, greeted) = oneshot::channel();
         tokio::spawn(Task::new(stream, shared.clone(), greet).run());
-        let connection = Self { _last: Arc::new(CloseOnDrop(shared.clone())), shared };
+        let connection = Self { last: Arc::new(CloseOnDrop(shared.clone())), shared };
         match greeted.await {
             Ok(()) => Ok(connection),
             Err(_) => Err(connection.ended().unwrap_or_else(lost)),
@@ -166,6 +166,11 @@ impl Connection {
     pub(crate) fn is_idle(&self) -> bool {
         let inbox = self.shared.locked();
         inbox.ended.is_none() && inbox.under_way == 0
+    }
+
+    /// How many hold it.
+    pub(crate) fn handles(&self) -> usize {
+        Arc::strong_count(&self.last)
     }
 
     fn next_id(&self) -> i64 {

@@ -1,5 +1,6 @@
 //! Client of Headwater and of Pravega servers.
 
+mod batch;
 mod client;
 mod connection;
 mod controller;
@@ -9,11 +10,14 @@ mod error;
 mod model;
 mod options;
 mod pool;
+mod reading;
 mod retry;
 mod segments;
 mod streams;
 mod transport;
+mod writer;
 
+pub use batch::{SegmentSlice, SliceReader};
 pub use client::Client;
 pub use credentials::{Credentials, basic, bearer};
 pub use endpoint::Endpoint;
@@ -22,3 +26,4 @@ pub use headwater_types::{KeyRange, Name, NameError, ScopedStream, SegmentId, Se
 pub use model::{Retention, Scaling, SegmentInfo, SegmentRange, StreamConfig, Successor};
 pub use options::ClientOptions;
 pub use transport::{Duplex, Service, Transport};
+pub use writer::{Ack, EVENT_BYTES_MAX, EventWriter, EventWriterOptions, Written};

@@ -2,6 +2,7 @@
 //!
 //! Guarantees:
 //! * a connection goes back to the pool only when it owes nobody an answer; otherwise it ends with its lease
+//! * connections for reads, which wait at the tail for hours, are shared: many readers need few of them
 //! * at most [`IDLE_MAX`] connections per server wait for use, none longer than [`IDLE_FOR_MAX`]
 
 use std::collections::HashMap;
@@ -21,6 +22,11 @@ const IDLE_MAX: usize = 8;
 /// Servers and what stands before them close silent connections sooner or later.
 const IDLE_FOR_MAX: Duration = Duration::from_secs(60);
 
+/// Shared connections per server: as many tasks may work on what comes in.
+const SHARED_MAX: usize = 4;
+/// Readers on a connection before another one is opened, as long as there may be more.
+const SHARED_USERS: usize = 8;
+
 /// Where connections come from.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
@@ -32,6 +38,7 @@ struct Shared {
     transport: Arc<dyn Transport>,
     connect_timeout: Duration,
     idle: Mutex<HashMap<Endpoint, Vec<(Connection, Instant)>>>,
+    shared: Mutex<HashMap<Endpoint, Vec<Connection>>>,
 }
 
 impl Shared {
@@ -73,7 +80,9 @@ impl Drop for Lease {
 
 impl Pool {
     pub(crate) fn new(transport: Arc<dyn Transport>, connect_timeout: Duration) -> Self {
-        Self { shared: Arc::new(Shared { transport, connect_timeout, idle: Mutex::default() }) }
+        Self {
+            shared: Arc::new(Shared { transport, connect_timeout, idle: Mutex::default(), shared: Mutex::default() }),
+        }
     }
 
     /// A connection that nobody else uses, the one that was used last if there is any.
@@ -83,6 +92,30 @@ impl Pool {
             None => self.open(endpoint).await?,
         };
         Ok(Lease { connection, endpoint: endpoint.clone(), pool: self.shared.clone() })
+    }
+
+    /// A connection that others use, too.
+    pub(crate) async fn share(&self, endpoint: &Endpoint) -> Result<Connection> {
+        if let Some(connection) = self.shared(endpoint) {
+            return Ok(connection);
+        }
+        let connection = self.open(endpoint).await?;
+        let mut shared = self.shared.shared.lock().expect("nobody panics while it holds the pool");
+        let connections = shared.entry(endpoint.clone()).or_default();
+        // Somebody else may have opened the last one meanwhile; ours is then for this user alone.
+        if connections.len() < SHARED_MAX {
+            connections.push(connection.clone());
+        }
+        Ok(connection)
+    }
+
+    /// The shared connection with the fewest users, unless there should be another.
+    fn shared(&self, endpoint: &Endpoint) -> Option<Connection> {
+        let mut shared = self.shared.shared.lock().expect("nobody panics while it holds the pool");
+        let connections = shared.get_mut(endpoint)?;
+        connections.retain(|connection| connection.ended().is_none());
+        let least = connections.iter().min_by_key(|connection| connection.handles())?;
+        (connections.len() == SHARED_MAX || least.handles() <= SHARED_USERS).then(|| least.clone())
     }
 
     /// A new connection that never comes here.

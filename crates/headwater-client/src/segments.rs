@@ -153,6 +153,13 @@ impl SegmentStores {
         lease.inspect_err(|_| self.forget_place(target))
     }
 
+    /// A connection that others use, too, to where the segment is.
+    pub(crate) async fn share(&self, target: &Target) -> Result<Connection> {
+        let endpoint = self.place(target).await?;
+        let connection = self.shared.pool.share(&endpoint).await;
+        connection.inspect_err(|_| self.forget_place(target))
+    }
+
     /// A connection of one's own to a server.
     pub(crate) async fn open(&self, endpoint: &Endpoint) -> Result<Connection> {
         self.shared.pool.open(endpoint).await

@@ -17,6 +17,8 @@ macro_rules! call {
     };
 }
 
+pub(crate) use call;
+
 fn not_found(what: &str, name: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::NotFound, format!("{what} {name} does not exist"))
 }

@@ -1,0 +1,199 @@
+//! One segment's bytes from an offset on: the next piece is asked for while the last one is worked on.
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use headwater_wire::{Reply, Request};
+
+use crate::connection::Connection;
+use crate::error::{Error, ErrorKind, Result};
+use crate::retry::Backoff;
+use crate::segments::{SegmentStores, Target, Verdict, offset, signed, unexpected};
+
+/// What comes next in a segment.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Piece {
+    /// Bytes that follow on those before.
+    Data {
+        data: Bytes,
+        /// Nothing followed on them when they were sent.
+        at_tail: bool,
+    },
+    /// The segment is sealed and everything was read.
+    End,
+    /// What was to be read is gone; the segment begins here now.
+    Truncated { start: u64 },
+    /// The segment does not exist any more.
+    Gone,
+}
+
+/// Reads a segment forward. At its tail, the next piece comes when it is written.
+pub(crate) struct SegmentReader {
+    stores: SegmentStores,
+    target: Target,
+    /// Of the piece that is asked for, or will be.
+    offset: u64,
+    /// Most bytes of a piece.
+    piece_bytes: i32,
+    /// Shared with other readers.
+    connection: Option<Connection>,
+    asked: Option<BoxFuture<'static, (Result<Piece>, Option<Connection>)>>,
+    /// Done: there is nothing behind.
+    over: bool,
+}
+
+impl std::fmt::Debug for SegmentReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SegmentReader")
+            .field("segment", &self.target.name)
+            .field("offset", &self.offset)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SegmentReader {
+    /// Begins at `offset`; pieces have at most `piece_bytes`.
+    pub(crate) fn new(stores: SegmentStores, target: Target, offset: u64, piece_bytes: usize) -> Self {
+        let piece_bytes = i32::try_from(piece_bytes).unwrap_or(i32::MAX);
+        Self { stores, target, offset, piece_bytes, connection: None, asked: None, over: false }
+    }
+
+    /// Offset of the next piece.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Goes on somewhere else.
+    pub(crate) fn seek(&mut self, offset: u64) {
+        self.offset = offset;
+        self.asked = None;
+        self.over = false;
+    }
+
+    /// The next piece; waits for it at the tail.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Denied` and what else a segment store refuses for. The next call tries again.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: the next call goes on with the same piece.
+    pub(crate) async fn next(&mut self) -> Result<Piece> {
+        if self.over {
+            return Ok(Piece::End);
+        }
+        self.ask();
+        let asked = self.asked.as_mut().expect("it was just asked");
+        let (outcome, connection) = Pin::new(asked).await;
+        self.asked = None;
+        self.connection = connection;
+        let piece = outcome?;
+        match &piece {
+            Piece::Data { data, .. } => {
+                self.offset += data.len() as u64;
+                self.ask();
+            }
+            Piece::End => self.over = true,
+            Piece::Truncated { .. } | Piece::Gone => {}
+        }
+        Ok(piece)
+    }
+
+    /// As [`next`](Self::next), if it is there already.
+    pub(crate) fn try_next(&mut self) -> Option<Result<Piece>> {
+        self.next().now_or_never()
+    }
+
+    fn ask(&mut self) {
+        if self.asked.is_none() {
+            let (stores, target) = (self.stores.clone(), self.target.clone());
+            let (offset, piece_bytes, connection) = (self.offset, self.piece_bytes, self.connection.take());
+            self.asked = Some(Box::pin(read(stores, target, offset, piece_bytes, connection)));
+        }
+    }
+}
+
+/// Asks for one piece until there is an answer, for as long as it takes at the tail.
+async fn read(
+    stores: SegmentStores,
+    target: Target,
+    from: u64,
+    piece_bytes: i32,
+    mut connection: Option<Connection>,
+) -> (Result<Piece>, Option<Connection>) {
+    let mut backoff = Backoff::for_at_most(stores.retry_for());
+    loop {
+        let outcome = attempt(&stores, &target, from, piece_bytes, &mut connection).await;
+        let error = match outcome {
+            Ok(Attempt::Piece(piece)) => return (Ok(piece), connection),
+            // An answer without data: the server has let go of a read that waited too long.
+            Ok(Attempt::Empty) => {
+                backoff.reset(stores.retry_for());
+                continue;
+            }
+            Ok(Attempt::Again(error)) => error,
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                stores.forget_place(&target);
+                connection = None;
+                error
+            }
+            Err(error) => return (Err(error), None),
+        };
+        tracing::debug!(segment = %target.name, %error, "read is tried again");
+        if !backoff.pause().await {
+            return (Err(error), None);
+        }
+    }
+}
+
+enum Attempt {
+    Piece(Piece),
+    Empty,
+    Again(Error),
+}
+
+async fn attempt(
+    stores: &SegmentStores,
+    target: &Target,
+    from: u64,
+    suggested_length: i32,
+    connection: &mut Option<Connection>,
+) -> Result<Attempt> {
+    let token = stores.token(target).await?;
+    let asked = signed(from)?;
+    if connection.as_ref().is_none_or(|connection| connection.ended().is_some()) {
+        *connection = Some(stores.share(target).await?);
+    }
+    let open = connection.as_ref().expect("there is one now");
+    let reply = open.call(|request_id| Request::ReadSegment {
+        segment: target.text(),
+        offset: asked,
+        suggested_length,
+        token,
+        request_id,
+    });
+    let reply = match stores.judge(target, reply.await?) {
+        Verdict::Answer(reply) => reply,
+        Verdict::Again(error) => {
+            *connection = None;
+            return Ok(Attempt::Again(error));
+        }
+        Verdict::Refused(error) => return Err(error),
+    };
+    match reply {
+        Reply::SegmentRead { offset: at, .. } if at != asked => {
+            Err(Error::new(ErrorKind::Protocol, format!("segment store sent bytes at {at} that were asked at {asked}")))
+        }
+        Reply::SegmentRead { data, end_of_segment: true, .. } if data.is_empty() => Ok(Attempt::Piece(Piece::End)),
+        Reply::SegmentRead { data, .. } if data.is_empty() => Ok(Attempt::Empty),
+        Reply::SegmentRead { data, at_tail, .. } => Ok(Attempt::Piece(Piece::Data { data, at_tail })),
+        // A read behind the end of a sealed segment.
+        Reply::SegmentIsSealed { .. } => Ok(Attempt::Piece(Piece::End)),
+        Reply::SegmentIsTruncated { start_offset, .. } => {
+            Ok(Attempt::Piece(Piece::Truncated { start: offset(start_offset)? }))
+        }
+        Reply::NoSuchSegment { .. } => Ok(Attempt::Piece(Piece::Gone)),
+        reply => Err(unexpected(target, "ReadSegment", &reply)),
+    }
+}

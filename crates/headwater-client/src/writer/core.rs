@@ -1,0 +1,345 @@
+//! All that one writer has under way, and where each key goes: a state machine like the flows it consists of.
+//!
+//! Invariants:
+//! * every key has one segment at a time, and changes it only together with all its events under way
+//! * bytes under way never exceed the window, except by one event that is larger than the window
+//! * once the stream is sealed, every event fails with that
+//!
+//! What has to be done outside is left in [`Core::effects`], in the order in which it has to be done.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use headwater_types::{EventNumber, SegmentId, WriterId};
+
+use super::flow::{Flow, HEADER_BYTES, Link, Send};
+use super::ticket::{Ack, Place, Ticket};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{SegmentRange, Successor};
+
+/// Something to be done outside.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Give these to the segment.
+    Send { segment: SegmentId, send: Send },
+    /// Find the segment and register the writer there.
+    SetUp { segment: SegmentId, generation: u64 },
+    /// Ask what follows on the segment.
+    Resolve { segment: SegmentId },
+    /// The connection's registration is of no use any more.
+    Drop { segment: SegmentId },
+    /// Look at this batch again after the linger time.
+    Linger { segment: SegmentId, sequence: u64 },
+    /// There is room again.
+    Room,
+}
+
+/// What bounds and shapes batches.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) batch_bytes: usize,
+    pub(crate) window_bytes: usize,
+    pub(crate) lingers: bool,
+}
+
+#[derive(Debug)]
+struct Route {
+    /// The last key of its range; a key equal to it belongs here.
+    high: f64,
+    segment: SegmentId,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) effects: Vec<Effect>,
+    /// By ascending keys, without gaps.
+    routes: Vec<Route>,
+    flows: BTreeMap<SegmentId, Flow>,
+    writer: WriterId,
+    limits: Limits,
+    bytes: usize,
+    /// Why nothing is taken any more.
+    over: Option<Error>,
+    /// The first failure since anybody asked.
+    failure: Option<Error>,
+}
+
+impl Core {
+    pub(crate) fn new(writer: WriterId, segments: &[SegmentRange], limits: Limits) -> Self {
+        let mut core = Self {
+            effects: Vec::new(),
+            routes: Vec::new(),
+            flows: BTreeMap::new(),
+            writer,
+            limits,
+            bytes: 0,
+            over: None,
+            failure: None,
+        };
+        let mut segments = segments.to_vec();
+        segments.sort_by(|a, b| a.range.low().total_cmp(&b.range.low()));
+        for segment in segments {
+            core.routes.push(Route { high: segment.range.high(), segment: segment.id });
+            core.flow_to(segment);
+        }
+        core
+    }
+
+    fn flow_to(&mut self, segment: SegmentRange) -> &mut Flow {
+        let (writer, limits) = (self.writer, self.limits);
+        self.flows
+            .entry(segment.id)
+            .or_insert_with(|| Flow::new(segment, writer_on(writer, segment.id), limits.batch_bytes, limits.lingers))
+    }
+
+    /// Takes events of one key that have to be stored together. `None`: there is no room for them now.
+    ///
+    /// # Errors
+    /// Nothing is taken any more.
+    pub(crate) fn push(&mut self, hash: f64, events: &[Bytes]) -> Result<Option<Ack>> {
+        if let Some(error) = &self.over {
+            return Err(error.clone());
+        }
+        let bytes: usize = events.iter().map(|event| HEADER_BYTES + event.len()).sum();
+        if self.bytes > 0 && self.bytes + bytes > self.limits.window_bytes {
+            return Ok(None);
+        }
+        self.bytes += bytes;
+        let segment = self.segment_of(hash);
+        let flow = self.flows.get_mut(&segment).expect("every route leads to a flow");
+        let mut ack = None;
+        // Of events that are stored together the last one's place tells of all.
+        flow.push(hash, events, |place, length| ack = Some(Ack::new(place, length)));
+        if self.limits.lingers
+            && let Some(sequence) = flow.just_opened()
+        {
+            self.effects.push(Effect::Linger { segment, sequence });
+        }
+        self.go_on(segment);
+        Ok(ack)
+    }
+
+    fn segment_of(&self, hash: f64) -> SegmentId {
+        // The first bound that is not below: a key on a bound belongs to the lower segment, as in Pravega's clients.
+        let at = self.routes.partition_point(|route| route.high < hash);
+        self.routes[at.min(self.routes.len() - 1)].segment
+    }
+
+    /// Sends what can be sent, and sees to it that the segment can be sent to.
+    fn go_on(&mut self, segment: SegmentId) {
+        let Some(flow) = self.flows.get_mut(&segment) else { return };
+        if flow.link == Link::Idle && !flow.is_empty() {
+            let generation = flow.begin_set_up();
+            self.effects.push(Effect::SetUp { segment, generation });
+        }
+        while let Some(send) = flow.next() {
+            self.effects.push(Effect::Send { segment, send });
+        }
+    }
+
+    /// Batches that wait for more do not any longer.
+    pub(crate) fn hurry(&mut self, only: Option<(SegmentId, u64)>) {
+        let segments: Vec<_> = match only {
+            Some((segment, _)) => vec![segment],
+            None => self.flows.keys().copied().collect(),
+        };
+        for segment in segments {
+            if let Some(flow) = self.flows.get_mut(&segment) {
+                match only {
+                    Some((_, sequence)) => flow.hurry(sequence),
+                    None => flow.hurry_all(),
+                }
+            }
+            self.go_on(segment);
+        }
+    }
+
+    /// Tickets of everything under way.
+    pub(crate) fn tickets(&self) -> Vec<Arc<Ticket>> {
+        self.flows.values().flat_map(Flow::tickets).collect()
+    }
+
+    /// The first failure since the last time, which is then forgotten.
+    pub(crate) fn take_failure(&mut self) -> Option<Error> {
+        self.failure.take()
+    }
+
+    /// Bytes under way.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How far each segment was written, as far as this writer has seen.
+    pub(crate) fn observed(&self) -> impl Iterator<Item = (SegmentId, u64)> + '_ {
+        self.flows.values().filter_map(|flow| Some((flow.segment.id, flow.observed_end?)))
+    }
+
+    /// The writer on a segment, if the flow still is at this generation.
+    pub(crate) fn writer_at(&self, segment: SegmentId, generation: u64) -> Option<WriterId> {
+        self.current(segment, generation).map(|flow| flow.writer)
+    }
+
+    /// Whether something is under way to the segment.
+    pub(crate) fn is_busy(&self, segment: SegmentId) -> bool {
+        self.flows.get(&segment).is_some_and(|flow| !flow.is_empty())
+    }
+
+    /// Counts the registrations on a segment.
+    pub(crate) fn generation(&self, segment: SegmentId) -> u64 {
+        self.flows.get(&segment).map_or(0, |flow| flow.generation)
+    }
+
+    /// The writer's own id.
+    pub(crate) fn writer(&self) -> WriterId {
+        self.writer
+    }
+
+    fn current(&self, segment: SegmentId, generation: u64) -> Option<&Flow> {
+        self.flows.get(&segment).filter(|flow| flow.generation == generation)
+    }
+
+    fn current_mut(&mut self, segment: SegmentId, generation: u64) -> Option<&mut Flow> {
+        self.flows.get_mut(&segment).filter(|flow| flow.generation == generation)
+    }
+
+    fn release(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        if bytes > 0 {
+            self.effects.push(Effect::Room);
+        }
+    }
+
+    /// The segment knows the writer, and has this much of it.
+    pub(crate) fn set_up(&mut self, segment: SegmentId, generation: u64, last: Option<EventNumber>) {
+        let Some(flow) = self.current_mut(segment, generation) else { return };
+        if flow.link != Link::SettingUp {
+            return;
+        }
+        match flow.set_up(last) {
+            Ok(bytes) => {
+                self.release(bytes);
+                self.go_on(segment);
+            }
+            Err(error) => self.fail(segment, &error),
+        }
+    }
+
+    /// The segment has stored everything up to this number.
+    pub(crate) fn acknowledged(
+        &mut self,
+        segment: SegmentId,
+        generation: u64,
+        number: EventNumber,
+        length: Option<u64>,
+    ) {
+        let Some(flow) = self.current_mut(segment, generation) else { return };
+        let bytes = flow.acknowledge(number, length);
+        self.release(bytes);
+        self.go_on(segment);
+    }
+
+    /// A large event is stored.
+    pub(crate) fn uploaded(&mut self, segment: SegmentId, generation: u64, number: EventNumber, length: Option<u64>) {
+        let Some(flow) = self.current_mut(segment, generation) else { return };
+        let bytes = flow.acknowledge(number, length);
+        // The registration does not know of the number that came with the merge.
+        flow.disconnect();
+        self.effects.push(Effect::Drop { segment });
+        self.release(bytes);
+        self.go_on(segment);
+    }
+
+    /// The connection was lost, or leads to the wrong place.
+    pub(crate) fn disconnected(&mut self, segment: SegmentId, generation: u64) {
+        let Some(flow) = self.current_mut(segment, generation) else { return };
+        flow.disconnect();
+        self.effects.push(Effect::Drop { segment });
+        self.go_on(segment);
+    }
+
+    /// The segment takes no more.
+    pub(crate) fn sealed(&mut self, segment: SegmentId, generation: u64) {
+        let Some(flow) = self.current_mut(segment, generation) else { return };
+        if flow.link != Link::Sealed {
+            flow.disconnect();
+            flow.link = Link::Sealed;
+            self.effects.push(Effect::Drop { segment });
+            self.effects.push(Effect::Resolve { segment });
+        }
+    }
+
+    /// Gives up what is under way to a segment; what comes later is tried anew.
+    pub(crate) fn fail(&mut self, segment: SegmentId, error: &Error) {
+        let Some(flow) = self.flows.get_mut(&segment) else { return };
+        flow.disconnect();
+        let bytes = flow.fail(error);
+        self.failure.get_or_insert_with(|| error.clone());
+        self.effects.push(Effect::Drop { segment });
+        self.release(bytes);
+    }
+
+    /// Gives up everything, for good.
+    pub(crate) fn end(&mut self, error: &Error) {
+        self.over.get_or_insert_with(|| error.clone());
+        let segments: Vec<_> = self.flows.keys().copied().collect();
+        for segment in segments {
+            self.fail(segment, error);
+        }
+        self.effects.push(Effect::Room);
+    }
+
+    /// What follows on a sealed segment: its keys and all their events move there.
+    pub(crate) fn succeeded(&mut self, segment: SegmentId, successors: &[Successor]) {
+        let Some(flow) = self.flows.get(&segment) else { return };
+        let range = flow.segment.range;
+        let mut following: Vec<SegmentRange> =
+            successors.iter().map(|successor| successor.segment).filter(|next| next.range.overlaps(range)).collect();
+        following.sort_by(|a, b| a.range.low().total_cmp(&b.range.low()));
+        if following.is_empty() {
+            self.end(&Error::new(ErrorKind::Sealed, "stream is sealed"));
+            return;
+        }
+        for next in &following {
+            self.flow_to(*next);
+        }
+        // Each route to the segment is replaced by those to its successors, as far as they have keys there.
+        let (mut routes, mut low) = (Vec::with_capacity(self.routes.len() + following.len()), 0.0);
+        for route in self.routes.drain(..) {
+            let high = route.high;
+            if route.segment == segment {
+                let parts = following.iter().filter(|next| next.range.low() < high && next.range.high() > low);
+                let before = routes.len();
+                routes.extend(parts.map(|next| Route { high: next.range.high().min(high), segment: next.id }));
+                // The successors cover all its keys; what a server leaves out goes to the last of them.
+                match routes[before..].last_mut() {
+                    Some(last) => last.high = high,
+                    None => routes.push(Route { high, segment: following[following.len() - 1].id }),
+                }
+            } else {
+                routes.push(route);
+            }
+            low = high;
+        }
+        self.routes = routes;
+        let mut flow = self.flows.remove(&segment).expect("it was there above");
+        flow.move_all(|hash, events, places: &mut Vec<Place>| {
+            let next = self.segment_of(hash);
+            let next = self.flows.get_mut(&next).expect("every route leads to a flow");
+            next.push(hash, events, |place, _| places.push(place));
+        });
+        for next in following {
+            self.go_on(next.id);
+        }
+    }
+}
+
+/// The writer's id on one segment. They differ, since on one connection an id stands for one segment, and come out alike
+/// each time, so that a writer that starts again is known.
+pub(crate) fn writer_on(writer: WriterId, segment: SegmentId) -> WriterId {
+    // An odd factor keeps different segments apart.
+    const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+    let offset = (segment.as_i64() as u64 as u128).wrapping_mul(SPREAD);
+    WriterId(writer.0.wrapping_add(offset))
+}

@@ -1,0 +1,508 @@
+//! Writing events.
+//!
+//! ```text
+//!   write ─► core: route by key ─► flow: batch, number ─► connection ─► segment store
+//!    │                                  ▲                     │
+//!    Ack ◄──────── ticket ◄─────────────┴──── acknowledged ◄──┘
+//! ```
+//!
+//! `core` and `flow` decide; this module carries out what they ask for: it registers the writer on connections, asks for
+//! successors of sealed segments, uploads large events.
+
+mod core;
+mod flow;
+mod large;
+mod ticket;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use headwater_proto::controller as proto;
+use headwater_proto::controller::stream_info::AccessOperation;
+use headwater_types::{ScopedStream, SegmentId, WriterId, hash};
+use headwater_wire::{OutgoingAppend, Reply, TokenFailure};
+use tokio::sync::Notify;
+
+use self::core::{Core, Effect, Limits};
+pub(crate) use self::flow::HEADER_BYTES;
+use self::flow::Send;
+pub use self::ticket::{Ack, Written};
+use crate::client::Client;
+use crate::connection::{AppendSink, Connection};
+use crate::endpoint::Endpoint;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::stream_info;
+use crate::retry::Backoff;
+use crate::segments::{Target, unexpected};
+use crate::streams::call;
+
+/// Largest event, in bytes: its length is a signed number of 32 bits where it is stored. Above 8 MiB an event is uploaded
+/// as a segment of its own and then merged.
+pub const EVENT_BYTES_MAX: usize = (1 << 31) - 1 - flow::HEADER_BYTES;
+
+/// How an [`EventWriter`] works.
+#[derive(Clone, Debug)]
+pub struct EventWriterOptions {
+    batch_bytes: usize,
+    window_bytes: usize,
+    linger: Duration,
+}
+
+impl Default for EventWriterOptions {
+    fn default() -> Self {
+        Self { batch_bytes: 512 << 10, window_bytes: 32 << 20, linger: Duration::ZERO }
+    }
+}
+
+impl EventWriterOptions {
+    /// Most bytes of events that are appended together, per segment. From 1 KiB to 8 MiB; default 512 KiB. An event that is
+    /// larger goes alone.
+    #[must_use]
+    pub fn batch_bytes(mut self, bytes: usize) -> Self {
+        self.batch_bytes = bytes.clamp(1 << 10, 8 << 20);
+        self
+    }
+
+    /// Most bytes of events that are written and not yet stored; writing waits while there are as many. At least 64 KiB;
+    /// default 32 MiB. An event that is larger goes when nothing else is under way.
+    #[must_use]
+    pub fn window_bytes(mut self, bytes: usize) -> Self {
+        self.window_bytes = bytes.max(64 << 10);
+        self
+    }
+
+    /// How long a batch waits for more events before it is sent. The default, zero, sends a batch as soon as less than two
+    /// of its segment are under way, which makes batches large by itself when there is much to write.
+    #[must_use]
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
+        self
+    }
+}
+
+/// Writes events to a stream, each exactly once, in order per routing key: through lost connections, restarts of servers and
+/// changes of the stream's segments.
+///
+/// Cheap to clone; clones share everything. When the last one is dropped, what is under way is given up: [`flush`](Self::flush)
+/// first.
+#[derive(Clone)]
+pub struct EventWriter {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for EventWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventWriter").field("stream", &self.shared.stream).finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    client: Client,
+    stream: ScopedStream,
+    writer: WriterId,
+    linger: Duration,
+    state: Mutex<State>,
+    room: Notify,
+    this: Weak<Shared>,
+}
+
+struct State {
+    core: Core,
+    /// One per server.
+    connections: HashMap<Endpoint, Connection>,
+    /// Where the writer is registered, and under which request id.
+    registered: HashMap<SegmentId, (Connection, i64)>,
+    /// Segments where something failed and nothing was stored since.
+    troubled: HashMap<SegmentId, Trouble>,
+}
+
+struct Trouble {
+    backoff: Backoff,
+    error: Error,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().expect("nobody panics while it holds the writer's state");
+        state.core.end(&Error::new(ErrorKind::Closed, "writer was dropped"));
+    }
+}
+
+impl Client {
+    /// A writer of events to a stream.
+    ///
+    /// # Errors
+    /// `NotFound`; `Sealed`.
+    pub async fn event_writer(&self, stream: &ScopedStream, options: EventWriterOptions) -> Result<EventWriter> {
+        let segments = self.current_segments(stream).await?;
+        if segments.is_empty() {
+            return Err(Error::new(ErrorKind::Sealed, format!("stream {stream} is sealed")));
+        }
+        let writer = WriterId(uuid::Uuid::new_v4().as_u128());
+        let limits = Limits {
+            batch_bytes: options.batch_bytes,
+            window_bytes: options.window_bytes,
+            lingers: !options.linger.is_zero(),
+        };
+        let core = Core::new(writer, &segments, limits);
+        let shared = Arc::new_cyclic(|this| Shared {
+            client: self.clone(),
+            stream: stream.clone(),
+            writer,
+            linger: options.linger,
+            state: Mutex::new(State {
+                core,
+                connections: HashMap::new(),
+                registered: HashMap::new(),
+                troubled: HashMap::new(),
+            }),
+            room: Notify::new(),
+            this: this.clone(),
+        });
+        Ok(EventWriter { shared })
+    }
+}
+
+impl EventWriter {
+    /// The stream.
+    pub fn stream(&self) -> &ScopedStream {
+        &self.shared.stream
+    }
+
+    /// Hands over an event and returns as soon as there is room for it; the [`Ack`] resolves once it is stored. Events with
+    /// one routing key are stored, and later read, in the order in which they were handed over.
+    ///
+    /// * `event`: 1 to [`EVENT_BYTES_MAX`] bytes.
+    ///
+    /// # Errors
+    /// * `Invalid`: the event is empty or too large; readers of Pravega's Rust client stall on empty ones.
+    /// * `Sealed`: the stream takes no more.
+    ///
+    /// The `Ack` fails with
+    /// * `Unavailable`: the server did not answer within the time for retries. The event **may be stored**;
+    /// * `Sealed`: the event is not stored;
+    /// * `NotFound`, `Denied`: the stream was deleted, the permission withdrawn.
+    ///
+    /// # Cancel safety
+    /// Dropping the future before it is ready writes nothing. Dropping the `Ack` changes nothing for the event.
+    ///
+    /// # Source
+    /// Matches `EventStreamWriter.writeEvent` of Pravega's Java client, events and keys included.
+    pub async fn write(&self, routing_key: &str, event: impl Into<Bytes>) -> Result<Ack> {
+        self.push(hash::routing_key(routing_key), &[event.into()]).await
+    }
+
+    /// As [`write`](Self::write), without a key: the event goes to any segment, and has no place among others.
+    ///
+    /// # Errors
+    /// As `write`.
+    pub async fn write_anywhere(&self, event: impl Into<Bytes>) -> Result<Ack> {
+        let chance = uuid::Uuid::new_v4().as_u128() >> 64;
+        self.push((chance as f64 / 2f64.powi(64)).min(1.0 - f64::EPSILON), &[event.into()]).await
+    }
+
+    /// As [`write`](Self::write) for several events of one key, which are stored together or not at all, one behind the other.
+    /// The `Ack` is that of the last.
+    ///
+    /// # Errors
+    /// As `write`; `Invalid` also if there are none.
+    pub async fn write_all(&self, routing_key: &str, events: &[Bytes]) -> Result<Ack> {
+        self.push(hash::routing_key(routing_key), events).await
+    }
+
+    async fn push(&self, hash: f64, events: &[Bytes]) -> Result<Ack> {
+        check(events)?;
+        loop {
+            // Listening begins before looking, so that no news is missed in between.
+            let room = self.shared.room.notified();
+            tokio::pin!(room);
+            {
+                let mut state = self.shared.locked();
+                if let Some(ack) = state.core.push(hash, events)? {
+                    self.shared.carry_out(&mut state);
+                    return Ok(ack);
+                }
+                room.as_mut().enable();
+            }
+            room.await;
+        }
+    }
+
+    /// Waits until everything that was handed over before is stored.
+    ///
+    /// # Errors
+    /// The first failure of any event since the writer was made or last flushed.
+    ///
+    /// # Cancel safety
+    /// Gives up waiting.
+    pub async fn flush(&self) -> Result<()> {
+        let tickets = {
+            let mut state = self.shared.locked();
+            state.core.hurry(None);
+            let tickets = state.core.tickets();
+            self.shared.carry_out(&mut state);
+            tickets
+        };
+        for ticket in tickets {
+            // Failures are collected below.
+            let _ = ticket::settled(ticket).await;
+        }
+        self.shared.locked().core.take_failure().map_or(Ok(()), Err)
+    }
+
+    /// Bytes of events that are handed over and not yet stored.
+    pub fn bytes_under_way(&self) -> usize {
+        self.shared.locked().core.bytes()
+    }
+
+    /// Notes that everything this writer has written so far is not younger than `time`, in any unit that all writers of the
+    /// stream share. Readers get time windows from it.
+    ///
+    /// # Errors
+    /// `Conflict`: a later time was noted before.
+    pub async fn note_time(&self, time: i64) -> Result<()> {
+        use proto::timestamp_response::Status;
+        let cut = self.shared.locked().core.observed().map(|(id, end)| (id.as_i64(), end.cast_signed())).collect();
+        let asked = proto::TimestampFromWriter {
+            writer: format!("{:032x}", self.shared.writer.0),
+            position: Some(proto::StreamCut { stream_info: Some(stream_info(&self.shared.stream)), cut }),
+            timestamp: time,
+        };
+        let answer = call!(self.shared.client, "noteTimestampFromWriter", note_timestamp_from_writer, asked)?;
+        match answer.result() {
+            Status::Success => Ok(()),
+            Status::InvalidTime => {
+                Err(Error::new(ErrorKind::Conflict, format!("a later time than {time} was noted before")))
+            }
+            Status::InvalidPosition => Err(Error::new(ErrorKind::Conflict, "a later position was noted before")),
+            Status::InternalError => Err(crate::streams::failed("note the time of", &self.shared.stream)),
+        }
+    }
+}
+
+fn check(events: &[Bytes]) -> Result<()> {
+    let invalid = |what: String| Err(Error::new(ErrorKind::Invalid, what));
+    if events.is_empty() {
+        return invalid("no events".to_owned());
+    }
+    if events.iter().any(Bytes::is_empty) {
+        return invalid("event is empty".to_owned());
+    }
+    let bytes: usize = events.iter().map(|event| event.len() + flow::HEADER_BYTES).sum();
+    if bytes > EVENT_BYTES_MAX + flow::HEADER_BYTES {
+        return invalid(format!("event of {bytes} bytes, limit {EVENT_BYTES_MAX}"));
+    }
+    Ok(())
+}
+
+impl Shared {
+    fn locked(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics while it holds the writer's state")
+    }
+
+    fn target(&self, segment: SegmentId) -> Target {
+        Target::new(&self.stream, segment, AccessOperation::Write)
+    }
+
+    /// Does what the core asks for. What takes time is done by tasks of its own.
+    fn carry_out(&self, state: &mut State) {
+        for effect in std::mem::take(&mut state.core.effects) {
+            let this = self.this.clone();
+            match effect {
+                Effect::Send { segment, send: Send::Append { data, event_count, last_event_number } } => {
+                    let Some((connection, request_id)) = state.registered.get(&segment) else { continue };
+                    let writer = core::writer_on(state.core.writer(), segment);
+                    let request_id = *request_id;
+                    let append = OutgoingAppend { request_id, writer, data, event_count, last_event_number };
+                    // A connection that has ended says so to the sink.
+                    let _ = connection.append(append);
+                }
+                Effect::Send { segment, send: Send::Large { data, previous, number } } => {
+                    let generation = state.core.generation(segment);
+                    tokio::spawn(large::send(this, segment, generation, data, previous, number));
+                }
+                Effect::SetUp { segment, generation } => drop(tokio::spawn(set_up(this, segment, generation))),
+                Effect::Resolve { segment } => drop(tokio::spawn(resolve(this, segment))),
+                Effect::Drop { segment } => {
+                    if let Some((connection, id)) = state.registered.remove(&segment) {
+                        connection.forget(id);
+                    }
+                }
+                Effect::Linger { segment, sequence } => {
+                    let linger = self.linger;
+                    tokio::spawn(async move {
+                        tokio::time::sleep(linger).await;
+                        if let Some(shared) = this.upgrade() {
+                            shared.change(|state| state.core.hurry(Some((segment, sequence))));
+                        }
+                    });
+                }
+                Effect::Room => self.room.notify_waiters(),
+            }
+        }
+    }
+
+    /// Changes the state and does what follows from it.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.locked();
+        change(&mut state);
+        self.carry_out(&mut state);
+    }
+
+    /// Something failed at a segment that may go better next time.
+    fn trouble(&self, state: &mut State, segment: SegmentId, error: Error) {
+        // A writer that has nothing to write is in no hurry; its next event begins anew.
+        if !state.core.is_busy(segment) {
+            return;
+        }
+        tracing::debug!(stream = %self.stream, %segment, %error, "writer has to connect again");
+        let retry_for = self.client.segments().retry_for();
+        let trouble = state.troubled.entry(segment);
+        trouble
+            .and_modify(|trouble| trouble.error = error.clone())
+            .or_insert_with(|| Trouble { backoff: Backoff::for_at_most(retry_for), error });
+    }
+}
+
+/// Registers the writer at the segment, wherever that is.
+async fn set_up(this: Weak<Shared>, segment: SegmentId, generation: u64) {
+    loop {
+        let Some(shared) = this.upgrade() else { return };
+        let mut trouble = shared.locked().troubled.remove(&segment);
+        if let Some(trouble) = &mut trouble {
+            drop(shared);
+            let goes_on = trouble.backoff.pause().await;
+            let Some(shared) = this.upgrade() else { return };
+            if !goes_on {
+                return shared.change(|state| state.core.fail(segment, &trouble.error));
+            }
+        }
+        let Some(shared) = this.upgrade() else { return };
+        if let Some(trouble) = trouble {
+            shared.locked().troubled.insert(segment, trouble);
+        }
+        let target = shared.target(segment);
+        match register(&shared, &target, segment, generation).await {
+            Ok(()) => return,
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                shared.client.segments().forget_place(&target);
+                shared.trouble(&mut shared.locked(), segment, error);
+            }
+            Err(error) => return shared.change(|state| state.core.fail(segment, &error)),
+        }
+    }
+}
+
+async fn register(shared: &Arc<Shared>, target: &Target, segment: SegmentId, generation: u64) -> Result<()> {
+    let segments = shared.client.segments();
+    let endpoint = segments.place(target).await?;
+    let token = segments.token(target).await?;
+    let known = shared.locked().connections.get(&endpoint).filter(|it| it.ended().is_none()).cloned();
+    let connection = match known {
+        Some(connection) => connection,
+        None => segments.open(&endpoint).await?,
+    };
+    let mut state = shared.locked();
+    // Another segment may have been faster.
+    let kept = state.connections.entry(endpoint).or_insert_with(|| connection.clone());
+    if kept.ended().is_some() {
+        *kept = connection;
+    }
+    let connection = kept.clone();
+    let Some(writer) = state.core.writer_at(segment, generation) else { return Ok(()) };
+    let sink = Sink { writer: shared.this.clone(), segment, generation };
+    let id = connection.set_up(writer, target.text(), token, Arc::new(sink))?;
+    state.registered.insert(segment, (connection, id));
+    Ok(())
+}
+
+/// Asks what follows on a sealed segment.
+async fn resolve(this: Weak<Shared>, segment: SegmentId) {
+    let Some(shared) = this.upgrade() else { return };
+    let (client, stream) = (shared.client.clone(), shared.stream.clone());
+    drop(shared);
+    let successors = client.successors(&stream, segment).await;
+    let Some(shared) = this.upgrade() else { return };
+    shared.change(|state| match successors {
+        Ok(successors) => {
+            state.troubled.remove(&segment);
+            state.core.succeeded(segment, &successors);
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => state.core.end(&error),
+        Err(error) => state.core.fail(segment, &error),
+    });
+}
+
+/// Hears what a segment store says about the writer on one segment.
+struct Sink {
+    writer: Weak<Shared>,
+    segment: SegmentId,
+    generation: u64,
+}
+
+impl AppendSink for Sink {
+    fn reply(&self, reply: Reply) {
+        let Some(shared) = self.writer.upgrade() else { return };
+        let (segment, generation) = (self.segment, self.generation);
+        shared.change(|state| match reply {
+            Reply::AppendSetup { last_event_number, .. } => {
+                let last = (last_event_number != headwater_types::attribute::NULL).then_some(last_event_number);
+                state.core.set_up(segment, generation, last);
+                if !state.core.is_busy(segment) {
+                    state.troubled.remove(&segment);
+                }
+            }
+            Reply::DataAppended { event_number, segment_length, .. } => {
+                if !state.troubled.is_empty() {
+                    state.troubled.remove(&segment);
+                }
+                let length = u64::try_from(segment_length).ok();
+                state.core.acknowledged(segment, generation, event_number, length);
+            }
+            // A segment that is gone has been truncated away, or its stream deleted; the controller knows.
+            Reply::SegmentIsSealed { .. } | Reply::NoSuchSegment { .. } => state.core.sealed(segment, generation),
+            Reply::WrongHost { .. } => {
+                let target = shared.target(segment);
+                shared.client.segments().forget_place(&target);
+                let what = format!("{} is not served where the controller says", target.name);
+                shared.trouble(state, segment, Error::new(ErrorKind::Unavailable, what));
+                state.core.disconnected(segment, generation);
+            }
+            Reply::AuthTokenCheckFailed { failure: TokenFailure::Expired, .. } => {
+                shared.client.segments().forget_token(&shared.target(segment));
+                let what = "token has expired again and again";
+                shared.trouble(state, segment, Error::new(ErrorKind::Unauthenticated, what));
+                state.core.disconnected(segment, generation);
+            }
+            Reply::AuthTokenCheckFailed { .. } => {
+                let what = format!("segment store refuses to let write to {}", shared.stream);
+                state.core.fail(segment, &Error::new(ErrorKind::Denied, what));
+            }
+            Reply::InvalidEventNumber { .. } => {
+                // Something of an earlier connection arrived late; what the segment has got is asked again.
+                let what = format!("another writer uses the same id on segment {segment}");
+                shared.trouble(state, segment, Error::new(ErrorKind::Conflict, what));
+                state.core.disconnected(segment, generation);
+            }
+            reply => state.core.fail(segment, &unexpected(&shared.target(segment), "an append", &reply)),
+        });
+    }
+
+    fn closed(&self, error: &Error) {
+        let Some(shared) = self.writer.upgrade() else { return };
+        let (segment, generation) = (self.segment, self.generation);
+        shared.client.segments().forget_place(&shared.target(segment));
+        shared.change(|state| {
+            if state.core.writer_at(segment, generation).is_some() {
+                if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Protocol | ErrorKind::Closed) {
+                    shared.trouble(state, segment, error.clone());
+                    state.core.disconnected(segment, generation);
+                } else {
+                    state.core.fail(segment, error);
+                }
+            }
+        });
+    }
+}

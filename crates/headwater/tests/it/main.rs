@@ -1,0 +1,8 @@
+//! Our own client against our own server, in one process.
+
+mod restarts;
+mod store;
+mod streams;
+mod writing;
+
+use store::Store;
