@@ -6,7 +6,6 @@ pub(crate) mod cuts;
 pub(crate) mod epochs;
 pub(crate) mod groups;
 pub(crate) mod head;
-pub(crate) mod java;
 pub(crate) mod keys;
 pub(crate) mod readers;
 pub(crate) mod retention;

@@ -1,198 +1,112 @@
-//! Where the readers of a Java client's group stand: the state that they keep in the group's own stream, made again from
-//! what they wrote there.
+//! Where the readers of a group stand, as far as they have written it down.
 //!
-//! ```text
-//!   future ──all it waits for is read──► unassigned ──acquire──► assigned to a reader ──completed──► gone
-//!                                            ▲                          │
-//!                                            └─── release, offline ─────┘
-//! ```
-//!
-//! Only what tells positions is followed: checkpoints do so in so far as readers report positions to them. Updates that
-//! contradict the state change nothing, as clients never write such. Source: the layout and rules of Pravega's
-//! `ReaderGroupState` and its updates.
+//! Only what tells positions is followed. Checkpoints are left out, but for the positions that readers report to them: a
+//! client could make the server copy all positions with a few bytes, and as often as it likes. Updates that contradict the
+//! state change nothing, as clients never write such.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use headwater_types::{ScopedStream, SegmentId, SegmentName};
+use headwater_records::group::{CheckpointsRecord, Compacted, Initial, State, Update};
+use headwater_records::revisioned::{Events, Payload};
+use headwater_records::{Offsets, RecordError};
+use headwater_types::{ScopedStream, SegmentId, StreamSegment};
 
-use super::java::{Foreign, Input, Taken};
 use crate::model::{GroupReaders, SegmentReading, StreamReading};
 
-/// A segment of one of the group's streams.
-pub(crate) type Segment = (ScopedStream, SegmentId);
-pub(crate) type Positions = BTreeMap<Segment, i64>;
-
-/// Part of the name of a checkpoint that readers report to without stopping, so that what they hold stays.
-const SILENT: &str = "_SILENT_";
-/// Least bytes of a segment's name with a number behind it.
-const ENTRY_BYTES: usize = 10;
-
-/// State of a group.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+/// What the readers of a group have agreed on.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ReadersState {
-    assigned: BTreeMap<String, Positions>,
-    unassigned: Positions,
-    /// What each waits for.
-    future: BTreeMap<Segment, BTreeSet<i64>>,
-    /// Who waits for each; `None` before somebody asks. A hostile state has many of both.
-    waiting: Option<BTreeMap<i64, Vec<Segment>>>,
-    /// Further than assigned offsets, which are those of an acquisition or a checkpoint.
-    last_read: Positions,
-    ends: Positions,
+    group: State,
+    /// What each segment's present reader has said. Further than assigned offsets, which are those of an acquisition or a
+    /// checkpoint.
+    read: Offsets,
 }
 
-impl ReadersState {
-    /// What a run of events says, the first of which holds a whole state; `None` if there is none.
-    pub(crate) fn read(events: &[u8]) -> Taken<Option<Self>> {
-        let mut input = Input(events);
-        let mut state = None;
-        while !input.is_empty() {
-            if input.i32()? != 0 {
-                return Err(Foreign);
-            }
-            let mut event = input.counted()?;
-            match event.i32()? {
-                1 => state = Some(Self::whole(&mut event)?),
-                2 => {
-                    let state = state.as_mut().ok_or(Foreign)?;
-                    while !event.is_empty() {
-                        state.update(&mut event.counted()?)?;
-                    }
-                }
-                _ => return Err(Foreign),
-            }
-        }
-        Ok(state)
-    }
+/// The segment does not hold a group's state.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub(crate) enum NoGroup {
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error("it begins with changes of a state that is not there")]
+    Stateless,
+    #[error("it ends within an event")]
+    Half,
+}
 
-    fn whole(record: &mut Input<'_>) -> Taken<Self> {
-        let kind = kind(record)?;
-        let mut revisions = record.revisions()?.into_iter();
-        let mut first = revisions.next().ok_or(Foreign)?;
-        let _configuration = first.bytes()?;
-        let mut state = Self::default();
-        match kind {
-            0 => {
-                state.unassigned = positions(&mut first)?;
-                state.ends = positions(&mut first)?;
-                // The same segments again, with ranges that we have from the stream.
-            }
-            1 => {
-                let _checkpoints = first.bytes()?;
-                let _distances = first.map(ENTRY_BYTES, Input::text, Input::i64)?;
-                let ids = |input: &mut Input<'_>| Ok(input.list(8, Input::i64)?.into_iter().collect());
-                state.future = first.map(3, segment, ids)?;
-                state.assigned = first.map(3, Input::text, positions)?;
-                state.unassigned = positions(&mut first)?;
-                state.ends = positions(&mut first)?;
-                if let Some(mut second) = revisions.next() {
-                    state.last_read = positions(&mut second)?;
-                }
-            }
-            _ => return Err(Foreign),
-        }
-        Ok(state)
-    }
+/// Reads the events of a group's segment in pieces of any size, the first of which holds a whole state.
+#[derive(Debug)]
+pub(crate) struct StateReader {
+    events: Events,
+    state: Option<ReadersState>,
+}
 
-    fn update(&mut self, record: &mut Input<'_>) -> Taken<()> {
-        let kind = kind(record)?;
-        let mut revisions = record.revisions()?.into_iter();
-        let mut first = revisions.next().ok_or(Foreign)?;
-        match kind {
-            2 => {
-                self.assigned.entry(first.text()?).or_default();
-            }
-            3 => {
-                let (reader, given) = (first.text()?, positions(&mut first)?);
-                for (segment, stored) in self.assigned.remove(&reader).into_iter().flatten() {
-                    let offset = given.get(&segment).copied().unwrap_or(stored);
-                    self.unassigned.insert(segment, offset);
-                }
-            }
-            4 => {
-                let (reader, segment, offset) = (first.text()?, segment(&mut first)?, first.i64()?);
-                if self.assigned.get_mut(&reader).and_then(|held| held.remove(&segment)).is_some() {
-                    self.unassigned.insert(segment, offset);
-                }
-            }
-            5 => {
-                let (reader, segment) = (first.text()?, segment(&mut first)?);
-                if let Some(held) = self.assigned.get_mut(&reader)
-                    && let Some(offset) = self.unassigned.remove(&segment)
-                {
-                    self.last_read.remove(&segment);
-                    held.insert(segment, offset);
-                }
-            }
-            6 => {
-                if let Some(mut second) = revisions.next() {
-                    self.last_read.extend(second.map(ENTRY_BYTES, ranged, Input::i64)?);
-                }
-            }
-            7 => {
-                let (reader, completed) = (first.text()?, segment(&mut first)?);
-                let ids = |input: &mut Input<'_>| Ok(input.list(8, Input::i64)?.into_iter().collect());
-                let successors: BTreeMap<Segment, BTreeSet<i64>> = first.map(3, segment, ids)?;
-                if self.assigned.get_mut(&reader).is_some_and(|held| held.remove(&completed).is_some()) {
-                    self.complete(&completed, successors);
-                }
-            }
-            8 => {
-                let (checkpoint, reader, reported) = (first.text()?, first.text()?, positions(&mut first)?);
-                if !checkpoint.contains(SILENT)
-                    && let Some(held) = self.assigned.get_mut(&reader)
-                {
-                    for (segment, offset) in reported {
-                        held.entry(segment).and_modify(|stored| *stored = offset);
+impl Default for StateReader {
+    fn default() -> Self {
+        Self { events: Events::new(0, EVENT_BYTES_MAX), state: None }
+    }
+}
+
+/// As much as the server takes in one append.
+const EVENT_BYTES_MAX: usize = headwater_types::limits::SERVER_FRAME_BYTES_MAX;
+
+impl StateReader {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<(), NoGroup> {
+        self.events.feed(bytes);
+        while let Some((_, payload)) = self.events.next_event()? {
+            match Payload::decode(&payload)? {
+                Payload::Initial(initial) => self.state = Some(Initial::decode(&initial)?.into()),
+                Payload::Updates(updates) => {
+                    let state = self.state.as_mut().ok_or(NoGroup::Stateless)?;
+                    for update in updates {
+                        state.apply(Update::decode(&update)?);
                     }
                 }
             }
-            9..=13 => {}
-            _ => return Err(Foreign),
         }
         Ok(())
     }
 
-    fn complete(&mut self, completed: &Segment, successors: BTreeMap<Segment, BTreeSet<i64>>) {
-        self.last_read.remove(completed);
-        let mut waiting = self.waiting.take().unwrap_or_else(|| {
-            let mut waiting: BTreeMap<i64, Vec<Segment>> = BTreeMap::new();
-            for (segment, id) in self.future.iter().flat_map(|(segment, ids)| ids.iter().map(move |id| (segment, id))) {
-                waiting.entry(*id).or_default().push(segment.clone());
+    /// The state, if there was one.
+    pub(crate) fn finish(self) -> Result<Option<ReadersState>, NoGroup> {
+        if self.events.is_at_boundary() { Ok(self.state) } else { Err(NoGroup::Half) }
+    }
+}
+
+impl From<Initial> for ReadersState {
+    fn from(initial: Initial) -> Self {
+        match initial {
+            Initial::Fresh(_) => Self { group: initial.into(), read: Offsets::new() },
+            Initial::Compacted(compacted) => (*compacted).into(),
+        }
+    }
+}
+
+impl From<Compacted> for ReadersState {
+    fn from(mut compacted: Compacted) -> Self {
+        compacted.checkpoints = CheckpointsRecord::default();
+        let read = std::mem::take(&mut compacted.last_read);
+        Self { group: Initial::Compacted(Box::new(compacted)).into(), read }
+    }
+}
+
+impl ReadersState {
+    fn apply(&mut self, update: Update) {
+        match update {
+            Update::Replace(initial) => *self = (*initial).into(),
+            Update::CreateCheckpoint { .. } => {}
+            Update::Report { last_read, .. } => {
+                let said = last_read.unwrap_or_default().into_iter();
+                self.read.extend(said.map(|(segment, placed)| (segment, placed.offset)));
             }
-            waiting
-        });
-        for (successor, waits_for) in successors {
-            if let Entry::Vacant(entry) = self.future.entry(successor) {
-                for id in &waits_for {
-                    waiting.entry(*id).or_default().push(entry.key().clone());
+            other => {
+                let applied = self.group.apply(&other).is_ok();
+                if let Update::Acquire { segment, .. } | Update::Complete { segment, .. } = other
+                    && applied
+                {
+                    self.read.remove(&segment);
                 }
-                entry.insert(waits_for);
             }
         }
-        let id = completed.1.as_i64();
-        for segment in waiting.remove(&id).unwrap_or_default() {
-            let Entry::Occupied(mut entry) = self.future.entry(segment) else { continue };
-            entry.get_mut().remove(&id);
-            if entry.get().is_empty() {
-                self.unassigned.insert(entry.remove_entry().0, 0);
-            }
-        }
-        self.waiting = Some(waiting);
-    }
-
-    pub(crate) fn assign(&mut self, reader: &str, held: Positions) {
-        self.assigned.insert(reader.to_owned(), held);
-    }
-
-    pub(crate) fn leave(&mut self, segment: Segment, offset: i64) {
-        self.unassigned.insert(segment, offset);
-    }
-
-    pub(crate) fn wait(&mut self, segment: Segment, waits_for: BTreeSet<i64>) {
-        self.future.insert(segment, waits_for);
-        self.waiting = None;
     }
 
     /// Where the group stands; what is unread is not known here.
@@ -204,79 +118,77 @@ impl ReadersState {
             later: Vec::new(),
             unread_bytes: None,
         };
-        let mut found: Vec<(&Segment, Option<&String>, i64)> =
-            self.unassigned.iter().map(|(segment, offset)| (segment, None, *offset)).collect();
-        for (reader, held) in &self.assigned {
-            let last = |segment: &Segment| self.last_read.get(segment).copied().unwrap_or(0);
+        let unassigned = self.group.unassigned().iter();
+        let mut found: Vec<(&StreamSegment, Option<&String>, i64)> =
+            unassigned.map(|(segment, offset)| (segment, None, *offset)).collect();
+        for (reader, held) in self.group.assigned() {
+            let last = |segment: &StreamSegment| self.read.get(segment).copied().unwrap_or(0);
             found.extend(held.iter().map(|(segment, offset)| (segment, Some(reader), last(segment).max(*offset))));
         }
         found.sort();
-        for ((stream, id), reader, offset) in found {
+        for (StreamSegment { stream, id }, reader, offset) in found {
             let reading = SegmentReading { id: *id, reader: reader.cloned(), offset, unread_bytes: None };
             streams.entry(stream.clone()).or_insert_with(|| empty(stream)).segments.push(reading);
         }
-        for (stream, id) in self.future.keys() {
+        for StreamSegment { stream, id } in self.group.future().keys() {
             streams.entry(stream.clone()).or_insert_with(|| empty(stream)).later.push(*id);
         }
-        GroupReaders { online: self.assigned.keys().cloned().collect(), streams: streams.into_values().collect() }
+        let online = self.group.assigned().keys().cloned().collect();
+        GroupReaders { online, streams: streams.into_values().collect() }
     }
 
     /// Where the group is to stop in a segment, if it is.
     pub(crate) fn end(&self, stream: &ScopedStream, id: SegmentId) -> Option<i64> {
-        self.ends.get(&(stream.clone(), id)).copied().filter(|end| *end < i64::MAX)
+        self.group.end(&StreamSegment { stream: stream.clone(), id }).filter(|end| *end < i64::MAX)
     }
-}
-
-/// The type of a record that may have several.
-fn kind(record: &mut Input<'_>) -> Taken<u8> {
-    match record.u8()? {
-        0 => record.u8(),
-        _ => Err(Foreign),
-    }
-}
-
-fn segment(input: &mut Input<'_>) -> Taken<Segment> {
-    let name = SegmentName::parse(&input.text()?).map_err(|_| Foreign)?;
-    let segment = name.stream_segment().ok_or(Foreign)?;
-    Ok((segment.stream, segment.id))
-}
-
-/// A segment with the range of its keys, which is not needed.
-fn ranged(input: &mut Input<'_>) -> Taken<Segment> {
-    let segment = segment(input)?;
-    input.take(16)?;
-    Ok(segment)
-}
-
-fn positions(input: &mut Input<'_>) -> Taken<Positions> {
-    input.map(ENTRY_BYTES, segment, Input::i64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use headwater_records::group::{Fresh, Placed};
+    use headwater_records::revisioned;
+    use headwater_types::SegmentName;
 
-    /// As a Java client writes it: reader `reader-1` is added.
-    const ADDED: &str = "000000000000001b000000020000001300020001000000000a00087265616465722d31";
-
-    fn unhex(text: &str) -> Vec<u8> {
-        let byte = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
-        (0..text.len()).step_by(2).map(byte).collect()
+    fn segment(name: &str) -> StreamSegment {
+        SegmentName::parse(name).unwrap().stream_segment().unwrap()
     }
 
     /// An event with a whole state of one segment, unassigned at 5.
     fn initial() -> Vec<u8> {
-        let name = b"\0\x0es/t/0.#epoch.0";
-        let body = [&[0, 1][..], name, &5_i64.to_be_bytes(), &[0]].concat();
-        let record = [&[0, 0, 0, 1, 0][..], &(body.len() as i32).to_be_bytes(), &body].concat();
-        let payload = [&1_i32.to_be_bytes()[..], &record].concat();
-        [&[0; 4][..], &(payload.len() as i32).to_be_bytes(), &payload].concat()
+        let placed = Placed { offset: 5, range: None };
+        let fresh = Fresh { starting: [(segment("s/t/0.#epoch.0"), placed)].into(), ..Fresh::default() };
+        let payload = Payload::Initial(Initial::Fresh(fresh).encode().unwrap());
+        revisioned::event(&payload.encode().unwrap()).unwrap().to_vec()
+    }
+
+    fn changed(updates: &[Update]) -> Vec<u8> {
+        let payload = Payload::Updates(updates.iter().map(|update| update.encode().unwrap()).collect());
+        revisioned::event(&payload.encode().unwrap()).unwrap().to_vec()
+    }
+
+    fn read(events: &[u8]) -> Result<Option<ReadersState>, NoGroup> {
+        let mut reader = StateReader::default();
+        reader.feed(events)?;
+        reader.finish()
+    }
+
+    fn added() -> Update {
+        Update::AddReader { reader: "reader-1".to_owned() }
+    }
+
+    fn acquired() -> Update {
+        Update::Acquire { reader: "reader-1".to_owned(), segment: segment("s/t/0.#epoch.0") }
+    }
+
+    fn reported(offset: i64) -> Update {
+        let last_read = Some([(segment("s/t/0.#epoch.0"), Placed { offset, range: None })].into());
+        Update::Report { reader: "reader-1".to_owned(), distance_ms: 0, last_read }
     }
 
     #[test]
     fn a_reader_is_online_from_when_a_client_added_it() {
-        let events = [initial(), unhex(ADDED)].concat();
-        let readers = ReadersState::read(&events).unwrap().unwrap().readers();
+        let readers = read(&[initial(), changed(&[added()])].concat()).unwrap().unwrap().readers();
         assert_eq!(readers.online, ["reader-1"]);
         let reading = &readers.streams[0];
         assert_eq!(reading.stream.to_string(), "s/t");
@@ -284,39 +196,57 @@ mod tests {
     }
 
     #[test]
-    fn updates_without_a_state_are_nobodys_and_no_events_are_no_state() {
-        assert_eq!(ReadersState::read(&unhex(ADDED)), Err(Foreign));
-        assert_eq!(ReadersState::read(&[]), Ok(None));
+    fn what_a_reader_says_counts_until_another_takes_its_segment() {
+        let offset =
+            |events: &[Vec<u8>]| read(&events.concat()).unwrap().unwrap().readers().streams[0].segments[0].offset;
+        let taken = changed(&[added(), acquired(), reported(50)]);
+        assert_eq!(offset(&[initial(), taken.clone()]), 50);
+        let offline = Update::RemoveReader { reader: "reader-1".to_owned(), offsets: [].into() };
+        let again = changed(&[offline, added(), acquired()]);
+        assert_eq!(offset(&[initial(), taken, again]), 5);
+    }
+
+    #[test]
+    fn a_group_that_is_reset_begins_anew() {
+        let fresh = Fresh {
+            starting: [(segment("s/t/7.#epoch.1"), Placed { offset: 70, range: None })].into(),
+            ..Fresh::default()
+        };
+        let reset = Update::Replace(Box::new(Initial::Fresh(fresh)));
+        let events = [initial(), changed(&[added(), acquired(), reported(50)]), changed(&[reset])].concat();
+        let readers = read(&events).unwrap().unwrap().readers();
+        assert!(readers.online.is_empty());
+        let found: Vec<_> = readers.streams[0].segments.iter().map(|one| (one.id.number, one.offset)).collect();
+        assert_eq!(found, [(7, 70)]);
+    }
+
+    #[test]
+    fn checkpoints_cost_no_memory() {
+        let create = |n: usize| Update::CreateCheckpoint { checkpoint: n.to_string() };
+        let events = [initial(), changed(&(0..100).map(create).collect::<Vec<_>>())].concat();
+        let state = read(&events).unwrap().unwrap();
+        assert!(!state.group.is_any_checkpoint_under_way() && state.group.checkpoint("7").is_none());
+    }
+
+    #[test]
+    fn changes_without_a_state_are_nobodys_and_no_events_are_no_state() {
+        assert_eq!(read(&changed(&[added()])), Err(NoGroup::Stateless));
+        assert_eq!(read(&[]), Ok(None));
     }
 
     #[test]
     fn no_bytes_make_reading_panic() {
-        let good = [initial(), unhex(ADDED)].concat();
+        let good = [initial(), changed(&[added()])].concat();
         for cut in 1..good.len() {
             let cut_at_event = cut == initial().len();
-            assert_eq!(ReadersState::read(&good[..cut]).is_ok(), cut_at_event, "{cut}");
+            assert_eq!(read(&good[..cut]).is_ok(), cut_at_event, "{cut}");
         }
         for at in 0..good.len() {
             for flip in [0x01, 0x40, 0x80, 0xff] {
                 let mut bad = good.clone();
                 bad[at] ^= flip;
-                let _ = ReadersState::read(&bad);
+                let _ = read(&bad);
             }
         }
-    }
-
-    #[test]
-    fn a_segment_waits_for_all_that_come_before_it() {
-        let stream = |id: i64| {
-            let name = SegmentName::parse("s/t/0.#epoch.0").unwrap().stream_segment().unwrap().stream;
-            (name, SegmentId::from_i64(id).unwrap())
-        };
-        let mut state = ReadersState::default();
-        let next = BTreeMap::from([(stream(1 << 32 | 2), BTreeSet::from([0, 1]))]);
-        state.complete(&stream(0), next.clone());
-        assert_eq!(state.readers().streams[0].later, [SegmentId::new(2, 1)]);
-        state.complete(&stream(1), next);
-        let reading = &state.readers().streams[0];
-        assert_eq!((reading.later.len(), reading.segments[0].offset), (0, 0));
     }
 }

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use headwater_types::{Name, ScopedStream, SegmentId, SegmentName};
+use headwater_records::group::Compacted;
+use headwater_types::{Name, ScopedStream, SegmentId, SegmentName, StreamSegment};
 
 use super::cbor::{Foreign, Value};
-use super::readers::{ReadersState, Segment};
+use super::readers::ReadersState;
 
 /// The key that every group has and no other table of such a client.
 pub(crate) const CONFIG: &str = "06config/default";
@@ -23,7 +24,7 @@ impl ReadersState {
     pub(crate) fn of_table<'a>(
         entries: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
     ) -> Result<Option<Self>, Foreign> {
-        let mut state = Self::default();
+        let mut state = Compacted::default();
         let mut is_group = false;
         for (key, value) in entries {
             // Tables that are no groups have any keys.
@@ -34,17 +35,17 @@ impl ReadersState {
                 let Some(held) = content(value)? else { continue };
                 let position = |(segment, offset): &(Value, Value)| Ok((held_segment(segment)?, position(offset)?));
                 let held = held.entries()?.iter().map(position).collect::<Result<_, _>>()?;
-                state.assign(reader, held);
+                state.assigned.insert(reader.to_owned(), held);
             } else if let Some(segment) = key.strip_prefix(UNASSIGNED) {
                 let Some(offset) = content(value)? else { continue };
-                state.leave(named_segment(segment)?, position(&offset)?);
+                state.unassigned.insert(named_segment(segment)?, position(&offset)?);
             } else if let Some(segment) = key.strip_prefix(FUTURE) {
                 let Some(waits_for) = content(value)? else { continue };
                 let waits_for = waits_for.list()?.iter().map(Value::i64).collect::<Result<BTreeSet<_>, _>>()?;
-                state.wait(named_segment(segment)?, waits_for);
+                state.future.insert(named_segment(segment)?, waits_for);
             }
         }
-        Ok(is_group.then_some(state))
+        Ok(is_group.then(|| state.into()))
     }
 }
 
@@ -61,16 +62,15 @@ fn position(offset: &Value) -> Result<i64, Foreign> {
     offset.field("read")?.i64()
 }
 
-fn held_segment(segment: &Value) -> Result<Segment, Foreign> {
+fn held_segment(segment: &Value) -> Result<StreamSegment, Foreign> {
     let name = |part: &str| Name::parse(segment.field(part)?.field("name")?.text()?).map_err(|_| Foreign);
     let stream = ScopedStream { scope: name("scope")?, stream: name("stream")? };
     let number = segment.field("segment")?.field("number")?.i64()?;
-    Ok((stream, SegmentId::from_i64(number).ok_or(Foreign)?))
+    Ok(StreamSegment { stream, id: SegmentId::from_i64(number).ok_or(Foreign)? })
 }
 
-fn named_segment(name: &str) -> Result<Segment, Foreign> {
-    let segment = SegmentName::parse(name).ok().and_then(|name| name.stream_segment()).ok_or(Foreign)?;
-    Ok((segment.stream, segment.id))
+fn named_segment(name: &str) -> Result<StreamSegment, Foreign> {
+    SegmentName::parse(name).ok().and_then(|name| name.stream_segment()).ok_or(Foreign)
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@
 
 use std::collections::BTreeMap;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
+use headwater_records::revisioned::{self, Events};
+use headwater_records::{RecordError, Watermark};
 use headwater_types::{KeyRange, SegmentId};
 
 use super::epochs::{History, Segment};
@@ -60,14 +62,6 @@ impl WriterMark {
         decoder.finish()?;
         Ok(record)
     }
-}
-
-/// A position with its time.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Watermark {
-    pub(crate) lower: i64,
-    pub(crate) upper: i64,
-    pub(crate) position: BTreeMap<SegmentId, (KeyRange, i64)>,
 }
 
 /// What the writers' marks amount to.
@@ -179,123 +173,31 @@ fn gaps(joined: &BTreeMap<SegmentId, (KeyRange, i64)>) -> Vec<KeyRange> {
     gaps
 }
 
-/// Bytes of the event header: a type, which is 0, and a length.
-const HEADER_BYTES: usize = 8;
-/// Of a record: format 0, version 0, one revision, number 0; then the length of what follows.
-const FRAME: [u8; 4] = [0, 0, 1, 0];
-/// Frame and body of a segment with its range.
-const SEGMENT_BYTES: usize = 4 + 4 + 24;
-
-impl Watermark {
-    /// As an event of the mark stream.
-    pub(crate) fn event(&self) -> Bytes {
-        let mut body = Vec::with_capacity(24 + (SEGMENT_BYTES + 8) * self.position.len());
-        body.extend(self.lower.to_be_bytes());
-        body.extend(self.upper.to_be_bytes());
-        compact(&mut body, self.position.len());
-        for (id, (range, offset)) in &self.position {
-            body.extend(FRAME);
-            body.extend(24_i32.to_be_bytes());
-            body.extend(id.as_i64().to_be_bytes());
-            body.extend(range.low().to_be_bytes());
-            body.extend(range.high().to_be_bytes());
-            body.extend(offset.to_be_bytes());
-        }
-        let length = |bytes: usize| i32::try_from(bytes).expect("an epoch's segments take far less than 2 GiB");
-        let mut event = Vec::with_capacity(HEADER_BYTES + 8 + body.len());
-        event.extend(0_i32.to_be_bytes());
-        event.extend(length(8 + body.len()).to_be_bytes());
-        event.extend(FRAME);
-        event.extend(length(body.len()).to_be_bytes());
-        event.extend(body);
-        event.into()
-    }
-
-    /// Reads what [`event`](Self::event) writes, without its header. `None` for anything else.
-    fn parse(mut bytes: &[u8]) -> Option<Self> {
-        let mut body = frame(&mut bytes)?;
-        if !bytes.is_empty() {
-            return None;
-        }
-        let (lower, upper) = (body.try_get_i64().ok()?, body.try_get_i64().ok()?);
-        let count = counted(&mut body)?;
-        if count > body.len() / (SEGMENT_BYTES + 8) {
-            return None;
-        }
-        let mut position = BTreeMap::new();
-        for _ in 0..count {
-            let mut segment = frame(&mut body)?;
-            let id = SegmentId::from_i64(segment.try_get_i64().ok()?)?;
-            let range = KeyRange::new(segment.try_get_f64().ok()?, segment.try_get_f64().ok()?).ok()?;
-            position.insert(id, (range, body.try_get_i64().ok()?));
-        }
-        Some(Self { lower, upper, position })
-    }
-}
-
-/// What a record's first revision holds; later revisions, which a newer writer may add, are passed over.
-fn frame<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (format, _version, revisions) = (bytes.try_get_u8().ok()?, bytes.try_get_u8().ok()?, bytes.try_get_u8().ok()?);
-    if format != 0 || revisions == 0 {
-        return None;
-    }
-    let mut first = None;
-    for _ in 0..revisions {
-        let _number = bytes.try_get_u8().ok()?;
-        let length = usize::try_from(bytes.try_get_i32().ok()?).ok()?;
-        let (body, rest) = bytes.split_at_checked(length)?;
-        *bytes = rest;
-        first = first.or(Some(body));
-    }
-    first
-}
-
-/// A count in one, two or four bytes; the top bits say how many.
-fn compact(bytes: &mut Vec<u8>, count: usize) {
-    match count {
-        0..=0x7f => bytes.push(count as u8),
-        0x80..=0x3fff => bytes.extend((count as u16 | 0x8000).to_be_bytes()),
-        _ => bytes.extend((count as u32 | 0xc000_0000).to_be_bytes()),
-    }
-}
-
-fn counted(bytes: &mut &[u8]) -> Option<usize> {
-    let first = *bytes.first()?;
-    match first >> 6 {
-        0 | 1 => bytes.try_get_u8().ok().map(usize::from),
-        2 => bytes.try_get_u16().ok().map(|count| usize::from(count & 0x3fff)),
-        _ => bytes.try_get_u32().ok().and_then(|count| usize::try_from(count & 0x3fff_ffff).ok()),
-    }
+/// A watermark as an event of the mark stream.
+pub(crate) fn event(watermark: &Watermark) -> Bytes {
+    revisioned::event(&watermark.encode()).expect("an epoch's segments take far less than 2 GiB")
 }
 
 /// Events of a mark segment, read from an event boundary on in pieces of any size; keeps the last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct MarkReader {
-    rest: Vec<u8>,
-    /// The last watermark and where its event begins, counted from the first byte fed.
+    events: Events,
+    /// The last watermark and where its event begins.
     pub(crate) last: Option<(u64, Watermark)>,
-    passed: u64,
 }
 
-/// The mark segment holds something else.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct NotMarks;
-
 impl MarkReader {
-    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<(), NotMarks> {
-        self.rest.extend_from_slice(bytes);
-        loop {
-            let Some((header, _)) = self.rest.split_first_chunk::<HEADER_BYTES>() else { return Ok(()) };
-            let length = i32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-            let length = usize::try_from(length).ok().filter(|length| *length <= EVENT_BYTES_MAX).ok_or(NotMarks)?;
-            if header[..4] != [0; 4] {
-                return Err(NotMarks);
-            }
-            let Some(payload) = self.rest.get(HEADER_BYTES..HEADER_BYTES + length) else { return Ok(()) };
-            self.last = Some((self.passed, Watermark::parse(payload).ok_or(NotMarks)?));
-            self.rest.drain(..HEADER_BYTES + length);
-            self.passed += (HEADER_BYTES + length) as u64;
+    /// The first event begins at `offset`.
+    pub(crate) fn new(offset: u64) -> Self {
+        Self { events: Events::new(offset, EVENT_BYTES_MAX), last: None }
+    }
+
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<(), RecordError> {
+        self.events.feed(bytes);
+        while let Some((offset, payload)) = self.events.next_event()? {
+            self.last = Some((offset, Watermark::decode(&payload)?));
         }
+        Ok(())
     }
 }
 
@@ -321,58 +223,23 @@ mod tests {
         Watermark { lower, upper: lower, position: BTreeMap::new() }
     }
 
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    #[test]
-    fn a_watermark_has_the_form_of_java() {
-        let range = KeyRange::new(0.0, 1.0).unwrap();
-        let watermark = Watermark { lower: 1000, upper: 2000, position: [(A, (range, 512))].into() };
-        let event = watermark.event();
-        assert_eq!(hex(&event[..8]), "0000000000000041");
-        // Derived from the record format by hand.
-        let record = "000001000000003900000000000003e800000000000007d00100000100000000180000000000000000\
-                      00000000000000003ff00000000000000000000000000200";
-        assert_eq!(hex(&event[8..]), record.replace(' ', ""));
-        assert_eq!(Watermark::parse(&event[8..]), Some(watermark));
-    }
-
     #[test]
     fn the_last_watermark_is_found_however_the_bytes_come() {
         let range = KeyRange::new(0.0, 1.0).unwrap();
         let marks: Vec<_> =
             (0..3).map(|n| Watermark { lower: n, upper: n + 1, position: [(A, (range, n))].into() }).collect();
-        let bytes: Vec<u8> = marks.iter().flat_map(|mark| mark.event()).collect();
+        let bytes: Vec<u8> = marks.iter().flat_map(event).collect();
         for step in [1, 7, 64, 1000] {
-            let mut reader = MarkReader::default();
+            let mut reader = MarkReader::new(70);
             for piece in bytes.chunks(step) {
                 reader.feed(piece).unwrap();
             }
-            assert_eq!(reader.last, Some((2 * bytes.len() as u64 / 3, marks[2].clone())));
+            assert_eq!(reader.last, Some((70 + 2 * bytes.len() as u64 / 3, marks[2].clone())));
         }
     }
 
     #[test]
-    fn a_large_watermark_comes_back() {
-        let epoch = Epoch::first(0, 300, 0);
-        let position = epoch.segments().iter().map(|segment| (segment.id, (segment.range, 5))).collect();
-        let watermark = Watermark { lower: i64::MIN + 1, upper: i64::MAX, position };
-        assert_eq!(Watermark::parse(&watermark.event()[8..]), Some(watermark));
-    }
-
-    #[test]
-    fn no_bytes_make_reading_panic() {
-        let range = KeyRange::new(0.0, 1.0).unwrap();
-        let good = Watermark { lower: 1, upper: 2, position: [(A, (range, 3))].into() }.event();
-        for at in 0..good.len() {
-            for flip in [0x01, 0x7f, 0x80, 0xff] {
-                let mut bad = good.to_vec();
-                bad[at] ^= flip;
-                let _ = MarkReader::default().feed(&bad);
-            }
-            assert!(Watermark::parse(&good[8..][..at.min(good.len() - 9)]).is_none());
-        }
+    fn a_mark_comes_back_whole_or_not_at_all() {
         let mark = WriterMark { time: 5, position: [(A, 3)].into(), alive: true };
         assert_eq!(WriterMark::decode(&mark.encode()).unwrap(), mark);
         for cut in 0..mark.encode().len() {

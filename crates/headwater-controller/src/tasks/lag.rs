@@ -15,7 +15,7 @@ use super::{Inner, Result, fan_out};
 use crate::model::{ControllerError, FUTURE, Group, GroupCut, GroupReaders, PAGE_ENTRIES, StreamCut, StreamReading};
 use crate::ports::{Entry, SegmentRead};
 use crate::state::cuts::{self, Order};
-use crate::state::readers::ReadersState;
+use crate::state::readers::{NoGroup, ReadersState, StateReader};
 
 /// Bytes read at a time.
 const PIECE_BYTES: usize = 1 << 20;
@@ -108,21 +108,21 @@ impl Inner {
         };
         let Some(segment) = segment else { return Ok((group, None)) };
         for _ in 0..ATTEMPTS {
-            let Some(events) = self.state_events(&segment).await? else { continue };
-            let state = ReadersState::read(&events)
-                .map_err(|error| ControllerError::Damaged(format!("state of reader group {scope}/{name}: {error}")))?;
+            let read = self.read_state(&segment, &format!("{scope}/{name}")).await?;
+            let Some(state) = read else { continue };
             return Ok((group, state));
         }
         Err(ControllerError::Unavailable(format!("the state of reader group {scope}/{name} is written too often")))
     }
 
-    /// Everything from the last whole state on; `None` if that was truncated meanwhile.
-    async fn state_events(&self, segment: &SegmentName) -> Result<Option<Vec<u8>>> {
+    /// The state, if there is one, from the last whole one on; `None` if that was truncated meanwhile.
+    async fn read_state(&self, segment: &SegmentName, group: &str) -> Result<Option<Option<ReadersState>>> {
         let store = &self.ports.segments;
-        let Some(info) = store.segment_info(segment).await? else { return Ok(Some(Vec::new())) };
+        let damaged = |error: NoGroup| ControllerError::Damaged(format!("state of reader group {group}: {error}"));
+        let Some(info) = store.segment_info(segment).await? else { return Ok(Some(None)) };
         let mark = store.attribute(segment, MARK).await?.and_then(|mark| Offset::try_from(mark).ok());
-        let mut at = mark.unwrap_or(0).max(info.start);
-        let mut events = Vec::new();
+        let begin = mark.unwrap_or(0).max(info.start);
+        let (mut at, mut reader) = (begin, StateReader::default());
         // What comes later is for the next look. A whole state may have been marked since.
         while at < info.length {
             let room = usize::try_from(info.length - at).unwrap_or(usize::MAX).min(PIECE_BYTES);
@@ -130,17 +130,17 @@ impl Inner {
                 SegmentRead::Bytes(bytes) if bytes.is_empty() => break,
                 SegmentRead::Bytes(bytes) => {
                     at += bytes.len() as u64;
-                    events.extend_from_slice(&bytes);
+                    if at - begin > STATE_BYTES_MAX as u64 {
+                        let text = format!("more than {STATE_BYTES_MAX} bytes of {segment} lie behind its mark");
+                        return Err(ControllerError::Exhausted(text));
+                    }
+                    reader.feed(&bytes).map_err(damaged)?;
                 }
                 SegmentRead::Outside { .. } => return Ok(None),
-                SegmentRead::NoSuchSegment => return Ok(Some(Vec::new())),
-            }
-            if events.len() > STATE_BYTES_MAX {
-                let text = format!("more than {STATE_BYTES_MAX} bytes of {segment} lie behind its mark");
-                return Err(ControllerError::Exhausted(text));
+                SegmentRead::NoSuchSegment => return Ok(Some(None)),
             }
         }
-        Ok(Some(events))
+        reader.finish().map(Some).map_err(damaged)
     }
 
     /// Fills in what is unread of one stream.

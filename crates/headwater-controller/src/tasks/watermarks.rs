@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use headwater_records::Watermark;
 use headwater_types::attribute::REVISION_MARK as MARK;
 use headwater_types::{ScopedStream, SegmentId, SegmentName};
 use tokio::time::Instant;
@@ -25,7 +26,7 @@ use crate::model::{
 use crate::ports::{AppendedAt, Change, Expect, SegmentRead, TableError};
 use crate::state::head::State;
 use crate::state::keys;
-use crate::state::watermarks::{Backwards, MarkReader, Time, Watermark, WriterMark, join, judge};
+use crate::state::watermarks::{Backwards, MarkReader, Time, WriterMark, event, join, judge};
 
 /// How often watermarks are computed. Source: Pravega `watermarking.frequency.seconds`.
 const EVERY: Duration = Duration::from_secs(10);
@@ -264,29 +265,27 @@ impl Inner {
             }
         };
         let mut at = u64::try_from(from).unwrap_or(0);
-        let begin = at;
-        let mut reader = MarkReader::default();
+        let mut reader = MarkReader::new(at);
         loop {
             match store.read_segment(segment, at, READ_BYTES).await? {
                 SegmentRead::Bytes(bytes) if bytes.is_empty() => break,
                 SegmentRead::Bytes(bytes) => {
                     at += bytes.len() as u64;
                     let fed = reader.feed(&bytes);
-                    fed.map_err(|_| {
-                        ControllerError::Damaged(format!("{segment} holds something that is no watermark"))
+                    fed.map_err(|error| {
+                        ControllerError::Damaged(format!("{segment} holds something that is no watermark: {error}"))
                     })?;
                 }
                 SegmentRead::Outside { .. } | SegmentRead::NoSuchSegment => return Err(missing()),
             }
         }
-        let last = reader.last.map(|(offset, watermark)| (begin + offset, watermark));
-        Ok(Marks { from, end: at, last })
+        Ok(Marks { from, end: at, last: reader.last })
     }
 
     /// Appends a watermark and moves the attribute to the one before, so that readers begin with that.
     async fn write_watermark(&self, segment: &SegmentName, before: &Marks, watermark: &Watermark) -> Result<()> {
         let store = &self.ports.segments;
-        match store.append_at(segment, before.end, watermark.event()).await? {
+        match store.append_at(segment, before.end, event(watermark)).await? {
             AppendedAt::Appended => {}
             // An append of ours whose answer was lost; the next round finds it.
             AppendedAt::Moved => return Ok(()),
