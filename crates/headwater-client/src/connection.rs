@@ -45,6 +45,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 const READ_BYTES: usize = 64 << 10;
 /// Most room made at a time.
 const READ_BYTES_MAX: usize = 2 << 20;
+/// Writers registered on one connection before new ones go to another: there is no way to take a registration back, and
+/// servers bound them (ours at 4096). Source: Pravega's Java client stops at 2000.
+const WRITERS_MAX: usize = 2000;
 /// Encoded and not yet taken by the transport; commands wait while there is more.
 const WRITE_BYTES_MAX: usize = 1 << 20;
 
@@ -104,6 +107,8 @@ struct Inbox {
     ended: Option<Error>,
     /// Requests that are not answered yet, those in `commands` included.
     under_way: usize,
+    /// Writers that were registered so far.
+    writers: usize,
 }
 
 struct CloseOnDrop(Arc<Shared>);
@@ -162,10 +167,16 @@ impl Connection {
         self.shared.locked().ended.clone()
     }
 
-    /// Whether it is alive and owes nobody an answer.
+    /// Whether it is alive, owes nobody an answer, and takes further writers.
     pub(crate) fn is_idle(&self) -> bool {
         let inbox = self.shared.locked();
-        inbox.ended.is_none() && inbox.under_way == 0
+        inbox.ended.is_none() && inbox.under_way == 0 && inbox.writers < WRITERS_MAX
+    }
+
+    /// Whether it is alive and takes further writers.
+    pub(crate) fn takes_writers(&self) -> bool {
+        let inbox = self.shared.locked();
+        inbox.ended.is_none() && inbox.writers < WRITERS_MAX
     }
 
     /// How many hold it.
@@ -240,6 +251,9 @@ impl Connection {
         }
         if matches!(command, Command::Request { .. } | Command::AppendAt { .. }) {
             inbox.under_way += 1;
+        }
+        if matches!(command, Command::SetUp { .. }) {
+            inbox.writers += 1;
         }
         let first = inbox.commands.is_empty();
         inbox.commands.push(command);

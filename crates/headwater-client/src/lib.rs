@@ -14,6 +14,7 @@ mod reading;
 mod retry;
 mod segments;
 mod streams;
+mod transactions;
 mod transport;
 mod writer;
 
@@ -22,8 +23,9 @@ pub use client::Client;
 pub use credentials::{Credentials, basic, bearer};
 pub use endpoint::Endpoint;
 pub use error::{Error, ErrorKind, Result};
-pub use headwater_types::{KeyRange, Name, NameError, ScopedStream, SegmentId, SegmentName};
+pub use headwater_types::{KeyRange, Name, NameError, ScopedStream, SegmentId, SegmentName, TransactionId};
 pub use model::{Retention, Scaling, SegmentInfo, SegmentRange, StreamConfig, Successor};
 pub use options::ClientOptions;
+pub use transactions::{Committing, Transaction, TransactionOptions, TransactionState, TransactionWriter};
 pub use transport::{Duplex, Service, Transport};
 pub use writer::{Ack, EVENT_BYTES_MAX, EventWriter, EventWriterOptions, Written};

@@ -113,7 +113,7 @@ impl Pool {
     fn shared(&self, endpoint: &Endpoint) -> Option<Connection> {
         let mut shared = self.shared.shared.lock().expect("nobody panics while it holds the pool");
         let connections = shared.get_mut(endpoint)?;
-        connections.retain(|connection| connection.ended().is_none());
+        connections.retain(Connection::takes_writers);
         let least = connections.iter().min_by_key(|connection| connection.handles())?;
         (connections.len() == SHARED_MAX || least.handles() <= SHARED_USERS).then(|| least.clone())
     }

@@ -50,7 +50,7 @@ pub(super) async fn send(
                 state.troubled.remove(&segment);
                 state.core.uploaded(segment, generation, number, length);
             }
-            Ok(Uploaded::Sealed) => state.core.sealed(segment, generation),
+            Ok(Uploaded::Sealed) => shared.sealed(state, segment, generation),
             Ok(Uploaded::Overtaken) => {
                 let what = format!("another writer uses the same id on segment {segment}");
                 shared.trouble(state, segment, Error::new(ErrorKind::Conflict, what));

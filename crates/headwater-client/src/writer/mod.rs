@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use headwater_proto::controller as proto;
 use headwater_proto::controller::stream_info::AccessOperation;
-use headwater_types::{ScopedStream, SegmentId, WriterId, hash};
+use headwater_types::{ScopedStream, SegmentId, TransactionId, WriterId, hash};
 use headwater_wire::{OutgoingAppend, Reply, TokenFailure};
 use tokio::sync::Notify;
 
@@ -33,7 +33,7 @@ use crate::client::Client;
 use crate::connection::{AppendSink, Connection};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::stream_info;
+use crate::model::{SegmentRange, stream_info};
 use crate::retry::Backoff;
 use crate::segments::{Target, unexpected};
 use crate::streams::call;
@@ -98,9 +98,12 @@ impl std::fmt::Debug for EventWriter {
     }
 }
 
-struct Shared {
+/// What writers of events and of transactions have in common.
+pub(crate) struct Shared {
     client: Client,
     stream: ScopedStream,
+    /// Its segments are written to, instead of the stream's own.
+    transaction: Option<TransactionId>,
     writer: WriterId,
     linger: Duration,
     state: Mutex<State>,
@@ -140,28 +143,7 @@ impl Client {
         if segments.is_empty() {
             return Err(Error::new(ErrorKind::Sealed, format!("stream {stream} is sealed")));
         }
-        let writer = WriterId(uuid::Uuid::new_v4().as_u128());
-        let limits = Limits {
-            batch_bytes: options.batch_bytes,
-            window_bytes: options.window_bytes,
-            lingers: !options.linger.is_zero(),
-        };
-        let core = Core::new(writer, &segments, limits);
-        let shared = Arc::new_cyclic(|this| Shared {
-            client: self.clone(),
-            stream: stream.clone(),
-            writer,
-            linger: options.linger,
-            state: Mutex::new(State {
-                core,
-                connections: HashMap::new(),
-                registered: HashMap::new(),
-                troubled: HashMap::new(),
-            }),
-            room: Notify::new(),
-            this: this.clone(),
-        });
-        Ok(EventWriter { shared })
+        Ok(EventWriter { shared: Shared::open(self, stream, None, &segments, &options) })
     }
 }
 
@@ -213,21 +195,7 @@ impl EventWriter {
     }
 
     async fn push(&self, hash: f64, events: &[Bytes]) -> Result<Ack> {
-        check(events)?;
-        loop {
-            // Listening begins before looking, so that no news is missed in between.
-            let room = self.shared.room.notified();
-            tokio::pin!(room);
-            {
-                let mut state = self.shared.locked();
-                if let Some(ack) = state.core.push(hash, events)? {
-                    self.shared.carry_out(&mut state);
-                    return Ok(ack);
-                }
-                room.as_mut().enable();
-            }
-            room.await;
-        }
+        self.shared.push(hash, events).await
     }
 
     /// Waits until everything that was handed over before is stored.
@@ -238,18 +206,7 @@ impl EventWriter {
     /// # Cancel safety
     /// Gives up waiting.
     pub async fn flush(&self) -> Result<()> {
-        let tickets = {
-            let mut state = self.shared.locked();
-            state.core.hurry(None);
-            let tickets = state.core.tickets();
-            self.shared.carry_out(&mut state);
-            tickets
-        };
-        for ticket in tickets {
-            // Failures are collected below.
-            let _ = ticket::settled(ticket).await;
-        }
-        self.shared.locked().core.take_failure().map_or(Ok(()), Err)
+        self.shared.flush().await
     }
 
     /// Bytes of events that are handed over and not yet stored.
@@ -298,12 +255,99 @@ fn check(events: &[Bytes]) -> Result<()> {
 }
 
 impl Shared {
+    /// Writes to these segments of the stream, or to those that the transaction has for them.
+    pub(crate) fn open(
+        client: &Client,
+        stream: &ScopedStream,
+        transaction: Option<TransactionId>,
+        segments: &[SegmentRange],
+        options: &EventWriterOptions,
+    ) -> Arc<Self> {
+        let writer = WriterId(uuid::Uuid::new_v4().as_u128());
+        let limits = Limits {
+            batch_bytes: options.batch_bytes,
+            window_bytes: options.window_bytes,
+            lingers: !options.linger.is_zero(),
+        };
+        let state = State {
+            core: Core::new(writer, segments, limits),
+            connections: HashMap::new(),
+            registered: HashMap::new(),
+            troubled: HashMap::new(),
+        };
+        Arc::new_cyclic(|this| Self {
+            client: client.clone(),
+            stream: stream.clone(),
+            transaction,
+            writer,
+            linger: options.linger,
+            state: Mutex::new(state),
+            room: Notify::new(),
+            this: this.clone(),
+        })
+    }
+
+    /// Takes events of one key as soon as there is room for them.
+    pub(crate) async fn push(&self, hash: f64, events: &[Bytes]) -> Result<Ack> {
+        check(events)?;
+        loop {
+            // Listening begins before looking, so that no news is missed in between.
+            let room = self.room.notified();
+            tokio::pin!(room);
+            {
+                let mut state = self.locked();
+                if let Some(ack) = state.core.push(hash, events)? {
+                    self.carry_out(&mut state);
+                    return Ok(ack);
+                }
+                room.as_mut().enable();
+            }
+            room.await;
+        }
+    }
+
+    /// Waits for everything that was taken before, and tells the first failure since the last time.
+    pub(crate) async fn flush(&self) -> Result<()> {
+        let tickets = {
+            let mut state = self.locked();
+            state.core.hurry(None);
+            let tickets = state.core.tickets();
+            self.carry_out(&mut state);
+            tickets
+        };
+        for ticket in tickets {
+            // Failures are collected below.
+            let _ = ticket::settled(ticket).await;
+        }
+        self.locked().core.take_failure().map_or(Ok(()), Err)
+    }
+
+    /// Gives up everything under way.
+    pub(crate) fn end(&self, error: &Error) {
+        self.change(|state| state.core.end(error));
+    }
+
     fn locked(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nobody panics while it holds the writer's state")
     }
 
     fn target(&self, segment: SegmentId) -> Target {
-        Target::new(&self.stream, segment, AccessOperation::Write)
+        let target = Target::new(&self.stream, segment, AccessOperation::Write);
+        match self.transaction {
+            None => target,
+            Some(transaction) => target.named(self.stream.transaction_segment(segment, transaction)),
+        }
+    }
+
+    /// The segment takes no more: its keys go elsewhere, or the transaction is over.
+    fn sealed(&self, state: &mut State, segment: SegmentId, generation: u64) {
+        match self.transaction {
+            None => state.core.sealed(segment, generation),
+            Some(id) => {
+                let what = format!("transaction {id} of stream {} is not open any more", self.stream);
+                state.core.end(&Error::new(ErrorKind::Conflict, what));
+            }
+        }
     }
 
     /// Does what the core asks for. What takes time is done by tasks of its own.
@@ -399,15 +443,17 @@ async fn register(shared: &Arc<Shared>, target: &Target, segment: SegmentId, gen
     let segments = shared.client.segments();
     let endpoint = segments.place(target).await?;
     let token = segments.token(target).await?;
-    let known = shared.locked().connections.get(&endpoint).filter(|it| it.ended().is_none()).cloned();
-    let connection = match known {
-        Some(connection) => connection,
-        None => segments.open(&endpoint).await?,
+    let known = shared.locked().connections.get(&endpoint).filter(|it| it.takes_writers()).cloned();
+    let connection = match (known, shared.transaction) {
+        (Some(connection), _) => connection,
+        (None, None) => segments.open(&endpoint).await?,
+        // A transaction is too short for a connection of its own.
+        (None, Some(_)) => segments.share(target).await?,
     };
     let mut state = shared.locked();
     // Another segment may have been faster.
     let kept = state.connections.entry(endpoint).or_insert_with(|| connection.clone());
-    if kept.ended().is_some() {
+    if !kept.takes_writers() {
         *kept = connection;
     }
     let connection = kept.clone();
@@ -462,7 +508,7 @@ impl AppendSink for Sink {
                 state.core.acknowledged(segment, generation, event_number, length);
             }
             // A segment that is gone has been truncated away, or its stream deleted; the controller knows.
-            Reply::SegmentIsSealed { .. } | Reply::NoSuchSegment { .. } => state.core.sealed(segment, generation),
+            Reply::SegmentIsSealed { .. } | Reply::NoSuchSegment { .. } => shared.sealed(state, segment, generation),
             Reply::WrongHost { .. } => {
                 let target = shared.target(segment);
                 shared.client.segments().forget_place(&target);

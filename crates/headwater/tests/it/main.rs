@@ -3,6 +3,7 @@
 mod restarts;
 mod store;
 mod streams;
+mod transactions;
 mod writing;
 
 use store::Store;
