@@ -3,6 +3,7 @@
 //! Guarantees:
 //! * no credential is kept, only what a key of this process makes of it
 //! * at most [`ENTRIES_MAX`]; what was found good is asked again after [`KEPT_SECONDS`]
+//! * what was good once is told from what never was, for as long as there is place, also when it is not believed any more
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,18 +42,22 @@ impl<T: Clone> Cache<T> {
     /// Keeps what was found, for a while and not beyond `until`.
     pub fn keep(&mut self, credential: &[u8], found: T, now: i64, until: i64) {
         let until = until.min(now.saturating_add(KEPT_SECONDS));
-        if self.entries.len() >= ENTRIES_MAX {
-            self.entries.retain(|_, (_, until)| now < *until);
+        let mark = self.mark(credential);
+        if self.entries.len() >= ENTRIES_MAX && !self.entries.contains_key(&mark) {
+            let first = self.entries.iter().min_by_key(|(_, (_, until))| *until).map(|(mark, _)| mark.clone());
+            first.map(|mark| self.entries.remove(&mark));
         }
-        if self.entries.len() >= ENTRIES_MAX {
-            self.entries.pop_first();
-        }
-        self.entries.insert(self.mark(credential), (found, until));
+        self.entries.insert(mark, (found, until));
     }
 
-    /// Forgets everything: what is good has changed.
-    pub fn clear(&mut self) {
-        self.entries.clear();
+    /// Whether a credential was good some time, and may be again. Nothing is granted by that.
+    pub fn was_good(&self, credential: &[u8]) -> bool {
+        self.entries.contains_key(&self.mark(credential))
+    }
+
+    /// Believes nothing any more: what is good has changed.
+    pub fn doubt(&mut self) {
+        self.entries.values_mut().for_each(|(_, until)| *until = i64::MIN);
     }
 
     fn mark(&self, credential: &[u8]) -> Vec<u8> {
@@ -76,7 +81,11 @@ mod tests {
             cache.keep(&number.to_le_bytes(), 3, 100, i64::MAX);
             assert!(cache.entries.len() <= ENTRIES_MAX);
         }
-        cache.clear();
-        assert_eq!(cache.find(&2999_u32.to_le_bytes(), 100), None);
+        assert!(!cache.was_good(b"b") && !cache.was_good(b"c"), "what ended first went first");
+        let last = 2999_u32.to_le_bytes();
+        assert_eq!(cache.find(&last, 100), Some(3));
+        cache.doubt();
+        assert_eq!((cache.find(&last, 100), cache.find(&last, i64::MIN)), (None, None));
+        assert!(cache.was_good(&last));
     }
 }

@@ -9,6 +9,7 @@
 //! * without a word about who calls, a caller is nobody, to whom nothing is granted
 //! * a wrong password costs a derivation, and no more of those run at a time than leave a processor to others, also when
 //!   callers do not wait for them
+//! * whoever was known before waits for at most the derivations that run already, however many strangers wait
 //! * what was decided by files or keys that were replaced since is not kept
 //! * a file that is no good when it is read again, or still being written, changes nothing
 //!
@@ -43,7 +44,7 @@ use crate::metrics::Metrics;
 pub use crate::secrets::FileError;
 use crate::secrets::chain;
 
-/// Derivations that may wait for a processor; further ones are refused.
+/// Derivations that may wait for a processor, of strangers and of those known before; further ones are refused.
 const WAITING_MAX: usize = 32;
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -184,7 +185,12 @@ struct Inner {
     lifetime_seconds: u32,
     known: Mutex<Cache<Caller>>,
     deriving: Arc<Semaphore>,
+    /// Taken before `deriving` by callers who were never known, so that only few of them are ever in that queue.
+    strangers: Arc<Semaphore>,
+    /// Strangers who wait.
     waiting: Arc<AtomicUsize>,
+    /// Others who wait.
+    returning: Arc<AtomicUsize>,
     clock: Clock,
     look: Notify,
     metrics: Metrics,
@@ -218,15 +224,17 @@ impl Guard {
         let passwords = config.passwords.clone().map(|path| Watched::open(path, files::passwords)).transpose()?;
         let issuer = config.bearer.as_ref().map(Issuer::open).transpose()?;
         let key = files::signing_key(config.token_key.as_deref(), data_dir)?;
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let at_once = (std::thread::available_parallelism().map_or(1, usize::from) - 1).max(1);
         let inner = Inner {
             passwords,
             issuer,
             key,
             lifetime_seconds: config.token_lifetime_seconds,
             known: Mutex::new(Cache::new(&files::chance()?)),
-            deriving: Arc::new(Semaphore::new((processors - 1).max(1))),
+            deriving: Arc::new(Semaphore::new(at_once)),
+            strangers: Arc::new(Semaphore::new((at_once - 1).max(1))),
             waiting: Arc::default(),
+            returning: Arc::default(),
             clock,
             look: Notify::new(),
             metrics,
@@ -324,7 +332,7 @@ impl Inner {
     }
 
     fn forget(&self) {
-        self.known.lock().expect("a panic ends the process").clear();
+        self.known.lock().expect("a panic ends the process").doubt();
     }
 
     fn look(&self) -> [Look; 2] {
@@ -354,7 +362,14 @@ impl Inner {
         let pair = String::from_utf8(STANDARD.decode(token).map_err(|_| Unknown::Refused)?);
         let pair = pair.map_err(|_| Unknown::Refused)?;
         let (user, password) = pair.split_once(':').ok_or(Unknown::Refused)?;
-        let waiting = Waiting::join(self.waiting.clone()).ok_or(Unknown::Busy)?;
+        // Every minute everybody comes again who is who they say: they are not to queue behind those who are not.
+        let returns = self.known.lock().expect("a panic ends the process").was_good(header.as_bytes());
+        let places = if returns { &self.returning } else { &self.waiting };
+        let waiting = Waiting::join(places.clone()).ok_or(Unknown::Busy)?;
+        let turn = match returns {
+            true => None,
+            false => Some(self.strangers.clone().acquire_owned().await.expect("never closed")),
+        };
         let permit = self.deriving.clone().acquire_owned().await.expect("never closed");
         // Another call of the same client may have come first.
         if let Some(caller) = self.found(header, now) {
@@ -373,7 +388,7 @@ impl Inner {
             drop(passwords);
             // Not before, whether or not the caller still waits: nothing ends a derivation that has begun. And not before
             // the answer is kept, so that whoever is next with the same password finds it.
-            drop((permit, waiting));
+            drop((permit, turn, waiting));
             caller
         });
         deriving.await.expect("a panic ends the process").ok_or(Unknown::Refused)
@@ -458,7 +473,61 @@ type Shared<T> = RwLock<Arc<T>>;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicI64;
+
     use super::*;
+
+    fn of_user(user: &str, password: &str) -> HeaderMap {
+        let header = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
+        HeaderMap::from_iter([(axum::http::header::AUTHORIZATION, header.parse().unwrap())])
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn whoever_was_known_before_does_not_queue_behind_wrong_passwords() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("users");
+        let salt = [7; headwater_auth::passwords::SALT_BYTES];
+        let iterations = 100_000.try_into().unwrap();
+        let entry =
+            headwater_auth::passwords::new_entry("good", b"right", &["prn::*,READ".into()], &salt, iterations).unwrap();
+        crate::secrets::put(&path, &entry, 0o600).unwrap();
+        let config = AuthConfig { passwords: Some(path), bearer: None, token_key: None, token_lifetime_seconds: 600 };
+        let metrics = Metrics::new();
+        let (now, asked) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
+        let clock: Clock = {
+            let now = now.clone();
+            Arc::new(move || now.load(Ordering::Relaxed))
+        };
+        let guard = Guard::open(&config, directory.path(), clock, metrics.clone()).unwrap();
+        guard.identify(&of_user("good", "right")).await.unwrap();
+        for round in 1..=3 {
+            now.fetch_add(61_000, Ordering::Relaxed);
+            let inner = guard.0.as_ref().unwrap();
+            assert!(inner.found("Basic Z29vZDpyaWdodA==", inner.now()).is_none(), "it is looked at again");
+            let strangers: Vec<_> = (0..WAITING_MAX)
+                .map(|number| {
+                    let (guard, asked) = (guard.clone(), asked.clone());
+                    tokio::spawn(async move {
+                        let _ = guard.identify(&of_user("good", &format!("wrong {round} {number}"))).await;
+                        asked.fetch_add(1, Ordering::Relaxed);
+                    })
+                })
+                .collect();
+            while inner.waiting.load(Ordering::Relaxed) < WAITING_MAX - 1 {
+                tokio::task::yield_now().await;
+            }
+            let before = asked.load(Ordering::Relaxed);
+            guard.identify(&of_user("good", "right")).await.expect("there is a place for who was known before");
+            let passed = asked.load(Ordering::Relaxed) - before;
+            let running = i64::try_from(std::thread::available_parallelism().map_or(1, usize::from)).unwrap();
+            assert!(passed <= 2 * running, "{passed} of {WAITING_MAX} strangers went first");
+            strangers.iter().for_each(tokio::task::JoinHandle::abort);
+            while inner.waiting.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        assert_eq!(metrics.auth_busy.get(), 0);
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn callers_who_do_not_wait_leave_no_more_derivations_behind_than_run_at_a_time() {
@@ -473,10 +542,7 @@ mod tests {
         let file = inner.passwords.as_ref().unwrap().current();
         // Beside the watched one and ours, every derivation has one, and every caller who waits.
         let running = || Arc::strong_count(&file) - 2;
-        let headers = |user: &str| {
-            let header = format!("Basic {}", STANDARD.encode(format!("{user}:x")));
-            HeaderMap::from_iter([(axum::http::header::AUTHORIZATION, header.parse().unwrap())])
-        };
+        let headers = |user: &str| of_user(user, "x");
         let mut most = 0;
         for number in 0..limit * 4 + 16 {
             let headers = headers(&format!("user{number}"));
