@@ -107,7 +107,9 @@ impl Epoch {
     }
 
     pub(crate) fn overlapping(&self, range: KeyRange) -> impl Iterator<Item = &Segment> {
-        self.segments.iter().filter(move |segment| segment.range.overlaps(range))
+        // They tile the key space in this order.
+        let first = self.segments.partition_point(|segment| segment.range.high() <= range.low());
+        self.segments[first..].iter().take_while(move |segment| segment.range.low() < range.high())
     }
 
     fn is_consistent(&self) -> bool {

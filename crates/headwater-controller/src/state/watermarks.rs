@@ -84,7 +84,7 @@ pub(crate) enum Time {
 /// is alive and has been `silent_ms` for less than the stream's timeout.
 pub(crate) fn judge<'a>(
     previous: Option<&Watermark>,
-    writers: &'a BTreeMap<String, WriterMark>,
+    writers: impl IntoIterator<Item = (&'a String, &'a WriterMark)>,
     timeout_ms: i64,
     mut silent_ms: impl FnMut(&str) -> i64,
 ) -> (Vec<&'a str>, Time) {
@@ -108,56 +108,109 @@ pub(crate) fn judge<'a>(
     (inactive, time)
 }
 
-/// The position that all given ones together have reached, filled up to cover the key space. `history` has the
-/// creation epochs of all segments named; a segment that it does not know is left out.
-pub(crate) fn join<'a>(
-    positions: impl Iterator<Item = &'a StreamCut>,
-    previous: Option<&Watermark>,
-    history: &History,
-) -> BTreeMap<SegmentId, (KeyRange, i64)> {
-    let segments = history.segments();
-    let mut joined: BTreeMap<SegmentId, (KeyRange, i64)> = BTreeMap::new();
-    let add = |joined: &mut BTreeMap<_, (KeyRange, i64)>, segment: &Segment, offset: i64| {
-        let entry = joined.entry(segment.id).or_insert((segment.range, offset));
-        entry.1 = entry.1.max(offset);
-    };
-    for (id, offset) in positions.flatten() {
-        if let Some(segment) = segments.get(id) {
-            add(&mut joined, segment, (*offset).max(0));
+/// The position that several together have reached. They come one by one, since there may be many large ones.
+#[derive(Debug)]
+pub(crate) struct Join<'a> {
+    history: &'a History,
+    segments: BTreeMap<SegmentId, Segment>,
+    joined: Position,
+}
+
+/// Segments with their ranges and offsets.
+type Position = BTreeMap<SegmentId, (KeyRange, i64)>;
+
+impl<'a> Join<'a> {
+    /// `history` has the creation epochs of all segments that will be named, and of those of the last watermark.
+    pub(crate) fn new(history: &'a History) -> Self {
+        Self { history, segments: history.segments(), joined: Position::new() }
+    }
+
+    /// A segment that the history does not know is left out.
+    pub(crate) fn add(&mut self, position: &StreamCut) {
+        for (id, offset) in position {
+            self.reach(*id, (*offset).max(0));
         }
     }
-    displace(&mut joined);
-    if !gaps(&joined).is_empty() {
-        for (id, (_, offset)) in previous.iter().flat_map(|previous| &previous.position) {
-            if let Some(segment) = segments.get(id) {
-                add(&mut joined, segment, *offset);
-            }
+
+    fn reach(&mut self, id: SegmentId, offset: i64) {
+        if let Some(segment) = self.segments.get(&id) {
+            let entry = self.joined.entry(id).or_insert((segment.range, offset));
+            entry.1 = entry.1.max(offset);
         }
-        displace(&mut joined);
     }
-    // Each round adds segments of one epoch only, or of later ones that displaced theirs; the epoch that is current last
-    // covers all by itself.
-    loop {
-        let gaps = gaps(&joined);
-        let newest = joined.last_key_value().map_or(0, |(id, _)| id.epoch);
-        let Some(epoch) = history.epoch(newest).filter(|_| !gaps.is_empty()) else { return joined };
-        let before = joined.len();
-        for gap in gaps {
-            for segment in epoch.overlapping(gap) {
-                add(&mut joined, segment, 0);
+
+    /// Filled up to cover the key space.
+    pub(crate) fn finish(mut self, previous: Option<&Watermark>) -> Position {
+        displace(&mut self.joined);
+        if !gaps(&self.joined).is_empty() {
+            for (id, (_, offset)) in previous.iter().flat_map(|previous| &previous.position) {
+                self.reach(*id, *offset);
             }
+            displace(&mut self.joined);
         }
-        if joined.len() == before {
-            return joined;
+        // Each round adds segments of one epoch only, or of later ones that displaced theirs; the epoch that is current
+        // last covers all by itself.
+        loop {
+            let gaps = gaps(&self.joined);
+            let newest = self.joined.last_key_value().map_or(0, |(id, _)| id.epoch);
+            let history = self.history;
+            let Some(epoch) = history.epoch(newest).filter(|_| !gaps.is_empty()) else { return self.joined };
+            let before = self.joined.len();
+            for gap in gaps {
+                for segment in epoch.overlapping(gap) {
+                    self.reach(segment.id, 0);
+                }
+            }
+            if self.joined.len() == before {
+                return self.joined;
+            }
+            displace(&mut self.joined);
         }
-        displace(&mut joined);
     }
 }
 
 /// Drops what later segments have taken over.
-fn displace(joined: &mut BTreeMap<SegmentId, (KeyRange, i64)>) {
-    let later: Vec<(SegmentId, KeyRange)> = joined.iter().map(|(id, (range, _))| (*id, *range)).collect();
-    joined.retain(|id, (range, _)| !later.iter().any(|(other, r)| other.epoch > id.epoch && r.overlaps(*range)));
+fn displace(joined: &mut Position) {
+    // From the newest epoch back; ids order by epoch first.
+    let ranges: Vec<(SegmentId, KeyRange)> = joined.iter().map(|(id, (range, _))| (*id, *range)).collect();
+    let mut taken = Keys::default();
+    for of_epoch in ranges.chunk_by(|(a, _), (b, _)| a.epoch == b.epoch).rev() {
+        for (id, range) in of_epoch {
+            if taken.overlap(*range) {
+                joined.remove(id);
+            }
+        }
+        of_epoch.iter().for_each(|(_, range)| taken.add(*range));
+    }
+}
+
+/// A set of keys: for each stretch of them where it begins, as bits, which order as the numbers do, and where it ends.
+#[derive(Debug, Default)]
+struct Keys(BTreeMap<u64, f64>);
+
+impl Keys {
+    fn bits(key: f64) -> u64 {
+        // Without the sign that a zero may have.
+        (key + 0.0).to_bits()
+    }
+
+    fn overlap(&self, range: KeyRange) -> bool {
+        let last = self.0.range(..Self::bits(range.high())).next_back();
+        last.is_some_and(|(_, high)| *high > range.low())
+    }
+
+    /// Stretches that touch become one, so that none hides behind another.
+    fn add(&mut self, range: KeyRange) {
+        let (mut low, mut high) = (range.low(), range.high());
+        while let Some((bits, end)) = self.0.range(..=Self::bits(high)).next_back().map(|(bits, end)| (*bits, *end))
+            && end >= low
+        {
+            self.0.remove(&bits);
+            low = low.min(f64::from_bits(bits));
+            high = high.max(end);
+        }
+        self.0.insert(Self::bits(low), high);
+    }
 }
 
 /// Keys that no segment covers.
@@ -201,8 +254,18 @@ impl MarkReader {
     }
 }
 
+/// The watermarks at the beginning of a mark segment, each with where it begins in `bytes`; one that is cut off is left out.
+pub(crate) fn watermarks(bytes: &[u8]) -> Result<Vec<(u64, Watermark)>, RecordError> {
+    let (mut events, mut found) = (Events::new(0, EVENT_BYTES_MAX), Vec::new());
+    events.feed(bytes);
+    while let Some((offset, payload)) = events.next_event()? {
+        found.push((offset, Watermark::decode(&payload)?));
+    }
+    Ok(found)
+}
+
 /// More than a watermark of as many segments as a stream may have.
-const EVENT_BYTES_MAX: usize = 1 << 20;
+pub(crate) const EVENT_BYTES_MAX: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -236,6 +299,11 @@ mod tests {
             }
             assert_eq!(reader.last, Some((70 + 2 * bytes.len() as u64 / 3, marks[2].clone())));
         }
+        let event = bytes.len() as u64 / 3;
+        let expected: Vec<_> = (0..).map(|number| number * event).zip(marks).collect();
+        assert_eq!(watermarks(&bytes), Ok(expected.clone()));
+        assert_eq!(watermarks(&bytes[..bytes.len() - 1]), Ok(expected[..2].to_vec()), "one that is cut off");
+        assert!(watermarks(&[&bytes[..], &[1; 8]].concat()).is_err());
     }
 
     #[test]
@@ -274,6 +342,44 @@ mod tests {
     }
 
     #[test]
+    fn what_later_segments_have_taken_over_goes_as_if_each_were_compared_with_each() {
+        let mut state = 1_u64;
+        let mut chance = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        for _ in 0..2000 {
+            let mut joined = Position::new();
+            for number in 0..chance(12) {
+                let (low, length) = (chance(16), 1 + chance(6));
+                let range = KeyRange::new(low as f64 / 16.0, ((low + length) as f64 / 16.0).min(1.0)).unwrap();
+                joined.insert(SegmentId::new(number as i32, chance(4) as i32), (range, 0));
+            }
+            let mut expected = joined.clone();
+            let later: Vec<_> = joined.iter().map(|(id, (range, _))| (id.epoch, *range)).collect();
+            expected.retain(|id, (range, _)| !later.iter().any(|(epoch, r)| *epoch > id.epoch && r.overlaps(*range)));
+            displace(&mut joined);
+            assert_eq!(joined, expected);
+        }
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "how long it takes is what is tested")]
+    fn ten_thousand_segments_are_joined_in_steps_that_do_not_multiply() {
+        // Compared each with each these are 10^8 pairs, a hundred times over.
+        let first = Arc::new(Epoch::first(0, crate::model::SEGMENTS_MAX, 0));
+        let history = History(vec![first.clone()]);
+        let half: StreamCut = first.ids().step_by(2).map(|id| (id, 1)).collect();
+        let begun = std::time::Instant::now();
+        for _ in 0..100 {
+            let mut join = Join::new(&history);
+            join.add(&half);
+            assert_eq!(join.finish(None).len(), crate::model::SEGMENTS_MAX);
+        }
+        assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+    }
+
+    #[test]
     fn a_position_covers_all_keys_although_writers_saw_some_segments_only() {
         let first = Arc::new(Epoch::first(0, 2, 0));
         let plan = scale::plan(&first, &[A], &[(0.0, 0.25), (0.25, 0.5)], 1, 0).unwrap();
@@ -281,7 +387,9 @@ mod tests {
         let history = History(vec![first, second]);
         let (c, d) = (SegmentId::new(2, 1), SegmentId::new(3, 1));
         let joined = |cuts: &[StreamCut], previous: Option<&Watermark>| -> StreamCut {
-            let joined = join(cuts.iter(), previous, &history);
+            let mut join = Join::new(&history);
+            cuts.iter().for_each(|cut| join.add(cut));
+            let joined = join.finish(previous);
             assert!(gaps(&joined).is_empty(), "{joined:?}");
             joined.into_iter().map(|(id, (_, offset))| (id, offset)).collect()
         };

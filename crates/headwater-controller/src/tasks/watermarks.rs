@@ -24,21 +24,40 @@ use crate::model::{
     ControllerError, NoteTime, PAGE_ENTRIES, RemoveWriter, SEGMENTS_MAX, StreamCut, WRITER_ID_BYTES_MAX, WRITERS_MAX,
 };
 use crate::ports::{AppendedAt, Change, Expect, SegmentRead, TableError};
+use crate::state::cuts::{self, Order};
 use crate::state::head::State;
 use crate::state::keys;
-use crate::state::watermarks::{Backwards, MarkReader, Time, WriterMark, event, join, judge};
+use crate::state::watermarks::{
+    Backwards, EVENT_BYTES_MAX, Join, MarkReader, Time, WriterMark, event, judge, watermarks,
+};
 
 /// How often watermarks are computed. Source: Pravega `watermarking.frequency.seconds`.
 const EVERY: Duration = Duration::from_secs(10);
 /// Bytes of a mark segment read at once.
 const READ_BYTES: usize = 256 * 1024;
+/// Bytes of a mark segment looked at to find what can be dropped: at least one watermark more than is kept.
+const TRIM_BYTES: usize = 2 * EVENT_BYTES_MAX;
 
 /// Streams that have writers with a time.
 #[derive(Default)]
-pub(super) struct Times(std::sync::Mutex<BTreeMap<ScopedStream, Silence>>);
+pub(super) struct Times(std::sync::Mutex<BTreeMap<ScopedStream, Looked>>);
 
-/// Since when writers of a stream have not gone on.
-type Silence = BTreeMap<String, Instant>;
+/// What is remembered of a stream from one look to the next.
+#[derive(Default)]
+struct Looked {
+    /// Since when writers have not gone on.
+    silence: BTreeMap<String, Instant>,
+    /// Bytes before the stream's beginning for which no watermark more can be dropped.
+    trimmed: Option<i64>,
+}
+
+/// A writer's word without its position, which may be large.
+struct Noted {
+    mark: WriterMark,
+    /// Lowest and highest epoch of the segments in its position.
+    epochs: Option<(i32, i32)>,
+    version: i64,
+}
 
 impl Inner {
     pub(super) async fn note_time(
@@ -84,7 +103,7 @@ impl Inner {
         let key = keys::writer(writer);
         let found = self.ports.tables.read(&slot.table, std::slice::from_ref(&key)).await?.pop().flatten();
         let expect = match &found {
-            None if self.is_crowded(slot).await? => {
+            None if self.has_as_many(&slot.table, keys::WRITER_PREFIX, WRITERS_MAX).await? => {
                 let text = format!("stream {} has {WRITERS_MAX} writers with a time", slot.name);
                 return Err(ControllerError::Exhausted(text));
             }
@@ -97,19 +116,19 @@ impl Inner {
         };
         if !locked(&self.times.0).contains_key(&slot.name) {
             self.ports.tables.commit(keys::TIMES, vec![put(keys::scoped_key(&slot.name), present())]).await?;
-            locked(&self.times.0).insert(slot.name.clone(), Silence::new());
+            locked(&self.times.0).insert(slot.name.clone(), Looked::default());
         }
         let mark = WriterMark { time, position, alive: true };
         self.ports.tables.commit(&slot.table, vec![Change { key, expect, put: Some(mark.encode()) }]).await?;
         Ok(NoteTime::Success)
     }
 
-    async fn is_crowded(&self, slot: &Slot) -> Result<bool> {
+    /// Whether a table has so many records of a kind.
+    pub(super) async fn has_as_many(&self, table: &str, prefix: &[u8], most: usize) -> Result<bool> {
         // Page by page, since a page also ends at some bytes.
         let (mut count, mut after) = (0, None::<Bytes>);
-        while count < WRITERS_MAX {
-            let scan = self.ports.tables.scan(&slot.table, keys::WRITER_PREFIX, after.as_deref(), PAGE_ENTRIES);
-            let page = scan.await?;
+        while count < most {
+            let page = self.ports.tables.scan(table, prefix, after.as_deref(), PAGE_ENTRIES).await?;
             let Some(last) = page.last() else { return Ok(false) };
             after = Some(last.key.clone());
             count += page.len();
@@ -141,7 +160,7 @@ impl Inner {
             let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.key.clone());
             for entry in page {
-                locked(&self.times.0).insert(keys::scoped_stream(&entry.key)?, Silence::new());
+                locked(&self.times.0).insert(keys::scoped_stream(&entry.key)?, Looked::default());
             }
         }
     }
@@ -182,48 +201,58 @@ impl Inner {
             return self.forget_time(&slot).await;
         };
         let previous = self.last_watermark(&marks).await?;
-        let writers = self.writer_marks(&slot).await?;
+        let mut writers = BTreeMap::new();
+        self.each_writer(&slot, |writer, mark, version| {
+            let (epochs, position) = (cuts::creation_epochs(&mark.position), StreamCut::new());
+            writers.insert(writer, Noted { mark: WriterMark { position, ..mark }, epochs, version });
+        })
+        .await?;
         let timeout_ms = view.head.config.timestamp_aggregation_timeout_ms;
         let (inactive, time) = {
             let now = Instant::now();
             let mut times = locked(&self.times.0);
-            let silence = times.entry(name.clone()).or_default();
+            let silence = &mut times.entry(name.clone()).or_default().silence;
             let last = previous.last.as_ref().map(|(_, last)| last);
             silence.retain(|writer, _| {
-                writers.get(writer).is_some_and(|(mark, _)| last.is_some_and(|last| mark.time <= last.lower))
+                writers.get(writer).is_some_and(|noted| last.is_some_and(|last| noted.mark.time <= last.lower))
             });
-            let bare = writers.iter().map(|(writer, (mark, _))| (writer.clone(), mark.clone())).collect();
-            let (inactive, time) = judge(last, &bare, timeout_ms, |writer| {
+            let marks = writers.iter().map(|(writer, noted)| (writer, &noted.mark));
+            let (inactive, time) = judge(last, marks, timeout_ms, |writer| {
                 let since = silence.entry(writer.to_owned()).or_insert(now);
                 i64::try_from(now.duration_since(*since).as_millis()).unwrap_or(i64::MAX)
             });
-            (inactive.into_iter().map(str::to_owned).collect::<Vec<_>>(), time)
+            (inactive.into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), time)
         };
         for writer in &inactive {
-            let Some((_, version)) = writers.get(writer) else { continue };
-            let change = Change { key: keys::writer(writer), expect: Expect::Version(*version), put: None };
+            let Some(noted) = writers.get(writer) else { continue };
+            let change = Change { key: keys::writer(writer), expect: Expect::Version(noted.version), put: None };
             self.ports.tables.commit(&slot.table, vec![change]).await?;
         }
         match time {
             Time::Waits => Ok(()),
             Time::Nobody => self.forget_time(&slot).await,
             Time::Advances { lower, upper } => {
-                let counting = writers.iter().filter(|(writer, _)| !inactive.contains(writer));
-                let positions: Vec<&StreamCut> = counting.map(|(_, (mark, _))| &mark.position).collect();
+                let counting = writers.iter().filter(|(writer, _)| !inactive.contains(*writer));
                 let last = previous.last.as_ref().map(|(_, last)| last);
-                let named = positions.iter().flat_map(|position| position.keys().copied());
-                let named = named.chain(last.iter().flat_map(|last| last.position.keys().copied()));
-                let epochs = named.map(|id| id.epoch).fold(None, |bounds: Option<(i32, i32)>, epoch| {
-                    let (low, high) = bounds.unwrap_or((epoch, epoch));
-                    Some((low.min(epoch), high.max(epoch)))
-                });
+                let ends = |position: &BTreeMap<SegmentId, _>| {
+                    Some((position.first_key_value()?.0.epoch, position.last_key_value()?.0.epoch))
+                };
+                let named = counting.filter_map(|(_, noted)| noted.epochs);
+                let epochs = named.chain(last.and_then(|last| ends(&last.position)));
+                let epochs = epochs.reduce(|(low, high), (a, b)| (low.min(a), high.max(b)));
                 let (lowest, highest) = epochs.unwrap_or((view.head.epoch, view.head.epoch));
                 let history = self.epochs(&slot, lowest, highest).await?;
-                let position = join(positions.into_iter(), last, &history);
-                let watermark = Watermark { lower, upper, position };
+                let mut join = Join::new(&history);
+                self.each_writer(&slot, |writer, mark, _| {
+                    if !inactive.contains(&writer) {
+                        join.add(&mark.position);
+                    }
+                })
+                .await?;
+                let watermark = Watermark { lower, upper, position: join.finish(last) };
                 self.write_watermark(&marks, &previous, &watermark).await?;
                 debug!(stream = %name, lower, upper, "watermark");
-                Ok(())
+                self.trim(&slot, &view, &marks).await
             }
         }
     }
@@ -235,18 +264,19 @@ impl Inner {
         Ok(())
     }
 
-    async fn writer_marks(&self, slot: &Slot) -> Result<BTreeMap<String, (WriterMark, i64)>> {
-        let mut writers = BTreeMap::new();
+    /// Goes through what writers have said, with the versions of the records. Whoever holds `Slot::times` sees the same
+    /// each time.
+    async fn each_writer(&self, slot: &Slot, mut look: impl FnMut(String, WriterMark, i64)) -> Result<()> {
         let mut after: Option<Bytes> = None;
         loop {
             let scan = self.ports.tables.scan(&slot.table, keys::WRITER_PREFIX, after.as_deref(), PAGE_ENTRIES);
             let page = scan.await?;
-            let Some(last) = page.last() else { return Ok(writers) };
+            let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.key.clone());
             for entry in page {
                 let writer = entry.key.get(keys::WRITER_PREFIX.len()..).unwrap_or_default();
                 let writer = String::from_utf8_lossy(writer).into_owned();
-                writers.insert(writer, (WriterMark::decode(&entry.value)?, entry.version));
+                look(writer, WriterMark::decode(&entry.value)?, entry.version);
             }
         }
     }
@@ -296,6 +326,62 @@ impl Inner {
         if let Some((offset, _)) = &before.last {
             let to = i64::try_from(*offset).unwrap_or(i64::MAX);
             store.swap_attribute(segment, MARK, Some(before.from), to).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Drops watermarks that lie before the stream's beginning, but for the last of them: Java's readers begin with the
+    /// oldest there is, and it tells the time at the beginning. Some at a time; the rest is for the next watermarks.
+    ///
+    /// A reader that is there already has fetched at least the first watermark behind its own place, so none is told of
+    /// the truncation that was not told so by the stream itself.
+    async fn trim(&self, slot: &Slot, view: &View, segment: &SegmentName) -> Result<()> {
+        let Some(truncation) = &view.head.truncation else { return Ok(()) };
+        let is_done = |looked: &Looked| looked.trimmed == Some(truncation.bytes);
+        if locked(&self.times.0).get(&slot.name).is_none_or(is_done) {
+            return Ok(());
+        }
+        let store = &self.ports.segments;
+        let Some(info) = store.segment_info(segment).await? else { return Ok(()) };
+        // What lies behind it is read by the next look.
+        let from = store.attribute(segment, MARK).await?.and_then(|from| u64::try_from(from).ok()).unwrap_or(0);
+        let mut bytes = Vec::new();
+        while bytes.len() < TRIM_BYTES {
+            let at = info.start + bytes.len() as u64;
+            match store.read_segment(segment, at, (TRIM_BYTES - bytes.len()).min(READ_BYTES)).await? {
+                SegmentRead::Bytes(more) if more.is_empty() => break,
+                SegmentRead::Bytes(more) => bytes.extend_from_slice(&more),
+                SegmentRead::Outside { .. } | SegmentRead::NoSuchSegment => return Ok(()),
+            }
+        }
+        let found = watermarks(&bytes).map_err(|error| {
+            ControllerError::Damaged(format!("{segment} holds something that is no watermark: {error}"))
+        })?;
+        drop(bytes);
+        let epochs = found.iter().filter_map(|(_, mark)| Some(mark.position.first_key_value()?.0.epoch)).min();
+        let (Some((lowest, highest)), Some(first)) = (cuts::creation_epochs(&truncation.cut), epochs) else {
+            return Ok(());
+        };
+        let history = self.epochs(slot, lowest.min(first), highest.max(view.head.epoch)).await?;
+        let segments = history.segments();
+        let Some(beginning) = cuts::surface_among(&truncation.cut, &history, &segments) else { return Ok(()) };
+        // Watermarks are in order.
+        let passed = found.partition_point(|(_, mark)| {
+            let position: StreamCut = mark.position.iter().map(|(id, (_, offset))| (*id, *offset)).collect();
+            let surface = cuts::surface_among(&position, &history, &segments);
+            let order = surface.map(|surface| cuts::order_on((&beginning, &truncation.cut), (&surface, &position)));
+            order == Some(Order::EqualOrAfter)
+        });
+        let to = passed.checked_sub(1).map_or(0, |last| info.start + found[last].0).min(from);
+        if to > info.start {
+            store.truncate_segment(segment, to).await?;
+        }
+        if passed < found.len()
+            && let Some(looked) = locked(&self.times.0).get_mut(&slot.name)
+        {
+            looked.trimmed = Some(truncation.bytes);
         }
         Ok(())
     }

@@ -166,6 +166,44 @@ async fn a_watermark_follows_its_stream_over_scales() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn watermarks_before_the_streams_beginning_go_but_for_the_last() {
+    let (world, t) = world(60_000).await;
+    let data = world.store.segment("s/t/0.#epoch.0").map_or(0, |segment| segment.bytes.len()) as i64;
+    assert_eq!(data, 0);
+    world.append(&t, id(0, 0), &"x".repeat(1000));
+    world.append(&t, id(1, 0), &"y".repeat(1000));
+    let begins = || world.store.segment(MARKS).unwrap().start;
+    for round in 1..=8 {
+        note(&world, &t, "a", 100 * round, &[(0, 10 * round), (1, 20 * round)]).await;
+        rounds(1).await;
+    }
+    let event = world.store.segment(MARKS).unwrap().bytes.len() as u64 / 8;
+    assert_eq!(begins(), 0, "readers of the whole stream need the whole of its time");
+    // Between the third and the fourth in one segment, between the fourth and the fifth in the other.
+    let cut: StreamCut = [(id(0, 0), 39), (id(1, 0), 85)].into();
+    assert_eq!(world.controller.truncate_stream(&t, cut).await.unwrap(), UpdateStream::Success);
+    note(&world, &t, "a", 900, &[(0, 90), (1, 180)]).await;
+    rounds(1).await;
+    assert_eq!(begins(), 2 * event, "the third tells the time at the beginning");
+    let calls = world.link.calls();
+    note(&world, &t, "a", 1000, &[(0, 100), (1, 200)]).await;
+    rounds(1).await;
+    let first = world.link.calls() - calls;
+    assert_eq!(begins(), 2 * event);
+    // Everything is truncated: what readers and the next look begin with stays.
+    let cut: StreamCut = [(id(0, 0), 1000), (id(1, 0), 1000)].into();
+    assert_eq!(world.controller.truncate_stream(&t, cut).await.unwrap(), UpdateStream::Success);
+    for round in 11..=13 {
+        note(&world, &t, "a", 100 * round, &[(0, 10 * round), (1, 20 * round)]).await;
+        rounds(1).await;
+        let from = attribute(&world).unwrap() as u64;
+        assert!(begins() <= from && from - begins() <= 2 * event, "{} {from}", begins());
+    }
+    assert_eq!(marks(&world).len(), 13, "and time goes on");
+    assert!(first > 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_goes_on_where_the_last_run_was() {
     let (mut world, t) = world(60_000).await;
     note(&world, &t, "a", 100, &[]).await;
