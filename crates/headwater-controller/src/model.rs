@@ -36,6 +36,8 @@ pub const TRANSACTIONS_OPEN_MAX: usize = 200_000;
 pub const WRITER_ID_BYTES_MAX: usize = 4096;
 /// Most writers of one stream that have said what time it is.
 pub const WRITERS_MAX: usize = 10_000;
+/// Most reader groups that hold back the retention of one stream.
+pub const SUBSCRIBERS_MAX: usize = 1000;
 /// Most completed transactions that are listed.
 pub const COMPLETED_LIST_MAX: usize = 500;
 
@@ -640,6 +642,16 @@ pub struct LiveTransaction {
 pub struct TransactionPage {
     /// At most as many as were asked for: open ones first, then those that wait to be committed, then to be aborted.
     pub transactions: Vec<LiveTransaction>,
+    /// Where the next page begins; `None` at the end.
+    pub token: Option<String>,
+}
+
+/// One page of the open transactions of all streams.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct OpenTransactionPage {
+    /// With their streams, in the order of these. At most as many as were asked for; those that came to their end while
+    /// the page was made are missing.
+    pub transactions: Vec<(headwater_types::ScopedStream, LiveTransaction)>,
     /// Where the next page begins; `None` at the end.
     pub token: Option<String>,
 }

@@ -34,6 +34,11 @@ fn held(config: &GroupConfig) -> BTreeSet<&ScopedStream> {
     }
 }
 
+/// What a group is called among those that hold a stream back.
+fn subscriber(item: &Item) -> String {
+    format!("{}/{}", item.scope, item.name)
+}
+
 fn check(config: &GroupConfig) -> Result<()> {
     let bytes = config_bytes(config);
     if bytes <= GROUP_CONFIG_BYTES_MAX {
@@ -56,12 +61,15 @@ impl Inner {
         let _alone = self.lock_item(&item).await;
         if let Some(record) = self.settled_group(&item).await? {
             // A stream may have been created, or created again, since the group was.
-            let subscriber = format!("{}/{}", item.scope, item.name);
-            for stream in held(&record.group.config) {
+            let subscriber = subscriber(&item);
+            let held = held(&record.group.config);
+            self.admit_subscriber(&held, &subscriber).await?;
+            for stream in held {
                 self.subscribe(stream, &subscriber, record.group.id, record.group.generation).await?;
             }
             return Ok(CreateGroup::Group(record.group));
         }
+        self.admit_subscriber(&held(&config), &subscriber(&item)).await?;
         let group = Group { id, generation: 0, config };
         let record = GroupRecord { life: Life::Creating, group, update: None };
         if !self.begin_item(&item, record.encode()).await? {
@@ -101,6 +109,7 @@ impl Inner {
         if record.group.id != id || record.group.generation != generation {
             return Ok(UpdateGroup::InvalidConfig);
         }
+        self.admit_subscriber(&held(&config), &subscriber(&item)).await?;
         self.note_item(&item).await?;
         let record = GroupRecord { update: Some(config), ..record };
         self.put_item(&item, record.encode()).await?;
@@ -160,7 +169,7 @@ impl Inner {
     }
 
     async fn settle_group(self: &Arc<Self>, item: &Item, mut record: GroupRecord) -> Result<Option<GroupRecord>> {
-        let subscriber = format!("{}/{}", item.scope, item.name);
+        let subscriber = subscriber(item);
         match (record.life, record.update.take()) {
             (Life::Active, None) => return Ok(Some(record)),
             (Life::Creating, _) => {

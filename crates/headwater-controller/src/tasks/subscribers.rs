@@ -2,13 +2,14 @@
 //!
 //! The records lie in the stream's own table, so they go with the stream.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use headwater_types::ScopedStream;
 
 use super::slots::Slot;
 use super::{Inner, Result, put, remove};
-use crate::model::{MoveSubscriber, PAGE_ENTRIES, SEGMENTS_MAX, StreamCut};
+use crate::model::{ControllerError, MoveSubscriber, PAGE_ENTRIES, SEGMENTS_MAX, SUBSCRIBERS_MAX, StreamCut};
 use crate::ports::{Change, Expect, TableError};
 use crate::state::cuts;
 use crate::state::groups::Subscriber;
@@ -16,6 +17,25 @@ use crate::state::head::State;
 use crate::state::keys;
 
 impl Inner {
+    /// Asks, before anything of a group is written, whether each of the streams may be held back by it. Groups that come at
+    /// the same time may be a few more than the limit.
+    pub(super) async fn admit_subscriber(&self, streams: &BTreeSet<&ScopedStream>, subscriber: &str) -> Result<()> {
+        let key = keys::subscriber(subscriber);
+        for stream in streams {
+            let table = keys::stream_table(stream);
+            let found = match self.ports.tables.read(&table, std::slice::from_ref(&key)).await {
+                Ok(mut found) => found.pop().flatten(),
+                Err(TableError::NoSuchTable(_)) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if found.is_none() && self.has_as_many(&table, keys::SUBSCRIBER_PREFIX, SUBSCRIBERS_MAX).await? {
+                let text = format!("{SUBSCRIBERS_MAX} reader groups hold back the retention of {stream}");
+                return Err(ControllerError::Exhausted(text));
+            }
+        }
+        Ok(())
+    }
+
     /// Notes that a group holds the stream back, from its beginning on. A stream that does not exist is held by nobody. The
     /// same call again changes nothing.
     pub(super) async fn subscribe(

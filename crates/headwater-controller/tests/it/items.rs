@@ -2,8 +2,8 @@
 
 use headwater_controller::model::{
     ControllerError, CreateGroup, CreateScope, CreateStream, CreateTable, DeleteGroup, DeleteScope, DeleteTable, Group,
-    GroupRetention, Listing, MoveSubscriber, PARTITIONS_MAX, ScalingPolicy, StreamConfig, StreamCut, TableConfig,
-    UpdateGroup,
+    GroupRetention, Listing, MoveSubscriber, PARTITIONS_MAX, SUBSCRIBERS_MAX, ScalingPolicy, StreamConfig, StreamCut,
+    TableConfig, UpdateGroup,
 };
 use headwater_types::Name;
 
@@ -155,6 +155,30 @@ async fn a_group_holds_the_streams_that_its_configuration_names() {
     // Made again, its stream goes on with other segments.
     c.create_group("s", "g", 7, group_config(&[&u], GroupRetention::None)).await.unwrap();
     assert!(world.store.segment("s/_RGg/1.#epoch.0").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_groups_hold_a_stream_back_and_no_more() {
+    let (world, t) = World::with_stream(1).await;
+    let c = &world.controller;
+    let config = group_config(&[&t], GroupRetention::Manual);
+    for number in 0..SUBSCRIBERS_MAX {
+        let created = c.create_group("s", &format!("g{number}"), number as u128 + 1, config.clone()).await.unwrap();
+        assert!(matches!(created, CreateGroup::Group(_)));
+    }
+    let one_more = || c.create_group("s", "more", 7, config.clone());
+    assert!(matches!(one_more().await, Err(ControllerError::Exhausted(_))));
+    assert_eq!(c.group(&scope(), &name("more")).await.unwrap(), None, "nothing was begun");
+    // Those that are there go on, and others that hold nothing back may come.
+    assert!(matches!(c.create_group("s", "g5", 6, config.clone()).await.unwrap(), CreateGroup::Group(_)));
+    let updated = c.update_group(&scope(), &name("g5"), 6, 0, config.clone()).await.unwrap();
+    assert_eq!(updated, UpdateGroup::Success { generation: 1 });
+    let free = group_config(&[&t], GroupRetention::None);
+    assert!(matches!(c.create_group("s", "free", 7, free).await.unwrap(), CreateGroup::Group(_)));
+    let refused = c.update_group(&scope(), &name("free"), 7, 0, config.clone()).await;
+    assert!(matches!(refused, Err(ControllerError::Exhausted(_))));
+    assert_eq!(c.delete_group(&scope(), &name("g9"), None).await.unwrap(), DeleteGroup::Success);
+    assert!(matches!(one_more().await.unwrap(), CreateGroup::Group(_)));
 }
 
 #[tokio::test(start_paused = true)]
