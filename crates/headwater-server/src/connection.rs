@@ -270,10 +270,6 @@ impl Inbound {
                     large = Some(self.begin_large(frame_bytes, input.len()));
                 }
                 let large = large.as_mut().expect("it was just begun");
-                if large.share.is_hogged(input.len()) {
-                    self.line.metrics.stalled.inc();
-                    return Err(ReadEnd::Hogs);
-                }
                 if large.share.allowed() == input.len() {
                     large.until += large.share.grow(ROOM_PATIENCE).await.map_err(|NoRoom| ReadEnd::NoRoom)?;
                     heard = Instant::now();
@@ -300,6 +296,10 @@ impl Inbound {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(_) => return Err(ReadEnd::Gone),
             }
+            if large.as_mut().is_some_and(|large| large.share.is_hogged(input.len())) {
+                self.line.metrics.stalled.inc();
+                return Err(ReadEnd::Hogs);
+            }
             let readable = if !greeted {
                 timeout_at(hello_until, self.socket.readable()).await.map_err(|_| ReadEnd::NoHello)?
             } else if input.is_empty() {
@@ -312,8 +312,9 @@ impl Inbound {
             } else {
                 let stalled = heard + FRAME_PATIENCE;
                 let until = large.as_ref().map_or(stalled, |large| stalled.min(large.until));
-                let look = Instant::now() + LOOK;
-                match timeout_at(if large.is_some() { until.min(look) } else { until }, self.socket.readable()).await {
+                let holds_room = large.as_ref().is_some_and(|large| large.share.holds_room());
+                let look = if holds_room { until.min(Instant::now() + LOOK) } else { until };
+                match timeout_at(look, self.socket.readable()).await {
                     Ok(readable) => readable,
                     Err(_) if Instant::now() >= until => return Err(ReadEnd::Stalled),
                     Err(_) => continue,
