@@ -313,7 +313,7 @@ impl Run {
 
     /// Walks over everything, in large reads that leave nothing in the cache.
     pub(super) fn stream(self: Arc<Self>) -> RunIterator {
-        let reading = Reading::Streamed { bytes: Vec::new(), offset: 0 };
+        let reading = Reading::Streamed { bytes: Vec::new(), offset: 0, last: Vec::new() };
         RunIterator { run: self, next_block: 0, block: Arc::default(), position: 0, reading, put_back: None }
     }
 
@@ -397,10 +397,12 @@ enum Reading {
     Cached {
         may_wait: bool,
     },
-    /// `bytes` are those of the file from `offset` on.
+    /// `bytes` are those of the file from `offset` on. What is streamed is written again, so its order is checked: `last` is
+    /// the key before.
     Streamed {
         bytes: Vec<u8>,
         offset: u64,
+        last: Vec<u8>,
     },
 }
 
@@ -428,6 +430,13 @@ impl RunIterator {
                     .map_err(self.run.malformed(at))?
                     .expect("a decoder that is not at its end has an entry");
                 self.position = self.block.len() - entries.0.remaining();
+                if let Reading::Streamed { last, .. } = &mut self.reading {
+                    if key <= last.as_slice() {
+                        return Err(self.run.malformed(at)(Malformed("keys are out of order")).into());
+                    }
+                    last.clear();
+                    last.extend_from_slice(key);
+                }
                 return Ok(Some((key.to_vec(), value.map(<[u8]>::to_vec))));
             }
             if self.next_block == self.run.index.blocks.len() {
@@ -442,7 +451,7 @@ impl RunIterator {
     fn read(&mut self, at: usize) -> Result<Arc<[u8]>, Stop> {
         match &mut self.reading {
             Reading::Cached { may_wait } => self.run.block(at, *may_wait)?.ok_or(Stop::Cold),
-            Reading::Streamed { bytes, offset } => {
+            Reading::Streamed { bytes, offset, .. } => {
                 let BlockIndex { offset: start, length, .. } = self.run.index.blocks[at];
                 let is_there =
                     |bytes: &[u8], from: u64| start >= from && start + u64::from(length) <= from + bytes.len() as u64;
