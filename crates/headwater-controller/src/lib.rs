@@ -22,6 +22,9 @@
 //! Source of names, limits and edge cases: Pravega's controller, as its published clients meet it.
 
 mod codec;
+// For the fuzz package alone.
+#[doc(hidden)]
+pub mod fuzz;
 pub mod model;
 mod ports;
 mod state;

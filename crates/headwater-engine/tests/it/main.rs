@@ -8,6 +8,7 @@ mod check;
 mod cold;
 mod compaction;
 mod faults;
+mod fuzz;
 mod golden;
 mod repair;
 mod rigged;
