@@ -123,9 +123,14 @@ impl<'a> Resource<'a> {
         }
     }
 
-    /// What others keep their things in. Whoever may read the group or stream may write there.
+    /// What others keep their things in. Whoever may read the group or stream may ask for a token there.
     pub fn is_kept_for_another(self) -> bool {
         matches!(self, Self::Stream(_, name) if name.starts_with(READER_GROUP) || name.starts_with(MARK))
+    }
+
+    /// Where the readers of a group write down where they are.
+    pub fn is_written_by_readers(self) -> bool {
+        matches!(self, Self::Stream(_, name) if name.starts_with(READER_GROUP))
     }
 }
 

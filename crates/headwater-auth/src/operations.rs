@@ -7,7 +7,7 @@
 //! Source of the rows: Pravega's controller permissions. Where they are stricter than the original, so that whoever may
 //! only read cannot change anything: every wire command that changes needs READ_UPDATE (the original asks that of set-ups
 //! and of the target of a batch merge alone), transient segments need a token at all, and both ends of a merge are checked.
-//! Reader groups need READ on the group, too, and a group that holds back retention READ_UPDATE on its streams.
+//! A token for a mark stream allows to read only. Reader groups need READ on the group, too, and a group that holds back retention READ_UPDATE on its streams.
 
 use std::fmt;
 
@@ -214,9 +214,11 @@ pub fn token_grants<'a>(grants: &Grants, target: &Target<'a>) -> Result<Vec<(Res
         Access::Change => Level::ReadUpdate,
     };
     if stream.is_kept_for_another() {
-        // Readers write down where they are.
+        // Readers write down where they are. The time of a stream they only read, although they ask to write it: nobody
+        // but the controller writes there.
+        let granted = if stream.is_written_by_readers() { Level::ReadUpdate } else { Level::Read };
         return match grants.allow(stream, Level::Read) {
-            true => Ok(vec![(stream, Level::ReadUpdate)]),
+            true => Ok(vec![(stream, granted)]),
             false => Err(Denied { operation: "getDelegationToken", level: Level::Read, resource: stream.to_string() }),
         };
     }
@@ -358,6 +360,7 @@ http_routes! {
     EndBackup       "DELETE" "/v1/backups/{id}"                             Root    Change
     ListBackup      "GET"    "/v1/backups/{id}/files"                       Root    Change
     ReadBackup      "GET"    "/v1/backups/{id}/files/{*name}"               Root    Change
+    OpenTransactions "GET"   "/v1/transactions"                             Root    Look
     ListScopes      "GET"    "/v1/scopes"                                   Root    Look
     CreateScope     "POST"   "/v1/scopes"                                   Root    Change
     GetScope        "GET"    "/v1/scopes/{scope}"                           Scope   Look
@@ -510,7 +513,10 @@ mod tests {
         let expected: &[_] = &[("stream:t", change), ("key-value-table:t", Level::None)];
         check(but_the_table, "t", Access::Change, Some(expected));
         check(&["prn::/scope:s/reader-group:g,READ"], "_RGg", Access::Change, Some(&[("stream:_RGg", change)]));
-        check(&["prn::/scope:s/stream:t,READ"], "_MARKt", Access::Change, Some(&[("stream:_MARKt", change)]));
+        check(&["prn::/scope:s/stream:t,READ"], "_MARKt", Access::Change, Some(&[("stream:_MARKt", read)]));
+        check(stream, "_MARKt", Access::Change, Some(&[("stream:_MARKt", read)]));
+        check(&["prn::*,READ_UPDATE"], "_MARKt", Access::Change, Some(&[("stream:_MARKt", read)]));
+        check(&["prn::/scope:s/stream:u,READ"], "_MARKt", Access::Read, None);
     }
 
     #[test]

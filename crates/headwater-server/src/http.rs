@@ -192,6 +192,7 @@ fn handler(route: HttpRoute) -> MethodRouter<Pages> {
         HttpRoute::SegmentHeat => get(views::heat),
         HttpRoute::Epochs => get(views::epochs),
         HttpRoute::Transactions => get(views::transactions),
+        HttpRoute::OpenTransactions => get(views::open_transactions),
         HttpRoute::ListGroups => get(groups::list),
         HttpRoute::GetGroup => get(groups::show),
         HttpRoute::DeleteGroup => delete(groups::delete),

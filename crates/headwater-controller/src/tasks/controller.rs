@@ -11,9 +11,9 @@ use super::{Inner, Result, detached};
 use crate::model::{
     ControllerError, ControllerOptions, CreateGroup, CreateScope, CreateStream, CreateTable, CreatedTransaction,
     DeleteGroup, DeleteScope, DeleteStream, DeleteTable, EndTransaction, EpochRecord, Group, GroupConfig, GroupReaders,
-    Listing, MoveSubscriber, NoteTime, Page, Ping, RemoveWriter, RetentionPlan, Scale, ScaleProgress, SegmentHeat,
-    SegmentRange, StreamConfig, StreamCut, Successor, TableConfig, TransactionPage, TransactionState, UpdateGroup,
-    UpdateStream,
+    Listing, MoveSubscriber, NoteTime, OpenTransactionPage, Page, Ping, RemoveWriter, RetentionPlan, Scale,
+    ScaleProgress, SegmentHeat, SegmentRange, StreamConfig, StreamCut, Successor, TableConfig, TransactionPage,
+    TransactionState, UpdateGroup, UpdateStream,
 };
 use crate::ports::Ports;
 
@@ -372,6 +372,14 @@ impl Controller {
         count: usize,
     ) -> Result<Vec<EpochRecord>, ControllerError> {
         self.inner.epoch_records(stream, first, count).await
+    }
+
+    /// Open transactions of all streams, at most `count` behind the place that `token` stands for; "" is the beginning.
+    ///
+    /// # Errors
+    /// [`ControllerError::Invalid`] for a token that never was in a page.
+    pub async fn open_transactions(&self, token: &str, count: usize) -> Result<OpenTransactionPage, ControllerError> {
+        self.inner.open_transactions(token, count).await
     }
 
     /// Transactions of a stream that are not over, at most `count` behind the place that `token` stands for; "" is the

@@ -4,6 +4,7 @@
 //! whether the lease is really over, so a ping that races with its timer wins.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ use crate::state::transactions::Phase;
 /// Pause before an expiry that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-type Key = (ScopedStream, TransactionId);
+/// An open transaction.
+pub(super) type Key = (ScopedStream, TransactionId);
 
 /// All armed timers.
 #[derive(Default)]
@@ -38,6 +40,12 @@ struct Timers {
 impl Leases {
     pub(super) fn len(&self) -> usize {
         locked(&self.timers).armed.len()
+    }
+
+    /// Open transactions behind one, in the order of their streams.
+    pub(super) fn behind(&self, after: Option<&Key>, count: usize) -> Vec<Key> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        locked(&self.timers).armed.range((from, Bound::Unbounded)).map(|(key, _)| key.clone()).take(count).collect()
     }
 
     pub(super) fn arm(&self, stream: &ScopedStream, id: TransactionId, after: Duration) {

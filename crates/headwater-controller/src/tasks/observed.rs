@@ -1,12 +1,15 @@
-//! What operators ask about a stream and no client does: its epochs over time and its transactions under way. Nothing
-//! changes here.
+//! What operators ask and no client does: a stream's epochs over time, its transactions under way, and the open ones of all
+//! streams. Nothing changes here.
 //!
 //! Answers come in pages, so that none is larger than a few records however long the stream has lived.
 
-use headwater_types::{ScopedStream, TransactionId};
+use std::sync::Arc;
 
+use headwater_types::{Name, ScopedStream, TransactionId};
+
+use super::leases::Key;
 use super::{Inner, Result};
-use crate::model::{ControllerError, EpochRecord, LiveTransaction, SegmentRange, TransactionPage};
+use crate::model::{ControllerError, EpochRecord, LiveTransaction, OpenTransactionPage, SegmentRange, TransactionPage};
 use crate::state::keys;
 use crate::state::transactions::{Phase, Transaction};
 
@@ -77,6 +80,19 @@ impl Inner {
         Ok(page)
     }
 
+    /// Every open transaction has a timer, so these say which there are.
+    pub(super) async fn open_transactions(self: &Arc<Self>, token: &str, count: usize) -> Result<OpenTransactionPage> {
+        let keys = self.leases.behind(open_place(token)?.as_ref(), count);
+        let last = keys.last().filter(|_| keys.len() == count);
+        let mut page = OpenTransactionPage { token: last.map(open_token), ..OpenTransactionPage::default() };
+        for (stream, id) in keys {
+            let found = self.transaction(&self.slots.slot(&stream), id).await?;
+            let live = found.and_then(|(transaction, _)| self.live(id, &transaction));
+            page.transactions.extend(live.map(|live| (stream, live)));
+        }
+        Ok(page)
+    }
+
     /// `None` for one that is over by now.
     fn live(&self, id: TransactionId, transaction: &Transaction) -> Option<LiveTransaction> {
         let now_ms = self.now_ms();
@@ -92,6 +108,25 @@ impl Inner {
             Phase::Committed { .. } | Phase::Aborted { .. } => None,
         }
     }
+}
+
+fn open_token((stream, id): &Key) -> String {
+    format!("{stream}/{:032x}", id.0)
+}
+
+/// The open transaction that a token stands for.
+fn open_place(token: &str) -> Result<Option<Key>> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let place = || {
+        let (stream, id) = token.rsplit_once('/')?;
+        let (scope, stream) = stream.split_once('/')?;
+        let (scope, stream) = (Name::parse(scope).ok()?, Name::parse(stream).ok()?);
+        let id = u128::from_str_radix(id, 16).ok().filter(|_| id.len() == 32)?;
+        Some((ScopedStream { scope, stream }, TransactionId(id)))
+    };
+    place().map(Some).ok_or_else(|| ControllerError::Invalid("the continuation token is none of ours".into()))
 }
 
 /// The key of an index that a token stands for.

@@ -214,6 +214,17 @@ pub(super) fn described(route: HttpRoute) -> Operation {
             .asks("limit", json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}), "Most of them.")
             .asks("next", json!({"type": "string"}), "Where to go on: `next` of the answer before.")
             .json("TransactionsList"),
+        HttpRoute::OpenTransactions => {
+            Operation::new(VIEWS, "Open transactions of all streams that the caller may read, in the order of the streams")
+                .asks(
+                    "limit",
+                    json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
+                    "Most of them. A page may have fewer and not be the last.",
+                )
+                .asks("next", json!({"type": "string"}), "Where to go on: `next` of the answer before.")
+                .problem(500, "Records are damaged; the server's log says more.")
+                .json("OpenTransactionsList")
+        }
         HttpRoute::ListGroups => Operation::new(GROUPS, "Reader groups of Java clients that the caller may read")
             .exists()
             .part()

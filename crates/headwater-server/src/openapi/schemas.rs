@@ -179,6 +179,22 @@ fn views() -> Schemas {
             object(&[("transactions", list(named("Transaction"))), ("next", json!({"type": ["string", "null"]}))]),
         ),
         (
+            "OpenTransactionsList",
+            object(&[("transactions", list(named("OpenTransaction"))), ("next", json!({"type": ["string", "null"]}))]),
+        ),
+        (
+            "OpenTransaction",
+            object(&[
+                ("scopeName", text()),
+                ("streamName", text()),
+                ("id", json!({"type": "string", "format": "uuid"})),
+                ("state", json!({"enum": ["OPEN", "COMMITTING", "ABORTING"]})),
+                ("openedAt", int64()),
+                ("leaseMillis", int64()),
+                ("abortedAt", json!({"type": ["integer", "null"], "format": "int64"})),
+            ]),
+        ),
+        (
             "Transaction",
             object(&[
                 ("id", json!({"type": "string", "format": "uuid"})),

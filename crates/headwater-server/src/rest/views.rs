@@ -1,10 +1,11 @@
 //! What operators want to know of a stream and Pravega's interface does not tell: how busy its segments are, its epochs
-//! over time, its transactions under way.
+//! over time, its transactions under way. And which transactions are open on the whole server.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use futures::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
+use headwater_auth::Resource;
 use headwater_controller::Controller;
 use headwater_controller::model::{
     EpochRecord, LiveTransaction, ScalingKind, SegmentHeat, SegmentRange, TransactionState,
@@ -13,6 +14,7 @@ use headwater_types::ScopedStream;
 use serde::Serialize;
 
 use super::{Asked, lists};
+use crate::auth::Caller;
 use crate::http::Pages;
 use crate::problem::Problem;
 
@@ -217,4 +219,40 @@ pub(crate) async fn transactions(
     let page = controller.live_transactions(&stream, token, limit as usize).await?;
     let transactions = page.transactions.into_iter().map(Transaction::from).collect();
     Ok(Json(Transactions { transactions, next: page.token }).into_response())
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OpenTransaction {
+    scope_name: String,
+    stream_name: String,
+    #[serde(flatten)]
+    transaction: Transaction,
+}
+
+#[derive(Debug, Serialize)]
+struct OpenTransactions {
+    transactions: Vec<OpenTransaction>,
+    /// Where the next page begins; `null` at the end.
+    next: Option<String>,
+}
+
+/// `GET /v1/transactions`: open ones of all streams that the caller may read; `limit` of them (100) at most, going on at
+/// the place `next` of the answer before.
+pub(crate) async fn open_transactions(
+    State(pages): State<Pages>,
+    Extension(caller): Extension<Caller>,
+    asked: Asked,
+) -> Result<Response, Problem> {
+    let controller = pages.controller()?;
+    let limit = asked.number("limit", 1..=TRANSACTIONS_MAX)?.unwrap_or(100);
+    let page = controller.open_transactions(asked.text("next")?.unwrap_or_default(), limit as usize).await?;
+    let sees = |stream: &ScopedStream| caller.sees(Resource::Stream(stream.scope.as_str(), stream.stream.as_str()));
+    let seen = page.transactions.into_iter().filter(|(stream, _)| sees(stream));
+    let transactions = seen.map(|(stream, transaction)| OpenTransaction {
+        scope_name: stream.scope.to_string(),
+        stream_name: stream.stream.to_string(),
+        transaction: transaction.into(),
+    });
+    Ok(Json(OpenTransactions { transactions: transactions.collect(), next: page.token }).into_response())
 }

@@ -344,7 +344,7 @@ async fn appends_end_with_the_token_of_their_set_up() {
     running.server.stop().await;
 }
 
-fn authorized<T>(message: T, header: &str) -> Request<T> {
+pub(crate) fn authorized<T>(message: T, header: &str) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("authorization", header.parse().unwrap());
     request
@@ -352,7 +352,7 @@ fn authorized<T>(message: T, header: &str) -> Request<T> {
 
 /// Messages as bytes, so that one loop can make every call.
 #[derive(Clone, Copy, Default)]
-struct Raw;
+pub(crate) struct Raw;
 
 impl Codec for Raw {
     type Encode = Vec<u8>;
@@ -390,7 +390,7 @@ impl Decoder for Raw {
 }
 
 /// A call about the scope `scope` and what is called `name` in it.
-fn message(rpc: Rpc, name: &str) -> Vec<u8> {
+pub(crate) fn message(rpc: Rpc, name: &str) -> Vec<u8> {
     let scope_info = proto::ScopeInfo { scope: "scope".into() };
     let info = proto::StreamInfo { scope: "scope".into(), stream: name.to_owned(), access_operation: 0 };
     let stream_info = Some(info.clone());

@@ -1,10 +1,11 @@
 //! Who may do what over HTTP, and who sees what.
 
 use headwater_auth::HttpRoute;
+use headwater_proto::controller as proto;
 use headwater_wire::{Reply, Request as Wire, TableEntry, TableKey, Text, Token};
 use serde_json::json;
 
-use crate::auth::{basic, entry, put, start, token, users};
+use crate::auth::{authorized, basic, entry, put, start, token, users};
 use crate::documented::Documented;
 
 const SCOPE: &str = "/v1/scopes/scope";
@@ -50,6 +51,22 @@ async fn whoever_may_read_sees_what_they_may_read_and_changes_nothing() {
     let seen = http.ask(HttpRoute::ListStreams, &format!("{SCOPE}/streams")).await.json();
     assert_eq!(names(&seen, "streams", "streamName"), ["t30", "t40"]);
     assert_eq!(http.ask(HttpRoute::SegmentHeat, &format!("{SCOPE}/streams/t30/heat")).await.status, 200);
+    let mut controller = running.controller().await;
+    for stream in ["t30", "t40"] {
+        let stream_info = Some(proto::StreamInfo { scope: "scope".into(), stream: stream.into(), access_operation: 0 });
+        let request = proto::CreateTxnRequest { stream_info, lease: 30_000, scale_grace_period: 0 };
+        controller.create_transaction(authorized(request, &basic("admin", "a"))).await.unwrap();
+    }
+    for (who, password, expected) in
+        [("reader", "r", &["t30", "t40"][..]), ("one", "1", &["t30"]), ("admin", "a", &["t30", "t40"])]
+    {
+        http.headers = user(who, password);
+        let open = http.ask(HttpRoute::OpenTransactions, "/v1/transactions").await.json();
+        assert_eq!(names(&open, "transactions", "streamName"), expected, "{who}");
+    }
+    http.headers = user("other", "o");
+    assert_eq!(http.ask(HttpRoute::OpenTransactions, "/v1/transactions").await.status, 403);
+    http.headers = user("reader", "r");
     let t30 = format!("{SCOPE}/streams/t30");
     let denied = http.put(HttpRoute::UpdateStream, &t30, &update).await;
     assert_eq!(denied.status, 403);

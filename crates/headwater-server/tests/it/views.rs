@@ -152,6 +152,39 @@ async fn transactions_under_way_are_listed_until_they_are_over() {
     let uuid = format!("{:032x}", (u128::from(first.high_bits as u64) << 64) | u128::from(first.low_bits as u64));
     assert_eq!(listed[0]["id"].as_str().unwrap().replace('-', ""), uuid);
 
+    // The same over all streams, with one of another stream before them.
+    let scope = proto::ScopeInfo { scope: "a".into() };
+    controller.create_scope(scope).await.unwrap();
+    let elsewhere = proto::StreamInfo { scope: "a".into(), stream: "u".into(), access_operation: 0 };
+    let config = proto::StreamConfig {
+        stream_info: Some(elsewhere.clone()),
+        scaling_policy: Some(proto::ScalingPolicy { min_num_segments: 1, ..Default::default() }),
+        ..Default::default()
+    };
+    controller.create_stream(config).await.unwrap();
+    let request = proto::CreateTxnRequest { stream_info: Some(elsewhere), lease: 20_000, scale_grace_period: 0 };
+    controller.create_transaction(request).await.unwrap();
+    let all = http.ask(HttpRoute::OpenTransactions, "/v1/transactions").await.json();
+    let names: Vec<_> =
+        all["transactions"].as_array().unwrap().iter().map(|one| (&one["scopeName"], &one["streamName"])).collect();
+    let (u, t) = ((&json!("a"), &json!("u")), (&json!("s"), &json!("t")));
+    assert_eq!((names, &all["next"]), (vec![u, t, t, t], &Value::Null));
+    let mut paged = Vec::new();
+    let mut place = String::new();
+    loop {
+        let page = format!("/v1/transactions?limit=3&next={place}");
+        let page = http.ask(HttpRoute::OpenTransactions, &page).await.json();
+        paged.extend(page["transactions"].as_array().unwrap().clone());
+        match page["next"].as_str() {
+            Some(next) => next.clone_into(&mut place),
+            None => break,
+        }
+    }
+    assert_eq!(json!(paged), all["transactions"]);
+    for bad in ["?next=x", "?next=a/u/7", "?next=a/b/c/00000000000000000000000000000001", "?limit=0", "?limit=1001"] {
+        assert_eq!(http.ask(HttpRoute::OpenTransactions, &format!("/v1/transactions{bad}")).await.status, 400, "{bad}");
+    }
+
     for txn_id in ids {
         let request =
             proto::TxnRequest { stream_info: Some(info("t")), txn_id, writer_id: String::new(), timestamp: i64::MIN };
