@@ -6,6 +6,7 @@
 //! ever becomes part of one.
 
 mod block;
+mod memory;
 mod objects;
 mod probe;
 mod read_only;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use block::{BLOCK_BYTES, BlockBuffer};
+pub use memory::MemoryDisk;
 pub use objects::{Objects, RemoteUsage};
 pub use probe::{SyncTimes, sync_times};
 pub use read_only::{Entry, EntryKind, ReadLock, ReadOnlyDisk, entries, lock_for_reading};
