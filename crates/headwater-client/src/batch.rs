@@ -103,12 +103,17 @@ impl SliceReader {
             if let Some(event) = self.events.next()? {
                 return Ok(Some((offset, event)));
             }
+            let inside = || {
+                let what = format!("slice of segment {} ends inside an event", self.slice.segment);
+                Error::new(ErrorKind::Protocol, what)
+            };
+            // What is missing of the event is not in the slice, and may never be written.
+            if offset + self.events.pending() as u64 >= self.slice.end {
+                return Err(inside());
+            }
             match self.reader.next().await? {
                 Piece::Data { data, .. } => self.events.feed(data),
-                Piece::End => {
-                    let what = format!("slice of segment {} ends inside an event", self.slice.segment);
-                    return Err(Error::new(ErrorKind::Protocol, what));
-                }
+                Piece::End => return Err(inside()),
                 Piece::Truncated { .. } | Piece::Gone => {
                     let what = format!("segment {} was truncated behind {offset}", self.slice.segment);
                     return Err(Error::new(ErrorKind::Truncated, what));

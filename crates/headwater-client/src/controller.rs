@@ -179,7 +179,8 @@ fn error_of(name: &'static str, endpoint: &Endpoint, status: &Status) -> Error {
             }
         }
     };
-    Error::caused(kind, format!("{name} at controller {endpoint}: {}", words(status)), status.clone())
+    // What lies below the status is in its words already.
+    Error::new(kind, format!("{name} at controller {endpoint}: {}", words(status)))
 }
 
 /// The server's words, which may be empty.

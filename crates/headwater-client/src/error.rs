@@ -87,13 +87,6 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
-
-    /// The same with what was being done in front.
-    #[must_use]
-    pub(crate) fn while_doing(self, what: impl fmt::Display) -> Self {
-        let kind = self.kind();
-        Self::caused(kind, what.to_string(), self)
-    }
 }
 
 impl fmt::Display for Error {
@@ -131,7 +124,7 @@ mod tests {
     #[test]
     fn an_error_shows_its_causes_once_each() {
         let below = Error::caused(ErrorKind::Unavailable, "no answer", std::io::Error::other("connection reset"));
-        let error = below.while_doing("could not create s/t");
+        let error = Error::caused(below.kind(), "could not create s/t", below);
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert_eq!(error.to_string(), "could not create s/t");
         assert_eq!(format!("{error:?}"), "could not create s/t (unavailable): no answer: connection reset");

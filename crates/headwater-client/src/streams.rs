@@ -1,6 +1,7 @@
 //! Scopes and streams: make, change, list, scale, seal, delete.
 
 use headwater_proto::controller as proto;
+use headwater_records::StreamCut;
 use headwater_types::{KeyRange, Name, ScopedStream, SegmentId};
 
 use crate::client::Client;
@@ -206,6 +207,19 @@ impl Client {
         }
     }
 
+    /// Drops everything before a cut. Dropping it twice does no harm.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid`: the cut is none of this stream, or before what was truncated already.
+    pub async fn truncate_stream(&self, cut: &StreamCut) -> Result<()> {
+        let asked = proto::StreamCut {
+            stream_info: Some(stream_info(&cut.stream)),
+            cut: cut.offsets.iter().map(|(id, offset)| (id.as_i64(), *offset)).collect(),
+        };
+        let answer = call!(self, "truncateStream", truncate_stream, asked)?;
+        updated("truncate", &cut.stream, answer)
+    }
+
     /// Segments that take events now, by ascending keys; none once the stream is sealed.
     ///
     /// # Errors
@@ -260,7 +274,8 @@ impl Client {
     /// ranges touch each other, `ranges` what follows on them.
     ///
     /// # Errors
-    /// `Conflict`: they are not the current segments any more, or the ranges do not cover the same keys.
+    /// * `Conflict`: they are not the current segments any more, or fewer would be left than the configuration wants;
+    /// * `Invalid`: the ranges do not cover the same keys.
     ///
     /// # Cancel safety
     /// A scale that has begun goes on.
@@ -281,11 +296,15 @@ impl Client {
             ScaleStreamStatus::Started => {}
             ScaleStreamStatus::PreconditionFailed => {
                 let what = format!(
-                    "stream {stream} cannot be scaled so: other segments are current, or the ranges do not fit"
+                    "stream {stream} cannot be scaled so: other segments are current, or fewer would be left than its configuration wants"
                 );
                 return Err(Error::new(ErrorKind::Conflict, what));
             }
-            ScaleStreamStatus::Failure => return Err(failed("scale stream", stream)),
+            ScaleStreamStatus::Failure => {
+                let what =
+                    format!("stream {stream} cannot be scaled so: the new ranges do not cover the keys of the old");
+                return Err(Error::new(ErrorKind::Invalid, what));
+            }
         }
         let epoch = answer.epoch;
         loop {

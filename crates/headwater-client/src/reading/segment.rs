@@ -1,11 +1,11 @@
 //! One segment's bytes from an offset on: the next piece is asked for while the last one is worked on.
 
-use std::pin::Pin;
+use std::future::poll_fn;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use headwater_wire::{Reply, Request};
+use tokio_util::sync::ReusableBoxFuture;
 
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind, Result};
@@ -39,7 +39,7 @@ pub(crate) struct SegmentReader {
     piece_bytes: i32,
     /// Shared with other readers.
     connection: Option<Connection>,
-    asked: Option<BoxFuture<'static, (Result<Piece>, Option<Connection>)>>,
+    asked: Option<ReusableBoxFuture<'static, (Result<Piece>, Option<Connection>)>>,
     /// Done: there is nothing behind.
     over: bool,
 }
@@ -85,7 +85,7 @@ impl SegmentReader {
         }
         self.ask();
         let asked = self.asked.as_mut().expect("it was just asked");
-        let (outcome, connection) = Pin::new(asked).await;
+        let (outcome, connection) = poll_fn(|cx| asked.poll(cx)).await;
         self.asked = None;
         self.connection = connection;
         let piece = outcome?;
@@ -109,7 +109,7 @@ impl SegmentReader {
         if self.asked.is_none() {
             let (stores, target) = (self.stores.clone(), self.target.clone());
             let (offset, piece_bytes, connection) = (self.offset, self.piece_bytes, self.connection.take());
-            self.asked = Some(Box::pin(read(stores, target, offset, piece_bytes, connection)));
+            self.asked = Some(ReusableBoxFuture::new(read(stores, target, offset, piece_bytes, connection)));
         }
     }
 }
