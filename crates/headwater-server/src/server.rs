@@ -19,10 +19,11 @@ use std::time::Duration;
 use headwater_controller::model::{ControllerError, ControllerOptions};
 use headwater_controller::{Controller, Ports};
 use headwater_engine::io::{
-    Clock as _, DirectoryLock, Io, RealClock, RealDisk, RealRandom, S3Location, S3Objects, lock_directory,
+    Clock as _, DirectoryLock, Disk, Io, RealClock, RealDisk, RealRandom, S3Location, S3Objects, lock_directory,
 };
 use headwater_engine::{BucketOptions, Engine, MEMORY_BYTES_MIN, OnFatal, Options, StoreError};
 use headwater_proto::controller::controller_service_server::ControllerServiceServer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -125,6 +126,30 @@ impl std::fmt::Debug for Config {
             .field("auth", auth)
             .finish_non_exhaustive()
     }
+}
+
+impl Config {
+    fn store(&self) -> StoreConfig {
+        StoreConfig {
+            disk: Arc::new(RealDisk::new(&self.data_dir)),
+            shown: self.data_dir.clone(),
+            memory_bytes: self.memory_bytes,
+            retention_every: self.retention_every,
+            chunks: self.chunks.clone(),
+            on_fatal: self.on_fatal.clone(),
+        }
+    }
+}
+
+/// What a store and its controller need, however they are reached.
+pub(crate) struct StoreConfig {
+    pub(crate) disk: Arc<dyn Disk>,
+    /// Where that is, for errors.
+    pub(crate) shown: PathBuf,
+    pub(crate) memory_bytes: u64,
+    pub(crate) retention_every: Duration,
+    pub(crate) chunks: Option<ChunksConfig>,
+    pub(crate) on_fatal: OnFatal,
 }
 
 /// Chunks in object storage.
@@ -331,7 +356,7 @@ impl Server {
         ));
 
         let loads = Loads::default();
-        let started = Self::open(&config, &pages, loads.clone()).await;
+        let started = open(&config.store(), &pages, loads.clone()).await;
         let (engine, recovered) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -341,17 +366,7 @@ impl Server {
         };
 
         let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let context = Context {
-            engine: engine.clone(),
-            metrics: metrics.clone(),
-            loads,
-            guard: guard.clone(),
-            receiving: ReceivingRoom::new(config.memory_bytes / RECEIVING_SHARE, guard.is_on()),
-            reading: ReadRoom::new(config.memory_bytes / READING_SHARE),
-            answering: AnswerRoom::new(config.memory_bytes / ANSWERING_SHARE),
-            parking: Context::places_to_wait(config.memory_bytes / PARKING_SHARE),
-            stopping: stopping.clone(),
-        };
+        let context = context(&engine, config.memory_bytes, &metrics, loads, &guard, &stopping);
         tasks.spawn(listen::accept_each(
             segment_store.listener,
             Gate::new(segment_store_places, metrics.clone()),
@@ -387,57 +402,6 @@ impl Server {
             http_tasks,
             _lock: lock,
         })
-    }
-
-    async fn open(config: &Config, pages: &Pages, loads: Loads) -> Result<(Engine, Controller), StartError> {
-        let clock = Arc::new(RealClock::default());
-        let disk = Arc::new(RealDisk::new(&config.data_dir));
-        let io = Io { disk, clock: clock.clone(), random: Arc::new(RealRandom) };
-        let mut options = Options { containers: containers(), memory_bytes: config.memory_bytes, ..Options::default() };
-        if let Some(chunks) = &config.chunks {
-            let location = chunks.location.clone();
-            let objects = S3Objects::open(location.clone(), &chunks.settings)
-                .map_err(|reason| StartError::Chunks { location: location.clone(), reason })?;
-            let shown = location.to_string();
-            options.bucket = Some(BucketOptions { objects: Arc::new(objects), shown, recover: chunks.recover });
-            options.flush_age = BUCKET_FLUSH_AGE;
-        }
-        let on_fatal: OnFatal = {
-            let (pages, on_fatal) = (pages.clone(), config.on_fatal.clone());
-            Arc::new(move |error| {
-                pages.enter(Phase::Failed);
-                on_fatal(error);
-            })
-        };
-        let opening = tokio::task::spawn_blocking(move || Engine::open(io, &options, on_fatal));
-        let engine = opening.await.expect("a panic ends the process");
-        let engine = engine.map_err(|source| StartError::Store { path: config.data_dir.clone(), source })?;
-        for one in engine.recovered() {
-            tracing::warn!(
-                container = one.container,
-                last_operation = one.operation,
-                copied_millis = one.copied_millis,
-                "taken over from object storage: whatever was acknowledged after this operation is not known"
-            );
-        }
-        pages.opened(engine.clone());
-
-        let ports = EnginePorts::open(engine.clone()).await.map_err(controller_error)?;
-        let ports = Arc::new(ports);
-        let ports = Ports {
-            segments: ports.clone(),
-            tables: ports,
-            loads: Arc::new(Meter { loads, engine: engine.clone() }),
-            clock: Arc::new(move || clock.wall_millis()),
-        };
-        let options = ControllerOptions { retention_every: config.retention_every };
-        let controller = Controller::new(ports, options);
-        pages.controlled(controller.clone());
-        controller.recover().await.map_err(|error| match error {
-            newer @ ControllerError::Newer(_) => StartError::NewerRecords { source: newer },
-            other => controller_error(other),
-        })?;
-        Ok((engine, controller))
     }
 
     /// Where gRPC is served.
@@ -489,6 +453,83 @@ impl Server {
         self.silent.cancel();
         self.http_tasks.close();
         let _ = tokio::time::timeout(Duration::from_millis(200), self.http_tasks.wait()).await;
+    }
+}
+
+/// Opens the store and makes its controller go on where it stopped. `pages` are told how far they are.
+pub(crate) async fn open(
+    config: &StoreConfig,
+    pages: &Pages,
+    loads: Loads,
+) -> Result<(Engine, Controller), StartError> {
+    let clock = Arc::new(RealClock::default());
+    let io = Io { disk: config.disk.clone(), clock: clock.clone(), random: Arc::new(RealRandom) };
+    let mut options = Options { containers: containers(), memory_bytes: config.memory_bytes, ..Options::default() };
+    if let Some(chunks) = &config.chunks {
+        let location = chunks.location.clone();
+        let objects = S3Objects::open(location.clone(), &chunks.settings)
+            .map_err(|reason| StartError::Chunks { location: location.clone(), reason })?;
+        let shown = location.to_string();
+        options.bucket = Some(BucketOptions { objects: Arc::new(objects), shown, recover: chunks.recover });
+        options.flush_age = BUCKET_FLUSH_AGE;
+    }
+    let on_fatal: OnFatal = {
+        let (pages, on_fatal) = (pages.clone(), config.on_fatal.clone());
+        Arc::new(move |error| {
+            pages.enter(Phase::Failed);
+            on_fatal(error);
+        })
+    };
+    let opening = tokio::task::spawn_blocking(move || Engine::open(io, &options, on_fatal));
+    let engine = opening.await.expect("a panic ends the process");
+    let engine = engine.map_err(|source| StartError::Store { path: config.shown.clone(), source })?;
+    for one in engine.recovered() {
+        tracing::warn!(
+            container = one.container,
+            last_operation = one.operation,
+            copied_millis = one.copied_millis,
+            "taken over from object storage: whatever was acknowledged after this operation is not known"
+        );
+    }
+    pages.opened(engine.clone());
+
+    let ports = EnginePorts::open(engine.clone()).await.map_err(controller_error)?;
+    let ports = Arc::new(ports);
+    let ports = Ports {
+        segments: ports.clone(),
+        tables: ports,
+        loads: Arc::new(Meter { loads, engine: engine.clone() }),
+        clock: Arc::new(move || clock.wall_millis()),
+    };
+    let options = ControllerOptions { retention_every: config.retention_every };
+    let controller = Controller::new(ports, options);
+    pages.controlled(controller.clone());
+    controller.recover().await.map_err(|error| match error {
+        newer @ ControllerError::Newer(_) => StartError::NewerRecords { source: newer },
+        other => controller_error(other),
+    })?;
+    Ok((engine, controller))
+}
+
+/// What every connection of a store with so much memory needs.
+pub(crate) fn context(
+    engine: &Engine,
+    memory_bytes: u64,
+    metrics: &Metrics,
+    loads: Loads,
+    guard: &Guard,
+    stopping: &CancellationToken,
+) -> Context {
+    Context {
+        engine: engine.clone(),
+        metrics: metrics.clone(),
+        loads,
+        guard: guard.clone(),
+        receiving: ReceivingRoom::new(memory_bytes / RECEIVING_SHARE, guard.is_on()),
+        reading: ReadRoom::new(memory_bytes / READING_SHARE),
+        answering: AnswerRoom::new(memory_bytes / ANSWERING_SHARE),
+        parking: Context::places_to_wait(memory_bytes / PARKING_SHARE),
+        stopping: stopping.clone(),
     }
 }
 
@@ -548,7 +589,7 @@ fn certificate_names(advertised: &str, listeners: [SocketAddr; 3]) -> Vec<String
     names.into_iter().collect()
 }
 
-fn lock(data_dir: &std::path::Path) -> Result<DirectoryLock, StartError> {
+pub(crate) fn lock(data_dir: &std::path::Path) -> Result<DirectoryLock, StartError> {
     if let Some(found) = foreign(data_dir) {
         return Err(StartError::Foreign { path: data_dir.to_path_buf(), found });
     }
@@ -607,6 +648,18 @@ async fn serve_controller(
     let incoming = futures::stream::unfold(incoming, |mut incoming| async move {
         incoming.recv().await.map(|connection| (connection, incoming))
     });
+    answer_calls(service, incoming, stopping).await;
+    accepting.abort();
+}
+
+/// Answers calls to the controller on these connections until `stopping`.
+pub(crate) async fn answer_calls<C>(
+    service: Authenticated<ControllerServiceServer<Guarded>>,
+    incoming: impl futures::Stream<Item = std::io::Result<C>>,
+    stopping: CancellationToken,
+) where
+    C: tonic::transport::server::Connected + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let served = tonic::transport::Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .timeout(CALL_PATIENCE)
@@ -616,7 +669,6 @@ async fn serve_controller(
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, stopping.cancelled_owned())
         .await;
-    accepting.abort();
     if let Err(error) = served {
         tracing::warn!(%error, "controller listener ended");
     }

@@ -1,27 +1,32 @@
-//! A connection's bytes, plain or under TLS, and its two halves.
+//! A connection's bytes, as the system has them, under TLS or inside the process, and its two halves.
 //!
 //! Guarantees:
 //! * a half that waits for bytes keeps no buffer for them: an idle connection costs what its socket and session cost
-//! * both halves of a TLS connection share its session; neither holds it while it waits
+//! * both halves of a TLS connection share its session, those of a pipe the pipe; neither holds it while it waits
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{BufMut, BytesMut};
-use tokio::io::{AsyncBufRead as _, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio_rustls::server::TlsStream;
+
+/// Bytes that are not the system's own: a TLS session over a socket, or a pipe inside the process.
+pub trait Layered: AsyncBufRead + AsyncWrite + fmt::Debug + Send + Unpin + 'static {}
+
+impl<T: AsyncBufRead + AsyncWrite + fmt::Debug + Send + Unpin + 'static> Layered for T {}
 
 /// A connection after its handshake, if it has one.
 #[derive(Debug)]
 pub enum Socket {
     /// As it is.
     Plain(TcpStream),
-    /// Under TLS.
-    Tls(Box<TlsStream<TcpStream>>),
+    /// With something in between.
+    Layered(Box<dyn Layered>),
 }
 
 impl From<TcpStream> for Socket {
@@ -31,19 +36,11 @@ impl From<TcpStream> for Socket {
 }
 
 impl Socket {
-    /// The socket below.
-    pub(crate) fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => stream.get_ref().0,
-        }
-    }
-
     /// Waits until the peer has said something, or is gone.
     pub(crate) async fn readable(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(socket) => socket.readable().await,
-            Self::Tls(stream) => std::future::poll_fn(|cx| fill(stream, cx)).await,
+            Self::Layered(stream) => std::future::poll_fn(|cx| fill(stream, cx)).await,
         }
     }
 
@@ -54,22 +51,22 @@ impl Socket {
                 let (read, write) = socket.into_split();
                 (ReadHalf::Plain(read), WriteHalf::Plain(write))
             }
-            Self::Tls(stream) => {
+            Self::Layered(stream) => {
                 let shared = Arc::new(Mutex::new(stream));
-                (ReadHalf::Tls(shared.clone()), WriteHalf::Tls(shared))
+                (ReadHalf::Layered(shared.clone()), WriteHalf::Layered(shared))
             }
         }
     }
 }
 
-/// Waits for decrypted bytes, which stay in the session.
-fn fill(stream: &mut TlsStream<TcpStream>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+/// Waits for bytes, which stay in the session or pipe.
+fn fill(stream: &mut Box<dyn Layered>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
     Pin::new(stream).poll_fill_buf(cx).map_ok(|_| ())
 }
 
-type Shared = Arc<Mutex<Box<TlsStream<TcpStream>>>>;
+type Shared = Arc<Mutex<Box<dyn Layered>>>;
 
-fn locked(shared: &Shared) -> MutexGuard<'_, Box<TlsStream<TcpStream>>> {
+fn locked(shared: &Shared) -> MutexGuard<'_, Box<dyn Layered>> {
     shared.lock().expect("a panic ends the process")
 }
 
@@ -77,7 +74,7 @@ fn locked(shared: &Shared) -> MutexGuard<'_, Box<TlsStream<TcpStream>>> {
 #[derive(Debug)]
 pub(crate) enum ReadHalf {
     Plain(OwnedReadHalf),
-    Tls(Shared),
+    Layered(Shared),
 }
 
 impl ReadHalf {
@@ -85,7 +82,7 @@ impl ReadHalf {
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Self::Plain(half) => half.readable().await,
-            Self::Tls(shared) => std::future::poll_fn(|cx| fill(&mut locked(shared), cx)).await,
+            Self::Layered(shared) => std::future::poll_fn(|cx| fill(&mut locked(shared), cx)).await,
         }
     }
 
@@ -96,7 +93,7 @@ impl ReadHalf {
     pub(crate) fn try_read_buf(&self, buffer: &mut BytesMut, bytes_max: usize) -> io::Result<usize> {
         match self {
             Self::Plain(half) => half.try_read_buf(&mut buffer.limit(bytes_max)),
-            Self::Tls(shared) => {
+            Self::Layered(shared) => {
                 let mut stream = locked(shared);
                 // Whoever waits does so in `readable`, which leaves its own waker.
                 let mut cx = Context::from_waker(Waker::noop());
@@ -117,15 +114,15 @@ impl ReadHalf {
 #[derive(Debug)]
 pub(crate) enum WriteHalf {
     Plain(OwnedWriteHalf),
-    Tls(Shared),
+    Layered(Shared),
 }
 
 /// Hands a call to whichever it is.
 macro_rules! either {
-    ($self:ident, $plain:ident | $tls:ident => $call:expr, $other:expr) => {
+    ($self:ident, $plain:ident | $layered:ident => $call:expr, $other:expr) => {
         match $self.get_mut() {
             Self::Plain($plain) => $call,
-            Self::Tls($tls) => $other,
+            Self::Layered($layered) => $other,
         }
     };
 }

@@ -191,7 +191,7 @@ impl Handshake {
     pub(crate) async fn open(&self, socket: TcpStream) -> Option<Socket> {
         let Some(acceptor) = &self.acceptor else { return Some(Socket::Plain(socket)) };
         match timeout(HANDSHAKE_PATIENCE, acceptor.accept(socket)).await {
-            Ok(Ok(stream)) => return Some(Socket::Tls(Box::new(stream))),
+            Ok(Ok(stream)) => return Some(Socket::Layered(Box::new(stream))),
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
             Err(_) => tracing::debug!("TLS handshake took too long"),
         }

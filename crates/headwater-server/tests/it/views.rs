@@ -267,7 +267,9 @@ async fn the_lag_of_a_group_follows_what_its_readers_write_down() {
         let entries = list.iter().flat_map(|(segment, offset)| [segment.clone(), long(*offset)].concat());
         [u8::try_from(list.len()).unwrap()].into_iter().chain(entries).collect::<Vec<u8>>()
     };
-    let configuration = vec![0];
+    let configuration = headwater_records::group::GroupConfiguration::default().encode().unwrap();
+    let length = u8::try_from(configuration.len()).ok().filter(|length| *length < 0x80).unwrap();
+    let configuration = [&[length][..], &configuration].concat();
     let whole = [configuration, positions(&[(segment(0, 0), 0), (segment(1, 0), 0)]), vec![0]].concat();
     append(state, &event(1, &[record(0, &whole)])).await;
     assert_eq!(lag().await["unreadBytes"], 140);
