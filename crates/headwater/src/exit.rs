@@ -1,10 +1,44 @@
 //! How the process ends, for supervisors. Source of the numbers: BSD's `sysexits.h`.
 
+use headwater_client::ErrorKind;
 use headwater_server::{StartError, StoreError};
 
 /// What was looked at is not as it should be: `check` and `doctor` say what. Also a `bench` without figures: the run was
 /// invalid, or what was read back was not what was written.
 pub(crate) const DOUBT: i32 = 1;
+/// A command was called in a way that it cannot be.
+pub(crate) const USAGE: i32 = 64;
+/// What was given or stored is in another state than the command needs.
+pub(crate) const DATA: i32 = 65;
+/// A file, or something on a store, is not there.
+pub(crate) const NO_INPUT: i32 = 66;
+/// A store does not answer.
+pub(crate) const UNAVAILABLE: i32 = 69;
+/// The store has no room; later may be better.
+pub(crate) const NOT_NOW: i32 = 75;
+/// What answered is not what was expected.
+pub(crate) const PROTOCOL: i32 = 76;
+/// The store does not know who calls, or says no.
+pub(crate) const NO_PERMISSION: i32 = 77;
+/// Somebody pressed Ctrl-C: 128 and the signal's number, as shells have it.
+pub(crate) const INTERRUPTED: i32 = 130;
+
+/// The code for a command on a store that did not do what it was asked.
+pub(crate) fn of_client(kind: ErrorKind) -> i32 {
+    match kind {
+        ErrorKind::Invalid => USAGE,
+        ErrorKind::NotFound => NO_INPUT,
+        ErrorKind::AlreadyExists | ErrorKind::Conflict | ErrorKind::Sealed | ErrorKind::Truncated => DATA,
+        ErrorKind::Unauthenticated | ErrorKind::Denied => NO_PERMISSION,
+        ErrorKind::Unavailable => UNAVAILABLE,
+        ErrorKind::Exhausted => NOT_NOW,
+        ErrorKind::Unsupported | ErrorKind::Protocol => PROTOCOL,
+        ErrorKind::Closed => BUG,
+        // A kind that this release does not know yet cannot come from its own client.
+        _ => BUG,
+    }
+}
+
 /// Another process has taken over this store's chunks in object storage. Nothing more may be written here.
 pub(crate) const FENCED: i32 = 69;
 /// A bug: an assertion failed or something panicked. What was acknowledged is safe.

@@ -5,6 +5,7 @@
 
 mod backup;
 mod check;
+mod cli;
 mod doctor;
 mod exit;
 mod memory;
@@ -13,7 +14,7 @@ mod settings;
 mod storage;
 mod user;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::settings::{Flags, Outside, Settings, SettingsError};
 
@@ -58,6 +59,23 @@ enum Action {
         #[command(subcommand)]
         action: user::Action,
     },
+    #[command(flatten)]
+    Store(cli::Action),
+    /// Say what an exit code, or the word in an error, means and what to do
+    Explain {
+        /// Such as 69 or unavailable
+        code: String,
+    },
+    /// Print a script that completes commands in a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages into a directory
+    Man {
+        /// The directory, which has to be there
+        directory: std::path::PathBuf,
+    },
     /// Look at settings
     Config {
         #[command(subcommand)]
@@ -83,7 +101,13 @@ fn main() {
         Err(error) => {
             // Also how help and version are asked for, which are no errors. A closed terminal is nobody's problem.
             let _ = error.print();
-            if error.use_stderr() { exit::SETTINGS } else { 0 }
+            if !error.use_stderr() {
+                0
+            } else if cli::is_ours(std::env::args_os().nth(1)) {
+                exit::USAGE
+            } else {
+                exit::SETTINGS
+            }
         }
     };
     std::process::exit(code);
@@ -108,6 +132,21 @@ fn run(action: Action) -> i32 {
             Err(error) => {
                 eprintln!("headwater: {}", serve::chain(&error));
                 exit::DOUBT
+            }
+        },
+        Action::Store(action) => cli::run(action),
+        Action::Explain { code } => cli::explain(&code),
+        Action::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Command::command(), "headwater", &mut script);
+            serve::print(&String::from_utf8_lossy(&script));
+            0
+        }
+        Action::Man { directory } => match clap_mangen::generate_to(Command::command(), &directory) {
+            Ok(()) => 0,
+            Err(error) => {
+                eprintln!("headwater: manual pages cannot be written to {}: {error}", directory.display());
+                exit::CANNOT_CREATE
             }
         },
         Action::Doctor(arguments) => match gather(&arguments.flags) {
@@ -135,6 +174,5 @@ fn refuse(error: &SettingsError) -> i32 {
 
 #[test]
 fn the_command_line_is_sound() {
-    use clap::CommandFactory as _;
     Command::command().debug_assert();
 }

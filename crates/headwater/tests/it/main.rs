@@ -1,5 +1,8 @@
 //! Our own client against our own server, in one process.
 
+mod commands;
+mod embedded;
+mod reading;
 mod restarts;
 mod store;
 mod streams;

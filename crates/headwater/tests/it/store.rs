@@ -10,10 +10,10 @@ use headwater_client::{Client, ClientOptions, ScopedStream, StreamConfig};
 use headwater_server::{Config, Server};
 
 /// A running store. Dropping it leaves it to the runtime's end.
-pub struct Store {
+pub(crate) struct Store {
     server: Option<Server>,
     directory: tempfile::TempDir,
-    pub client: Client,
+    pub(crate) client: Client,
 }
 
 fn any() -> SocketAddr {
@@ -42,7 +42,7 @@ async fn start(directory: &Path, [controller, segment_store]: [SocketAddr; 2]) -
 }
 
 impl Store {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let server = start(directory.path(), [any(); 2]).await;
         let options = ClientOptions::new(&server.controller().to_string()).unwrap();
@@ -50,8 +50,13 @@ impl Store {
         Self { server: Some(server), directory, client }
     }
 
+    /// Where commands find it.
+    pub(crate) fn address(&self) -> String {
+        format!("tcp://{}", self.server.as_ref().unwrap().controller())
+    }
+
     /// Stops and starts at the same addresses.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         let server = self.server.take().unwrap();
         let addresses = [server.controller(), server.segment_store()];
         server.stop().await;
@@ -59,7 +64,7 @@ impl Store {
     }
 
     /// A new stream with so many segments.
-    pub async fn stream(&self, name: &str, segments: u32) -> ScopedStream {
+    pub(crate) async fn stream(&self, name: &str, segments: u32) -> ScopedStream {
         let stream = ScopedStream::parse(name).unwrap();
         self.client.create_scope(&stream.scope).await.unwrap();
         assert!(self.client.create_stream(&stream, &StreamConfig::fixed(segments)).await.unwrap());
@@ -67,14 +72,27 @@ impl Store {
     }
 
     /// Everything in a stream, segment by segment.
-    pub async fn read_all(&self, stream: &ScopedStream) -> Vec<Bytes> {
-        let mut found = Vec::new();
-        for slice in self.client.slices(stream).await.unwrap() {
-            let mut reader = self.client.read_slice(&slice);
-            while let Some((_, event)) = reader.next().await.unwrap() {
-                found.push(event);
-            }
-        }
-        found
+    pub(crate) async fn read_all(&self, stream: &ScopedStream) -> Vec<Bytes> {
+        all_of(&self.client, stream).await
     }
+}
+
+/// A new stream with so many segments.
+pub(crate) async fn stream_of(client: &Client, segments: u32) -> ScopedStream {
+    let stream = ScopedStream::parse("s/t").unwrap();
+    client.create_scope(&stream.scope).await.unwrap();
+    client.create_stream(&stream, &StreamConfig::fixed(segments)).await.unwrap();
+    stream
+}
+
+/// Everything in a stream, segment by segment.
+pub(crate) async fn all_of(client: &Client, stream: &ScopedStream) -> Vec<Bytes> {
+    let mut found = Vec::new();
+    for slice in client.slices(stream).await.unwrap() {
+        let mut reader = client.read_slice(&slice);
+        while let Some((_, event)) = reader.next().await.unwrap() {
+            found.push(event);
+        }
+    }
+    found
 }

@@ -1,0 +1,372 @@
+//! `headwater event`.
+
+use std::io::{BufRead, BufReader, IsTerminal as _, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use clap::{Subcommand, ValueEnum};
+use headwater_client::{Client, Cut, ErrorKind, EventWriter, ReadEvent, ReadFrom, ScopedStream, Transaction};
+use serde_json::{Value, json};
+
+use super::output::Output;
+use super::{Failure, stream_name, usage};
+
+/// Longest line taken from input, in bytes; a longer one is refused before it fills memory.
+const LINE_BYTES_MAX: u64 = 64 << 20;
+/// Between two lines of progress on a terminal.
+const PROGRESS_EVERY: std::time::Duration = std::time::Duration::from_millis(200);
+
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum Action {
+    /// Write each line of a file, or of standard input, as an event
+    #[command(after_help = "Examples:
+  headwater event write shop/orders --key-field customer < orders.jsonl
+  printf 'a\\tone\\nb\\ttwo\\n' | headwater event write shop/orders --key-before-tab
+  headwater event write shop/pictures --whole picture.png --key cat")]
+    Write {
+        /// SCOPE/STREAM
+        #[arg(value_parser = stream_name)]
+        stream: ScopedStream,
+        /// The file; standard input without it
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        keys: Keys,
+        /// The file is one event, whatever is in it
+        #[arg(long)]
+        whole: bool,
+        /// All in one transaction: they become readable together, or none of them
+        #[arg(long)]
+        transaction: bool,
+    },
+    /// Print events, up to what is there now
+    #[command(after_help = "Examples:
+  headwater event read shop/orders
+  headwater event read shop/orders --from \"$(headwater stream cut shop/orders)\" --follow
+  headwater event read shop/orders --json | jq -r .text")]
+    Read {
+        /// SCOPE/STREAM
+        #[arg(value_parser = stream_name)]
+        stream: ScopedStream,
+        /// Where to begin: head, tail, or a cut as `stream cut` prints it
+        #[arg(long, default_value = "head")]
+        from: String,
+        #[command(flatten)]
+        shown: Shown,
+        /// Go on at the tail until interrupted
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Print events as they are written, until interrupted
+    Tail {
+        /// SCOPE/STREAM
+        #[arg(value_parser = stream_name)]
+        stream: ScopedStream,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Print the event at a pointer, as `event read --json` shows it
+    Get {
+        /// SCOPE/STREAM/NUMBER.#epoch.EPOCH:OFFSET-LENGTH
+        pointer: String,
+        /// How to show it
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+/// Where keys come from.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Keys {
+    /// The same routing key for all events
+    #[arg(long, conflicts_with_all = ["key_field", "key_before_tab"])]
+    key: Option<String>,
+    /// Events are JSON objects; this field of theirs is the key
+    #[arg(long, value_name = "FIELD", conflicts_with = "key_before_tab")]
+    key_field: Option<String>,
+    /// The key stands before the first tab of a line, the event behind it
+    #[arg(long)]
+    key_before_tab: bool,
+}
+
+/// Which events are shown, and how.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Shown {
+    /// No more than so many
+    #[arg(long, value_name = "N")]
+    max: Option<u64>,
+    /// Only events with this text in them
+    #[arg(long, value_name = "TEXT")]
+    containing: Option<String>,
+    /// How to show them; --json has the text, or base64 where it is none
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// How an event is shown.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Format {
+    /// Its bytes as they are
+    #[default]
+    Raw,
+    /// Base64
+    Base64,
+    /// Hexadecimal digits
+    Hex,
+}
+
+pub(super) async fn run(action: Action, client: &Client, out: &mut Output) -> Result<(), Failure> {
+    match action {
+        Action::Write { stream, file, keys, whole, transaction } => {
+            write(client, out, &stream, file.as_deref(), &keys, whole, transaction).await
+        }
+        Action::Read { stream, from, shown, follow } => {
+            let from = match from.as_str() {
+                "head" => ReadFrom::Head,
+                "tail" => ReadFrom::Tail,
+                text => match Cut::from_text(text) {
+                    Ok(Cut::At(cut)) => ReadFrom::Cut(cut),
+                    Ok(Cut::Unbounded) => ReadFrom::Head,
+                    Err(_) => return Err(usage(format!("{text:?} is neither head nor tail nor a stream cut"))),
+                },
+            };
+            read(client, out, &stream, from, &shown, follow).await
+        }
+        Action::Tail { stream, shown } => read(client, out, &stream, ReadFrom::Tail, &shown, true).await,
+        Action::Get { pointer, format } => {
+            let pointer = pointer.parse().map_err(|_| usage(format!("{pointer:?} is no event pointer")))?;
+            let event = client.fetch_event(&pointer).await?;
+            let object = described(&event, pointer.to_string());
+            show(out, &object, &event, format)?;
+            Ok(out.flush()?)
+        }
+    }
+}
+
+/// Whatever takes events.
+enum Writing {
+    Stream(EventWriter),
+    Transaction(Transaction),
+}
+
+impl Writing {
+    async fn write(&self, key: Option<&str>, event: Bytes) -> Result<(), Failure> {
+        // Failures are told by the flush in the end.
+        let _ack = match (self, key) {
+            (Self::Stream(writer), Some(key)) => writer.write(key, event).await?,
+            (Self::Stream(writer), None) => writer.write_anywhere(event).await?,
+            (Self::Transaction(transaction), key) => transaction.write(key.unwrap_or_default(), event).await?,
+        };
+        Ok(())
+    }
+}
+
+async fn write(
+    client: &Client,
+    out: &mut Output,
+    stream: &ScopedStream,
+    file: Option<&Path>,
+    keys: &Keys,
+    whole: bool,
+    transaction: bool,
+) -> Result<(), Failure> {
+    if whole && (keys.key_field.is_some() || keys.key_before_tab) {
+        return Err(usage("--whole takes its key from --key"));
+    }
+    let name = file.map_or("standard input".to_owned(), |file| file.display().to_string());
+    let unreadable = |source| Failure::Input { what: name.clone(), source };
+    #[allow(clippy::disallowed_methods, reason = "the person's own file, not the store's")]
+    let input: Box<dyn BufRead + Send> = match file {
+        Some(file) => Box::new(BufReader::with_capacity(1 << 20, std::fs::File::open(file).map_err(unreadable)?)),
+        None => Box::new(BufReader::with_capacity(1 << 20, std::io::stdin())),
+    };
+    let writing = if transaction {
+        Writing::Transaction(client.transaction_writer(stream, Default::default()).begin().await?)
+    } else {
+        Writing::Stream(client.event_writer(stream, Default::default()).await?)
+    };
+    let (mut count, mut bytes, begun) = (0u64, 0u64, Instant::now());
+    let mut progress = Progress::new(out.is_json());
+    // Input is read by a thread of its own, since it may wait for a person.
+    let (lines, mut read) = tokio::sync::mpsc::channel(1024);
+    let reading = std::thread::spawn(move || feed(input, whole, &lines));
+    while let Some(line) = read.recv().await {
+        let line: Bytes = line;
+        let (key, event) = keyed(keys, line, count + 1)?;
+        bytes += event.len() as u64;
+        writing.write(key.as_deref(), event).await?;
+        count += 1;
+        progress.show(count, bytes);
+    }
+    reading.join().expect("the thread does not panic").map_err(unreadable)?;
+    match writing {
+        Writing::Stream(writer) => writer.flush().await?,
+        Writing::Transaction(transaction) => transaction.commit(None).await?.committed().await?,
+    }
+    progress.end();
+    let seconds = begun.elapsed().as_secs_f64();
+    let object = json!({
+        "scope": stream.scope.as_str(),
+        "stream": stream.stream.as_str(),
+        "events": count,
+        "bytes": bytes,
+        "seconds": seconds,
+    });
+    Ok(out.say(&object, format!("wrote {count} events of {bytes} bytes in {seconds:.2} s"))?)
+}
+
+/// Hands on the lines of the input, or all of it.
+fn feed(
+    mut input: Box<dyn BufRead + Send>,
+    whole: bool,
+    lines: &tokio::sync::mpsc::Sender<Bytes>,
+) -> std::io::Result<()> {
+    if whole {
+        let mut all = Vec::new();
+        input.read_to_end(&mut all)?;
+        let _ = lines.blocking_send(all.into());
+        return Ok(());
+    }
+    loop {
+        let mut line = Vec::new();
+        let bytes = (&mut input).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        if bytes as u64 == LINE_BYTES_MAX && line.last() != Some(&b'\n') {
+            return Err(std::io::Error::other(format!("a line has more than {LINE_BYTES_MAX} bytes")));
+        }
+        while line.last().is_some_and(|byte| b"\r\n".contains(byte)) {
+            line.pop();
+        }
+        // An empty line is no event: there are none without bytes.
+        if !line.is_empty() && lines.blocking_send(line.into()).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn keyed(keys: &Keys, line: Bytes, number: u64) -> Result<(Option<String>, Bytes), Failure> {
+    if let Some(key) = &keys.key {
+        return Ok((Some(key.clone()), line));
+    }
+    if let Some(field) = &keys.key_field {
+        let object: Value = serde_json::from_slice(&line)
+            .map_err(|error| usage(format!("line {number} is no JSON object: {error}")))?;
+        let key = match object.get(field) {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Null) | None => return Err(usage(format!("line {number} has no field {field:?}"))),
+            Some(other) => other.to_string(),
+        };
+        return Ok((Some(key), line));
+    }
+    if keys.key_before_tab {
+        let tab = line.iter().position(|byte| *byte == b'\t');
+        let tab = tab.ok_or_else(|| usage(format!("line {number} has no tab")))?;
+        let key = std::str::from_utf8(&line[..tab]).map_err(|_| usage(format!("key of line {number} is no text")))?;
+        return Ok((Some(key.to_owned()), line.slice(tab + 1..)));
+    }
+    Ok((None, line))
+}
+
+async fn read(
+    client: &Client,
+    out: &mut Output,
+    stream: &ScopedStream,
+    from: ReadFrom,
+    shown: &Shown,
+    follow: bool,
+) -> Result<(), Failure> {
+    let tail = if follow { None } else { Some(client.tail_cut(stream).await?) };
+    let mut reader = client.stream_reader(stream, from).await?;
+    let mut left = shown.max.unwrap_or(u64::MAX);
+    while left > 0 {
+        if let Some(tail) = &tail
+            && reader.has_passed(tail)
+        {
+            break;
+        }
+        // What is shown so far is seen before waiting for more.
+        let next = match futures::FutureExt::now_or_never(reader.next()) {
+            Some(next) => next,
+            None => {
+                out.flush()?;
+                reader.next().await
+            }
+        };
+        match next {
+            Ok(None) => break,
+            Ok(Some(event)) => {
+                let wanted = shown.containing.as_ref();
+                if wanted.is_some_and(|text| !contains(&event.event, text.as_bytes())) {
+                    continue;
+                }
+                put(out, stream, &event, shown.format)?;
+                left -= 1;
+            }
+            // Retention is at work; what is left is shown.
+            Err(error) if error.kind() == ErrorKind::Truncated => eprintln!("headwater: {error}"),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(out.flush()?)
+}
+
+fn put(out: &mut Output, stream: &ScopedStream, event: &ReadEvent, format: Format) -> Result<(), Failure> {
+    let object = if out.is_json() { described(&event.event, event.pointer(stream)?.to_string()) } else { Value::Null };
+    show(out, &object, &event.event, format)
+}
+
+fn described(event: &[u8], pointer: String) -> Value {
+    match std::str::from_utf8(event) {
+        Ok(text) => json!({"pointer": pointer, "text": text}),
+        Err(_) => json!({"pointer": pointer, "base64": STANDARD.encode(event)}),
+    }
+}
+
+fn show(out: &mut Output, object: &Value, event: &[u8], format: Format) -> Result<(), Failure> {
+    if out.is_json() {
+        return Ok(out.put(object, "")?);
+    }
+    match format {
+        Format::Raw => out.put_bytes(event)?,
+        Format::Base64 => out.put_bytes(STANDARD.encode(event).as_bytes())?,
+        Format::Hex => {
+            let digits: String = event.iter().map(|byte| format!("{byte:02x}")).collect();
+            out.put_bytes(digits.as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+fn contains(event: &[u8], text: &[u8]) -> bool {
+    text.is_empty() || event.windows(text.len()).any(|window| window == text)
+}
+
+/// A line that is written over and over, for a person at a terminal.
+struct Progress {
+    last: Option<Instant>,
+}
+
+impl Progress {
+    fn new(is_json: bool) -> Self {
+        Self { last: (!is_json && std::io::stderr().is_terminal()).then(Instant::now) }
+    }
+
+    fn show(&mut self, count: u64, bytes: u64) {
+        if let Some(last) = &mut self.last
+            && last.elapsed() >= PROGRESS_EVERY
+        {
+            *last = Instant::now();
+            eprint!("\r{count} events, {bytes} bytes ");
+        }
+    }
+
+    fn end(&self) {
+        if self.last.is_some() {
+            eprint!("\r\x1b[K");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Commands that operate a running store: what people would otherwise need a program for.
+//!
+//! Every command takes `--json`: then each thing it has to say is one JSON object on a line of its own, with keys that stay
+//! as they are. Otherwise it is text for people. Errors go to standard error, and the exit code says of which kind they are.
+
+mod event;
+mod explain;
+mod output;
+mod scope;
+mod stream;
+mod transaction;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Subcommand;
+use headwater_client::{Client, ClientOptions, Error, ErrorKind, Result, ScopedStream};
+
+pub(crate) use self::explain::explain;
+use self::output::Output;
+use crate::exit;
+
+/// Which store, how to be let in, and how to say what there is to say.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Place {
+    /// Controllers of the store: tcp://HOST:PORT or tls://HOST:PORT, several with commas between them
+    #[arg(long, value_name = "ADDRESS", default_value = "tcp://127.0.0.1:9090", global = true)]
+    server: String,
+    /// PEM file with the certificates to trust, for tls://
+    #[arg(long, value_name = "FILE", global = true)]
+    ca: Option<PathBuf>,
+    /// File whose first line is USER:PASSWORD, or `Bearer` and a token
+    #[arg(long, value_name = "FILE", global = true)]
+    credentials: Option<PathBuf>,
+    /// Seconds to go on trying when the store does not answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, global = true)]
+    patience: u64,
+    /// Print JSON, one object per line
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// A group of commands on one kind of thing.
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum Action {
+    /// Scopes: the namespaces that streams live in
+    Scope {
+        #[command(subcommand)]
+        action: scope::Action,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Streams: make, look at, change, scale, truncate, seal, delete
+    Stream {
+        #[command(subcommand)]
+        action: stream::Action,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Events: write from a file or standard input, read, follow, fetch by pointer
+    Event {
+        #[command(subcommand)]
+        action: event::Action,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Transactions: look at, commit, abort
+    Txn {
+        #[command(subcommand)]
+        action: transaction::Action,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Whether a first argument names one of these commands, which end with codes of their own.
+pub(crate) fn is_ours(first: Option<std::ffi::OsString>) -> bool {
+    first.is_some_and(|first| {
+        ["scope", "stream", "event", "txn", "explain", "completions", "man"].iter().any(|it| first == *it)
+    })
+}
+
+/// Returns the code to end with.
+pub(crate) fn run(action: Action) -> i32 {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("headwater: threads cannot be started: {error}");
+            return exit::CANNOT_CREATE;
+        }
+    };
+    let outcome = runtime.block_on(async {
+        // Whoever interrupts a command that follows a stream wants it to end, not to fail.
+        tokio::select! {
+            outcome = carry_out(action) => outcome,
+            Ok(()) = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
+        }
+    });
+    // Connections end with the process.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => 0,
+        Err(Failure::Interrupted) => exit::INTERRUPTED,
+        // Whoever reads our output has enough of it.
+        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
+        Err(failure) => {
+            eprintln!("headwater: {}", crate::serve::chain(&failure));
+            if let Failure::Client(error) = &failure
+                && let Some(advice) = explain::advice(error.kind())
+            {
+                eprintln!("{advice}");
+            }
+            failure.code()
+        }
+    }
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Client(#[from] Error),
+    #[error("{0}")]
+    Usage(String),
+    #[error("{what} cannot be read")]
+    Input { what: String, source: std::io::Error },
+    #[error("output cannot be written")]
+    Output(#[from] std::io::Error),
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Failure {
+    fn code(&self) -> i32 {
+        match self {
+            Self::Client(error) => exit::of_client(error.kind()),
+            Self::Usage(_) => exit::USAGE,
+            Self::Input { .. } => exit::NO_INPUT,
+            Self::Output(_) => exit::DISK,
+            Self::Interrupted => exit::INTERRUPTED,
+        }
+    }
+}
+
+async fn carry_out(action: Action) -> Result<(), Failure> {
+    match action {
+        Action::Scope { action, place } => scope::run(action, &place.connect()?, &mut place.output()).await,
+        Action::Stream { action, place } => stream::run(action, &place.connect()?, &mut place.output()).await,
+        Action::Event { action, place } => event::run(action, &place.connect()?, &mut place.output()).await,
+        Action::Txn { action, place } => transaction::run(action, &place.connect()?, &mut place.output()).await,
+    }
+}
+
+impl Place {
+    fn connect(&self) -> Result<Client, Failure> {
+        let mut options = ClientOptions::new(&self.server)?.retry_for(Duration::from_secs(self.patience));
+        if let Some(path) = &self.ca {
+            #[allow(clippy::disallowed_methods, reason = "the person's own file, not the store's")]
+            let certificates =
+                std::fs::read(path).map_err(|source| Failure::Input { what: path.display().to_string(), source })?;
+            options = options.trusting(&certificates)?;
+        }
+        if let Some(path) = &self.credentials {
+            let text = headwater_server::read_secret_text(path)
+                .map_err(|error| Failure::Usage(crate::serve::chain(&error)))?;
+            let line = text.lines().next().unwrap_or_default();
+            options = match (line.strip_prefix("Bearer "), line.split_once(':')) {
+                (Some(token), _) => options.credentials(headwater_client::bearer(token)?),
+                (None, Some((user, password))) => options.credentials(headwater_client::basic(user, password)?),
+                (None, None) => {
+                    let what = format!("{} begins with neither USER:PASSWORD nor Bearer", path.display());
+                    return Err(Failure::Usage(what));
+                }
+            };
+        }
+        Ok(options.connect()?)
+    }
+
+    fn output(&self) -> Output {
+        Output::new(self.json)
+    }
+}
+
+/// Reads `SCOPE/STREAM`.
+fn stream_name(text: &str) -> Result<ScopedStream, String> {
+    ScopedStream::parse(text).map_err(|error| error.to_string())
+}
+
+/// Reads a scope.
+fn scope_name(text: &str) -> Result<headwater_client::Name, String> {
+    headwater_client::Name::parse(text).map_err(|error| error.to_string())
+}
+
+/// Reads a size, such as 512MiB.
+fn size(text: &str) -> Result<u64, String> {
+    crate::memory::parse_size(text)
+}
+
+/// Reads a time, such as 90s, 15m, 12h, 7d or a number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is no time, such as 90s, 15m, 12h or 7d");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| bad())?;
+    let (unit, millis) = match &text[digits.len()..] {
+        "ms" => (1, true),
+        "" | "s" => (1, false),
+        "m" => (60, false),
+        "h" => (3600, false),
+        "d" => (86400, false),
+        _ => return Err(bad()),
+    };
+    let number = number.checked_mul(unit).ok_or_else(bad)?;
+    Ok(if millis { Duration::from_millis(number) } else { Duration::from_secs(number) })
+}
+
+fn usage(what: impl Into<String>) -> Failure {
+    Failure::Usage(what.into())
+}
+
+/// What was to be there is not.
+fn missing(what: &str, name: impl std::fmt::Display) -> Failure {
+    Failure::Client(Error::new(ErrorKind::NotFound, format!("{what} {name} does not exist")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        for (text, expected) in [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("7d", 604_800)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(expected)), "{text}");
+        }
+        assert_eq!(duration("5ms"), Ok(Duration::from_millis(5)));
+        for text in ["", "s", "-1", "1.5h", "1y", "99999999999999999999", "18446744073709551615d"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}
