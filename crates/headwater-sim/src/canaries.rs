@@ -74,7 +74,13 @@ fn find(round: u64) -> Option<(Mode, u64, String)> {
             | Mode::RotTiny
             | Mode::EveryBit
             | Mode::Repair => 1,
-            Mode::Error | Mode::Sync | Mode::ReadOnly | Mode::Full | Mode::FullTiny | Mode::Histories => 10,
+            Mode::Error
+            | Mode::Sync
+            | Mode::ReadOnly
+            | Mode::Full
+            | Mode::FullTiny
+            | Mode::Histories
+            | Mode::Groups => 10,
         };
         let mut seeds = round * seeds..(round + 1) * seeds;
         seeds.find_map(|seed| mode.run(seed).err().map(|failure| (mode, seed, beginning(&failure.what))))

@@ -9,7 +9,7 @@
 //! [`SimDisk`] keeps the durability rules and breaks everything they do not promise. [`model`] says what requests do,
 //! in maps and vectors. [`History`] says what must have survived, given the answers. [`crash_run`] cuts the power,
 //! [`fault_run`] and [`full_run`] let calls fail and the disk fill up, [`rot_run`] damages stored bytes; [`clients_run`] needs
-//! no model: it checks what [several clients heard](histories). Anything that implements [`Store`] and [`Launch`] can be put
+//! no model: it checks what [several clients heard](histories). [`groups_run`] tries the rules of reader groups, without an engine. Anything that implements [`Store`] and [`Launch`] can be put
 //! on trial, and the tests do so with stores that have a planted bug each; so does a build with `cfg(canary)` with the
 //! engine itself.
 //!
@@ -23,6 +23,7 @@ mod chance;
 mod clock;
 mod compare;
 mod disk;
+mod groups;
 mod harness;
 pub mod histories;
 mod history;
@@ -38,6 +39,7 @@ pub use chance::{Chance, SimRandom};
 pub use clock::SimClock;
 pub use compare::{Found, Refusing, look_at_all};
 pub use disk::{AfterFailedSync, Counts, Crashed, Faults, Image, SimBucket, SimDisk};
+pub use groups::{GroupsReport, groups_run};
 pub use harness::clients::{ClientsReport, clients_run};
 pub use harness::crash::{Plan, Report, crash_run};
 pub use harness::faults::{FaultOutcome, FullReport, fault_run, full_run};

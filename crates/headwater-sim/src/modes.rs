@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::chance::Chance;
 use crate::disk::{AfterFailedSync, Faults};
+use crate::groups::groups_run;
 use crate::harness::Failure;
 use crate::harness::clients::clients_run;
 use crate::harness::crash::{Plan, crash_run};
@@ -43,6 +44,8 @@ pub enum Mode {
     Repair,
     /// Several clients, lost replies, crashes; their histories must make sense.
     Histories,
+    /// Readers of a group share a stream that scales.
+    Groups,
 }
 
 /// What a run did, for a person.
@@ -73,7 +76,7 @@ const CALLS: u64 = 320;
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Crash,
         Self::CrashTiny,
         Self::CrashClock,
@@ -88,6 +91,7 @@ impl Mode {
         Self::EveryBit,
         Self::Repair,
         Self::Histories,
+        Self::Groups,
     ];
 
     /// As it is written on the command line.
@@ -107,6 +111,7 @@ impl Mode {
             Self::EveryBit => "every-bit",
             Self::Repair => "repair",
             Self::Histories => "histories",
+            Self::Groups => "groups",
         }
     }
 
@@ -163,6 +168,10 @@ impl Mode {
             Self::Histories => {
                 let report = clients_run(chance.pick(&both), seed, OPERATIONS)?;
                 Ok(Summary { count: report.operations, text: format!("{report:?}"), trace: report.trace })
+            }
+            Self::Groups => {
+                let report = groups_run(seed)?;
+                Ok(Summary { count: report.updates, text: format!("{report:?}"), trace: report.trace })
             }
         }
     }
