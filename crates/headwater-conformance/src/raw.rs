@@ -103,18 +103,23 @@ impl Raw {
     }
 
     /// Sends as many bytes as the connection takes at once. False if it is gone.
-    pub fn offer(&mut self, mut bytes: &[u8]) -> bool {
-        if self.0.set_nonblocking(true).is_err() {
-            return false;
-        }
-        let is_there = loop {
-            match self.0.write(bytes) {
-                Ok(0) => break true,
-                Ok(count) => bytes = &bytes[count..],
-                Err(error) => break error.kind() == std::io::ErrorKind::WouldBlock,
+    pub fn offer(&mut self, bytes: &[u8]) -> bool {
+        self.offer_part(bytes).is_some()
+    }
+
+    /// Sends as many of the bytes as are taken at once, and says how many; `None` when the server has closed.
+    pub fn offer_part(&mut self, bytes: &[u8]) -> Option<usize> {
+        self.0.set_nonblocking(true).ok()?;
+        let mut taken = 0;
+        while taken < bytes.len() {
+            match self.0.write(&bytes[taken..]) {
+                Ok(count) => taken += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => return None,
             }
-        };
-        is_there && self.0.set_nonblocking(false).is_ok()
+        }
+        self.0.set_nonblocking(false).ok()?;
+        Some(taken)
     }
 
     /// Sends bytes; a server that closed in the middle is fine.

@@ -13,9 +13,10 @@
 //!   that room without sending is closed once others want it ([`ReceivingRoom`])
 //! * what one peer can make us hold is bounded: [`UNANSWERED_BYTES_MAX`] of requests under way, [`PARKED_READS_MAX`] reads that
 //!   wait for data, [`TRANSIENTS_MAX`] uploads, one frame being received
-//! * what all peers together can make us hold is bounded, too: answers about tables ([`Context::answering`]) and reads that
-//!   wait ([`Context::parking`]). A peer that takes nothing for a minute is closed; one that holds answers and takes them
-//!   slowly is closed as soon as others want their room
+//! * what all peers together can make us hold is bounded, too: answers about tables ([`Context::answering`]), requests under
+//!   way and small answers beyond [`REQUESTS_FREE_BYTES`] of each ([`Context::replying`]), and reads that wait
+//!   ([`Context::parking`]). A peer that takes nothing for a minute is closed; one that holds answers and takes them slowly
+//!   is closed as soon as others want their room
 //! * no command is carried out that its token does not allow; appends go on until the token of their set-up ends, and with
 //!   it the connection
 //! * malformed or misplaced frames close this connection and nothing else; answers decided before are sent first
@@ -33,7 +34,7 @@ use headwater_auth::WireCommand;
 use headwater_auth::delegation::TokenError;
 use headwater_engine::api::{Append as StoredAppend, Request};
 use headwater_types::Offset;
-use headwater_types::limits::{TABLE_PAGE_BYTES, TABLE_VALUE_BYTES_MAX};
+use headwater_types::limits::{SEGMENT_NAME_BYTES_MAX, TABLE_PAGE_BYTES, TABLE_VALUE_BYTES_MAX};
 use headwater_wire::{Append, Reply, Request as Wire, ServerEnd, ServerEvent, SetupAppend, Text, WireError};
 use tokio::sync::{Semaphore, TryAcquireError};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -61,6 +62,9 @@ pub const FRAME_PATIENCE: Duration = Duration::from_secs(10);
 /// Requests under way on one connection, in bytes: what they carry and at most bring back. Then its socket is not read. A
 /// client's own window is smaller (the Rust client's is 16 MiB of events over all its connections).
 pub const UNANSWERED_BYTES_MAX: usize = 32 << 20;
+/// Requests under way on one connection take room that all connections share once they hold more than this, in bytes. What
+/// appends and updates of tables carry does not count: the store has room of its own for that.
+pub const REQUESTS_FREE_BYTES: usize = 16 << 10;
 /// Reads that wait for data on one connection. Clients leave abandoned ones behind; more than this is a mistake.
 pub const PARKED_READS_MAX: usize = 16_384;
 /// Of these so many are free; more of them take places that all connections share.
@@ -107,6 +111,8 @@ pub struct Context {
     pub reading: Arc<ReadRoom>,
     /// Room for answers about tables that peers have not taken yet.
     pub answering: Arc<AnswerRoom>,
+    /// Room for requests under way, and for small answers that peers have not taken yet.
+    pub replying: Arc<AnswerRoom>,
     /// Places for reads that wait for data.
     pub parking: Arc<Semaphore>,
     /// Cancelled when the server stops: no new requests are read, those under way are answered.
@@ -153,7 +159,8 @@ enum ReadEnd {
 /// Serves one connection until it ends.
 pub async fn serve(socket: impl Into<Socket>, context: Context) {
     let (read, write) = socket.into().into_split();
-    let (line, deliveries) = Line::new(context.engine, context.metrics.clone(), context.reading, context.answering);
+    let answers = [context.answering, context.replying];
+    let (line, deliveries) = Line::new(context.engine, context.metrics.clone(), context.reading, answers);
     let mut writing = tokio::spawn(outbound::write(line.clone(), deliveries, write));
     let unanswered = Arc::new(Semaphore::new(UNANSWERED_BYTES_MAX));
     let mut inbound = Inbound {
@@ -381,7 +388,7 @@ impl Inbound {
                 .reply(Reply::NoSuchSegment { request_id, segment: text, trace: Text::default(), offset: -1 })
                 .await;
         };
-        let charge = self.charge(REQUEST_BYTES).await;
+        let charge = self.charge(REQUEST_BYTES + 2 * text.len(), 0).await?;
         // What the writer has under way with another segment is still answered: the answers hold on to it.
         let writer = match &self.writers[slot] {
             Some(Admitted { writer, .. }) if writer.segment == segment => writer.clone(),
@@ -406,7 +413,7 @@ impl Inbound {
         }
         let writer = writer.clone();
         let bytes = data.len();
-        let charge = self.charge(REQUEST_BYTES + bytes).await;
+        let charge = self.charge(REQUEST_BYTES, bytes).await?;
         let begun = writer.session().begin(request_id, number)?;
         let (ticket, previous) = match begun {
             Begun::Send { ticket, previous } => (ticket, previous),
@@ -437,11 +444,13 @@ impl Inbound {
         if let Err(error) = self.tokens.check_request(&request) {
             return self.refuse(request.request_id(), error).await;
         }
-        let charge = if matches!(request, Wire::ReadSegment { .. }) {
-            self.charge_read()?
+        let charge = if let Wire::ReadSegment { segment, .. } = &request
+            && segment.len() <= SEGMENT_NAME_BYTES_MAX
+        {
+            self.charge_read(segment.len())?
         } else {
-            let mut charge = self.charge(cost(&request)).await;
             let answer = answer_cost(&request);
+            let mut charge = self.charge(request_cost(&request), carried(&request) + answer).await?;
             if answer > 0 {
                 let room = timeout(ROOM_PATIENCE, self.line.answering.take(answer)).await;
                 charge.shared = Shared::Answer(room.map_err(|_| ReadEnd::NoRoomToAnswer)?);
@@ -484,33 +493,43 @@ impl Inbound {
     }
 
     async fn reply(&mut self, reply: Reply) -> Result<(), ReadEnd> {
-        let charge = self.charge(REQUEST_BYTES).await;
+        let charge = self.charge(REQUEST_BYTES, 0).await?;
         self.line.deliver(Delivery::Reply { reply, charge });
         Ok(())
     }
 
-    /// Waits until `bytes` more may be under way. This is what stops the reading of a peer that sends faster than the
-    /// store stores, or than it takes its answers.
-    async fn charge(&self, bytes: usize) -> Charge {
-        let bytes = u32::try_from(bytes.min(UNANSWERED_BYTES_MAX)).expect("the limit is 32 MiB");
-        let permit = self.unanswered.clone().acquire_many_owned(bytes).await;
-        Charge { _connection: permit.expect("the limit is never closed"), shared: Shared::Nothing }
+    /// Waits until a request may come under way that holds `bytes`, and `elsewhere` so many for which others have room. This
+    /// is what stops the reading of a peer that sends faster than the store stores, or than it takes its answers.
+    async fn charge(&self, bytes: usize, elsewhere: usize) -> Result<Charge, ReadEnd> {
+        let all = u32::try_from((bytes + elsewhere).min(UNANSWERED_BYTES_MAX)).expect("the limit is 32 MiB");
+        let permit = self.unanswered.clone().acquire_many_owned(all).await;
+        let _connection = permit.expect("the limit is never closed");
+        let is_free = UNANSWERED_BYTES_MAX - self.unanswered.available_permits() <= REQUESTS_FREE_BYTES;
+        let common = if is_free {
+            None
+        } else {
+            let room = timeout(ROOM_PATIENCE, self.line.replying.take(bytes)).await;
+            Some(room.map_err(|_| ReadEnd::NoRoomToAnswer)?)
+        };
+        Ok(Charge { _connection, common, shared: Shared::Nothing })
     }
 
-    /// Takes a place for a read, which may wait for data for ever.
-    fn charge_read(&self) -> Result<Charge, ReadEnd> {
-        let take = |places: &Arc<Semaphore>| match places.clone().try_acquire_owned() {
+    /// Takes a place for a read, which may wait for data for ever; a large one if its segment has a long name.
+    fn charge_read(&self, name_bytes: usize) -> Result<Charge, ReadEnd> {
+        let take = |places: &Arc<Semaphore>, count: u32| match places.clone().try_acquire_many_owned(count) {
             Ok(permit) => Some(permit),
             Err(TryAcquireError::NoPermits) => None,
             Err(TryAcquireError::Closed) => unreachable!("the limit is never closed"),
         };
-        let _connection = take(&self.parked).ok_or(ReadEnd::TooManyReads)?;
+        let _connection = take(&self.parked, 1).ok_or(ReadEnd::TooManyReads)?;
         let shared = if self.parked.available_permits() >= PARKED_READS_MAX - PARKED_READS_FREE {
             Shared::Nothing
         } else {
-            Shared::Place { _permit: take(&self.parking).ok_or(ReadEnd::NoPlaceForReads)? }
+            let places = 1 + 2 * name_bytes / PARKED_READ_BYTES as usize;
+            let places = u32::try_from(places).expect("a name is short");
+            Shared::Place { _permit: take(&self.parking, places).ok_or(ReadEnd::NoPlaceForReads)? }
         };
-        Ok(Charge { _connection, shared })
+        Ok(Charge { _connection, common: None, shared })
     }
 
     /// Lets the writing half send what was delivered, then ends the connection.
@@ -540,17 +559,28 @@ impl Inbound {
     }
 }
 
-/// What a request may hold, in bytes, until it is answered.
-fn cost(request: &Wire) -> usize {
-    REQUEST_BYTES
-        + answer_cost(request)
-        + match request {
-            Wire::UpdateTableEntries { entries, .. } => {
-                entries.iter().map(|entry| entry.key.key.len() + entry.value.len()).sum()
-            }
-            Wire::RemoveTableKeys { keys, .. } => keys.iter().map(|key| key.key.len()).sum(),
-            _ => 0,
+/// What a request may hold, in bytes, until it is answered and the answer is taken, besides [`carried`] and [`answer_cost`].
+/// Names are repeated in answers, also those that no segment can have.
+fn request_cost(request: &Wire) -> usize {
+    let names = request.segment().map_or(0, |segment| segment.len());
+    let more = match request {
+        Wire::MergeSegments { source, .. } => source.len(),
+        Wire::MergeSegmentsBatch { sources, .. } => sources.iter().map(|source| source.len() + REQUEST_BYTES).sum(),
+        Wire::ReadTable { keys, .. } => keys.iter().map(|key| key.key.len()).sum(),
+        _ => 0,
+    };
+    REQUEST_BYTES + 2 * (names + more)
+}
+
+/// What a request brings that is to be stored, in bytes.
+fn carried(request: &Wire) -> usize {
+    match request {
+        Wire::UpdateTableEntries { entries, .. } => {
+            entries.iter().map(|entry| entry.key.key.len() + entry.value.len()).sum()
         }
+        Wire::RemoveTableKeys { keys, .. } => keys.iter().map(|key| key.key.len()).sum(),
+        _ => 0,
+    }
 }
 
 /// What the answer to a request may have, in bytes, if it may be long; reads of segments have rules of their own.
@@ -575,6 +605,6 @@ mod tests {
     fn a_lookup_of_any_number_of_keys_fits_the_limit_of_a_connection() {
         let keys = vec![TableKey { key: "k".into(), version: i64::MIN }; 1000];
         let request = Wire::ReadTable { request_id: 1, segment: "t".into(), token: Token::default(), keys };
-        assert!(cost(&request) <= UNANSWERED_BYTES_MAX);
+        assert!(request_cost(&request) + answer_cost(&request) <= UNANSWERED_BYTES_MAX);
     }
 }

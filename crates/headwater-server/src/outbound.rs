@@ -51,7 +51,7 @@ const HOLD_TICK: Duration = Duration::from_secs(15);
 const END_PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is looked at whether a peer takes anything.
 const STALL_TICK: Duration = Duration::from_secs(1);
-/// Bytes that a peer has to take between two looks while it holds answers about tables and others want their room.
+/// Bytes that a peer has to take between two looks while it holds answers and others want their room.
 const SCARCE_TICK_BYTES: usize = 64 << 10;
 
 /// What both halves of a connection and the store's answers share.
@@ -64,6 +64,7 @@ pub(crate) struct Line {
     /// Read data in `deliveries` and in the frames being written.
     ahead: ReadAhead,
     pub(crate) answering: Arc<AnswerRoom>,
+    pub(crate) replying: Arc<AnswerRoom>,
     /// Writes that the store has not answered.
     writes: AtomicUsize,
     /// When a write was last answered, or the first of those above begun: milliseconds since `opened`.
@@ -78,6 +79,8 @@ pub(crate) struct Line {
 pub(crate) struct Charge {
     /// Of the connection's; given back when the answer is in a frame.
     pub(crate) _connection: OwnedSemaphorePermit,
+    /// Of what all connections share for requests under way and small answers, kept until the peer has taken the answer.
+    pub(crate) common: Option<OwnedSemaphorePermit>,
     /// Of what all connections share.
     pub(crate) shared: Shared,
 }
@@ -93,7 +96,8 @@ pub(crate) enum Shared {
     Place { _permit: OwnedSemaphorePermit },
 }
 
-/// Room for answers about tables, shared by all connections.
+/// Room for answers that peers have not taken yet, shared by all connections: one for those about tables, another for
+/// requests under way and small answers.
 #[derive(Debug)]
 pub struct AnswerRoom {
     permits: Arc<Semaphore>,
@@ -108,7 +112,7 @@ impl AnswerRoom {
         Arc::new(Self { permits: Arc::new(Semaphore::new(bytes)), bytes })
     }
 
-    /// Waits for room for an answer of at most so many bytes.
+    /// Waits for room for so many bytes, or for all there is.
     pub(crate) async fn take(&self, bytes: usize) -> OwnedSemaphorePermit {
         let bytes = u32::try_from(bytes.min(self.bytes)).expect("no answer is longer than a frame");
         self.permits.clone().acquire_many_owned(bytes).await.expect("the room is never closed")
@@ -220,7 +224,7 @@ impl Line {
         engine: Engine,
         metrics: Metrics,
         reading: Arc<ReadRoom>,
-        answering: Arc<AnswerRoom>,
+        [answering, replying]: [Arc<AnswerRoom>; 2],
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<Delivery>) {
         let (deliveries, receiver) = mpsc::unbounded_channel();
         let (ahead, transients) = (ReadAhead::new(reading), Mutex::default());
@@ -230,6 +234,7 @@ impl Line {
             deliveries,
             ahead,
             answering,
+            replying,
             writes: AtomicUsize::new(0),
             progress_millis: AtomicU64::new(0),
             opened: Instant::now(),
@@ -324,6 +329,7 @@ pub(crate) async fn write(
         frames: 0,
         read_bytes: 0,
         answers: Vec::new(),
+        common: None,
         put_off: VecDeque::new(),
         ended: None,
     };
@@ -376,6 +382,8 @@ struct Outbound {
     read_bytes: usize,
     /// Room of the answers in `out`.
     answers: Vec<OwnedSemaphorePermit>,
+    /// Room of everything else in `out`.
+    common: Option<OwnedSemaphorePermit>,
     /// Reads to be asked again, oldest first.
     put_off: VecDeque<(Asked, Option<Charge>)>,
     ended: Option<Ended>,
@@ -386,16 +394,28 @@ impl Outbound {
         match delivery {
             Delivery::Reply { reply, charge } => {
                 self.put(&reply);
-                drop(charge);
+                self.keep(charge);
             }
             Delivery::Decided { verdict, charge } => self.carry_out(verdict, Some(charge)),
             Delivery::Outcome { pending, outcome, charge } => self.on_outcome(pending, outcome, charge),
             Delivery::PutOff { asked, charge } => self.put_off.push_back((asked, charge)),
             Delivery::Settled { writer, charge } => {
                 self.release(&writer, None);
-                drop(charge);
+                self.keep(charge);
             }
             Delivery::Finish => self.ended = Some(Ended::Finished),
+        }
+    }
+
+    /// Keeps what others may want until the peer has taken what is in `out`.
+    fn keep(&mut self, charge: Charge) {
+        match (&mut self.common, charge.common) {
+            (Some(common), Some(more)) => common.merge(more),
+            (common @ None, more) => *common = more,
+            (Some(_), None) => {}
+        }
+        if let Shared::Answer(room) = charge.shared {
+            self.answers.push(room);
         }
     }
 
@@ -419,10 +439,12 @@ impl Outbound {
                 });
                 writer.session().opened(ticket, stored);
                 self.release(&writer, None);
+                charge.into_iter().for_each(|charge| self.keep(charge));
             }
             Pending::Append { writer, ticket, arrived } => {
                 writer.session().settled(ticket, append_result(outcome));
                 self.release(&writer, Some(arrived));
+                charge.into_iter().for_each(|charge| self.keep(charge));
             }
         }
     }
@@ -465,11 +487,13 @@ impl Outbound {
             Verdict::Reply(reply) => {
                 let before = self.out.remaining();
                 self.put(&reply);
-                if let Some(Charge { shared: Shared::Answer(mut room), .. }) = charge {
-                    // What the answer might have taken and did not is for others.
-                    let bytes = self.out.remaining().saturating_sub(before);
-                    drop(room.split(room.num_permits().saturating_sub(bytes)));
-                    self.answers.push(room);
+                if let Some(mut charge) = charge {
+                    if let Shared::Answer(room) = &mut charge.shared {
+                        // What the answer might have taken and did not is for others.
+                        let bytes = self.out.remaining().saturating_sub(before);
+                        drop(room.split(room.num_permits().saturating_sub(bytes)));
+                    }
+                    self.keep(charge);
                 }
             }
             Verdict::Pieces(read) => self.put_encoded(|out| read.encode(out)),
@@ -507,11 +531,13 @@ impl Outbound {
     async fn flush(&mut self, socket: &mut WriteHalf) -> std::io::Result<()> {
         let bytes = self.out.remaining();
         if bytes == 0 {
+            self.common = None;
             self.forget_reads();
             return Ok(());
         }
         self.write_all(socket).await?;
         self.answers.clear();
+        self.common = None;
         let metrics = &self.line.metrics;
         metrics.bytes_sent.inc_by(bytes as u64);
         metrics.frames_sent.inc_by(std::mem::take(&mut self.frames));
@@ -539,7 +565,9 @@ impl Outbound {
             if now - window < STALL_TICK {
                 continue;
             }
-            let is_hogging = taken < SCARCE_TICK_BYTES && !self.answers.is_empty() && self.line.answering.is_scarce();
+            let holds_scarce = !self.answers.is_empty() && self.line.answering.is_scarce()
+                || self.common.is_some() && self.line.replying.is_scarce();
+            let is_hogging = taken < SCARCE_TICK_BYTES && holds_scarce;
             if self.out.has_remaining() && (is_hogging || now - progress >= STALL_PATIENCE) {
                 self.line.metrics.stalled.inc();
                 let waited = now - progress;

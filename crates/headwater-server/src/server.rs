@@ -56,6 +56,8 @@ const RECEIVING_SHARE: u64 = 8;
 const READING_SHARE: u64 = 8;
 /// Part of the memory for answers about tables that peers have not taken yet.
 const ANSWERING_SHARE: u64 = 16;
+/// Part of the memory for requests under way and small answers that peers have not taken yet.
+const REPLYING_SHARE: u64 = 16;
 /// Part of the memory for reads that wait for data.
 const PARKING_SHARE: u64 = 64;
 /// How long connections may take to end when the server stops; they need less themselves.
@@ -528,6 +530,7 @@ pub(crate) fn context(
         receiving: ReceivingRoom::new(memory_bytes / RECEIVING_SHARE, guard.is_on()),
         reading: ReadRoom::new(memory_bytes / READING_SHARE),
         answering: AnswerRoom::new(memory_bytes / ANSWERING_SHARE),
+        replying: AnswerRoom::new(memory_bytes / REPLYING_SHARE),
         parking: Context::places_to_wait(memory_bytes / PARKING_SHARE),
         stopping: stopping.clone(),
     }

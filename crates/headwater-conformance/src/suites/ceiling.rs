@@ -1,8 +1,9 @@
 //! A server with little memory, and peers that each want much of it: it stays below its ceiling, and a peer that asks for
 //! little is served as before.
 //!
-//! Idle connections, a thousand readers that hardly read, peers that announce 16 MiB, send a part and then trickle, and
-//! beside all of them writers of the largest frames there are; with a memory limit of 256 MiB.
+//! Idle connections, a thousand readers that hardly read, peers that announce 16 MiB, send a part and then trickle, peers
+//! that ask for segments with very long names and take no answer, and beside all of them writers of the largest frames
+//! there are; with a memory limit of 256 MiB.
 
 use super::{Case, Outcome, in_scratch, run_cases};
 use crate::prepare::Places;
@@ -24,6 +25,10 @@ const HALF_FRAME_BYTES: usize = 300_000;
 /// And so much, so often, for as long as it is let.
 const TRICKLE_BYTES: usize = 1_000;
 const TRICKLE_EVERY: Duration = Duration::from_millis(250);
+/// Peers that ask and take no answer. Each would be owed gigabytes.
+const DEAF: usize = 40;
+/// A name that no segment can have; the answer repeats it.
+const LONG_NAME_BYTES: usize = 60_000;
 /// A frame of 16 MiB beside the crowd is stored within this time.
 const HONEST_WITHIN: Duration = Duration::from_secs(20);
 /// Frames that each of these writes.
@@ -92,7 +97,9 @@ fn check(places: &Places, scratch: &Path, crowd: Crowd) -> Result<String> {
             let idle: Vec<Raw> = (0..idle).map(|_| Raw::hello(&address)).collect::<Result<_>>()?;
             let slow: Vec<Raw> = (0..SLOW_READERS).map(|_| slow_reader(&address)).collect::<Result<_>>()?;
             let half: Vec<Raw> = (0..half_frames).map(|_| half_frame(&address)).collect::<Result<_>>()?;
+            let deaf: Vec<Deaf> = (0..DEAF).map(|_| Deaf::hello(&address)).collect::<Result<_>>()?;
             let crowd = scope.spawn(|| trickle(half, &is_over));
+            scope.spawn(|| ask_on(deaf, &is_over));
             // The best of a few: a machine that is busy otherwise spoils one, peers that starve others spoil them all.
             let mut greedy = p99(healthy.latencies(SAMPLES)?);
             for _ in 1..ROUNDS {
@@ -168,6 +175,43 @@ fn trickle(mut half: Vec<Raw>, is_over: &AtomicBool) -> usize {
         std::thread::sleep(TRICKLE_EVERY);
     }
     half.len()
+}
+
+/// Asks for what cannot be there, again and again, and takes no answer.
+struct Deaf {
+    raw: Raw,
+    question: Vec<u8>,
+    at: usize,
+}
+
+impl Deaf {
+    fn hello(address: &str) -> Result<Self> {
+        let name = text(&"x".repeat(LONG_NAME_BYTES));
+        let question = frame(code::SEGMENT_INFO, &[&1_i64.to_be_bytes()[..], &name, &text("")].concat());
+        Ok(Self { raw: Raw::hello(address)?, question, at: 0 })
+    }
+
+    /// Asks as often as is taken at once. False when the server has closed.
+    fn ask(&mut self) -> bool {
+        loop {
+            let rest = &self.question[self.at..];
+            match self.raw.offer_part(rest) {
+                Some(taken) if taken == rest.len() => self.at = 0,
+                Some(taken) => {
+                    self.at += taken;
+                    return true;
+                }
+                None => return false,
+            }
+        }
+    }
+}
+
+fn ask_on(mut deaf: Vec<Deaf>, is_over: &AtomicBool) {
+    while !is_over.load(Ordering::Relaxed) && !deaf.is_empty() {
+        deaf.retain_mut(Deaf::ask);
+        std::thread::sleep(TRICKLE_EVERY / 10);
+    }
 }
 
 /// Announces the largest frame and sends a little of it.

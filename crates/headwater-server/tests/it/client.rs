@@ -61,6 +61,7 @@ impl Store {
             receiving: ReceivingRoom::new(32 << 20, false),
             reading: ReadRoom::new(32 << 20),
             answering: AnswerRoom::new(16 << 20),
+            replying: AnswerRoom::new(16 << 20),
             parking: Context::places_to_wait(8 << 20),
             stopping: stopping.clone(),
         };
