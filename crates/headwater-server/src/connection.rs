@@ -9,7 +9,7 @@
 //! Guarantees:
 //! * the peer says hello within [`HELLO_PATIENCE`], and a frame that has begun goes on within [`FRAME_PATIENCE`]; in between
 //!   it may be silent for ever
-//! * of a frame above 64 KiB only so much is received as there is room for among those of all connections, and who holds
+//! * of a frame above 16 KiB only so much is received as there is room for among those of all connections, and who holds
 //!   that room without sending is closed once others want it ([`ReceivingRoom`])
 //! * what one peer can make us hold is bounded: [`UNANSWERED_BYTES_MAX`] of requests under way, [`PARKED_READS_MAX`] reads that
 //!   wait for data, [`TRANSIENTS_MAX`] uploads, one frame being received
@@ -78,6 +78,8 @@ pub const TRANSIENTS_MAX: usize = 1024;
 const REQUEST_BYTES: usize = 512;
 /// Read from the socket at a time.
 const READ_BYTES: usize = 64 << 10;
+/// And at first: most connections never send more at a time, and of those that do not wait for an answer there are few.
+const FIRST_READ_BYTES: usize = 8 << 10;
 /// How long a large frame may wait for room, and then for the answers before it to leave.
 const ROOM_PATIENCE: Duration = Duration::from_secs(60);
 /// A frame of which more than this has arrived gets a buffer for all of it.
@@ -160,8 +162,8 @@ enum ReadEnd {
 pub async fn serve(socket: impl Into<Socket>, context: Context) {
     let (read, write) = socket.into().into_split();
     let answers = [context.answering, context.replying];
-    let (line, deliveries) = Line::new(context.engine, context.metrics.clone(), context.reading, answers);
-    let mut writing = tokio::spawn(outbound::write(line.clone(), deliveries, write));
+    let line = Line::new(context.engine, context.metrics.clone(), context.reading, answers);
+    let mut writing = tokio::spawn(outbound::write(line.clone(), write));
     let unanswered = Arc::new(Semaphore::new(UNANSWERED_BYTES_MAX));
     let mut inbound = Inbound {
         line: line.clone(),
@@ -254,6 +256,7 @@ impl Inbound {
         let mut end = ServerEnd::new();
         let mut input = BytesMut::new();
         let mut large: Option<LargeFrame> = None;
+        let mut buffer_bytes = FIRST_READ_BYTES;
         // When bytes came last, or were first wanted again.
         let mut heard = Instant::now();
         loop {
@@ -270,7 +273,7 @@ impl Inbound {
                 heard = Instant::now();
             }
             let frame_bytes = input.len() + end.wanted();
-            let mut read_max = READ_BYTES;
+            let mut read_max = buffer_bytes;
             if frame_bytes > FREE_BYTES {
                 if large.as_ref().is_none_or(|large| large.share.frame_bytes() < frame_bytes) {
                     drop(large.take());
@@ -291,13 +294,16 @@ impl Inbound {
                 }
                 read_max = allowed - input.len();
             } else {
-                input.reserve(if greeted { READ_BYTES } else { HELLO_BYTES });
+                input.reserve(if greeted { buffer_bytes } else { HELLO_BYTES });
             }
             match self.socket.try_read_buf(&mut input, read_max) {
                 Ok(0) => return Err(ReadEnd::Gone),
                 Ok(bytes) => {
                     heard = Instant::now();
                     self.line.metrics.bytes_received.inc_by(bytes as u64);
+                    if bytes == buffer_bytes && large.is_none() {
+                        buffer_bytes = READ_BYTES;
+                    }
                     continue;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}

@@ -12,6 +12,7 @@
 pub mod auth;
 mod backups;
 pub mod connection;
+mod deliveries;
 mod grpc;
 mod hosts;
 mod http;

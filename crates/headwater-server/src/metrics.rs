@@ -24,9 +24,21 @@ use crate::auth::Kind;
 const LATENCY_BOUNDS_SECONDS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
-/// What the listeners and connections count.
+/// What the listeners and connections count; every connection has a clone.
 #[derive(Clone, Debug)]
-pub struct Metrics {
+pub struct Metrics(std::sync::Arc<Figures>);
+
+impl std::ops::Deref for Metrics {
+    type Target = Figures;
+
+    fn deref(&self) -> &Figures {
+        &self.0
+    }
+}
+
+/// See [`Metrics`].
+#[derive(Debug)]
+pub struct Figures {
     /// Connections open now, on all listeners.
     pub connections: Gauge,
     /// Most connections allowed at a time.
@@ -71,7 +83,7 @@ pub struct Metrics {
     pub retention_clock_jumped: Gauge,
     /// From the last byte of an append to its acknowledgement, in seconds.
     pub append_latency: Histogram,
-    registry: std::sync::Arc<Registry>,
+    registry: Registry,
 }
 
 impl Metrics {
@@ -115,7 +127,7 @@ impl Metrics {
         registry.register("retention_clock_jumped", help, retention_clock_jumped.clone());
         let append_latency = Histogram::new(LATENCY_BOUNDS_SECONDS);
         registry.register("append_latency_seconds", "From an append's last byte to its answer", append_latency.clone());
-        Self {
+        Self(std::sync::Arc::new(Figures {
             connections,
             connections_max,
             accepted,
@@ -138,8 +150,8 @@ impl Metrics {
             appends_refused,
             retention_clock_jumped,
             append_latency,
-            registry: std::sync::Arc::new(registry),
-        }
+            registry,
+        }))
     }
 
     /// Callers who were not who they said they are, with credentials of this kind.

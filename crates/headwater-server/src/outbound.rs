@@ -25,9 +25,10 @@ use headwater_types::limits::SERVER_FRAME_BYTES_MAX;
 use headwater_types::{Offset, SegmentName, WriterId};
 use headwater_wire::{EncodeError, FrameQueue, Reply, Text};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::deliveries::Deliveries;
 use crate::loads::Counter;
 use crate::metrics::Metrics;
 use crate::readahead::{CONNECTION_BYTES_MAX, ReadAhead, ReadRoom, size};
@@ -59,8 +60,7 @@ const SCARCE_TICK_BYTES: usize = 64 << 10;
 pub(crate) struct Line {
     pub(crate) engine: Engine,
     pub(crate) metrics: Metrics,
-    /// Not bounded by itself: everything in it holds a charge of the reading half.
-    deliveries: mpsc::UnboundedSender<Delivery>,
+    deliveries: Deliveries<Delivery>,
     /// Read data in `deliveries` and in the frames being written.
     ahead: ReadAhead,
     pub(crate) answering: Arc<AnswerRoom>,
@@ -208,7 +208,7 @@ impl api::Reply for Waiting {
     }
 
     fn is_abandoned(&self) -> bool {
-        self.line.deliveries.is_closed()
+        self.line.deliveries.has_ended()
     }
 }
 
@@ -225,13 +225,12 @@ impl Line {
         metrics: Metrics,
         reading: Arc<ReadRoom>,
         [answering, replying]: [Arc<AnswerRoom>; 2],
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Delivery>) {
-        let (deliveries, receiver) = mpsc::unbounded_channel();
+    ) -> Arc<Self> {
         let (ahead, transients) = (ReadAhead::new(reading), Mutex::default());
-        let line = Self {
+        Arc::new(Self {
             engine,
             metrics,
-            deliveries,
+            deliveries: Deliveries::default(),
             ahead,
             answering,
             replying,
@@ -239,13 +238,12 @@ impl Line {
             progress_millis: AtomicU64::new(0),
             opened: Instant::now(),
             transients,
-        };
-        (Arc::new(line), receiver)
+        })
     }
 
     /// Gives something to the writing half; after the connection's end it is dropped.
     pub(crate) fn deliver(&self, delivery: Delivery) {
-        let _ = self.deliveries.send(delivery);
+        self.deliveries.deliver(delivery);
     }
 
     /// Hands a request to the store.
@@ -317,12 +315,18 @@ pub(crate) enum Ended {
     Lost,
 }
 
+/// Ends the deliveries of a connection, however its writing half ends.
+struct Reader(Arc<Line>);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.deliveries.end();
+    }
+}
+
 /// Writes until the connection ends. Everything that was delivered before an end is written.
-pub(crate) async fn write(
-    line: Arc<Line>,
-    mut deliveries: mpsc::UnboundedReceiver<Delivery>,
-    mut socket: WriteHalf,
-) -> Ended {
+pub(crate) async fn write(line: Arc<Line>, mut socket: WriteHalf) -> Ended {
+    let reader = Reader(line.clone());
     let mut outbound = Outbound {
         line,
         out: FrameQueue::new(),
@@ -334,12 +338,14 @@ pub(crate) async fn write(
         ended: None,
     };
     let mut look_at = Instant::now() + HOLD_TICK;
+    let mut waiting = VecDeque::new();
     loop {
-        let delivery = match timeout_at(look_at, deliveries.recv()).await {
-            Ok(Some(delivery)) => Some(delivery),
-            Ok(None) => break,
-            Err(_) => None,
-        };
+        if waiting.is_empty() {
+            // An idle connection keeps no buffer.
+            drop(std::mem::take(&mut waiting));
+            let _ = timeout_at(look_at, reader.0.deliveries.arrived()).await;
+            waiting = reader.0.deliveries.take();
+        }
         if Instant::now() >= look_at {
             look_at = Instant::now() + HOLD_TICK;
             if outbound.line.held_for() >= HOLD_PATIENCE {
@@ -347,13 +353,12 @@ pub(crate) async fn write(
                 return Ended::Closing("a write waits too long, the disk may be full");
             }
         }
-        let Some(delivery) = delivery else { continue };
-        outbound.take(delivery);
-        while outbound.ended.is_none()
-            && outbound.out.remaining() < WRITE_BYTES
-            && let Ok(next) = deliveries.try_recv()
-        {
-            outbound.take(next);
+        while outbound.ended.is_none() && outbound.out.remaining() < WRITE_BYTES {
+            if waiting.is_empty() {
+                waiting = reader.0.deliveries.take();
+            }
+            let Some(delivery) = waiting.pop_front() else { break };
+            outbound.take(delivery);
         }
         if outbound.flush(&mut socket).await.is_err() {
             return Ended::Lost;
@@ -365,7 +370,6 @@ pub(crate) async fn write(
         }
         outbound.ask_again();
     }
-    Ended::Finished
 }
 
 /// Ends our direction. Under TLS that takes some bytes, which the peer may not take.

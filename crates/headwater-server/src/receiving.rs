@@ -30,7 +30,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout};
 
 /// The first bytes of a frame are received without room.
-pub(crate) const FREE_BYTES: usize = 64 << 10;
+pub(crate) const FREE_BYTES: usize = 16 << 10;
 /// Taken at a time.
 const STEP_BYTES: usize = 256 << 10;
 /// How often it is looked whether a frame that holds room goes on.

@@ -50,14 +50,16 @@ const CONTAINERS_MAX: usize = 64;
 const HTTP_CONNECTIONS: u64 = 64;
 /// Part of the connections that is set aside for the controller.
 const CONTROLLER_SHARE: u64 = 8;
+/// Part of the memory that the store leaves to the connections themselves, which take 6 KiB each, and to the controller.
+const CONNECTIONS_SHARE: u64 = 8;
 /// Part of the memory for large frames that are being received.
 const RECEIVING_SHARE: u64 = 8;
 /// Part of the memory for read data that peers have not taken yet.
-const READING_SHARE: u64 = 8;
+const READING_SHARE: u64 = 16;
 /// Part of the memory for answers about tables that peers have not taken yet.
 const ANSWERING_SHARE: u64 = 16;
 /// Part of the memory for requests under way and small answers that peers have not taken yet.
-const REPLYING_SHARE: u64 = 16;
+const REPLYING_SHARE: u64 = 32;
 /// Part of the memory for reads that wait for data.
 const PARKING_SHARE: u64 = 64;
 /// How long connections may take to end when the server stops; they need less themselves.
@@ -466,7 +468,8 @@ pub(crate) async fn open(
 ) -> Result<(Engine, Controller), StartError> {
     let clock = Arc::new(RealClock::default());
     let io = Io { disk: config.disk.clone(), clock: clock.clone(), random: Arc::new(RealRandom) };
-    let mut options = Options { containers: containers(), memory_bytes: config.memory_bytes, ..Options::default() };
+    let memory_bytes = config.memory_bytes - config.memory_bytes / CONNECTIONS_SHARE;
+    let mut options = Options { containers: containers(), memory_bytes, ..Options::default() };
     if let Some(chunks) = &config.chunks {
         let location = chunks.location.clone();
         let objects = S3Objects::open(location.clone(), &chunks.settings)
