@@ -27,7 +27,7 @@ use proto::stream_info::AccessOperation;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::server::NamedService;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::{Caller, Guard, Unknown};
 use crate::grpc::ControllerGrpc;
@@ -39,6 +39,17 @@ fn unauthenticated() -> Status {
 
 fn denied() -> Status {
     Status::permission_denied("Authorization failed")
+}
+
+/// Whatever bytes come as a message are its sender's doing, while tonic calls it a failure of its own: clients would try
+/// that again for a minute and more.
+fn blamed(answer: http::Response<Body>) -> http::Response<Body> {
+    let Some(status) = Status::from_header_map(answer.headers()) else { return answer };
+    let is_theirs = ["failed to decode Protobuf message", "Missing request message"];
+    if status.code() == Code::Internal && is_theirs.iter().any(|text| status.message().starts_with(text)) {
+        return Status::invalid_argument(status.message()).into_http();
+    }
+    answer
 }
 
 /// A service whose callers were identified before their messages are read.
@@ -87,7 +98,7 @@ where
             match guard.identify(request.headers()).await {
                 Ok(caller) if is_open || !caller.is_nobody() => {
                     request.extensions_mut().insert(caller);
-                    inner.call(request).await
+                    inner.call(request).await.map(blamed)
                 }
                 Ok(_) | Err(Unknown::Refused) => Ok(unauthenticated().into_http()),
                 Err(Unknown::Busy) => Ok(Status::resource_exhausted("too many others prove who they are").into_http()),

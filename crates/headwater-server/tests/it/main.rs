@@ -7,6 +7,7 @@ mod auth;
 mod client;
 mod documented;
 mod full;
+mod hostile;
 mod hosts;
 mod limits;
 mod plans;

@@ -118,5 +118,7 @@ pub(crate) async fn connect(
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     let socket = TcpStream::connect(address).await?;
+    // Small messages would wait for each other.
+    socket.set_nodelay(true)?;
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name).unwrap(), socket).await
 }
