@@ -137,6 +137,10 @@ impl Inner {
     }
 
     pub(super) async fn remove_writer(&self, name: &ScopedStream, writer: &str) -> Result<RemoveWriter> {
+        // Nobody of such a name was ever noted, and no table takes it as a key.
+        if writer.is_empty() || writer.len() > WRITER_ID_BYTES_MAX {
+            return Ok(RemoveWriter::UnknownWriter);
+        }
         let slot = self.slots.slot(name);
         let _alone = slot.times.lock().await;
         let key = keys::writer(writer);
