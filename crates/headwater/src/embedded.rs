@@ -25,7 +25,7 @@ impl Default for EmbeddedOptions {
 }
 
 impl EmbeddedOptions {
-    /// Memory the store may use for everything, in bytes. Default 256 MiB; less than 64 MiB is refused at the start.
+    /// Memory the store may use for everything, in bytes. Default 256 MiB; less than 128 MiB is refused at the start.
     #[must_use]
     pub fn memory_bytes(mut self, bytes: u64) -> Self {
         self.memory_bytes = bytes;
