@@ -1,5 +1,6 @@
 //! Client of Headwater and of Pravega servers.
 
+mod appending;
 mod batch;
 mod client;
 mod connection;
@@ -13,6 +14,7 @@ mod options;
 mod pool;
 mod reading;
 mod retry;
+mod revisioned;
 mod segments;
 mod streams;
 mod transactions;
@@ -29,6 +31,7 @@ pub use headwater_records::{Checkpoint, Cut, EventPointer, Position, StreamCut};
 pub use headwater_types::{KeyRange, Name, NameError, ScopedStream, SegmentId, SegmentName, TransactionId};
 pub use model::{Retention, Scaling, SegmentInfo, SegmentRange, StreamConfig, Successor};
 pub use options::ClientOptions;
+pub use revisioned::{Revision, RevisionReader, RevisionedStream};
 pub use transactions::{Committing, Transaction, TransactionOptions, TransactionState, TransactionWriter};
 pub use transport::{Duplex, Service, Transport};
 pub use writer::{Ack, EVENT_BYTES_MAX, EventWriter, EventWriterOptions, Written};

@@ -90,6 +90,11 @@ impl SegmentStores {
         self.shared.retry_for
     }
 
+    /// How long one attempt may take to be answered.
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.shared.request_timeout
+    }
+
     /// Where the segment is served.
     pub(crate) async fn place(&self, target: &Target) -> Result<Endpoint> {
         if let Some(endpoint) = self.shared.places.lock().expect(HELD).get(&target.located) {

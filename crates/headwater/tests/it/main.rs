@@ -1,5 +1,6 @@
 //! Our own client against our own server, in one process.
 
+mod agreeing;
 mod commands;
 mod embedded;
 mod reading;
