@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 /// What a caller can do about an [`Error`].
@@ -111,6 +112,23 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::Invalid => io::ErrorKind::InvalidInput,
+            ErrorKind::NotFound => io::ErrorKind::NotFound,
+            ErrorKind::AlreadyExists => io::ErrorKind::AlreadyExists,
+            ErrorKind::Unauthenticated | ErrorKind::Denied => io::ErrorKind::PermissionDenied,
+            ErrorKind::Unavailable => io::ErrorKind::TimedOut,
+            ErrorKind::Exhausted => io::ErrorKind::QuotaExceeded,
+            ErrorKind::Unsupported => io::ErrorKind::Unsupported,
+            ErrorKind::Protocol => io::ErrorKind::InvalidData,
+            ErrorKind::Conflict | ErrorKind::Sealed | ErrorKind::Truncated | ErrorKind::Closed => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod appending;
 mod batch;
+mod byte_stream;
 mod client;
 mod connection;
 mod controller;
@@ -22,6 +23,7 @@ mod transport;
 mod writer;
 
 pub use batch::{SegmentSlice, SliceReader};
+pub use byte_stream::{ByteAck, ByteReader, ByteWriter, ByteWriterOptions};
 pub use client::Client;
 pub use credentials::{Credentials, basic, bearer};
 pub use endpoint::Endpoint;

@@ -1,6 +1,6 @@
 //! One segment's bytes from an offset on: the next piece is asked for while the last one is worked on.
 
-use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -80,12 +80,17 @@ impl SegmentReader {
     /// # Cancel safety
     /// Nothing is lost: the next call goes on with the same piece.
     pub(crate) async fn next(&mut self) -> Result<Piece> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As [`next`](Self::next), for those who are polled themselves.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece>> {
         if self.over {
-            return Ok(Piece::End);
+            return Poll::Ready(Ok(Piece::End));
         }
         self.ask();
         let asked = self.asked.as_mut().expect("it was just asked");
-        let (outcome, connection) = poll_fn(|cx| asked.poll(cx)).await;
+        let (outcome, connection) = ready!(asked.poll(cx));
         self.asked = None;
         self.connection = connection;
         let piece = outcome?;
@@ -97,7 +102,7 @@ impl SegmentReader {
             Piece::End => self.over = true,
             Piece::Truncated { .. } | Piece::Gone => {}
         }
-        Ok(piece)
+        Poll::Ready(Ok(piece))
     }
 
     /// As [`next`](Self::next), if it is there already.

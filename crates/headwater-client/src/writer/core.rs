@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use headwater_types::{EventNumber, SegmentId, WriterId};
 
-use super::flow::{Flow, HEADER_BYTES, Link, Send};
+use super::flow::{Flow, Link, Send};
 use super::ticket::{Ack, Place, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{SegmentRange, Successor};
@@ -41,6 +41,9 @@ pub(crate) struct Limits {
     pub(crate) batch_bytes: usize,
     pub(crate) window_bytes: usize,
     pub(crate) lingers: bool,
+    /// Bytes put before each event. 0: what is written is no events but bytes, of which none may be missing before others,
+    /// and their places are offsets in one segment.
+    pub(crate) header_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -89,9 +92,7 @@ impl Core {
 
     fn flow_to(&mut self, segment: SegmentRange) -> &mut Flow {
         let (writer, limits) = (self.writer, self.limits);
-        self.flows
-            .entry(segment.id)
-            .or_insert_with(|| Flow::new(segment, writer_on(writer, segment.id), limits.batch_bytes, limits.lingers))
+        self.flows.entry(segment.id).or_insert_with(|| Flow::new(segment, writer_on(writer, segment.id), limits))
     }
 
     /// Takes events of one key that have to be stored together. `None`: there is no room for them now.
@@ -102,7 +103,7 @@ impl Core {
         if let Some(error) = &self.over {
             return Err(error.clone());
         }
-        let bytes: usize = events.iter().map(|event| HEADER_BYTES + event.len()).sum();
+        let bytes: usize = events.iter().map(|event| self.limits.header_bytes + event.len()).sum();
         if self.bytes > 0 && self.bytes + bytes > self.limits.window_bytes {
             return Ok(None);
         }
@@ -275,6 +276,9 @@ impl Core {
         let Some(flow) = self.flows.get_mut(&segment) else { return };
         flow.disconnect();
         let bytes = flow.fail(error);
+        if self.limits.header_bytes == 0 {
+            self.over.get_or_insert_with(|| error.clone());
+        }
         self.failure.get_or_insert_with(|| error.clone());
         self.effects.push(Effect::Drop { segment });
         self.release(bytes);
@@ -297,7 +301,7 @@ impl Core {
         let mut following: Vec<SegmentRange> =
             successors.iter().map(|successor| successor.segment).filter(|next| next.range.overlaps(range)).collect();
         following.sort_by(|a, b| a.range.low().total_cmp(&b.range.low()));
-        if following.is_empty() {
+        if following.is_empty() || self.limits.header_bytes == 0 {
             self.end(&Error::new(ErrorKind::Sealed, "stream is sealed"));
             return;
         }

@@ -19,6 +19,7 @@ use bytes::{Bytes, BytesMut};
 use headwater_types::limits::EVENT_BYTES_MAX;
 use headwater_types::{EventNumber, WriterId};
 
+use super::core::Limits;
 use super::ticket::{Outcome, Place, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::SegmentRange;
@@ -113,12 +114,15 @@ pub(crate) struct Flow {
     /// Events were given up that the segment may have got.
     in_doubt: bool,
     batch_bytes: usize,
+    /// Before each event; 0 where bytes are written as they are.
+    header_bytes: usize,
     /// The open batch waits until it is full or told to go.
     lingers: bool,
 }
 
 impl Flow {
-    pub(crate) fn new(segment: SegmentRange, writer: WriterId, batch_bytes: usize, lingers: bool) -> Self {
+    pub(crate) fn new(segment: SegmentRange, writer: WriterId, limits: Limits) -> Self {
+        let Limits { batch_bytes, header_bytes, lingers, .. } = limits;
         Self {
             segment,
             writer,
@@ -132,6 +136,7 @@ impl Flow {
             given: 0,
             in_doubt: true,
             batch_bytes,
+            header_bytes,
             lingers,
         }
     }
@@ -154,7 +159,7 @@ impl Flow {
 
     /// Takes events that have to be stored together, and returns the place of each.
     pub(crate) fn push(&mut self, hash: f64, events: &[Bytes], mut placed: impl FnMut(Place, u64)) {
-        let bytes: usize = events.iter().map(|event| HEADER_BYTES + event.len()).sum();
+        let bytes: usize = events.iter().map(|event| self.header_bytes + event.len()).sum();
         let is_large = bytes > HEADER_BYTES + EVENT_BYTES_MAX;
         if is_large || self.open.data.len() + bytes > self.batch_bytes {
             self.close();
@@ -165,8 +170,10 @@ impl Flow {
         for (at, event) in events.iter().enumerate() {
             let start = self.open.data.len();
             let length = i32::try_from(event.len()).expect("the writer has checked the length");
-            self.open.data.extend_from_slice(&[0; 4]);
-            self.open.data.extend_from_slice(&length.to_be_bytes());
+            if self.header_bytes > 0 {
+                self.open.data.extend_from_slice(&[0; 4]);
+                self.open.data.extend_from_slice(&length.to_be_bytes());
+            }
             self.open.data.extend_from_slice(event);
             let end = self.open.data.len();
             let index = self.open.members.len();
@@ -321,7 +328,7 @@ impl Flow {
             let mut places = Vec::with_capacity(batch.members.len());
             let mut start = 0;
             let mut event = |member: &Member| {
-                let event = batch.data.slice(start + HEADER_BYTES..member.end);
+                let event = batch.data.slice(start + self.header_bytes..member.end);
                 start = member.end;
                 event
             };

@@ -48,11 +48,13 @@ pub struct EventWriterOptions {
     batch_bytes: usize,
     window_bytes: usize,
     linger: Duration,
+    /// See [`Limits::header_bytes`].
+    header_bytes: usize,
 }
 
 impl Default for EventWriterOptions {
     fn default() -> Self {
-        Self { batch_bytes: 512 << 10, window_bytes: 32 << 20, linger: Duration::ZERO }
+        Self { batch_bytes: 512 << 10, window_bytes: 32 << 20, linger: Duration::ZERO, header_bytes: HEADER_BYTES }
     }
 }
 
@@ -148,6 +150,17 @@ impl Client {
 }
 
 impl EventWriter {
+    /// Writes bytes to a segment, not events: nothing may be missing among them.
+    pub(crate) fn of_bytes(
+        client: &Client,
+        stream: &ScopedStream,
+        segment: SegmentRange,
+        options: EventWriterOptions,
+    ) -> Self {
+        let options = EventWriterOptions { header_bytes: 0, ..options };
+        Self { shared: Shared::open(client, stream, None, &[segment], &options) }
+    }
+
     /// The stream.
     pub fn stream(&self) -> &ScopedStream {
         &self.shared.stream
@@ -194,7 +207,7 @@ impl EventWriter {
         self.push(hash::routing_key(routing_key), events).await
     }
 
-    async fn push(&self, hash: f64, events: &[Bytes]) -> Result<Ack> {
+    pub(crate) async fn push(&self, hash: f64, events: &[Bytes]) -> Result<Ack> {
         self.shared.push(hash, events).await
     }
 
@@ -268,6 +281,7 @@ impl Shared {
             batch_bytes: options.batch_bytes,
             window_bytes: options.window_bytes,
             lingers: !options.linger.is_zero(),
+            header_bytes: options.header_bytes,
         };
         let state = State {
             core: Core::new(writer, segments, limits),

@@ -1,6 +1,7 @@
 //! Our own client against our own server, in one process.
 
 mod agreeing;
+mod bytes;
 mod commands;
 mod embedded;
 mod reading;
