@@ -10,7 +10,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
-use std::pin::pin;
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -256,7 +255,7 @@ impl StreamReader {
         let active = &mut self.active;
         poll_fn(|cx| {
             for (at, one) in active.iter_mut().enumerate() {
-                if let Poll::Ready(piece) = pin!(one.reader.next()).poll(cx) {
+                if let Poll::Ready(piece) = one.reader.poll_next(cx) {
                     return Poll::Ready((at, piece));
                 }
             }

@@ -3,7 +3,6 @@
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures::FutureExt as _;
 use headwater_wire::{Reply, Request};
 use tokio_util::sync::ReusableBoxFuture;
 
@@ -103,11 +102,6 @@ impl SegmentReader {
             Piece::Truncated { .. } | Piece::Gone => {}
         }
         Poll::Ready(Ok(piece))
-    }
-
-    /// As [`next`](Self::next), if it is there already.
-    pub(crate) fn try_next(&mut self) -> Option<Result<Piece>> {
-        self.next().now_or_never()
     }
 
     fn ask(&mut self) {
