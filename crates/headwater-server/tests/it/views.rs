@@ -278,7 +278,8 @@ async fn the_lag_of_a_group_follows_what_its_readers_write_down() {
     assert_eq!(http.ask(HttpRoute::GetGroup, &group).await.json(), property(&["r"]));
 
     // What it has read, with the ranges of the segments.
-    let ranged = [vec![1], segment(0, 0), vec![0; 16], long(60)].concat();
+    let keys = [0.0, 0.5_f64].map(f64::to_be_bytes).concat();
+    let ranged = [vec![1], segment(0, 0), keys, long(60)].concat();
     let length = |body: &[u8]| i32::try_from(body.len()).unwrap().to_be_bytes();
     let distance = [text("r"), long(1)].concat();
     let mut read = [&[0, 6, 0, 2, 0][..], &length(&distance), &distance].concat();
