@@ -100,13 +100,15 @@ impl SliceReader {
             if offset >= self.slice.end {
                 return Ok(None);
             }
-            if let Some(event) = self.events.next()? {
-                return Ok(Some((offset, event)));
-            }
+            let event = self.events.next()?;
             let inside = || {
                 let what = format!("slice of segment {} ends inside an event", self.slice.segment);
                 Error::new(ErrorKind::Protocol, what)
             };
+            if let Some(event) = event {
+                let ends_within = self.slice.start + self.events.taken() <= self.slice.end;
+                return if ends_within { Ok(Some((offset, event))) } else { Err(inside()) };
+            }
             // What is missing of the event is not in the slice, and may never be written.
             if offset + self.events.pending() as u64 >= self.slice.end {
                 return Err(inside());

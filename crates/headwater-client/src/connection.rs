@@ -282,6 +282,16 @@ struct Task {
     heard: Instant,
     asked: bool,
     look: Pin<Box<Sleep>>,
+    /// Why it ended.
+    why: Option<Error>,
+}
+
+impl Drop for Task {
+    /// Also when the task's runtime ends first: nobody may wait for a connection that nobody serves.
+    fn drop(&mut self) {
+        let why = self.why.take().unwrap_or_else(lost);
+        self.end_all(&why);
+    }
 }
 
 impl Task {
@@ -300,12 +310,13 @@ impl Task {
             heard: Instant::now(),
             asked: false,
             look: Box::pin(tokio::time::sleep(LOOK_EVERY)),
+            why: None,
         }
     }
 
     async fn run(mut self) {
         let Err(error) = poll_fn(|cx| self.turn(cx)).await;
-        self.end_all(&error);
+        self.why = Some(error);
     }
 
     /// Does all that can be done now.
@@ -328,7 +339,8 @@ impl Task {
             match poll_write_buf(Pin::new(&mut *self.stream), cx, &mut self.out) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) => return Err(lost()),
-                Poll::Ready(Ok(_)) => {}
+                // A slow line is no silent server.
+                Poll::Ready(Ok(_)) => self.heard = Instant::now(),
                 Poll::Ready(Err(error)) => return Err(broken(error)),
             }
         }
@@ -378,12 +390,12 @@ impl Task {
     }
 
     fn take_commands(&mut self) -> Result<()> {
-        if self.out.remaining() >= WRITE_BYTES_MAX {
-            return Ok(());
-        }
         let mut inbox = self.shared.locked();
         if let Some(error) = &inbox.ended {
             return Err(error.clone());
+        }
+        if self.out.remaining() >= WRITE_BYTES_MAX {
+            return Ok(());
         }
         mem::swap(&mut inbox.commands, &mut self.taken);
         drop(inbox);
@@ -475,6 +487,8 @@ impl Task {
     }
 
     fn end_all(&mut self, error: &Error) {
+        // Writers start tasks when they hear of it; where no runtime is left they have none to start.
+        let has_runtime = tokio::runtime::Handle::try_current().is_ok();
         let mut inbox = self.shared.locked();
         inbox.ended = Some(error.clone());
         inbox.under_way = 0;
@@ -484,7 +498,8 @@ impl Task {
         for route in mem::take(&mut self.routes).into_values() {
             match route {
                 Route::Once(answer) => drop(answer.send(Err(error.clone()))),
-                Route::Writer(sink) => sink.closed(error),
+                Route::Writer(sink) if has_runtime => sink.closed(error),
+                Route::Writer(_) => {}
             }
         }
         for command in commands {
@@ -492,8 +507,8 @@ impl Task {
                 Command::Request { answer, .. } | Command::AppendAt { answer, .. } => {
                     drop(answer.send(Err(error.clone())));
                 }
-                Command::SetUp { sink, .. } => sink.closed(error),
-                Command::Append(_) | Command::Forget(_) => {}
+                Command::SetUp { sink, .. } if has_runtime => sink.closed(error),
+                Command::SetUp { .. } | Command::Append(_) | Command::Forget(_) => {}
             }
         }
     }

@@ -85,7 +85,7 @@ impl Controllers {
         let mut backoff = Backoff::for_at_most(self.shared.retry_for);
         let mut asked_again = false;
         loop {
-            let at = self.shared.current.load(Ordering::Relaxed) % self.shared.channels.len();
+            let at = self.shared.current.load(Ordering::Relaxed);
             let (endpoint, channel) = &self.shared.channels[at];
             let stub = ControllerServiceClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
             let mut asked = Request::new(request.clone());
@@ -108,11 +108,11 @@ impl Controllers {
             if !may_pass(&status) {
                 return Err(error);
             }
-            let next = at + 1;
+            let next = (at + 1) % self.shared.channels.len();
             let _ = self.shared.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
             tracing::debug!(call = name, controller = %endpoint, error = %status, "controller did not answer");
             // Another controller is asked at once; a pause is for when all were asked.
-            if next % self.shared.channels.len() == 0 && !backoff.pause().await {
+            if next == 0 && !backoff.pause().await {
                 return Err(error);
             }
             if backoff.left().is_zero() {

@@ -70,8 +70,8 @@ pub struct StreamReader {
     active: VecDeque<Active>,
     /// Not begun, since not everything was read that it follows on: all of that.
     waiting: BTreeMap<SegmentId, BTreeSet<SegmentId>>,
-    /// Read to their ends while something that follows on them still waits for others.
-    done: BTreeSet<SegmentId>,
+    /// Read to these ends while something that follows on them still waits for others.
+    done: BTreeMap<SegmentId, u64>,
     /// All that were read to their ends; a stream has few segments in its life.
     ended: BTreeSet<SegmentId>,
 }
@@ -115,16 +115,15 @@ impl Client {
             stream: stream.clone(),
             active: VecDeque::new(),
             waiting: BTreeMap::new(),
-            done: BTreeSet::new(),
+            done: BTreeMap::new(),
             ended: BTreeSet::new(),
         };
-        let mut passed = Vec::new();
-        for (segment, offset) in positions {
-            // What a cut has read to its end is only known by that.
-            if offset == u64::MAX { passed.push(segment) } else { reader.begin(segment, offset) }
+        let (begun, marked): (Vec<_>, Vec<_>) = positions.into_iter().partition(|(_, offset)| *offset != u64::MAX);
+        for (segment, offset) in &begun {
+            reader.begin(*segment, *offset);
         }
-        for segment in passed {
-            reader.pass(segment).await?;
+        for (segment, _) in marked {
+            reader.place_marked(segment, &begun).await?;
         }
         Ok(reader)
     }
@@ -197,6 +196,27 @@ impl StreamReader {
         self.active.push_back(Active { segment, reader, events, start: offset, has_ended: false });
     }
 
+    /// A segment of the cut that has no offset: not opened, if it follows on others of the cut (then what it follows on and is
+    /// not in the cut was read), else read to its end. Sources: the cuts of Pravega's controller, those of its Java client.
+    async fn place_marked(&mut self, segment: SegmentId, begun: &[(SegmentId, u64)]) -> Result<()> {
+        for (before, _) in begun {
+            let successors = self.client.successors(&self.stream, *before).await?;
+            let Some(successor) = successors.into_iter().find(|it| it.segment.id == segment) else { continue };
+            for read in successor.predecessors.iter().filter(|id| begun.iter().all(|(other, _)| other != *id)) {
+                let end = match self.client.segment_info(&self.stream, *read).await {
+                    Ok(info) => info.end,
+                    Err(error) if error.kind() == ErrorKind::NotFound => 0,
+                    Err(error) => return Err(error),
+                };
+                self.done.insert(*read, end);
+            }
+            self.waiting.insert(segment, successor.predecessors.into_iter().collect());
+            return Ok(());
+        }
+        let end = self.client.segment_info(&self.stream, segment).await?.end;
+        self.pass(segment, end).await
+    }
+
     /// The next event; waits for one at the tail. `None` once a sealed stream is read to its end.
     ///
     /// # Errors
@@ -208,7 +228,27 @@ impl StreamReader {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn next(&mut self) -> Result<Option<ReadEvent>> {
+        self.next_until(None).await
+    }
+
+    /// As [`next`](Self::next), but `None` also once everything before a cut of this stream, such as
+    /// [`tail_cut`](Client::tail_cut), was handed out: then it does not wait for more. An empty cut, that of a sealed
+    /// stream's tail, is passed with the last event.
+    ///
+    /// # Errors
+    /// As `next`.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn next_before(&mut self, cut: &StreamCut) -> Result<Option<ReadEvent>> {
+        self.next_until(Some(cut).filter(|cut| !cut.offsets.is_empty())).await
+    }
+
+    async fn next_until(&mut self, cut: Option<&StreamCut>) -> Result<Option<ReadEvent>> {
         loop {
+            if cut.is_some_and(|cut| self.has_passed(cut)) {
+                return Ok(None);
+            }
             // Whoever has events in memory is served in turn.
             for _ in 0..self.active.len() {
                 let Some(active) = self.active.front_mut() else { break };
@@ -220,8 +260,8 @@ impl StreamReader {
                 }
             }
             if let Some(ended) = self.active.iter().position(|active| active.has_ended) {
-                let segment = self.active[ended].segment;
-                self.pass(segment).await?;
+                let (segment, end) = (self.active[ended].segment, self.active[ended].offset());
+                self.pass(segment, end).await?;
                 self.active.retain(|active| active.segment != segment);
                 continue;
             }
@@ -265,18 +305,18 @@ impl StreamReader {
     }
 
     /// A segment was read to its end: what follows on it alone begins.
-    async fn pass(&mut self, segment: SegmentId) -> Result<()> {
+    async fn pass(&mut self, segment: SegmentId, end: u64) -> Result<()> {
         let successors = self.client.successors(&self.stream, segment).await?;
-        self.done.insert(segment);
+        self.done.insert(segment, end);
         self.ended.insert(segment);
         for successor in successors {
             let id = successor.segment.id;
             let is_read = self.active.iter().any(|active| active.segment == id);
-            if is_read || self.done.contains(&id) {
+            if is_read || self.ended.contains(&id) {
                 continue;
             }
             let before: BTreeSet<_> = successor.predecessors.into_iter().collect();
-            if before.is_subset(&self.done) {
+            if before.iter().all(|before| self.done.contains_key(before)) {
                 self.waiting.remove(&id);
                 self.begin(id, 0);
             } else {
@@ -284,12 +324,12 @@ impl StreamReader {
             }
         }
         let waiting = &self.waiting;
-        self.done.retain(|read| waiting.values().any(|before| before.contains(read)));
+        self.done.retain(|read, _| waiting.values().any(|before| before.contains(read)));
         Ok(())
     }
 
-    /// Whether everything before a cut of this stream, such as [`tail_cut`](Client::tail_cut), was handed out.
-    pub fn has_passed(&self, cut: &StreamCut) -> bool {
+    /// Whether everything before a cut was handed out.
+    fn has_passed(&self, cut: &StreamCut) -> bool {
         cut.offsets.iter().all(|(segment, offset)| match self.active.iter().find(|active| active.segment == *segment) {
             Some(active) => i64::try_from(active.offset()).is_ok_and(|read| read >= *offset),
             None => self.ended.contains(segment),
@@ -305,9 +345,9 @@ impl StreamReader {
         for active in &self.active {
             offsets.insert(active.segment, crate::segments::signed(active.offset())?);
         }
-        // Segments that are read while others of the same successor are not.
-        for segment in &self.done {
-            offsets.insert(*segment, headwater_records::READ);
+        // Segments that are read while others of the same successor are not: they stand at their ends.
+        for (segment, end) in &self.done {
+            offsets.insert(*segment, crate::segments::signed(*end)?);
         }
         Ok(StreamCut { stream: self.stream.clone(), offsets })
     }

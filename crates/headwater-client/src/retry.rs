@@ -9,6 +9,9 @@ const FIRST: Duration = Duration::from_millis(5);
 /// Longest pause: what a caller waits in vain after the server has come back.
 const LONGEST: Duration = Duration::from_secs(1);
 
+/// For limits that no clock can hold.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// Pauses that double, up to a deadline.
 #[derive(Debug)]
 pub(crate) struct Backoff {
@@ -19,7 +22,9 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// Until so much time has passed from now.
     pub(crate) fn for_at_most(limit: Duration) -> Self {
-        Self { deadline: Instant::now() + limit, next: FIRST }
+        let now = Instant::now();
+        // What nobody lives to see is as good as never.
+        Self { deadline: now.checked_add(limit).unwrap_or(now + NEVER), next: FIRST }
     }
 
     /// Time that is left.
@@ -38,10 +43,5 @@ impl Backoff {
         }
         tokio::time::sleep(pause).await;
         true
-    }
-
-    /// Something went well: the next failure is a new one.
-    pub(crate) fn reset(&mut self, limit: Duration) {
-        *self = Self::for_at_most(limit);
     }
 }

@@ -55,11 +55,6 @@ impl Target {
         Self { name, ..self.clone() }
     }
 
-    /// The token is that of another stream.
-    pub(crate) fn authorized_as(self, stream: ScopedStream) -> Self {
-        Self { token_for: (stream, self.token_for.1), ..self }
-    }
-
     pub(crate) fn text(&self) -> Text {
         self.name.as_str().into()
     }

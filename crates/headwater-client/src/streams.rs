@@ -274,8 +274,8 @@ impl Client {
     /// ranges touch each other, `ranges` what follows on them.
     ///
     /// # Errors
-    /// * `Conflict`: they are not the current segments any more, or fewer would be left than the configuration wants;
-    /// * `Invalid`: the ranges do not cover the same keys.
+    /// `Conflict`: they are not the current segments any more, fewer would be left than the configuration wants, the ranges do
+    /// not cover the same keys, or another scale is under way (also an earlier attempt of this one whose answer was lost).
     ///
     /// # Cancel safety
     /// A scale that has begun goes on.
@@ -301,9 +301,10 @@ impl Client {
                 return Err(Error::new(ErrorKind::Conflict, what));
             }
             ScaleStreamStatus::Failure => {
-                let what =
-                    format!("stream {stream} cannot be scaled so: the new ranges do not cover the keys of the old");
-                return Err(Error::new(ErrorKind::Invalid, what));
+                let what = format!(
+                    "stream {stream} is not scaled: the new ranges do not cover the keys of the old, or another scale is under way"
+                );
+                return Err(Error::new(ErrorKind::Conflict, what));
             }
         }
         let epoch = answer.epoch;

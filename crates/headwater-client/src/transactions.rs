@@ -1,5 +1,6 @@
 //! Transactions: events that become readable together, or never.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -287,7 +288,8 @@ impl Transaction {
     /// # Cancel safety
     /// Gives up waiting.
     pub async fn flush(&self) -> Result<()> {
-        self.writing.flush().await
+        // Told again and again: a transaction that misses an event must not be committed.
+        self.writing.flush(&AtomicU64::new(0)).await
     }
 
     /// Waits until all events are stored and decides that they become readable. When it returns, they will, whatever

@@ -85,7 +85,8 @@ pub struct InProcess {
     engine: Engine,
     controller: Controller,
     pipes: Arc<Pipes>,
-    _lock: Option<DirectoryLock>,
+    lock: Option<DirectoryLock>,
+    is_stopped: bool,
 }
 
 /// Connects clients with the store.
@@ -134,7 +135,7 @@ impl InProcess {
             engine.scrub(period);
         }
         let pipes = Arc::new(Pipes { context, calls, stopping, tasks });
-        Ok(Self { engine, controller, pipes, _lock: lock })
+        Ok(Self { engine, controller, pipes, lock, is_stopped: false })
     }
 
     /// How clients of this process reach it.
@@ -143,7 +144,7 @@ impl InProcess {
     }
 
     /// Takes no more requests, answers those under way, closes the store.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.pipes.stopping.cancel();
         self.pipes.tasks.close();
         if tokio::time::timeout(CONNECTIONS_PATIENCE, self.pipes.tasks.wait()).await.is_err() {
@@ -153,6 +154,25 @@ impl InProcess {
         let engine = self.engine.clone();
         let closing = tokio::task::spawn_blocking(move || engine.close());
         closing.await.expect("closing a store does not panic");
+        // Nobody writes there any more.
+        self.lock = None;
+        self.is_stopped = true;
+    }
+}
+
+impl Drop for InProcess {
+    /// Without [`stop`](InProcess::stop), the store closes by itself, and its directory is free for another one after that.
+    fn drop(&mut self) {
+        if self.is_stopped {
+            return;
+        }
+        self.pipes.stopping.cancel();
+        self.controller.shutdown();
+        let (engine, lock) = (self.engine.clone(), self.lock.take());
+        std::thread::spawn(move || {
+            engine.close();
+            drop(lock);
+        });
     }
 }
 

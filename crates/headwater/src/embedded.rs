@@ -99,8 +99,8 @@ impl Embedded {
         self.store
     }
 
-    /// Answers what is under way and closes the store. Dropping it instead leaves the next opening more to do, and loses
-    /// nothing.
+    /// Answers what is under way and closes the store. Dropping it instead loses nothing either: it closes by itself, and its
+    /// directory can be opened again a little later.
     pub async fn stop(self) {
         self.store.stop().await;
     }

@@ -131,7 +131,8 @@ impl ByteWriter {
     /// # Cancel safety
     /// Gives up waiting.
     pub async fn flush(&self) -> Result<()> {
-        self.writer.flush().await
+        // Told again and again: bytes behind a gap are worth nothing.
+        self.writer.flush_without_gap().await
     }
 
     /// Bytes that are handed over and not yet stored.

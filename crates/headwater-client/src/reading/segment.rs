@@ -4,6 +4,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use headwater_wire::{Reply, Request};
+use tokio::time::Instant;
 use tokio_util::sync::ReusableBoxFuture;
 
 use crate::connection::Connection;
@@ -121,14 +122,16 @@ async fn read(
     piece_bytes: i32,
     mut connection: Option<Connection>,
 ) -> (Result<Piece>, Option<Connection>) {
-    let mut backoff = Backoff::for_at_most(stores.retry_for());
+    // A read may wait at the tail for hours before something fails: time is counted from then.
+    let mut backoff: Option<Backoff> = None;
     loop {
+        let begun = Instant::now();
         let outcome = attempt(&stores, &target, from, piece_bytes, &mut connection).await;
         let error = match outcome {
             Ok(Attempt::Piece(piece)) => return (Ok(piece), connection),
             // An answer without data: the server has let go of a read that waited too long.
             Ok(Attempt::Empty) => {
-                backoff.reset(stores.retry_for());
+                backoff = None;
                 continue;
             }
             Ok(Attempt::Again(error)) => error,
@@ -140,7 +143,10 @@ async fn read(
             Err(error) => return (Err(error), None),
         };
         tracing::debug!(segment = %target.name, %error, "read is tried again");
-        if !backoff.pause().await {
+        if begun.elapsed() > stores.retry_for() {
+            backoff = None;
+        }
+        if !backoff.get_or_insert_with(|| Backoff::for_at_most(stores.retry_for())).pause().await {
             return (Err(error), None);
         }
     }

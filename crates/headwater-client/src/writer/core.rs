@@ -29,6 +29,8 @@ pub(crate) enum Effect {
     Resolve { segment: SegmentId },
     /// The connection's registration is of no use any more.
     Drop { segment: SegmentId },
+    /// As that; and what comes next is tried as if nothing had gone wrong.
+    GivenUp { segment: SegmentId },
     /// Look at this batch again after the linger time.
     Linger { segment: SegmentId, sequence: u64 },
     /// There is room again.
@@ -65,7 +67,9 @@ pub(crate) struct Core {
     bytes: usize,
     /// Why nothing is taken any more.
     over: Option<Error>,
-    /// The first failure since anybody asked.
+    /// How often events were given up.
+    failures: u64,
+    /// Why, the last time.
     failure: Option<Error>,
 }
 
@@ -79,6 +83,7 @@ impl Core {
             limits,
             bytes: 0,
             over: None,
+            failures: 0,
             failure: None,
         };
         let mut segments = segments.to_vec();
@@ -114,7 +119,7 @@ impl Core {
         // Of events that are stored together the last one's place tells of all.
         flow.push(hash, events, |place, length| ack = Some(Ack::new(place, length)));
         if self.limits.lingers
-            && let Some(sequence) = flow.just_opened()
+            && let Some(sequence) = flow.just_opened(events.len())
         {
             self.effects.push(Effect::Linger { segment, sequence });
         }
@@ -162,9 +167,9 @@ impl Core {
         self.flows.values().flat_map(Flow::tickets).collect()
     }
 
-    /// The first failure since the last time, which is then forgotten.
-    pub(crate) fn take_failure(&mut self) -> Option<Error> {
-        self.failure.take()
+    /// How often events were given up so far, and why the last time.
+    pub(crate) fn failures(&self) -> (u64, Option<&Error>) {
+        (self.failures, self.failure.as_ref())
     }
 
     /// Bytes under way.
@@ -279,8 +284,9 @@ impl Core {
         if self.limits.header_bytes == 0 {
             self.over.get_or_insert_with(|| error.clone());
         }
-        self.failure.get_or_insert_with(|| error.clone());
-        self.effects.push(Effect::Drop { segment });
+        self.failures += 1;
+        self.failure = Some(error.clone());
+        self.effects.push(Effect::GivenUp { segment });
         self.release(bytes);
     }
 
@@ -334,6 +340,10 @@ impl Core {
             next.push(hash, events, |place, _| places.push(place));
         });
         for next in following {
+            // They have waited long enough.
+            if let Some(flow) = self.flows.get_mut(&next.id) {
+                flow.hurry_all();
+            }
             self.go_on(next.id);
         }
     }

@@ -29,6 +29,8 @@ pub(crate) const HEADER_BYTES: usize = 8;
 /// Batches on their way before a further one waits until it is full. One is being made durable while the next arrives;
 /// more would only be smaller.
 const SENT_SMALL_MAX: usize = 2;
+/// No writer lives to give half of all numbers.
+const NUMBER_MAX: EventNumber = EventNumber::MAX / 2;
 
 /// An event inside a batch.
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +115,8 @@ pub(crate) struct Flow {
     given: EventNumber,
     /// Events were given up that the segment may have got.
     in_doubt: bool,
+    /// Highest number of events that were given up; what was on its way may still arrive.
+    given_up: EventNumber,
     batch_bytes: usize,
     /// Before each event; 0 where bytes are written as they are.
     header_bytes: usize,
@@ -135,6 +139,7 @@ impl Flow {
             stored: None,
             given: 0,
             in_doubt: true,
+            given_up: 0,
             batch_bytes,
             header_bytes,
             lingers,
@@ -152,9 +157,9 @@ impl Flow {
         self.sent.iter().chain(&self.queued).map(|batch| &batch.ticket).chain(open).cloned()
     }
 
-    /// Number of the open batch, if it has just begun.
-    pub(crate) fn just_opened(&self) -> Option<u64> {
-        (self.open.members.len() == 1).then_some(self.open.sequence)
+    /// Number of the open batch, if it began with the last so many events.
+    pub(crate) fn just_opened(&self, events: usize) -> Option<u64> {
+        (self.open.members.len() == events).then_some(self.open.sequence)
     }
 
     /// Takes events that have to be stored together, and returns the place of each.
@@ -260,7 +265,11 @@ impl Flow {
     /// The number is none of ours: somebody else writes under this writer's id.
     pub(crate) fn set_up(&mut self, last: Option<EventNumber>) -> Result<usize> {
         assert_eq!(self.link, Link::SettingUp, "only a writer that was registered is told");
-        let is_ours = last == self.stored || self.queued.iter().any(|batch| batch.last_number == last);
+        if last.is_some_and(|last| last > NUMBER_MAX) {
+            return Err(Error::new(ErrorKind::Protocol, "segment store says that a writer has used up its numbers"));
+        }
+        let may_be_late = last.is_some_and(|last| last <= self.given_up);
+        let is_ours = may_be_late || last == self.stored || self.queued.iter().any(|batch| batch.last_number == last);
         if !is_ours && !self.in_doubt {
             let what = format!("another process writes to segment {} under this writer's id", self.segment.id);
             return Err(Error::new(ErrorKind::Conflict, what));
@@ -311,7 +320,8 @@ impl Flow {
     /// Gives up everything under way. Returns its bytes.
     pub(crate) fn fail(&mut self, error: &Error) -> usize {
         self.close();
-        self.in_doubt |= !self.sent.is_empty() || self.queued.iter().any(|batch| batch.last_number.is_some());
+        let numbers = self.sent.iter().chain(&self.queued).filter_map(|batch| batch.last_number);
+        self.given_up = numbers.max().unwrap_or(0).max(self.given_up);
         let mut bytes = 0;
         for batch in self.sent.drain(..).chain(self.queued.drain(..)) {
             bytes += batch.data.len();

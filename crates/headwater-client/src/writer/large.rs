@@ -122,6 +122,7 @@ async fn upload(
             Reply::DataAppended { .. } => {}
             // The server tells so, by the name of the target, that this one was sealed meanwhile.
             Reply::SegmentIsSealed { .. } => return Ok(Uploaded::Sealed),
+            Reply::NoSuchSegment { .. } => return Err(Error::new(ErrorKind::Unavailable, "upload is gone")),
             reply => return Err(unexpected(&transient, "ConditionalBlockEnd", &reply)),
         }
     }
@@ -142,7 +143,9 @@ async fn upload(
     match judged(reply.await?)? {
         Reply::SegmentsMerged { target_length, .. } => Ok(Uploaded::Merged(u64::try_from(target_length).ok())),
         Reply::SegmentAttributeUpdated { .. } => Ok(Uploaded::Overtaken),
-        Reply::SegmentIsSealed { .. } | Reply::NoSuchSegment { .. } => Ok(Uploaded::Sealed),
+        Reply::SegmentIsSealed { .. } => Ok(Uploaded::Sealed),
+        // The upload may be gone with a server that was restarted; whether the target is there the next attempt tells.
+        Reply::NoSuchSegment { .. } => Err(Error::new(ErrorKind::Unavailable, "upload is gone")),
         reply => Err(unexpected(target, "MergeSegments", &reply)),
     }
 }

@@ -15,6 +15,7 @@ mod large;
 mod ticket;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -89,9 +90,16 @@ impl EventWriterOptions {
 ///
 /// Cheap to clone; clones share everything. When the last one is dropped, what is under way is given up: [`flush`](Self::flush)
 /// first.
-#[derive(Clone)]
 pub struct EventWriter {
     shared: Arc<Shared>,
+    /// Failures that this clone's flushes have told of.
+    seen: AtomicU64,
+}
+
+impl Clone for EventWriter {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), seen: AtomicU64::new(self.seen.load(Ordering::Relaxed)) }
+    }
 }
 
 impl std::fmt::Debug for EventWriter {
@@ -132,6 +140,9 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let state = self.state.get_mut().expect("nobody panics while it holds the writer's state");
         state.core.end(&Error::new(ErrorKind::Closed, "writer was dropped"));
+        for (connection, id) in state.registered.values() {
+            connection.forget(*id);
+        }
     }
 }
 
@@ -145,7 +156,8 @@ impl Client {
         if segments.is_empty() {
             return Err(Error::new(ErrorKind::Sealed, format!("stream {stream} is sealed")));
         }
-        Ok(EventWriter { shared: Shared::open(self, stream, None, &segments, &options) })
+        let shared = Shared::open(self, stream, None, &segments, &options);
+        Ok(EventWriter { shared, seen: AtomicU64::new(0) })
     }
 }
 
@@ -158,7 +170,7 @@ impl EventWriter {
         options: EventWriterOptions,
     ) -> Self {
         let options = EventWriterOptions { header_bytes: 0, ..options };
-        Self { shared: Shared::open(client, stream, None, &[segment], &options) }
+        Self { shared: Shared::open(client, stream, None, &[segment], &options), seen: AtomicU64::new(0) }
     }
 
     /// The stream.
@@ -214,12 +226,17 @@ impl EventWriter {
     /// Waits until everything that was handed over before is stored.
     ///
     /// # Errors
-    /// The first failure of any event since the writer was made or last flushed.
+    /// A failure of any event, whoever wrote it, since this clone of the writer was made or last flushed.
     ///
     /// # Cancel safety
     /// Gives up waiting.
     pub async fn flush(&self) -> Result<()> {
-        self.shared.flush().await
+        self.shared.flush(&self.seen).await
+    }
+
+    /// As [`flush`](Self::flush), but a failure is told again and again.
+    pub(crate) async fn flush_without_gap(&self) -> Result<()> {
+        self.shared.flush(&AtomicU64::new(0)).await
     }
 
     /// Bytes of events that are handed over and not yet stored.
@@ -320,8 +337,8 @@ impl Shared {
         }
     }
 
-    /// Waits for everything that was taken before, and tells the first failure since the last time.
-    pub(crate) async fn flush(&self) -> Result<()> {
+    /// Waits for everything that was taken before, and tells a failure of those that `seen` has not counted yet.
+    pub(crate) async fn flush(&self, seen: &AtomicU64) -> Result<()> {
         let tickets = {
             let mut state = self.locked();
             state.core.hurry(None);
@@ -333,7 +350,15 @@ impl Shared {
             // Failures are collected below.
             let _ = ticket::settled(ticket).await;
         }
-        self.locked().core.take_failure().map_or(Ok(()), Err)
+        let state = self.locked();
+        let (failures, failure) = state.core.failures();
+        match failure {
+            Some(failure) if failures > seen.load(Ordering::Relaxed) => {
+                seen.store(failures, Ordering::Relaxed);
+                Err(failure.clone())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Gives up everything under way.
@@ -388,6 +413,12 @@ impl Shared {
                         connection.forget(id);
                     }
                 }
+                Effect::GivenUp { segment } => {
+                    state.troubled.remove(&segment);
+                    if let Some((connection, id)) = state.registered.remove(&segment) {
+                        connection.forget(id);
+                    }
+                }
                 Effect::Linger { segment, sequence } => {
                     let linger = self.linger;
                     tokio::spawn(async move {
@@ -428,13 +459,20 @@ impl Shared {
 async fn set_up(this: Weak<Shared>, segment: SegmentId, generation: u64) {
     loop {
         let Some(shared) = this.upgrade() else { return };
+        if shared.locked().core.writer_at(segment, generation).is_none() {
+            return;
+        }
         let mut trouble = shared.locked().troubled.remove(&segment);
         if let Some(trouble) = &mut trouble {
             drop(shared);
             let goes_on = trouble.backoff.pause().await;
             let Some(shared) = this.upgrade() else { return };
             if !goes_on {
-                return shared.change(|state| state.core.fail(segment, &trouble.error));
+                return shared.change(|state| {
+                    if state.core.writer_at(segment, generation).is_some() {
+                        state.core.fail(segment, &trouble.error);
+                    }
+                });
             }
         }
         let Some(shared) = this.upgrade() else { return };

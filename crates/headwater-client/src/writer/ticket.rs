@@ -97,7 +97,7 @@ impl Ticket {
             return Poll::Ready(outcome.clone());
         }
         // One task that waits for many events of a ticket is told once.
-        if !state.waiting.last().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !state.waiting.iter().rev().any(|waker| waker.will_wake(cx.waker())) {
             state.waiting.push(cx.waker().clone());
         }
         Poll::Pending

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Instant;
 
 use base64::Engine as _;
@@ -194,7 +195,17 @@ async fn write(
     let reading = std::thread::spawn(move || feed(input, whole, &lines));
     while let Some(line) = read.recv().await {
         let line: Bytes = line;
-        let (key, event) = keyed(keys, line, count + 1)?;
+        let (key, event) = match keyed(keys, line, count + 1) {
+            Ok(keyed) => keyed,
+            Err(failure) => {
+                // Those before it are on their way already, unless a transaction holds them back.
+                if let Writing::Stream(writer) = &writing {
+                    writer.flush().await?;
+                    return Err(Failure::Partly { written: count, source: Box::new(failure) });
+                }
+                return Err(failure);
+            }
+        };
         bytes += event.len() as u64;
         writing.write(key.as_deref(), event).await?;
         count += 1;
@@ -283,17 +294,18 @@ async fn read(
     let mut reader = client.stream_reader(stream, from).await?;
     let mut left = shown.max.unwrap_or(u64::MAX);
     while left > 0 {
-        if let Some(tail) = &tail
-            && reader.has_passed(tail)
-        {
-            break;
-        }
+        let mut next = pin!(async {
+            match &tail {
+                Some(tail) => reader.next_before(tail).await,
+                None => reader.next().await,
+            }
+        });
         // What is shown so far is seen before waiting for more.
-        let next = match futures::FutureExt::now_or_never(reader.next()) {
+        let next = match futures::FutureExt::now_or_never(next.as_mut()) {
             Some(next) => next,
             None => {
                 out.flush()?;
-                reader.next().await
+                next.await
             }
         };
         match next {

@@ -126,6 +126,8 @@ enum Failure {
     Input { what: String, source: std::io::Error },
     #[error("output cannot be written")]
     Output(#[from] std::io::Error),
+    #[error("{written} events were written before this")]
+    Partly { written: u64, source: Box<Failure> },
     #[error("interrupted")]
     Interrupted,
 }
@@ -136,6 +138,7 @@ impl Failure {
             Self::Client(error) => exit::of_client(error.kind()),
             Self::Usage(_) => exit::USAGE,
             Self::Input { .. } => exit::NO_INPUT,
+            Self::Partly { .. } => exit::DATA,
             Self::Output(_) => exit::DISK,
             Self::Interrupted => exit::INTERRUPTED,
         }

@@ -197,7 +197,8 @@ pub(super) async fn run(action: Action, client: &Client, out: &mut Output) -> Re
         Action::Scale { stream, segments } => {
             let current = client.current_segments(&stream).await?;
             if current.is_empty() {
-                return Err(usage(format!("stream {stream} is sealed")));
+                let what = format!("stream {stream} is sealed");
+                return Err(headwater_client::Error::new(headwater_client::ErrorKind::Sealed, what).into());
             }
             let parts = usize::try_from(segments).ok().filter(|parts| *parts > 0);
             let parts = parts.ok_or_else(|| usage("a stream has at least one segment"))?;

@@ -58,7 +58,10 @@ async fn a_person_operates_a_store_without_code() {
     assert_eq!(described["segments"].as_array().unwrap().len(), 5);
     ok(&["stream", "truncate", "shop/orders", "--at", "tail"], "").await;
     assert_eq!(ok(&["event", "read", "shop/orders"], "").await, "");
-    ok(&["stream", "delete", "shop/orders", "--seal"], "").await;
+    ok(&["event", "write", "shop/orders", "--key", "a"], "last\n").await;
+    ok(&["stream", "seal", "shop/orders"], "").await;
+    assert_eq!(ok(&["event", "read", "shop/orders"], "").await, "last\n");
+    ok(&["stream", "delete", "shop/orders"], "").await;
     ok(&["scope", "delete", "shop"], "").await;
 }
 
@@ -73,6 +76,7 @@ async fn exit_codes_tell_what_kind_of_failure_it_was() {
         (&["stream", "truncate", "s/t", "--at", "nonsense"], 64, "no stream cut"),
         (&["event", "write", "s/t", "/does/not/exist"], 66, "cannot be read"),
         (&["event", "get", "s/t/0.#epoch.0:0-99"], 64, "ends at 0"),
+        (&["event", "read", "s/t", "--from", "nonsense"], 64, "nor a stream cut"),
         (&["txn", "state", "s/t", "1234"], 64, "32 hexadecimal digits"),
     ] {
         let said = run(&store, arguments, "").await;
@@ -80,6 +84,9 @@ async fn exit_codes_tell_what_kind_of_failure_it_was() {
         assert!(said.error.contains(word), "{arguments:?}: {}", said.error);
         assert_eq!(said.out, "");
     }
+    let said = run(&store, &["event", "write", "s/t", "--key-before-tab"], "a\tone\nno tab\n").await;
+    assert_eq!((said.code, said.out.as_str()), (65, ""));
+    assert!(said.error.contains("1 events were written before this: line 2 has no tab"), "{}", said.error);
     let nobody = Command::new(env!("CARGO_BIN_EXE_headwater"))
         .args(["scope", "list", "--server", "tcp://127.0.0.1:1", "--patience", "1"])
         .output()

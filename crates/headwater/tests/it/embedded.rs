@@ -25,8 +25,19 @@ async fn an_embedded_store_keeps_what_it_acknowledged_and_a_directory_has_one_ow
 
     let store = Embedded::open(directory.path()).await.unwrap();
     assert_eq!(all_of(store.client(), &stream).await.len(), 1000);
-    // Not stopped: the next owner finds a journal to replay.
+    // Not stopped: it closes by itself, and until then nobody else gets the directory.
     drop(store);
+    let begun = std::time::Instant::now();
+    let store = loop {
+        match Embedded::open(directory.path()).await {
+            Ok(store) => break store,
+            Err(StartError::Locked { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    };
+    assert_eq!(all_of(store.client(), &stream).await.len(), 1000);
+    store.stop().await;
 }
 
 /// What a writer of a store that has stopped is told.

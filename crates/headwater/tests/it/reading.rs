@@ -48,6 +48,68 @@ async fn a_stream_is_read_in_order_through_splits_and_merges_and_from_any_cut() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_there_is_read_without_waiting_for_more() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 1).await;
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    writer.write("a", "one").await.unwrap().await.unwrap();
+    let current = client.current_segments(&stream).await.unwrap();
+    client.scale_stream(&stream, &[current[0].id], &KeyRange::split(3)).await.unwrap();
+    // The new segments are empty, and nobody writes to them.
+    let read = async || {
+        let tail = client.tail_cut(&stream).await.unwrap();
+        let mut reader = client.stream_reader(&stream, ReadFrom::Head).await.unwrap();
+        let mut found = Vec::new();
+        while let Some(event) = reader.next_before(&tail).await.unwrap() {
+            found.push(event.event);
+        }
+        found
+    };
+    assert_eq!(read().await, ["one"]);
+    client.seal_stream(&stream).await.unwrap();
+    assert_eq!(read().await, ["one"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_in_the_middle_of_a_merge_is_one_that_the_server_truncates_at() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 1).await;
+    let current = client.current_segments(&stream).await.unwrap();
+    client.scale_stream(&stream, &[current[0].id], &KeyRange::split(2)).await.unwrap();
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    for number in 0..100 {
+        let _ = writer.write(&number.to_string(), number.to_string()).await.unwrap();
+    }
+    writer.flush().await.unwrap();
+    let halves: Vec<_> = client.current_segments(&stream).await.unwrap().iter().map(|it| it.id).collect();
+    client.scale_stream(&stream, &halves, &KeyRange::split(1)).await.unwrap();
+    for number in 100..110 {
+        let _ = writer.write(&number.to_string(), number.to_string()).await.unwrap();
+    }
+    writer.flush().await.unwrap();
+    // From every position on, the rest is read, once, also after the stream was truncated there.
+    let mut reader = client.stream_reader(&stream, ReadFrom::Head).await.unwrap();
+    for read in 1..=110 {
+        reader.next().await.unwrap().unwrap();
+        if read % 9 == 0 || read > 95 {
+            let cut = reader.cut().unwrap();
+            client.truncate_stream(&cut).await.unwrap();
+            for from in [ReadFrom::Cut(cut), ReadFrom::Head] {
+                let mut again = client.stream_reader(&stream, from).await.unwrap();
+                let tail = client.tail_cut(&stream).await.unwrap();
+                let mut rest = 0;
+                while again.next_before(&tail).await.unwrap().is_some() {
+                    rest += 1;
+                }
+                assert_eq!(read + rest, 110);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_at_the_tail_gets_what_is_written_from_then_on() {
     let store = TestStore::start().await.unwrap();
     let stream = stream_of(store.client(), 1).await;

@@ -1,4 +1,4 @@
-use headwater_client::{ErrorKind, KeyRange, Name, Retention, ScopedStream, StreamConfig};
+use headwater_client::{Client, ErrorKind, KeyRange, Name, Retention, ScopedStream, StreamConfig};
 
 use super::Store;
 
@@ -65,4 +65,17 @@ async fn a_stream_is_scaled_and_knows_what_follows_on_what() {
     assert!(successors.iter().all(|it| it.predecessors == [before[0].id]));
     let error = client.scale_stream(&stream, &[before[0].id], &KeyRange::split(3)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_controller_is_asked_when_one_does_not_answer() {
+    let store = Store::start().await;
+    let alive = store.address().trim_start_matches("tcp://").to_owned();
+    let dead = "127.0.0.1:1";
+    for address in [format!("{dead},{alive}"), format!("{dead},{dead},{alive}"), format!("{alive},{dead}")] {
+        let client = Client::connect(&address).unwrap();
+        for _ in 0..5 {
+            assert!(client.scope_exists(&Name::parse("_system").unwrap()).await.unwrap(), "{address}");
+        }
+    }
 }

@@ -72,6 +72,9 @@ async fn a_transaction_that_is_over_takes_nothing() {
         }
     };
     assert_eq!(error.kind(), ErrorKind::Conflict);
+    for _ in 0..2 {
+        assert_eq!(here.flush().await.unwrap_err().kind(), ErrorKind::Conflict, "told again and again");
+    }
     assert_eq!(here.commit(None).await.unwrap_err().kind(), ErrorKind::Conflict);
     assert_eq!(store.read_all(&stream).await, Vec::<Bytes>::new());
     let short = store.client.transaction_writer(&stream, TransactionOptions::default().lease(Duration::from_millis(1)));

@@ -156,5 +156,12 @@ async fn a_batch_that_lingers_goes_when_its_time_is_over_or_somebody_flushes() {
     assert_eq!((first.offset, second.offset), (Some(0), Some(9)));
     let _ = writer.write("a", "3").await.unwrap();
     writer.flush().await.unwrap();
-    assert_eq!(store.read_all(&stream).await, ["1", "2", "3"]);
+    writer.write_all("a", &["4".into(), "5".into()]).await.unwrap().await.unwrap();
+    assert_eq!(store.read_all(&stream).await, ["1", "2", "3", "4", "5"]);
+    // What lingers while its segment is sealed goes to the successor at once.
+    let current = store.client.current_segments(&stream).await.unwrap();
+    let waiting = writer.write("a", "6").await.unwrap();
+    store.client.scale_stream(&stream, &[current[0].id], &KeyRange::split(2)).await.unwrap();
+    writer.flush().await.unwrap();
+    waiting.await.unwrap();
 }
