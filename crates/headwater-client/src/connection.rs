@@ -14,7 +14,7 @@
 //!
 //! The inbox is not bounded here: whoever appends keeps a window of its own, and requests are as many as callers wait.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
 use std::mem;
@@ -277,7 +277,7 @@ struct Task {
     input: BytesMut,
     /// Until the server says hello.
     greet: Option<oneshot::Sender<()>>,
-    routes: HashMap<i64, Route>,
+    routes: BTreeMap<i64, Route>,
     taken: Vec<Command>,
     heard: Instant,
     asked: bool,
@@ -305,7 +305,7 @@ impl Task {
             out,
             input: BytesMut::new(),
             greet: Some(greet),
-            routes: HashMap::new(),
+            routes: BTreeMap::new(),
             taken: Vec::new(),
             heard: Instant::now(),
             asked: false,

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 const CONTROLLER_PORT: u16 = 9090;
 
 /// Host and port of a server. A host is a name or an address; a name with several addresses is tried at each of them.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Endpoint {
     host: Arc<str>,
     port: u16,

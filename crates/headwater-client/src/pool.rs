@@ -5,7 +5,7 @@
 //! * connections for reads, which wait at the tail for hours, are shared: many readers need few of them
 //! * at most [`IDLE_MAX`] connections per server wait for use, none longer than [`IDLE_FOR_MAX`]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -37,12 +37,12 @@ pub(crate) struct Pool {
 struct Shared {
     transport: Arc<dyn Transport>,
     connect_timeout: Duration,
-    idle: Mutex<HashMap<Endpoint, Vec<(Connection, Instant)>>>,
-    shared: Mutex<HashMap<Endpoint, Vec<Connection>>>,
+    idle: Mutex<BTreeMap<Endpoint, Vec<(Connection, Instant)>>>,
+    shared: Mutex<BTreeMap<Endpoint, Vec<Connection>>>,
 }
 
 impl Shared {
-    fn locked(&self) -> MutexGuard<'_, HashMap<Endpoint, Vec<(Connection, Instant)>>> {
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<Endpoint, Vec<(Connection, Instant)>>> {
         self.idle.lock().expect("nobody panics while it holds the pool")
     }
 }

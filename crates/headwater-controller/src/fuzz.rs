@@ -48,7 +48,8 @@ mod tests {
     #[test]
     fn records_of_released_stores_do_no_harm_however_they_are_cut() {
         let store = include_str!("../tests/golden/0.1.0.store");
-        let is_hexadecimal = |word: &&str| word.len().is_multiple_of(2) && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_hexadecimal =
+            |word: &&str| word.len().is_multiple_of(2) && word.bytes().all(|byte| byte.is_ascii_hexdigit());
         let mut read = 0;
         for word in store.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(is_hexadecimal) {
             let byte = |at: usize| u8::from_str_radix(&word[at..at + 2], 16).unwrap();

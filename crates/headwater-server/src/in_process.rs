@@ -162,6 +162,7 @@ impl InProcess {
 
 impl Drop for InProcess {
     /// Without [`stop`](InProcess::stop), the store closes by itself, and its directory is free for another one after that.
+    #[allow(clippy::disallowed_methods, reason = "closing may wait for the disk, and there may be no runtime any more")]
     fn drop(&mut self) {
         if self.is_stopped {
             return;

@@ -14,7 +14,7 @@ mod flow;
 mod large;
 mod ticket;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -124,11 +124,11 @@ pub(crate) struct Shared {
 struct State {
     core: Core,
     /// One per server.
-    connections: HashMap<Endpoint, Connection>,
+    connections: BTreeMap<Endpoint, Connection>,
     /// Where the writer is registered, and under which request id.
-    registered: HashMap<SegmentId, (Connection, i64)>,
+    registered: BTreeMap<SegmentId, (Connection, i64)>,
     /// Segments where something failed and nothing was stored since.
-    troubled: HashMap<SegmentId, Trouble>,
+    troubled: BTreeMap<SegmentId, Trouble>,
 }
 
 struct Trouble {
@@ -302,9 +302,9 @@ impl Shared {
         };
         let state = State {
             core: Core::new(writer, segments, limits),
-            connections: HashMap::new(),
-            registered: HashMap::new(),
-            troubled: HashMap::new(),
+            connections: BTreeMap::new(),
+            registered: BTreeMap::new(),
+            troubled: BTreeMap::new(),
         };
         Arc::new_cyclic(|this| Self {
             client: client.clone(),

@@ -178,7 +178,6 @@ async fn write(
     }
     let name = file.map_or("standard input".to_owned(), |file| file.display().to_string());
     let unreadable = |source| Failure::Input { what: name.clone(), source };
-    #[allow(clippy::disallowed_methods, reason = "the person's own file, not the store's")]
     let input: Box<dyn BufRead + Send> = match file {
         Some(file) => Box::new(BufReader::with_capacity(1 << 20, std::fs::File::open(file).map_err(unreadable)?)),
         None => Box::new(BufReader::with_capacity(1 << 20, std::io::stdin())),

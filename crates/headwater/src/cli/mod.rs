@@ -3,6 +3,11 @@
 //! Every command takes `--json`: then each thing it has to say is one JSON object on a line of its own, with keys that stay
 //! as they are. Otherwise it is text for people. Errors go to standard error, and the exit code says of which kind they are.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "reads a person's files, clocks and terminal; nothing here runs in the simulator"
+)]
+
 mod event;
 mod explain;
 mod output;
@@ -158,7 +163,6 @@ impl Place {
     fn connect(&self) -> Result<Client, Failure> {
         let mut options = ClientOptions::new(&self.server)?.retry_for(Duration::from_secs(self.patience));
         if let Some(path) = &self.ca {
-            #[allow(clippy::disallowed_methods, reason = "the person's own file, not the store's")]
             let certificates =
                 std::fs::read(path).map_err(|source| Failure::Input { what: path.display().to_string(), source })?;
             options = options.trusting(&certificates)?;

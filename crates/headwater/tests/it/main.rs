@@ -1,5 +1,9 @@
 //! Our own client against our own server, in one process.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "starts processes and waits; nothing here runs in the simulator")]
+#![allow(clippy::let_underscore_future, reason = "an Ack that nobody waits for changes nothing; a flush follows")]
+
 mod agreeing;
 mod bytes;
 mod commands;

@@ -12,7 +12,7 @@ async fn scopes_and_streams_are_made_listed_changed_and_deleted() {
     let stream = store.stream("orders/new", 2).await;
     assert!(!client.create_stream(&stream, &StreamConfig::fixed(5)).await.unwrap());
     assert_eq!(client.scopes().await.unwrap(), [Name::parse("_system").unwrap(), scope.clone()]);
-    assert_eq!(client.streams(&scope).await.unwrap(), [stream.stream.clone()]);
+    assert_eq!(client.streams(&scope).await.unwrap(), vec![stream.stream.clone()]);
     assert!(client.stream_exists(&stream).await.unwrap());
 
     let retention = Some(Retention::Size { min_bytes: 1 << 20, max_bytes: None });
@@ -20,7 +20,7 @@ async fn scopes_and_streams_are_made_listed_changed_and_deleted() {
     client.update_stream(&stream, &config).await.unwrap();
     let found = client.stream_config(&stream).await.unwrap();
     assert_eq!((found.retention, &found.tags), (config.retention, &config.tags));
-    assert_eq!(client.streams_with_tag(&scope, "blue").await.unwrap(), [stream.stream.clone()]);
+    assert_eq!(client.streams_with_tag(&scope, "blue").await.unwrap(), vec![stream.stream.clone()]);
     assert_eq!(client.streams_with_tag(&scope, "red").await.unwrap(), []);
 
     let error = client.delete_stream(&stream).await.unwrap_err();
