@@ -18,6 +18,7 @@ mod retry;
 mod revisioned;
 mod segments;
 mod streams;
+mod tables;
 mod transactions;
 mod transport;
 mod writer;
@@ -34,6 +35,10 @@ pub use headwater_types::{KeyRange, Name, NameError, ScopedStream, SegmentId, Se
 pub use model::{Retention, Scaling, SegmentInfo, SegmentRange, StreamConfig, Successor};
 pub use options::ClientOptions;
 pub use revisioned::{Revision, RevisionReader, RevisionedStream};
+pub use tables::{
+    Condition, Entry, EntryIterator, KeyIterator, KeyValueRange, KeyValueTable, KeyValueTableConfig, Put, ScopedTable,
+    Table, TableChanges, TableEntries, TableInfo, TableKey, Version,
+};
 pub use transactions::{Committing, Transaction, TransactionOptions, TransactionState, TransactionWriter};
 pub use transport::{Duplex, Service, Transport};
 pub use writer::{Ack, EVENT_BYTES_MAX, EventWriter, EventWriterOptions, Written};

@@ -12,14 +12,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use headwater_proto::controller as proto;
 use headwater_proto::controller::stream_info::AccessOperation;
-use headwater_types::{AttributeId, ScopedStream, SegmentId, SegmentName};
+use headwater_types::{AttributeId, Name, ScopedStream, SegmentId, SegmentName};
 use headwater_wire::{ErrorCode, Reply, Request, Text, Token, TokenFailure};
 
 use crate::connection::Connection;
 use crate::controller::Controllers;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{SegmentInfo, segment_id, stream_info};
+use crate::model::SegmentInfo;
 use crate::pool::{Lease, Pool};
 use crate::retry::Backoff;
 
@@ -40,14 +40,47 @@ pub(crate) enum Repeat {
 pub(crate) struct Target {
     pub(crate) name: SegmentName,
     /// Stream and segment that tell where it is.
-    located: (ScopedStream, SegmentId),
+    located: (Named, SegmentId),
     /// Stream whose token it wants, and for what.
-    token_for: (ScopedStream, i32),
+    token_for: (Named, i32),
+}
+
+/// A stream by the names that the controller is told, of which not all are names that a stream can have.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+struct Named {
+    scope: Arc<str>,
+    stream: Arc<str>,
+}
+
+impl Named {
+    fn stream(stream: &ScopedStream) -> Self {
+        Self { scope: stream.scope.as_str().into(), stream: stream.stream.as_str().into() }
+    }
+
+    fn info(&self, access: i32) -> proto::StreamInfo {
+        proto::StreamInfo { scope: self.scope.to_string(), stream: self.stream.to_string(), access_operation: access }
+    }
 }
 
 impl Target {
     pub(crate) fn new(stream: &ScopedStream, id: SegmentId, access: AccessOperation) -> Self {
-        Self { name: stream.segment(id), located: (stream.clone(), id), token_for: (stream.clone(), access.into()) }
+        let named = Named::stream(stream);
+        Self { name: stream.segment(id), located: (named.clone(), id), token_for: (named, access.into()) }
+    }
+
+    /// A partition of a table. The controller knows the table by its name, or, if a client has made it by itself, the whole by
+    /// the name of its segments.
+    pub(crate) fn partition(
+        scope: &Name,
+        table: &Name,
+        id: SegmentId,
+        is_known: bool,
+    ) -> Result<Self, headwater_types::NameError> {
+        let named = |stream: &str| Named { scope: scope.as_str().into(), stream: stream.into() };
+        let located = named(&format!("{table}_kvtable"));
+        let token_for = if is_known { named(table.as_str()) } else { located.clone() };
+        let name = SegmentName::parse(&format!("{scope}/{table}_kvtable/{id}"))?;
+        Ok(Self { name, located: (located, id), token_for: (token_for, AccessOperation::ReadWrite.into()) })
     }
 
     /// The same place and permission under another name: a transaction's or transient segment.
@@ -69,8 +102,8 @@ pub(crate) struct SegmentStores {
 struct Shared {
     controllers: Controllers,
     pool: Pool,
-    places: Mutex<BTreeMap<(ScopedStream, SegmentId), Endpoint>>,
-    tokens: Mutex<BTreeMap<(ScopedStream, i32), (Token, SystemTime)>>,
+    places: Mutex<BTreeMap<(Named, SegmentId), Endpoint>>,
+    tokens: Mutex<BTreeMap<(Named, i32), (Token, SystemTime)>>,
     request_timeout: Duration,
     retry_for: Duration,
 }
@@ -96,7 +129,8 @@ impl SegmentStores {
             return Ok(endpoint.clone());
         }
         let (stream, id) = &target.located;
-        let asked = segment_id(stream, *id);
+        let info = stream.info(AccessOperation::Unspecified.into());
+        let asked = proto::SegmentId { stream_info: Some(info), segment_id: id.as_i64() };
         let node = self
             .shared
             .controllers
@@ -129,7 +163,7 @@ impl SegmentStores {
             return Ok(token.clone());
         }
         let (stream, access) = &target.token_for;
-        let asked = proto::StreamInfo { access_operation: *access, ..stream_info(stream) };
+        let asked = stream.info(*access);
         let call = self.shared.controllers.call("getDelegationToken", asked, |mut stub, request| async move {
             stub.get_delegation_token(request).await
         });

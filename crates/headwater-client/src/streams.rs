@@ -20,7 +20,7 @@ macro_rules! call {
 
 pub(crate) use call;
 
-fn not_found(what: &str, name: impl std::fmt::Display) -> Error {
+pub(crate) fn not_found(what: &str, name: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::NotFound, format!("{what} {name} does not exist"))
 }
 
@@ -29,7 +29,7 @@ pub(crate) fn failed(what: &str, name: impl std::fmt::Display) -> Error {
 }
 
 /// Most pages of a listing that are fetched; a server that says "more" for ever is not believed.
-const PAGES_MAX: usize = 100_000;
+pub(crate) const PAGES_MAX: usize = 100_000;
 
 impl Client {
     /// Makes a scope. `false` if it was there.
@@ -343,7 +343,7 @@ pub(crate) fn updated(what: &str, stream: &ScopedStream, answer: proto::UpdateSt
     }
 }
 
-fn name_of(text: &str) -> Result<Name> {
+pub(crate) fn name_of(text: &str) -> Result<Name> {
     Name::parse(text)
         .map_err(|error| Error::caused(ErrorKind::Protocol, format!("controller sent the name {text:?}"), error))
 }
@@ -367,6 +367,6 @@ fn names_of(scope: &Name, page: proto::StreamsInScopeResponse, found: &mut Vec<N
     Ok(more.then_some(token))
 }
 
-fn endless(what: &str) -> Error {
+pub(crate) fn endless(what: &str) -> Error {
     Error::new(ErrorKind::Protocol, format!("controller does not come to an end of its {what}"))
 }

@@ -12,6 +12,7 @@ mod reading;
 mod restarts;
 mod store;
 mod streams;
+mod tables;
 mod transactions;
 mod writing;
 
