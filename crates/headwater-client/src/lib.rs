@@ -18,6 +18,7 @@ mod retry;
 mod revisioned;
 mod segments;
 mod streams;
+mod synchronizing;
 mod tables;
 mod transactions;
 mod transport;
@@ -35,6 +36,7 @@ pub use headwater_types::{KeyRange, Name, NameError, ScopedStream, SegmentId, Se
 pub use model::{Retention, Scaling, SegmentInfo, SegmentRange, StreamConfig, Successor};
 pub use options::ClientOptions;
 pub use revisioned::{Revision, RevisionReader, RevisionedStream};
+pub use synchronizing::{Member, Membership, SharedMaps, SharedPut, SharedState, StateSynchronizer, TableSynchronizer};
 pub use tables::{
     Condition, Entry, EntryIterator, KeyIterator, KeyValueRange, KeyValueTable, KeyValueTableConfig, Put, ScopedTable,
     Table, TableChanges, TableEntries, TableInfo, TableKey, Version,
