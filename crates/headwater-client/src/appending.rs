@@ -67,6 +67,17 @@ impl Session {
     }
 }
 
+/// What is appended, and where.
+#[derive(Clone, Copy, Debug)]
+enum How {
+    /// One event, at the end.
+    Event,
+    /// One event, if the segment has this length.
+    EventAt(i64),
+    /// Bytes as they are, if the segment has this length.
+    BytesAt(i64),
+}
+
 /// What became of one attempt.
 enum Attempt {
     Stored,
@@ -92,11 +103,19 @@ impl Appender {
     /// # Cancel safety
     /// The event may be stored.
     pub(crate) async fn append(&mut self, event: &Bytes, at: Option<u64>) -> Result<bool> {
-        let at = at.map(signed).transpose()?;
+        self.store(event, at.map_or(Ok(How::Event), |at| signed(at).map(How::EventAt))?).await
+    }
+
+    /// As [`append`](Self::append) at an offset, without a header: any bytes.
+    pub(crate) async fn append_bytes_at(&mut self, bytes: &Bytes, at: u64) -> Result<bool> {
+        self.store(bytes, How::BytesAt(signed(at)?)).await
+    }
+
+    async fn store(&mut self, data: &Bytes, how: How) -> Result<bool> {
         let mut backoff = Backoff::for_at_most(self.stores.retry_for());
         let (mut number, mut is_doubtful) = (None, false);
         loop {
-            let (error, was_sent) = match self.attempt(event, at, &mut number, is_doubtful).await {
+            let (error, was_sent) = match self.attempt(data, how, &mut number, is_doubtful).await {
                 Ok(Attempt::Stored) => return Ok(true),
                 Ok(Attempt::Overtaken) => return Ok(false),
                 Ok(Attempt::Again(error)) => (error, false),
@@ -121,8 +140,8 @@ impl Appender {
 
     async fn attempt(
         &mut self,
-        event: &Bytes,
-        at: Option<i64>,
+        data: &Bytes,
+        how: How,
         number: &mut Option<EventNumber>,
         is_doubtful: bool,
     ) -> Result<Attempt> {
@@ -144,7 +163,7 @@ impl Appender {
             self.given
         });
         let limit = self.stores.request_timeout();
-        let reply = tokio::time::timeout(limit, self.send(&mut session, event, at, number)).await;
+        let reply = tokio::time::timeout(limit, self.send(&mut session, data, how, number)).await;
         let reply = reply.unwrap_or_else(|_| {
             let what = format!("segment store did not answer about {} within {limit:?}", self.target.name);
             Err(Error::new(ErrorKind::Unavailable, what))
@@ -182,7 +201,7 @@ impl Appender {
     }
 
     /// Sends it and waits for what the server says about it.
-    async fn send(&self, session: &mut Session, data: &Bytes, at: Option<i64>, number: EventNumber) -> Result<Reply> {
+    async fn send(&self, session: &mut Session, data: &Bytes, how: How, number: EventNumber) -> Result<Reply> {
         let append = |request_id, data| OutgoingAppend {
             request_id,
             writer: self.writer,
@@ -190,9 +209,14 @@ impl Appender {
             event_count: 1,
             last_event_number: number,
         };
-        if let Some(at) = at {
+        let conditional = match how {
+            How::Event => None,
+            How::EventAt(at) => Some((at, true)),
+            How::BytesAt(at) => Some((at, false)),
+        };
+        if let Some((at, is_event)) = conditional {
             let connection = session.connection.clone();
-            let answered = connection.append_at(|id| append(id, data.clone()), at, true);
+            let answered = connection.append_at(|id| append(id, data.clone()), at, is_event);
             return tokio::select! {
                 reply = answered => reply,
                 // Some servers tell of failures under the registration's id.

@@ -14,15 +14,13 @@ use bytes::Bytes;
 use headwater_proto::controller::stream_info::AccessOperation;
 use headwater_types::limits::EVENT_BYTES_MAX;
 use headwater_types::{ScopedStream, SegmentId, SegmentName, attribute};
-use headwater_wire::{Reply, Request};
 use tokio::sync::Mutex;
 
 use crate::appending::Appender;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::reading::Events;
-use crate::retry::Backoff;
-use crate::segments::{Repeat, SegmentStores, Target, offset, signed, unexpected};
+use crate::segments::{SegmentStores, Target, offset, signed};
 use crate::writer::HEADER_BYTES;
 
 /// Most bytes asked for at a time.
@@ -305,41 +303,12 @@ impl RevisionReader {
                 }
                 return Ok(None);
             }
-            let data = self.shared.fetch(self.fetched, self.end - self.fetched).await?;
+            let data = {
+                let (shared, wanted) = (&self.shared, (self.end - self.fetched).min(PIECE_BYTES));
+                shared.stores.read(&shared.reading, self.fetched, wanted).await?
+            };
             self.fetched += data.len() as u64;
             self.events.feed(data);
-        }
-    }
-}
-
-impl Shared {
-    /// Bytes that are there: at least one, and not more than so many.
-    async fn fetch(&self, from: u64, bytes: u64) -> Result<Bytes> {
-        let mut backoff = Backoff::for_at_most(self.stores.retry_for());
-        let at = signed(from)?;
-        // Servers send at least eight bytes if they have them.
-        let suggested_length = i32::try_from(bytes.min(PIECE_BYTES)).expect("a piece's length fits");
-        loop {
-            let reply = self.stores.ask(&self.reading, Repeat::Harmless, |request_id, segment, token| {
-                Request::ReadSegment { segment, offset: at, suggested_length, token, request_id }
-            });
-            match reply.await? {
-                Reply::SegmentRead { offset: sent, .. } if sent != at => {
-                    let what = format!("segment store sent bytes at {sent} that were asked at {at}");
-                    return Err(Error::new(ErrorKind::Protocol, what));
-                }
-                Reply::SegmentRead { mut data, .. } if !data.is_empty() => {
-                    data.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
-                    return Ok(data);
-                }
-                // The server has let go of the read without an answer.
-                Reply::SegmentRead { end_of_segment: false, .. } => {}
-                reply => return Err(unexpected(&self.reading, "ReadSegment", &reply)),
-            }
-            if !backoff.pause().await {
-                let what = format!("segment store does not send what {} holds", self.reading.name);
-                return Err(Error::new(ErrorKind::Unavailable, what));
-            }
         }
     }
 }

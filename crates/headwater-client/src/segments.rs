@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use headwater_proto::controller as proto;
 use headwater_proto::controller::stream_info::AccessOperation;
 use headwater_types::{AttributeId, Name, ScopedStream, SegmentId, SegmentName};
@@ -291,6 +292,43 @@ impl SegmentStores {
                 Ok(SegmentInfo { start: offset(start_offset)?, end: offset(write_offset)?, sealed, last_modified })
             }
             reply => Err(unexpected(target, "GetStreamSegmentInfo", &reply)),
+        }
+    }
+
+    /// Bytes that the segment has, from an offset on: at least one, and not more than so many. Does not wait at the tail.
+    ///
+    /// # Errors
+    /// `NotFound`, `Truncated`. `Protocol`: it has none there.
+    pub(crate) async fn read(&self, target: &Target, from: u64, bytes: u64) -> Result<Bytes> {
+        let mut backoff = Backoff::for_at_most(self.shared.retry_for);
+        let at = signed(from)?;
+        // Servers send at least eight bytes if they have them.
+        let suggested_length = i32::try_from(bytes).unwrap_or(i32::MAX);
+        loop {
+            let reply = self.ask(target, Repeat::Harmless, |request_id, segment, token| Request::ReadSegment {
+                segment,
+                offset: at,
+                suggested_length,
+                token,
+                request_id,
+            });
+            match reply.await? {
+                Reply::SegmentRead { offset: sent, .. } if sent != at => {
+                    let what = format!("segment store sent bytes at {sent} that were asked at {at}");
+                    return Err(Error::new(ErrorKind::Protocol, what));
+                }
+                Reply::SegmentRead { mut data, .. } if !data.is_empty() => {
+                    data.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
+                    return Ok(data);
+                }
+                // The server has let go of the read without an answer.
+                Reply::SegmentRead { end_of_segment: false, .. } => {}
+                reply => return Err(unexpected(target, "ReadSegment", &reply)),
+            }
+            if !backoff.pause().await {
+                let what = format!("segment store does not send what {} holds", target.name);
+                return Err(Error::new(ErrorKind::Unavailable, what));
+            }
         }
     }
 

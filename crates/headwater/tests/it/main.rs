@@ -8,6 +8,7 @@ mod agreeing;
 mod bytes;
 mod commands;
 mod embedded;
+mod indexing;
 mod members;
 mod reading;
 mod restarts;
