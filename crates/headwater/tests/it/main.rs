@@ -7,6 +7,7 @@
 mod agreeing;
 mod bytes;
 mod commands;
+mod doubt;
 mod embedded;
 mod indexing;
 mod members;
