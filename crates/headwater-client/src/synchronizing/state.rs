@@ -18,7 +18,8 @@ use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::revisioned::{Revision, RevisionedStream};
 
-/// How often a state is looked for again that is truncated away meanwhile. Each time somebody has compacted.
+/// How often a state is looked for again that is truncated away meanwhile (each time somebody has compacted), and a mark moved
+/// again after a lost answer.
 const ATTEMPTS_MAX: usize = 10;
 
 /// A value that is shared, and how it and its changes are written.
@@ -243,12 +244,28 @@ impl<S: SharedState> StateSynchronizer<S> {
         };
         let old = self.stream.mark().await?;
         if old.is_none_or(|old| old < begin)
-            && self.stream.replace_mark(old, Some(begin)).await?
+            && self.move_mark(old, begin).await?
             && let Some(old) = old
         {
             self.stream.truncate(old).await?;
         }
         Ok(())
+    }
+
+    /// Whether the mark is at `begin` now. Nobody else moves it there: what begins there is an entry of ours.
+    async fn move_mark(&self, old: Option<Revision>, begin: Revision) -> Result<bool> {
+        for attempt in 1.. {
+            let lost = match self.stream.replace_mark(old, Some(begin)).await {
+                Err(error) if error.kind() == ErrorKind::Unavailable && attempt < ATTEMPTS_MAX => error,
+                outcome => return outcome,
+            };
+            tracing::debug!(stream = %self.stream.stream(), error = %lost, "mark may have moved");
+            let now = self.stream.mark().await?;
+            if now != old {
+                return Ok(now == Some(begin));
+            }
+        }
+        Ok(false)
     }
 }
 

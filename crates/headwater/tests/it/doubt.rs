@@ -61,7 +61,7 @@ async fn whether_a_change_at_a_revision_was_made_is_found_out_however_often_conn
         tokio::spawn(async move {
             let revisioned = client.revisioned_stream(&stream).await.unwrap();
             let mut written = Vec::new();
-            for number in 0..100 {
+            for number in 0..40 {
                 let entry = Bytes::from(format!("{author} {number}"));
                 if number % 10 == 0 {
                     revisioned.write(&entry).await.unwrap();

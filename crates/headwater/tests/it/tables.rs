@@ -34,7 +34,7 @@ async fn key_value_tables_are_made_listed_and_deleted() {
     assert_eq!(client.key_value_tables(&name.scope).await.unwrap(), []);
     assert!(client.create_key_value_table(&name, &config).await.unwrap());
     assert!(!client.create_key_value_table(&name, &config).await.unwrap());
-    assert_eq!(client.key_value_tables(&name.scope).await.unwrap(), [name.table.clone()]);
+    assert_eq!(client.key_value_tables(&name.scope).await.unwrap(), vec![name.table.clone()]);
     assert_eq!(client.key_value_table_config(&name).await.unwrap(), config);
     let table = client.key_value_table(&name).await.unwrap();
     assert!(client.delete_key_value_table(&name).await.unwrap());
