@@ -10,6 +10,7 @@ mod credentials;
 mod endpoint;
 mod error;
 mod follow;
+mod groups;
 mod index;
 mod model;
 mod options;
@@ -32,6 +33,10 @@ pub use credentials::{Credentials, basic, bearer};
 pub use endpoint::Endpoint;
 pub use error::{Error, ErrorKind, Result};
 pub use follow::{ReadEvent, ReadFrom, StreamReader};
+pub use groups::{
+    CheckpointUnderWay, Delivery, EventReader, GroupEvent, GroupRetention, Handover, ReaderGroup, ReaderGroupConfig,
+    ReaderOptions,
+};
 pub use headwater_records::{Checkpoint, Cut, EventPointer, Position, StreamCut};
 pub use headwater_types::{KeyRange, Name, NameError, ScopedStream, SegmentId, SegmentName, TransactionId};
 pub use index::{IndexReader, IndexRecord, IndexRecords, IndexWriter};

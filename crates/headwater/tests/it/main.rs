@@ -9,6 +9,7 @@ mod bytes;
 mod commands;
 mod doubt;
 mod embedded;
+mod groups;
 mod indexing;
 mod members;
 mod reading;

@@ -1,0 +1,515 @@
+//! One reader of a group.
+//!
+//! ```text
+//!   next ─► what the machine wants: look at the group, take, give, report …  one call at a time, kept while it is under way
+//!       └─► an event that is here ─► or the first bytes of any segment, or time to look again
+//! ```
+//!
+//! Invariants:
+//! * the machine ([`Member`]) knows of every event that was handed out, and of none that was not
+//! * what is appended for it is settled before anything else is done: a dropped future takes nothing with it, and after a
+//!   failure whose outcome is unknown the same entry is offered again, at the same place
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use headwater_records::group::{Effect, Handover, Intent, Member, Offline, Step, Successor, Update};
+use headwater_records::{EventPointer, Position, Ranges, StreamCut};
+use headwater_types::StreamSegment;
+use tokio::time::Instant;
+
+use super::calls::GroupName;
+use super::group::adopt;
+use super::reading::{Reading, Turn};
+use super::replica::{First, Replica, entry};
+use crate::client::Client;
+use crate::error::{Error, ErrorKind, Result};
+use crate::segments::signed;
+
+/// While events come, the machine is asked as often as this; between two events it rarely wants anything.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// The same while nothing comes.
+const IDLE_LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Pieces smaller than this are not worth a request.
+const PIECE_BYTES_MIN: usize = 1 << 10;
+
+/// How a reader reads.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ReaderOptions {
+    /// When it may give away what it has read. Between checkpoints, a reader of the default kind neither goes on from a
+    /// segment to its successors nor shares anew, as Java's.
+    pub handover: Handover,
+    /// It waits for this long, and by chance up to as long again, before it takes anything, so that others that start at the
+    /// same time get their part.
+    pub delay: Duration,
+    /// Most bytes asked for at a time, for each segment; at least 1 KiB. Up to twice as many are kept in memory.
+    pub piece_bytes: usize,
+}
+
+impl Default for ReaderOptions {
+    fn default() -> Self {
+        Self { handover: Handover::AtCheckpoint, delay: Duration::ZERO, piece_bytes: 512 << 10 }
+    }
+}
+
+impl ReaderOptions {
+    /// For applications that have handled an event when they ask for the next: what was read is given away at once, without
+    /// checkpoints.
+    pub fn at_once() -> Self {
+        Self { handover: Handover::AtOnce, ..Self::default() }
+    }
+}
+
+/// What a reader gets.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Delivery {
+    /// An event.
+    Event(GroupEvent),
+    /// A checkpoint of this name: everything before it is part of it. Keep what has to be kept before asking for more.
+    Checkpoint(String),
+}
+
+/// An event and where it is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GroupEvent {
+    /// What was written.
+    pub event: Bytes,
+    /// Segment it is in.
+    pub segment: Arc<StreamSegment>,
+    /// Offset of its header there.
+    pub offset: u64,
+}
+
+impl GroupEvent {
+    /// By which it can be [fetched](Client::fetch_event) again.
+    ///
+    /// # Errors
+    /// `Invalid`: it is too long for a pointer, which holds up to 1 GiB.
+    pub fn pointer(&self) -> Result<EventPointer> {
+        let long = |_| Error::new(ErrorKind::Invalid, "event is too long for a pointer");
+        let length = i32::try_from(self.event.len() + crate::writer::HEADER_BYTES).map_err(long)?;
+        Ok(EventPointer { segment: (*self.segment).clone(), offset: signed(self.offset)?, length })
+    }
+}
+
+/// One reader of a group. It takes part in the group only while it is asked for events: ask at least every few seconds.
+///
+/// Dropping it leaves it in the group, with what it has: [close](Self::close) it, or [declare it
+/// offline](super::ReaderGroup::reader_offline).
+pub struct EventReader {
+    client: Client,
+    group: GroupName,
+    member: Member,
+    reading: Reading,
+    piece_bytes: usize,
+    /// Keys of what it has or had.
+    ranges: Ranges,
+    /// With whoever is at work on it, otherwise here.
+    replica: Option<Replica>,
+    work: Option<BoxFuture<'static, (Replica, Result<Done>)>>,
+    pending: Option<Pending>,
+    /// To be told.
+    truncated: VecDeque<Error>,
+    origin: Instant,
+    /// The group has put it out.
+    out: Option<Error>,
+    /// When the machine is asked next, from `origin`.
+    look_at: Duration,
+    /// When everything that was stored had last arrived.
+    at_tail: Duration,
+}
+
+/// Something that has to be appended.
+struct Pending {
+    intent: Intent,
+    /// What it came to be in the state that is known, as changes and as an entry.
+    offered: Option<(Vec<Update>, Bytes)>,
+    /// Nobody knows whether it is stored.
+    is_doubtful: bool,
+}
+
+/// What some work came to.
+enum Done {
+    /// Others' changes are applied.
+    Refreshed,
+    /// What is pending is stored.
+    Stored,
+    /// Something else was stored first; that is applied.
+    Overtaken,
+    Successors(StreamSegment, Vec<Successor>),
+    /// Nobody will ever know whether what is pending was stored.
+    Lost,
+    /// Nothing to be done about it.
+    Other,
+}
+
+impl fmt::Debug for EventReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventReader").field("group", &self.group).field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+impl EventReader {
+    pub(super) async fn join(client: Client, group: GroupName, id: &str, options: ReaderOptions) -> Result<Self> {
+        let origin = Instant::now();
+        let chance = f64::from(uuid::Uuid::new_v4().as_fields().0) / f64::from(u32::MAX);
+        let member = Member::new(id, options.handover, Duration::ZERO, options.delay, chance);
+        let mut replica = Replica::open(&client, &group).await?;
+        replica
+            .change(|state| {
+                let online = |error| {
+                    let what = format!("reader {id} of group {group} exists");
+                    Error::caused(ErrorKind::AlreadyExists, what, error)
+                };
+                Ok(vec![member.join(state).map_err(online)?])
+            })
+            .await?;
+        Ok(Self {
+            client,
+            group,
+            member,
+            reading: Reading::default(),
+            piece_bytes: options.piece_bytes.max(PIECE_BYTES_MIN),
+            ranges: Ranges::new(),
+            replica: Some(replica),
+            work: None,
+            pending: None,
+            truncated: VecDeque::new(),
+            origin,
+            out: None,
+            look_at: Duration::ZERO,
+            at_tail: Duration::ZERO,
+        })
+    }
+
+    /// Its id in the group.
+    pub fn id(&self) -> &str {
+        self.member.id()
+    }
+
+    /// Where it is: behind the last event that it delivered. Keep it with what was made of the events, so that the reader can
+    /// be [declared offline](super::ReaderGroup::reader_offline) there.
+    pub fn position(&self) -> Position {
+        let offsets = self.member.offsets();
+        let range = |segment: &StreamSegment| self.ranges.get(segment).copied().flatten();
+        let ranges = offsets.keys().map(|segment| (segment.clone(), range(segment))).collect();
+        Position { offsets, ranges }
+    }
+
+    /// The next event or checkpoint; waits for one. `None` once the group has read everything there will be.
+    ///
+    /// # Errors
+    /// * `Truncated`: what came next was truncated away, and the reader is behind the gap. Told once for each gap;
+    /// * `Closed`: the group has put the reader out: it was declared offline, or the group was reset. It stays so;
+    /// * `NotFound`: the group or a stream was deleted;
+    /// * `Protocol`: a stream does not hold events, or the group something else than its readers wrote;
+    /// * `Unavailable`, `Denied`: the next call tries again.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost, and what is under way goes on with the next call.
+    pub async fn next(&mut self) -> Result<Option<Delivery>> {
+        if let Some(error) = &self.out {
+            return Err(error.clone());
+        }
+        loop {
+            self.work().await?;
+            let now = self.origin.elapsed();
+            if now >= self.look_at {
+                let replica = self.replica.as_mut().expect(IDLE);
+                match self.member.next(&replica.state, now) {
+                    Ok(Step::Read) => self.look_at = now + LOOK_EVERY,
+                    Ok(Step::Checkpoint(name)) => return Ok(Some(Delivery::Checkpoint(name))),
+                    Ok(Step::End) => return Ok(None),
+                    Ok(step) => {
+                        self.begin(step);
+                        continue;
+                    }
+                    Err(offline) => return Err(self.closed(offline)),
+                }
+            }
+            if let Some(error) = self.truncated.pop_front() {
+                return Err(error);
+            }
+            if let Some(found) = self.reading.take()? {
+                self.read_to(&found.segment, found.end)?;
+                let event = GroupEvent { event: found.event, segment: found.segment, offset: found.offset };
+                return Ok(Some(Delivery::Event(event)));
+            }
+            match self.turn().await? {
+                None => self.look_at = Duration::ZERO,
+                Some(Turn::Fed) => {
+                    if self.reading.is_at_tail() {
+                        self.at_tail = self.origin.elapsed();
+                    }
+                }
+                Some(Turn::End(segment)) => self.read_to_end(&segment),
+                Some(Turn::Truncated { segment, from, to }) => {
+                    let what = format!("segment {segment} was truncated from {from} to {to}");
+                    self.truncated.push_back(Error::new(ErrorKind::Truncated, what));
+                    self.read_to(&segment, to)?;
+                }
+                // What follows on it may be there.
+                Some(Turn::Gone { segment, from }) => {
+                    let what = format!("segment {segment} was truncated away from {from}");
+                    self.truncated.push_back(Error::new(ErrorKind::Truncated, what));
+                    self.read_to_end(&segment);
+                }
+            }
+        }
+    }
+
+    /// Leaves the group: others go on behind the last event that was delivered. `Ok` as well if the group had put it out
+    /// already.
+    ///
+    /// # Errors
+    /// `NotFound`: the group was deleted. `Unavailable`: it **may still be in the group**. `Denied`.
+    ///
+    /// # Cancel safety
+    /// It may still be in the group.
+    pub async fn close(mut self) -> Result<()> {
+        // What that came to is in the group's state.
+        if let Some(work) = &mut self.work {
+            let (replica, _) = work.await;
+            (self.work, self.replica) = (None, Some(replica));
+        }
+        let replica = self.replica.as_mut().expect(IDLE);
+        let member = &self.member;
+        replica.change(|state| Ok(member.leave(state).into_iter().collect())).await.map(drop)
+    }
+
+    /// The reader has nothing any more and does nothing any more.
+    fn closed(&mut self, offline: Offline) -> Error {
+        let what = format!("group {} has put reader {} out: declared offline, or reset", self.group, self.id());
+        let error = Error::caused(ErrorKind::Closed, what, offline);
+        self.out = Some(error.clone());
+        error
+    }
+
+    fn read_to(&mut self, segment: &StreamSegment, offset: u64) -> Result<()> {
+        if self.member.read_to(segment, signed(offset)?) {
+            self.reading.close(segment);
+            self.look_at = Duration::ZERO;
+        }
+        Ok(())
+    }
+
+    fn read_to_end(&mut self, segment: &StreamSegment) {
+        self.member.read_to_end(segment);
+        self.reading.close(segment);
+        self.look_at = Duration::ZERO;
+    }
+
+    /// What comes first of any segment; `None` if it is time to look at the group.
+    async fn turn(&mut self) -> Result<Option<Turn>> {
+        let mut time = std::pin::pin!(tokio::time::sleep(IDLE_LOOK_EVERY));
+        let reading = &mut self.reading;
+        poll_fn(|cx| {
+            if let Poll::Ready(turn) = reading.poll_turn(cx) {
+                return Poll::Ready(turn.map(Some));
+            }
+            time.as_mut().poll(cx).map(|()| Ok(None))
+        })
+        .await
+    }
+
+    /// Does what is under way, until there is nothing more to be done for it.
+    async fn work(&mut self) -> Result<()> {
+        loop {
+            if let Some(work) = &mut self.work {
+                let (replica, outcome) = work.await;
+                (self.work, self.replica) = (None, Some(replica));
+                self.done(outcome)?;
+            } else if self.pending.is_some() {
+                self.offer()?;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    fn begin(&mut self, step: Step) {
+        let intent = match step {
+            Step::Append(intent) => intent,
+            Step::CreateCheckpoint => Intent::CreateCheckpoint(uuid::Uuid::new_v4().to_string()),
+            Step::Refresh => {
+                return self.start(|mut replica| async move {
+                    let outcome = async {
+                        replica.fetch().await?;
+                        replica.compact().await
+                    };
+                    let outcome = outcome.await.map(|()| Done::Refreshed);
+                    (replica, outcome)
+                });
+            }
+            Step::Successors(segment) => {
+                let client = self.client.clone();
+                return self.start(|replica| async move {
+                    let successors = successors(&client, &segment).await;
+                    (replica, successors.map(|successors| Done::Successors(segment, successors)))
+                });
+            }
+            Step::Publish => {
+                let (client, group) = (self.client.clone(), self.group.clone());
+                return self.start(|replica| async move {
+                    let outcome = publish(&client, &group, &replica).await.map(|()| Done::Other);
+                    (replica, outcome)
+                });
+            }
+            Step::Reconfigure => {
+                let (client, group) = (self.client.clone(), self.group.clone());
+                return self.start(|mut replica| async move {
+                    let outcome = adopt(&client, &group, &mut replica).await.map(|()| Done::Refreshed);
+                    (replica, outcome)
+                });
+            }
+            Step::Checkpoint(_) | Step::Read | Step::End => unreachable!("these are no work"),
+        };
+        self.pending = Some(Pending { intent, offered: None, is_doubtful: false });
+    }
+
+    fn start<F>(&mut self, work: impl FnOnce(Replica) -> F)
+    where
+        F: Future<Output = (Replica, Result<Done>)> + Send + 'static,
+    {
+        let replica = self.replica.take().expect(IDLE);
+        self.work = Some(Box::pin(work(replica)));
+    }
+
+    /// Appends what is pending. What may be stored is offered once more as it was.
+    fn offer(&mut self) -> Result<()> {
+        let pending = self.pending.as_mut().expect("there is something pending");
+        let now = self.origin.elapsed();
+        if pending.offered.is_none() {
+            let replica = self.replica.as_ref().expect(IDLE);
+            let distance = if self.reading.is_at_tail() { Duration::ZERO } else { now - self.at_tail };
+            let distance_ms = i64::try_from(distance.as_millis()).unwrap_or(i64::MAX);
+            let updates = self.member.updates(&pending.intent, &replica.state, distance_ms);
+            let updates = match updates {
+                Ok(updates) => updates,
+                Err(offline) => {
+                    self.pending = None;
+                    return Err(self.closed(offline));
+                }
+            };
+            if updates.is_empty() {
+                let intent = self.pending.take().expect("it was there").intent;
+                return self.settle(&intent, &[], now);
+            }
+            let entry = entry(&updates)?;
+            pending.offered = Some((updates, entry));
+        }
+        let (_, entry) = pending.offered.as_ref().expect("it was just made");
+        let (entry, is_doubtful) = (entry.clone(), pending.is_doubtful);
+        let is_report = pending.intent == Intent::Report;
+        pending.is_doubtful = true;
+        self.start(move |mut replica| async move {
+            let outcome = offered(&mut replica, &entry, is_doubtful, is_report).await;
+            (replica, outcome)
+        });
+        Ok(())
+    }
+
+    fn done(&mut self, outcome: Result<Done>) -> Result<()> {
+        let now = self.origin.elapsed();
+        match outcome? {
+            Done::Refreshed => {
+                let state = &self.replica.as_ref().expect(IDLE).state;
+                let refreshed = self.member.refreshed(state, now);
+                refreshed.map_err(|offline| self.closed(offline))
+            }
+            Done::Stored => {
+                let Some(Pending { intent, offered: Some((updates, _)), .. }) = self.pending.take() else {
+                    unreachable!("what is stored was offered");
+                };
+                self.settle(&intent, &updates, now)
+            }
+            Done::Overtaken => {
+                let pending = self.pending.as_mut().expect("what was overtaken is pending");
+                (pending.offered, pending.is_doubtful) = (None, false);
+                Ok(())
+            }
+            Done::Successors(segment, successors) => {
+                let intent = Intent::Complete { segment, successors };
+                self.pending = Some(Pending { intent, offered: None, is_doubtful: false });
+                Ok(())
+            }
+            Done::Lost => {
+                self.pending = None;
+                Err(self.closed(Offline { reader: self.id().to_owned() }))
+            }
+            Done::Other => Ok(()),
+        }
+    }
+
+    fn settle(&mut self, intent: &Intent, updates: &[Update], now: Duration) -> Result<()> {
+        let state = &self.replica.as_ref().expect(IDLE).state;
+        let settled = self.member.settled(intent, updates, state, now);
+        self.ranges = self.member.position(state).ranges;
+        let effects = settled.map_err(|offline| self.closed(offline))?;
+        for effect in effects {
+            match effect {
+                Effect::Open { segment, offset, .. } => {
+                    let offset = u64::try_from(offset).expect("segments are opened at an offset of 0 or more");
+                    self.reading.open(&self.client, segment, offset, self.piece_bytes);
+                    self.at_tail = now;
+                }
+                Effect::Close(segment) => self.reading.close(&segment),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the replica is while nothing is under way.
+const IDLE: &str = "nobody is at work on the state";
+
+/// Offers an entry, which may be stored already if that is doubtful.
+async fn offered(replica: &mut Replica, entry: &Bytes, is_doubtful: bool, is_report: bool) -> Result<Done> {
+    if is_report {
+        // It says how things are: twice does no harm.
+        replica.append_anywhere(entry).await?;
+        return Ok(Done::Stored);
+    }
+    if replica.append(entry).await? {
+        return Ok(Done::Stored);
+    }
+    // Only this reader writes such an entry.
+    Ok(match replica.fetch_and_find(is_doubtful.then_some(entry)).await? {
+        First::Wanted => Done::Stored,
+        First::Gone if is_doubtful => Done::Lost,
+        First::Another | First::Gone => Done::Overtaken,
+    })
+}
+
+async fn successors(client: &Client, segment: &StreamSegment) -> Result<Vec<Successor>> {
+    let found = client.successors(&segment.stream, segment.id).await?;
+    let successor = |one: crate::model::Successor| Successor {
+        segment: StreamSegment { stream: segment.stream.clone(), id: one.segment.id },
+        range: one.segment.range,
+        predecessors: one.predecessors.into_iter().map(|id| id.as_i64()).collect(),
+    };
+    Ok(found.into_iter().map(successor).collect())
+}
+
+/// Lets go of what lies before the last checkpoint.
+async fn publish(client: &Client, group: &GroupName, replica: &Replica) -> Result<()> {
+    let Some(offsets) = replica.state.last_checkpoint() else { return Ok(()) };
+    for cut in StreamCut::all(offsets) {
+        let released = client.release_before(group, replica.state.configuration(), &cut).await;
+        match released {
+            Ok(()) => {}
+            // One that lies before the last one, or a stream that is gone: the next checkpoint may do better.
+            Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Conflict) => {
+                tracing::warn!(group = %group, %error, "what was read is not released");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    replica.append_anywhere(&entry(&[Update::Published(true)])?).await
+}

@@ -1,0 +1,125 @@
+//! The segments that a reader has, and the events in them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use headwater_proto::controller::stream_info::AccessOperation;
+use headwater_types::StreamSegment;
+
+use crate::client::Client;
+use crate::error::{Error, ErrorKind, Result};
+use crate::reading::{Events, Piece, SegmentReader};
+use crate::segments::Target;
+
+/// Segments read side by side.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// The one that was served last at the end.
+    active: VecDeque<Active>,
+}
+
+#[derive(Debug)]
+struct Active {
+    segment: Arc<StreamSegment>,
+    reader: SegmentReader,
+    events: Events,
+    /// Offset where the taking of events began.
+    start: u64,
+    /// Nothing followed on the last bytes when they were sent.
+    at_tail: bool,
+}
+
+/// An event and where it is.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) segment: Arc<StreamSegment>,
+    pub(super) event: Bytes,
+    /// Of its header.
+    pub(super) offset: u64,
+    /// Behind its last byte.
+    pub(super) end: u64,
+}
+
+/// What a segment came to.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// There may be events.
+    Fed,
+    /// It is read to its end.
+    End(Arc<StreamSegment>),
+    /// What came next is gone; the segment goes on here.
+    Truncated { segment: Arc<StreamSegment>, from: u64, to: u64 },
+    /// It is gone as a whole.
+    Gone { segment: Arc<StreamSegment>, from: u64 },
+}
+
+impl Reading {
+    pub(super) fn open(&mut self, client: &Client, segment: StreamSegment, offset: u64, piece_bytes: usize) {
+        let target = Target::new(&segment.stream, segment.id, AccessOperation::Read);
+        let reader = SegmentReader::new(client.segments().clone(), target, offset, piece_bytes);
+        let (segment, events) = (Arc::new(segment), Events::default());
+        self.active.push_back(Active { segment, reader, events, start: offset, at_tail: false });
+    }
+
+    pub(super) fn close(&mut self, segment: &StreamSegment) {
+        self.active.retain(|active| *active.segment != *segment);
+    }
+
+    /// All that is stored has arrived here, as far as servers have said.
+    pub(super) fn is_at_tail(&self) -> bool {
+        self.active.iter().all(|active| active.at_tail)
+    }
+
+    /// The next event that is here; segments are served in turn.
+    ///
+    /// # Errors
+    /// `Protocol`: a segment does not hold events.
+    pub(super) fn take(&mut self) -> Result<Option<Found>> {
+        for _ in 0..self.active.len() {
+            let Some(active) = self.active.front_mut() else { break };
+            let offset = active.start + active.events.taken();
+            let event = active.events.next()?;
+            let found = event.map(|event| Found {
+                segment: active.segment.clone(),
+                event,
+                offset,
+                end: active.start + active.events.taken(),
+            });
+            self.active.rotate_left(1);
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// What comes first of any segment. Take all events that are here before.
+    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<Turn>> {
+        for active in &mut self.active {
+            let Poll::Ready(piece) = active.reader.poll_next(cx) else { continue };
+            let (segment, from) = (active.segment.clone(), active.start + active.events.taken());
+            return Poll::Ready(match piece {
+                Err(error) => Err(error),
+                Ok(Piece::Data { data, at_tail }) => {
+                    active.events.feed(data);
+                    active.at_tail = at_tail;
+                    Ok(Turn::Fed)
+                }
+                Ok(Piece::End) if active.events.pending() > 0 => {
+                    let what = format!("segment {segment} ends inside an event");
+                    Err(Error::new(ErrorKind::Protocol, what))
+                }
+                Ok(Piece::End) => Ok(Turn::End(segment)),
+                Ok(Piece::Truncated { start }) => {
+                    active.reader.seek(start);
+                    (active.events, active.start) = (Events::default(), start);
+                    Ok(Turn::Truncated { segment, from, to: start })
+                }
+                Ok(Piece::Gone) => Ok(Turn::Gone { segment, from }),
+            });
+        }
+        Poll::Pending
+    }
+}

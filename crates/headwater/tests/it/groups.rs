@@ -1,0 +1,348 @@
+//! Reader groups.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use headwater::client::{
+    Client, Cut, Delivery, ErrorKind, EventReader, EventWriter, GroupEvent, KeyRange, Name, ReaderGroup,
+    ReaderGroupConfig, ReaderOptions, ScopedStream,
+};
+use headwater::testing::TestStore;
+use tokio::sync::mpsc;
+
+use super::store::stream_of;
+
+/// Nothing here takes longer, unless it hangs.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn brisk(stream: &ScopedStream) -> ReaderGroupConfig {
+    ReaderGroupConfig::of(stream).every(Duration::from_millis(50), None)
+}
+
+async fn group_of(client: &Client, name: &str, config: &ReaderGroupConfig) -> ReaderGroup {
+    let (scope, name) = (Name::parse("s").unwrap(), Name::parse(name).unwrap());
+    assert!(client.create_reader_group(&scope, &name, config).await.unwrap());
+    client.reader_group(&scope, &name).await.unwrap()
+}
+
+async fn next(reader: &mut EventReader) -> Option<Delivery> {
+    tokio::time::timeout(LIMIT, reader.next()).await.expect("the reader hangs").unwrap()
+}
+
+async fn event(reader: &mut EventReader) -> GroupEvent {
+    match next(reader).await {
+        Some(Delivery::Event(event)) => event,
+        other => panic!("no event: {other:?}"),
+    }
+}
+
+fn text(event: &GroupEvent) -> String {
+    String::from_utf8(event.event.to_vec()).unwrap()
+}
+
+/// So many events for each of eight keys, each `key number`.
+async fn write(writer: &EventWriter, numbers: std::ops::Range<usize>) {
+    for number in numbers {
+        for key in 0..8 {
+            let _ = writer.write(&key.to_string(), format!("{key} {number}")).await.unwrap();
+        }
+    }
+    writer.flush().await.unwrap();
+}
+
+async fn rescale(client: &Client, stream: &ScopedStream, parts: usize) {
+    let sealed: Vec<_> = client.current_segments(stream).await.unwrap().iter().map(|it| it.id).collect();
+    client.scale_stream(stream, &sealed, &KeyRange::split(parts)).await.unwrap();
+}
+
+/// Reads until the end of the group, and sends what it gets.
+async fn read_all(mut reader: EventReader, found: mpsc::UnboundedSender<(String, Delivery)>) -> EventReader {
+    while let Some(delivery) = next(&mut reader).await {
+        found.send((reader.id().to_owned(), delivery)).unwrap();
+    }
+    reader
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_readers_share_all_events_once_and_in_order_through_scales_and_lost_connections() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 1).await;
+    let group = group_of(client, "g", &brisk(&stream)).await;
+    let (sender, mut found) = mpsc::unbounded_channel();
+    let mut readers = Vec::new();
+    for id in ["a", "b"] {
+        let reader = group.reader_with(id, ReaderOptions::at_once()).await.unwrap();
+        readers.push(tokio::spawn(read_all(reader, sender.clone())));
+    }
+    drop(sender);
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    for (round, parts) in [4, 2, 3].into_iter().enumerate() {
+        write(&writer, round * 100..round * 100 + 100).await;
+        store.cut();
+        rescale(client, &stream, parts).await;
+        // Long enough that both take their part of it.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+    }
+    write(&writer, 300..400).await;
+    client.seal_stream(&stream).await.unwrap();
+    let (mut numbers, mut by): (BTreeMap<String, usize>, BTreeMap<String, usize>) = Default::default();
+    while let Some((reader, delivery)) = tokio::time::timeout(LIMIT, found.recv()).await.unwrap() {
+        let Delivery::Event(event) = delivery else { panic!("nobody asked for {delivery:?}") };
+        let text = text(&event);
+        let (key, number) = text.split_once(' ').unwrap();
+        let expected = numbers.entry(key.to_owned()).or_default();
+        assert_eq!(number.parse::<usize>().unwrap(), *expected, "key {key}, reader {reader}");
+        *expected += 1;
+        *by.entry(reader).or_default() += 1;
+    }
+    assert_eq!(numbers.values().collect::<Vec<_>>(), [&400; 8]);
+    assert_eq!(by.len(), 2, "both had some: {by:?}");
+    for reader in readers {
+        reader.await.unwrap().close().await.unwrap();
+    }
+    assert!(group.online_readers().await.unwrap().is_empty());
+    assert_eq!(group.unread_bytes().await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_reader_had_is_read_again_from_its_last_position() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 2).await;
+    let group = group_of(client, "g", &brisk(&stream)).await;
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    write(&writer, 0..50).await;
+    let mut dead = group.reader("dead").await.unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..100 {
+        seen.push(text(&event(&mut dead).await));
+    }
+    let kept = dead.position();
+    for _ in 0..20 {
+        event(&mut dead).await;
+    }
+    assert_eq!(group.reader("dead").await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert_eq!(group.online_readers().await.unwrap(), ["dead".to_owned()].into());
+    assert!(group.reader_offline("dead", Some(&kept)).await.unwrap());
+    assert!(!group.reader_offline("dead", Some(&kept)).await.unwrap());
+    let mut heir = group.reader("heir").await.unwrap();
+    for _ in 0..300 {
+        seen.push(text(&event(&mut heir).await));
+    }
+    seen.sort();
+    let mut expected: Vec<_> = (0..50).flat_map(|number| (0..8).map(move |key| format!("{key} {number}"))).collect();
+    expected.sort();
+    assert_eq!(seen, expected);
+    // It learns of its death and stays dead, even if another has its name.
+    let dead_again = async {
+        loop {
+            if let Err(error) = dead.next().await {
+                break error;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(LIMIT, dead_again).await.unwrap().kind(), ErrorKind::Closed);
+    group.reader("dead").await.unwrap();
+    assert_eq!(dead.next().await.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_begins_anew_at_a_checkpoint() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 3).await;
+    let group = group_of(client, "g", &brisk(&stream)).await;
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    write(&writer, 0..50).await;
+    let mut reader = group.reader("a").await.unwrap();
+    let mut before = Vec::new();
+    for _ in 0..150 {
+        before.push(text(&event(&mut reader).await));
+    }
+    let checkpoint = group.initiate_checkpoint("here").await.unwrap();
+    assert_eq!(group.initiate_checkpoint("here").await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    loop {
+        match next(&mut reader).await.unwrap() {
+            Delivery::Event(event) => before.push(text(&event)),
+            Delivery::Checkpoint(name) => break assert_eq!(name, "here"),
+        }
+    }
+    let (position, waiting) = (reader.position(), tokio::spawn(async move { checkpoint.wait().await }));
+    // It is kept when the application asks for more.
+    write(&writer, 50..60).await;
+    let mut after = vec![text(&event(&mut reader).await)];
+    let checkpoint = tokio::time::timeout(LIMIT, waiting).await.unwrap().unwrap().unwrap();
+    let of_checkpoint: Vec<_> = checkpoint.cuts[&stream].segments().collect();
+    assert_eq!(of_checkpoint, position.offsets.into_iter().collect::<Vec<_>>());
+    while before.len() + after.len() < 480 {
+        after.push(text(&event(&mut reader).await));
+    }
+    group.reset_to(&checkpoint).await.unwrap();
+    let out = async {
+        loop {
+            if let Err(error) = reader.next().await {
+                break error;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(LIMIT, out).await.unwrap().kind(), ErrorKind::Closed);
+    reader.close().await.unwrap();
+    let mut again = group.reader("a").await.unwrap();
+    let mut found = Vec::new();
+    for _ in 0..after.len() {
+        found.push(text(&event(&mut again).await));
+    }
+    found.sort();
+    after.sort();
+    assert_eq!(found, after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stream_cuts_are_where_readers_are_and_a_group_is_reset_to_them() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 2).await;
+    let group = group_of(client, "g", &brisk(&stream)).await;
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    write(&writer, 0..10).await;
+    let unread = group.unread_bytes().await.unwrap();
+    assert_eq!(unread, 80 * (8 + 3));
+    let mut reader = group.reader("a").await.unwrap();
+    for _ in 0..80 {
+        event(&mut reader).await;
+    }
+    let middle = {
+        let asking = tokio::spawn({
+            let group = group.clone();
+            async move { group.generate_stream_cuts().await }
+        });
+        // The reader does not notice, but has to ask.
+        while !asking.is_finished() {
+            assert!(tokio::time::timeout(Duration::from_millis(20), reader.next()).await.is_err());
+        }
+        asking.await.unwrap().unwrap().remove(&stream).unwrap()
+    };
+    assert_eq!(middle, client.tail_cut(&stream).await.unwrap());
+    write(&writer, 10..20).await;
+    let end = client.tail_cut(&stream).await.unwrap();
+    write(&writer, 20..30).await;
+    let config = ReaderGroupConfig::default().stream_from(&stream, Cut::At(middle)).until(end);
+    let config = config.every(Duration::from_millis(50), None);
+    group.reset(&config).await.unwrap();
+    assert_eq!(group.config().await.unwrap(), config);
+    assert!(group.online_readers().await.unwrap().is_empty());
+    assert_eq!(group.unread_bytes().await.unwrap(), 80 * (8 + 4));
+    let mut reader = group.reader_with("a", ReaderOptions::at_once()).await.unwrap();
+    for _ in 0..80 {
+        let text = text(&event(&mut reader).await);
+        let number: usize = text.split_once(' ').unwrap().1.parse().unwrap();
+        assert!((10..20).contains(&number), "{text}");
+    }
+    assert_eq!(next(&mut reader).await, None);
+    assert_eq!(group.unread_bytes().await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_hand_over_at_checkpoints_follow_a_scale_and_end_with_a_sealed_stream() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 1).await;
+    let config = brisk(&stream).every(Duration::from_millis(50), Some(Duration::from_millis(200)));
+    let group = group_of(client, "g", &config).await;
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    write(&writer, 0..20).await;
+    rescale(client, &stream, 2).await;
+    write(&writer, 20..40).await;
+    rescale(client, &stream, 1).await;
+    write(&writer, 40..50).await;
+    client.seal_stream(&stream).await.unwrap();
+    let (sender, mut found) = mpsc::unbounded_channel();
+    let reader = tokio::spawn(read_all(group.reader("a").await.unwrap(), sender));
+    let (mut events, mut checkpoints) = (0, 0);
+    while let Some((_, delivery)) = tokio::time::timeout(LIMIT, found.recv()).await.unwrap() {
+        match delivery {
+            Delivery::Event(_) => events += 1,
+            Delivery::Checkpoint(_) => checkpoints += 1,
+        }
+    }
+    assert_eq!(events, 400);
+    assert!(checkpoints > 0);
+    reader.await.unwrap().close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn truncation_is_told_once_and_reading_goes_on_behind_it() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 1).await;
+    let group = group_of(client, "g", &brisk(&stream)).await;
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    write(&writer, 0..10).await;
+    client.truncate_stream(&client.tail_cut(&stream).await.unwrap()).await.unwrap();
+    write(&writer, 10..11).await;
+    let mut reader = group.reader("a").await.unwrap();
+    assert_eq!(reader.next().await.unwrap_err().kind(), ErrorKind::Truncated);
+    let first = event(&mut reader).await;
+    assert_eq!(text(&first), "0 10");
+    assert_eq!(client.fetch_event(&first.pointer().unwrap()).await.unwrap(), first.event);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_whose_futures_are_dropped_all_the_time_loses_nothing() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 1).await;
+    let group = group_of(client, "g", &brisk(&stream)).await;
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    write(&writer, 0..20).await;
+    rescale(client, &stream, 3).await;
+    write(&writer, 20..60).await;
+    rescale(client, &stream, 2).await;
+    write(&writer, 60..100).await;
+    let mut reader = group.reader_with("a", ReaderOptions::at_once()).await.unwrap();
+    let (mut numbers, mut count) = (BTreeMap::<String, usize>::new(), 0);
+    let begun = std::time::Instant::now();
+    while count < 800 {
+        assert!(begun.elapsed() < LIMIT, "{count} of 800 events");
+        let mut polls = 0;
+        let delivery = std::future::poll_fn(|cx| {
+            polls += 1;
+            let next = std::pin::pin!(reader.next());
+            match next.poll(cx) {
+                std::task::Poll::Ready(delivery) => std::task::Poll::Ready(Some(delivery)),
+                std::task::Poll::Pending if polls > 1 => std::task::Poll::Ready(None),
+                std::task::Poll::Pending => std::task::Poll::Pending,
+            }
+        });
+        let Ok(Some(delivery)) = tokio::time::timeout(Duration::from_millis(5), delivery).await else { continue };
+        let Some(Delivery::Event(event)) = delivery.unwrap() else { panic!("the stream has no end") };
+        let text = text(&event);
+        let (key, number) = text.split_once(' ').unwrap();
+        let expected = numbers.entry(key.to_owned()).or_default();
+        assert_eq!(number.parse::<usize>().unwrap(), *expected, "key {key}");
+        *expected += 1;
+        count += 1;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_are_made_once_and_deleted() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 1).await;
+    let (scope, name) = (Name::parse("s").unwrap(), Name::parse("g").unwrap());
+    assert_eq!(client.reader_group(&scope, &name).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(!client.delete_reader_group(&scope, &name).await.unwrap());
+    let missing = ScopedStream::parse("s/missing").unwrap();
+    let refused = client.create_reader_group(&scope, &name, &brisk(&missing)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotFound);
+    assert!(client.create_reader_group(&scope, &name, &brisk(&stream)).await.unwrap());
+    assert!(!client.create_reader_group(&scope, &name, &brisk(&stream)).await.unwrap());
+    let other = brisk(&stream).every(Duration::from_secs(1), None);
+    let refused = client.create_reader_group(&scope, &name, &other).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+    assert!(client.delete_reader_group(&scope, &name).await.unwrap());
+    assert_eq!(client.reader_group(&scope, &name).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(client.create_reader_group(&scope, &name, &other).await.unwrap());
+}
