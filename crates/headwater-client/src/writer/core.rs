@@ -29,8 +29,8 @@ pub(crate) enum Effect {
     Resolve { segment: SegmentId },
     /// The connection's registration is of no use any more.
     Drop { segment: SegmentId },
-    /// As that; and what comes next is tried as if nothing had gone wrong.
-    GivenUp { segment: SegmentId },
+    /// What comes next is tried as if nothing had gone wrong.
+    ForgetTrouble { segment: SegmentId },
     /// Look at this batch again after the linger time.
     Linger { segment: SegmentId, sequence: u64 },
     /// There is room again.
@@ -286,7 +286,8 @@ impl Core {
         }
         self.failures += 1;
         self.failure = Some(error.clone());
-        self.effects.push(Effect::GivenUp { segment });
+        self.effects.push(Effect::ForgetTrouble { segment });
+        self.effects.push(Effect::Drop { segment });
         self.release(bytes);
     }
 

@@ -113,8 +113,8 @@ pub(crate) struct Flow {
     stored: Option<EventNumber>,
     /// Last number given.
     given: EventNumber,
-    /// Events were given up that the segment may have got.
-    in_doubt: bool,
+    /// The segment has never been asked what it has got: a writer of this id may have been here before.
+    is_new: bool,
     /// Highest number of events that were given up; what was on its way may still arrive.
     given_up: EventNumber,
     batch_bytes: usize,
@@ -138,7 +138,7 @@ impl Flow {
             sent: VecDeque::new(),
             stored: None,
             given: 0,
-            in_doubt: true,
+            is_new: true,
             given_up: 0,
             batch_bytes,
             header_bytes,
@@ -270,11 +270,11 @@ impl Flow {
         }
         let may_be_late = last.is_some_and(|last| last <= self.given_up);
         let is_ours = may_be_late || last == self.stored || self.queued.iter().any(|batch| batch.last_number == last);
-        if !is_ours && !self.in_doubt {
+        if !is_ours && !self.is_new {
             let what = format!("another process writes to segment {} under this writer's id", self.segment.id);
             return Err(Error::new(ErrorKind::Conflict, what));
         }
-        self.in_doubt = false;
+        self.is_new = false;
         self.link = Link::Up;
         self.stored = last;
         self.given = self.given.max(last.unwrap_or(0));

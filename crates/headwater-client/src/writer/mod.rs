@@ -413,12 +413,7 @@ impl Shared {
                         connection.forget(id);
                     }
                 }
-                Effect::GivenUp { segment } => {
-                    state.troubled.remove(&segment);
-                    if let Some((connection, id)) = state.registered.remove(&segment) {
-                        connection.forget(id);
-                    }
-                }
+                Effect::ForgetTrouble { segment } => drop(state.troubled.remove(&segment)),
                 Effect::Linger { segment, sequence } => {
                     let linger = self.linger;
                     tokio::spawn(async move {
