@@ -16,6 +16,7 @@ import io.pravega.client.tables.KeyValueTableConfiguration;
 import io.pravega.client.tables.Put;
 import io.pravega.client.tables.TableKey;
 import io.pravega.common.util.RetriesExhaustedException;
+import io.pravega.shared.security.auth.AccessOperation;
 import io.pravega.shared.security.auth.Credentials;
 import java.io.IOException;
 import java.io.UncheckedIOException;
@@ -226,6 +227,29 @@ class BearerTest extends InScope {
         assertEquals(value(1), within(table(client).get(key(1))).getValue());
         write("s", 8, 20, 1);
         assertComplete(readSegments("s"), 8, 21);
+    }
+
+    @Test
+    @DisplayName("who is granted to read is told a stream's time, where nobody is granted to write")
+    void time() throws Exception {
+        createStream("s", 1);
+        ClientConfig who = as(new Fetched(READ, 60));
+        var groups = open(ReaderGroupManager.withScope(scope, who));
+        assertTrue(groups.createReaderGroup("g", ReaderGroupTest.brisk().stream(stream("s")).build()));
+        var theirs = open(EventStreamClientFactory.withScope(scope, who));
+        try (var reader = theirs.createReader("r", "g", TEXT, ReaderConfig.builder().build());
+             var writer = events().createEventWriter("s", TEXT, patient())) {
+            AtomicInteger time = new AtomicInteger();
+            until("a time was passed", TimeWindowTest.MARKS, () -> {
+                within(writer.writeEvent("key", Integer.toString(time.addAndGet(1_000))));
+                writer.noteTime(time.get());
+                reader.readNextEvent(500);
+                return reader.getCurrentTimeWindow(stream("s")).getLowerTimeBound() != null;
+            });
+        }
+        String token = within(controller.getOrRefreshDelegationTokenFor(scope, "_MARKs", AccessOperation.READ_WRITE));
+        String claims = new String(Base64.getUrlDecoder().decode(token.split("\\.")[1]), StandardCharsets.UTF_8);
+        assertTrue(claims.contains("stream:_MARKs\":\"READ\""), claims);
     }
 
     @Test

@@ -19,7 +19,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 @DisplayName("time windows")
 class TimeWindowTest extends InScope {
     /** The server writes marks every ten seconds, and the reader looks at them when it reports its position. */
-    private static final Duration MARKS = Duration.ofSeconds(60);
+    static final Duration MARKS = Duration.ofSeconds(60);
 
     private EventStreamReader<String> reader(boolean windows) {
         ReaderGroupManager groups = open(ReaderGroupManager.withScope(scope, client));
