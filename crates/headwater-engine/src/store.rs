@@ -27,7 +27,11 @@ const MAGIC: &[u8; 8] = b"HEADWTR\x01";
 /// Version of the directory's layout as a whole.
 const FORMAT: u32 = 1;
 /// More containers than this would only cost memory.
-pub(crate) const CONTAINERS_MAX: u32 = 256;
+const CONTAINERS_MAX: u32 = 256;
+/// Journal files of no store are shorter: a request of some use has to fit.
+const JOURNAL_FILE_BYTES_MIN: u64 = 64 << 10;
+/// Nor longer: one is allocated before it is needed.
+const JOURNAL_FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// How large a store may be and how it divides its memory. Everything not named here is derived.
 #[derive(Clone, Debug)]
@@ -36,8 +40,8 @@ pub struct Options {
     pub containers: u32,
     /// Memory for everything, in bytes; at least [`MEMORY_BYTES_MIN`], or it is taken as that.
     pub memory_bytes: u64,
-    /// Length of a journal file, in bytes; bounds the largest request. Fixed when the store is created. Tests make it
-    /// small.
+    /// Length of a journal file, in bytes, 64 KiB to 64 MiB; bounds the largest request. Fixed when the store is created.
+    /// Tests make it small.
     pub journal_file_bytes: u64,
     /// What each container may use; `None` derives it from `memory_bytes`. Simulations make it tiny.
     pub container_limits: Option<ContainerLimits>,
@@ -336,16 +340,32 @@ impl Identity {
             return Err(StoreError::Newer { path: path.into(), found: format, known: FORMAT });
         }
         let fields = |mut input: Decoder<'_>| -> Result<Self, Malformed> {
-            let identity = Self { store: input.u128()?, containers: input.u32()?, journal_file_bytes: input.u64()? };
+            let identity = Self::decode(&mut input)?;
             let covered = bytes.len() - input.remaining();
             let sum = input.u32()?;
             input.end()?;
-            if sum != crc32c::crc32c(&bytes[..covered]) || identity.containers == 0 {
+            if sum != crc32c::crc32c(&bytes[..covered]) {
                 return Err(Malformed("identity fails its checksum"));
             }
-            Ok(identity)
+            identity.check()
         };
         fields(input).map_err(&malformed)
+    }
+
+    /// The fields alone, whatever they say: a checksum may stand behind them.
+    pub(crate) fn decode(input: &mut Decoder<'_>) -> Result<Self, Malformed> {
+        Ok(Self { store: input.u128()?, containers: input.u32()?, journal_file_bytes: input.u64()? })
+    }
+
+    /// Fields that no store was ever created with are damage, even behind a checksum that is right.
+    pub(crate) fn check(self) -> Result<Self, Malformed> {
+        if !(1..=CONTAINERS_MAX).contains(&self.containers) {
+            return Err(Malformed("store has an odd number of containers"));
+        }
+        if !(JOURNAL_FILE_BYTES_MIN..=JOURNAL_FILE_BYTES_MAX).contains(&self.journal_file_bytes) {
+            return Err(Malformed("store has journal files of an odd length"));
+        }
+        Ok(self)
     }
 
     /// Who a store that begins now is.
@@ -353,7 +373,7 @@ impl Identity {
         Self {
             store: io.random.bits(),
             containers: options.containers.clamp(1, CONTAINERS_MAX),
-            journal_file_bytes: options.journal_file_bytes,
+            journal_file_bytes: options.journal_file_bytes.clamp(JOURNAL_FILE_BYTES_MIN, JOURNAL_FILE_BYTES_MAX),
         }
     }
 
@@ -412,4 +432,19 @@ fn more_memory_does_not_make_parts_larger_than_the_disk_needs_them() {
     assert_eq!(4 * (large.unstored_bytes_max + large.cache_bytes), 224 << 20);
     assert_eq!(4 * (small.unstored_bytes_max + small.cache_bytes), MEMORY_BYTES_MIN / 16 * 5);
     assert!(small.unstored_bytes_max >= 2 * small.flush_bytes, "one part is written while the next collects");
+}
+
+#[test]
+fn an_identity_with_fields_that_no_store_has_is_damage_whatever_its_checksum_says() {
+    let read_back = |containers, journal_file_bytes| {
+        let disk = crate::io::MemoryDisk::default();
+        Identity { store: 1, containers, journal_file_bytes }.write(&disk).expect("memory does not fail");
+        Identity::read(&disk).map(|found| found.map(|found| (found.containers, found.journal_file_bytes)))
+    };
+    assert_eq!(read_back(4, journal::FILE_BYTES).unwrap(), Some((4, journal::FILE_BYTES)));
+    let odd = [(0, 1 << 20), (CONTAINERS_MAX + 1, 1 << 20), (4, u64::MAX), (4, 0), (4, JOURNAL_FILE_BYTES_MAX + 1)];
+    for (containers, journal_file_bytes) in odd {
+        let outcome = read_back(containers, journal_file_bytes);
+        assert!(matches!(outcome, Err(StoreError::Damaged { .. })), "{containers}, {journal_file_bytes}: {outcome:?}");
+    }
 }

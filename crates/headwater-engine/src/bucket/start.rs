@@ -76,13 +76,7 @@ pub(super) fn encode_identity(identity: &Identity) -> Encoder {
 
 fn identity(objects: &dyn Objects) -> Result<Option<Identity>, StoreError> {
     let Some(bytes) = small(objects, IDENTITY)? else { return Ok(None) };
-    let read = |input: &mut Decoder<'_>| {
-        let identity = Identity { store: input.u128()?, containers: input.u32()?, journal_file_bytes: input.u64()? };
-        if identity.containers == 0 || identity.containers > crate::store::CONTAINERS_MAX {
-            return Err(Malformed("store has an odd number of containers"));
-        }
-        Ok(identity)
-    };
+    let read = |input: &mut Decoder<'_>| Identity::decode(input)?.check();
     fields(IDENTITY, &bytes, IDENTITY_MAGIC, read).map(Some)
 }
 

@@ -13,6 +13,7 @@
 //! | `X` | segment id | nothing: the segment is transient |
 
 use headwater_types::AttributeId;
+use headwater_types::limits::TABLE_VALUE_BYTES_MAX;
 
 use crate::catalogue::Key;
 use crate::chunks::Place;
@@ -103,7 +104,10 @@ pub(super) fn last_number(key: &[u8]) -> Result<u64, Malformed> {
     Ok(u64::from_be_bytes(*tail))
 }
 
-/// A run of a segment's bytes in a chunk.
+/// No segment and no chunk has a byte from here on: what is read from the disk is below and can be added up.
+pub(super) const OFFSET_MAX: u64 = 1 << 60;
+
+/// A run of a segment's bytes in a chunk. It has at least one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct StoredRun {
     pub(super) start: u64,
@@ -122,7 +126,14 @@ impl StoredRun {
         let mut input = Decoder::new(value);
         let start = input.u64()?;
         let place = Place { chunk: input.u64()?, position: input.u64()? };
-        Ok(Self { start, end: last_number(key)?, place })
+        let end = last_number(key)?;
+        if start >= end {
+            return Err(Malformed("piece ends before it begins"));
+        }
+        if end > OFFSET_MAX || place.position > OFFSET_MAX {
+            return Err(Malformed("piece is behind the end of any chunk"));
+        }
+        Ok(Self { start, end, place })
     }
 
     pub(super) fn length(&self) -> u64 {
@@ -147,7 +158,11 @@ impl IndexEntry {
 
     pub(super) fn decode(value: &[u8]) -> Result<Self, Malformed> {
         let mut input = Decoder::new(value);
-        Ok(Self { version: input.i64()?, position: input.u64()?, value_length: input.u32()? })
+        let entry = Self { version: input.i64()?, position: input.u64()?, value_length: input.u32()? };
+        if entry.position > OFFSET_MAX || entry.value_length as usize > TABLE_VALUE_BYTES_MAX {
+            return Err(Malformed("table entry lies where none can be"));
+        }
+        Ok(entry)
     }
 }
 

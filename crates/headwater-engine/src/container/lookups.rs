@@ -354,7 +354,7 @@ impl Source<'_> {
             let near = |(position, length, _): &&(u64, u64, usize)| {
                 let joins = *position <= end + GAP_BYTES && position + length - start <= GROUP_BYTES.max(end - start);
                 if joins {
-                    end = position + length;
+                    end = end.max(position + length);
                 }
                 joins
             };

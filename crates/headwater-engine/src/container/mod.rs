@@ -33,6 +33,8 @@ mod operation;
 mod reads;
 mod segment;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -675,7 +677,11 @@ impl<T: Token> Container<T> {
 
     fn truncate(&mut self, id: u64, start: u64) -> Result<(), StoreError> {
         let segment = self.segments.get_mut(&id).expect("the segment was touched before");
-        assert!(segment.start <= start && start <= segment.length, "a start moves forward inside the segment");
+        if !(segment.start..=segment.length).contains(&start) {
+            let (sequence, from, to) = (self.sequence, segment.start, segment.length);
+            let what = format!("operation {sequence} truncates bytes {from} to {to} at {start}");
+            return Err(StoreError::damaged(crate::journal::DIRECTORY, 0, what));
+        }
         segment.start = start;
         while let Some(entry) = segment.extents.first_entry()
             && *entry.key() < start
@@ -725,7 +731,10 @@ impl<T: Token> Container<T> {
     fn merge(&mut self, target: u64, source: u64, offset: u64, effects: &mut Effects<T>) -> Result<(), StoreError> {
         let runs = self.stored_runs(source)?;
         let moved = self.forget_segment(source)?;
-        let into = self.segments.get_mut(&target).expect("the segment was touched before");
+        let Some(into) = self.segments.get_mut(&target) else {
+            let what = format!("operation {} merges segment {target} into itself", self.sequence);
+            return Err(StoreError::damaged(crate::journal::DIRECTORY, 0, what));
+        };
         if into.length != offset || into.sealed || moved.start != 0 {
             let what = format!("operation {} merges at {offset} of {}", self.sequence, into.length);
             return Err(StoreError::damaged(crate::journal::DIRECTORY, 0, what));
@@ -784,14 +793,20 @@ impl<T: Token> Container<T> {
 
     fn release_chunk(&mut self, chunk: u64, bytes: u64) -> Result<(), StoreError> {
         let key = keys::chunk(chunk);
-        let value = self.catalogue.get(&key)?.expect("a run's chunk is counted");
-        let needed = keys::decode_number(&value).map_err(StoreError::malformed("catalogue", 0))?;
-        assert!(needed >= bytes, "no byte of a chunk is given up twice");
-        if needed == bytes {
-            self.catalogue.remove(key);
-            self.dead_chunks.push(chunk);
-        } else {
-            self.catalogue.put(key, keys::number(needed - bytes));
+        let value = self.catalogue.get(&key)?;
+        let needed = value.map(|value| keys::decode_number(&value)).transpose();
+        let needed = needed.map_err(StoreError::malformed("catalogue", 0))?;
+        match needed.and_then(|needed| needed.checked_sub(bytes)) {
+            Some(0) => {
+                self.catalogue.remove(key);
+                self.dead_chunks.push(chunk);
+            }
+            Some(left) => self.catalogue.put(key, keys::number(left)),
+            None => {
+                let needed = needed.unwrap_or(0);
+                let what = format!("{needed} bytes of chunk {chunk} are needed, and {bytes} are given up");
+                return Err(StoreError::damaged("catalogue", 0, what));
+            }
         }
         Ok(())
     }

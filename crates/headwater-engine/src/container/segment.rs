@@ -10,6 +10,7 @@ use crate::api::{SegmentKind, SegmentPolicy};
 use crate::canary;
 use crate::codec::{Decoder, Encoder, Malformed};
 
+use super::keys::OFFSET_MAX;
 use super::operation::{decode_kind, decode_policy, encode_kind, encode_policy};
 
 /// A segment in memory. Everything here but `extents`, `parked` and the counters at the end is also in the catalogue,
@@ -140,6 +141,15 @@ impl<T> Segment<T> {
         segment.live_bytes = input.u64()?;
         segment.last_boundary = input.u64()?;
         input.end()?;
+        if segment.start > segment.length || segment.length > OFFSET_MAX {
+            return Err(Malformed("segment begins behind its end"));
+        }
+        if segment.last_boundary > segment.length || segment.event_count > OFFSET_MAX {
+            return Err(Malformed("segment has appends behind its end"));
+        }
+        if segment.live_bytes > segment.length - segment.start || segment.entries > segment.live_bytes {
+            return Err(Malformed("table has more keys than bytes"));
+        }
         segment.durable_length = segment.length;
         segment.dirty = false;
         segment.attributes_set = None;

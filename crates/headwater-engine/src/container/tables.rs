@@ -68,6 +68,14 @@ fn encode(out: &mut Encoder, key: &[u8], value: Option<&[u8]>, version: i64) {
     out.0.extend_from_slice(value.unwrap_or_default());
 }
 
+/// An entry as a log has it, for tests.
+#[cfg(test)]
+pub(super) fn entry_of(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut log = Encoder::default();
+    encode(&mut log, key, Some(value), OWN_POSITION);
+    log.0
+}
+
 /// Lengths of key and value, from an entry's header.
 fn decode_header(bytes: &[u8]) -> Result<(usize, Option<usize>, i64), Malformed> {
     let mut input = Decoder::new(bytes);
@@ -555,8 +563,13 @@ impl<T: Token> Container<T> {
             let old = self.index(id, entry.key)?;
             let is_new = old.is_none();
             if let Some(old) = old {
-                entries -= 1;
-                live_bytes -= entry_bytes(entry.key, old.value_length as usize);
+                let bytes = entry_bytes(entry.key, old.value_length as usize);
+                let left = entries.checked_sub(1).zip(live_bytes.checked_sub(bytes));
+                (entries, live_bytes) = left.ok_or_else(|| {
+                    let what =
+                        format!("segment {id} has {entries} keys of {live_bytes} bytes, one of which has {bytes}");
+                    StoreError::damaged("catalogue", 0, what)
+                })?;
             }
             match entry.value {
                 Some(value) => {

@@ -277,9 +277,6 @@ fn one_segment(
     misfit: &mut dyn FnMut(Misfit),
 ) -> Result<(), StoreError> {
     let mut say = |what: String| misfit(Misfit { segment: Some(segment.key.clone()), what });
-    if segment.start > segment.length {
-        say(format!("segment begins at {} of {} bytes", segment.start, segment.length));
-    }
     let named = catalogue.get(&keys::name(&segment.key))?;
     if named.as_deref().map(keys::decode_number) != Some(Ok(id)) {
         say(format!("segment {id} is not found under its name"));
@@ -308,8 +305,8 @@ fn piece(
     misfit: &mut dyn FnMut(Misfit),
 ) -> Result<(), Malformed> {
     let run = StoredRun::decode(key, value)?;
-    let length = run.end.checked_sub(run.start).ok_or(Malformed("piece ends before it begins"))?;
-    let end = run.place.position.checked_add(length).ok_or(Malformed("piece is longer than any chunk"))?;
+    let length = run.length();
+    let end = run.place.position + length;
     let chunk = contents.chunks.entry(run.place.chunk).or_default();
     chunk.pieces_bytes = chunk.pieces_bytes.saturating_add(length);
     chunk.end = chunk.end.max(end);

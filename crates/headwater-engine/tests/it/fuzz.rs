@@ -433,6 +433,12 @@ fn read_all(store: &mut Stepper) -> std::result::Result<(), StoreError> {
 const CORPUS: &[(Kind, &[u8])] = &[
     // A run whose keys are out of order, which was merged into the next.
     (Kind::Run, &[0x0a, 0x1f, 0x1f, 0x1f, 0x1f, 0xff]),
+    // A table's entry that is longer than the table, behind checksums that are right.
+    (Kind::Run, &[0xd2, 0x1f, 0x00, 0x4d, 0xb2, 0x06]),
+    // A segment that is truncated behind its end, by what checkpoint and journal say together.
+    (Kind::Run, &[0xf8, 0x3d, 0xf7, 0xf4, 0xff, 0x0a]),
+    // An identity whose journal files are nearly 2^64 bytes long, likewise.
+    (Kind::Identity, &[0x01, 0x00, 0x06, 0x00, 0x00, 0xff]),
 ];
 
 #[test]

@@ -119,13 +119,27 @@ async fn an_append_that_waits_a_minute_for_room_on_the_disk_ends_its_connection_
     // Memory and what is left of the journal take some more.
     let data = vec![7; 1 << 20];
     let mut acknowledged = 0;
+    // Slow is not full: only what the engine says it holds back will never be acknowledged.
+    let is_held = || {
+        let metrics = store.engine.metrics().values;
+        store.engine.is_full() && metrics.iter().any(|(name, value)| *name == "requests_held" && *value > 0)
+    };
     loop {
         client.put_append(1, acknowledged + 1, &data);
         client.send().await;
-        match tokio::time::timeout(Duration::from_secs(2), client.next()).await {
-            Ok(Some(Reply::DataAppended { event_number, .. })) => acknowledged = event_number,
-            Ok(other) => panic!("{other:?}"),
-            Err(_) => break,
+        let mut looks = 0;
+        let answer = loop {
+            match tokio::time::timeout(Duration::from_millis(100), client.next()).await {
+                Ok(answer) => break Some(answer),
+                Err(_) if is_held() => break None,
+                Err(_) => looks += 1,
+            }
+            assert!(looks < 600, "an append is neither acknowledged nor held back");
+        };
+        match answer {
+            Some(Some(Reply::DataAppended { event_number, .. })) => acknowledged = event_number,
+            Some(other) => panic!("{other:?}"),
+            None => break,
         }
         assert!(acknowledged < 1_000, "the disk does not fill up");
     }
@@ -144,9 +158,7 @@ async fn an_append_that_waits_a_minute_for_room_on_the_disk_ends_its_connection_
     tokio::time::resume();
 
     is_full.store(false, Ordering::SeqCst);
-    let freed = tokio::time::Instant::now();
     let mut client = store.client().await;
     assert_eq!(client.set_up(1, SEGMENT).await, acknowledged + 1, "the stored number tells that it happened");
-    assert!(freed.elapsed() < Duration::from_secs(5));
     assert!(matches!(client.append(1, acknowledged + 2, b"after").await, Reply::DataAppended { .. }));
 }
