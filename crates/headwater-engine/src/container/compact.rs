@@ -62,7 +62,9 @@ pub(super) fn choose(checkpoint: &Checkpoint, store: &Chunks, bounds: Bounds) ->
     let mut compaction = Compaction::default();
     for (chunk, runs) in found {
         let counted: u64 = runs.iter().map(|(_, run)| run.length()).sum();
-        assert_eq!(chosen.remove(&chunk), Some(counted), "what is needed of a chunk is what its pieces have");
+        if chosen.remove(&chunk) != Some(counted) {
+            return Err(miscounted(chunk));
+        }
         let read = |(segment, run): &(u64, StoredRun)| {
             let parts = store.read_pieces(Stretch { place: run.place, length: run.length() })?;
             Ok(Piece { segment: *segment, start: run.start, length: run.length(), parts })
@@ -78,8 +80,15 @@ pub(super) fn choose(checkpoint: &Checkpoint, store: &Chunks, bounds: Bounds) ->
             Err(error) => return Err(error),
         }
     }
-    assert!(chosen.is_empty(), "every counted chunk has pieces");
-    Ok(compaction)
+    match chosen.first_key_value() {
+        Some((chunk, _)) => Err(miscounted(*chunk)),
+        None => Ok(compaction),
+    }
+}
+
+/// What is needed of a chunk is what its pieces have: a catalogue that says otherwise was not written by a container.
+fn miscounted(chunk: u64) -> StoreError {
+    StoreError::damaged("catalogue", 0, format!("what is needed of chunk {chunk} is not what its pieces have"))
 }
 
 /// Chunks that are mostly dead, with the bytes needed of each, within the bounds.
@@ -93,7 +102,7 @@ fn candidates(checkpoint: &Checkpoint, store: &Chunks, bounds: Bounds) -> Result
         let malformed = StoreError::malformed("catalogue", 0);
         let chunk = keys::last_number(&key).map_err(&malformed)?;
         let needed = keys::decode_number(&value).map_err(&malformed)?;
-        if moved + needed > bounds.moved_bytes_max {
+        if needed > bounds.moved_bytes_max - moved {
             continue;
         }
         let length = match store.known_length(chunk) {
@@ -148,12 +157,13 @@ impl<T: Token> Container<T> {
                 continue;
             }
             self.catalogue.put(key, StoredRun { start, end, place: piece.place }.encode());
-            let left = needed.get_mut(&from.chunk).expect("a chunk with pieces is counted");
-            assert!(*left >= piece.length, "no byte of a chunk is needed twice");
-            *left -= piece.length;
+            let left = needed.get_mut(&from.chunk).ok_or_else(|| miscounted(from.chunk))?;
+            *left = left.checked_sub(piece.length).ok_or_else(|| miscounted(from.chunk))?;
         }
         for (chunk, left) in needed {
-            assert_eq!(left, 0, "whatever was needed of a chunk has moved");
+            if left > 0 {
+                return Err(miscounted(chunk));
+            }
             self.catalogue.remove(keys::chunk(chunk));
             self.dead_chunks.push(chunk);
         }

@@ -520,7 +520,7 @@ impl<T: Token> Container<T> {
         if !self.segments.contains_key(&id) && self.catalogue.get_warm(&keys::segment(id))? == Warm::Cold {
             return wanted(name);
         }
-        assert!(self.load(id)?, "a name leads to a segment");
+        self.load_named(key, id)?;
         Ok(Ok(Some(id)))
     }
 

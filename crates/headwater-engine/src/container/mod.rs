@@ -536,8 +536,17 @@ impl<T: Token> Container<T> {
         }
         let Some(value) = self.catalogue.get(&keys::name(key))? else { return Ok(None) };
         let id = keys::decode_number(&value).map_err(StoreError::malformed("catalogue", 0))?;
-        assert!(self.load(id)?, "a name leads to a segment");
+        self.load_named(key, id)?;
         Ok(Some(id))
+    }
+
+    /// Brings the segment into memory that the catalogue says has this name.
+    fn load_named(&mut self, key: &str, id: u64) -> Result<(), StoreError> {
+        if !self.load(id)? || self.segment(id).key != key {
+            let what = format!("name {key:?} leads to segment {id}, which is another or not there");
+            return Err(StoreError::damaged("catalogue", 0, what));
+        }
+        Ok(())
     }
 
     /// Brings a segment into memory; false if there is none.

@@ -161,6 +161,36 @@ fn a_checkpoint_waits_for_room_while_writes_go_on() {
 }
 
 #[test]
+fn a_writer_that_sends_faster_than_the_disk_writes_chunks_waits_and_memory_stays_bounded() {
+    const EVENTS: i64 = 800;
+    let directory = directory();
+    let rigged = Rigged::new(directory.path());
+    let store = Fixture::open(directory, rigged.io(), &small()).unwrap();
+    store.create(S, SegmentKind::Stream);
+    rigged.refuse(|deed, path| {
+        if deed == Deed::Write && path.contains(".chunk") {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        None
+    });
+    // All at once, as if there was no connection that stops being read from.
+    let answers: Vec<_> = (1..=EVENTS).map(|number| store.submit(event(number, &[number as u8; 100_000]))).collect();
+    // One of two containers has all of it, and a little on its way to the journal besides.
+    let limit = store.metric("unstored_limit_bytes") / 2 + (1 << 20);
+    let (mut most, mut most_held) = (0, 0);
+    for answer in &answers {
+        most = most.max(store.metric("unstored_bytes"));
+        most_held = most_held.max(store.metric("requests_held"));
+        assert!(matches!(store.wait(answer), Ok(Ok(Response::Appended { .. }))), "an append waits and is stored");
+    }
+    assert!(most_held > 0, "{most} of {limit} bytes were in no chunk and nothing had to wait");
+    assert!(most <= limit, "{most} of {limit} bytes are in no chunk");
+    let all = store.read_all(S);
+    assert!(all.chunks(100_000).zip(1..).all(|(event, number)| event.iter().all(|byte| *byte == number as i64 as u8)));
+    assert_eq!(all.len() as i64, EVENTS * 100_000);
+}
+
+#[test]
 fn a_spare_that_cannot_be_filled_leaves_nothing_behind() {
     let directory = directory();
     let rigged = Rigged::new(directory.path());

@@ -437,6 +437,8 @@ const CORPUS: &[(Kind, &[u8])] = &[
     (Kind::Run, &[0xd2, 0x1f, 0x00, 0x4d, 0xb2, 0x06]),
     // A segment that is truncated behind its end, by what checkpoint and journal say together.
     (Kind::Run, &[0xf8, 0x3d, 0xf7, 0xf4, 0xff, 0x0a]),
+    // A chunk of which more is needed than its pieces have.
+    (Kind::Run, &[0xff, 0x73, 0xa5, 0x6f, 0x77, 0x08]),
     // An identity whose journal files are nearly 2^64 bytes long, likewise.
     (Kind::Identity, &[0x01, 0x00, 0x06, 0x00, 0x00, 0xff]),
 ];
