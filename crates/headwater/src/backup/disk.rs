@@ -18,7 +18,7 @@ use super::list::{List, Listed};
 use super::place::{is_not_found, part_name};
 
 /// Fetched at a time; every length of parts is a multiple of it.
-const BLOCK_BYTES: u64 = 4 << 20;
+pub(super) const BLOCK_BYTES: u64 = 4 << 20;
 /// Blocks in memory.
 const BLOCKS_MAX: usize = 8;
 
