@@ -13,6 +13,7 @@ mod limits;
 mod plans;
 mod rest;
 mod rest_auth;
+mod rest_changed;
 mod segments;
 mod server;
 mod tables;
