@@ -27,7 +27,8 @@ fn again<T>(
 
 /// Takes bytes for a record of every kind. Returns of how many kinds they were.
 pub fn fuzz_records(bytes: &[u8]) -> usize {
-    let mut reader = StateReader::default();
+    let allowance = headwater_records::Allowance::new(16 << 20);
+    let mut reader = StateReader::new(&allowance);
     let is_state = reader.feed(bytes).is_ok() && matches!(reader.finish(), Ok(Some(_)));
     usize::from(is_state)
         + again(bytes, Epoch::decode, |record| record.encode())

@@ -32,6 +32,6 @@ mod tasks;
 
 pub use ports::{
     AppendedAt, Change, Clock, Created, Deleted, Entry, Expect, Load, LoadMeter, Merged, MetadataTable, PolicyUpdated,
-    PortError, Ports, ScaleHint, Sealed, SegmentInfo, SegmentOps, SegmentRead, TableError, Truncated, Version,
+    PortError, Ports, Room, ScaleHint, Sealed, SegmentInfo, SegmentOps, SegmentRead, TableError, Truncated, Version,
 };
 pub use tasks::Controller;

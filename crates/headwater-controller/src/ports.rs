@@ -141,6 +141,28 @@ pub struct SegmentInfo {
     pub sealed: bool,
 }
 
+/// Memory that other requests do not have until this is dropped.
+pub struct Room(Box<dyn std::any::Any + Send + Sync>);
+
+impl Room {
+    /// Whatever gives the memory back when it is dropped.
+    pub fn new(held: impl std::any::Any + Send + Sync) -> Self {
+        Self(Box::new(held))
+    }
+
+    /// Holds something else besides, as long.
+    #[must_use]
+    pub fn with(self, held: impl std::any::Any + Send + Sync) -> Self {
+        Self::new((self, held))
+    }
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Room").field(&self.0.type_id()).finish()
+    }
+}
+
 /// Segments, as the controller needs them. Each call returns when its effect is durable.
 #[async_trait]
 pub trait SegmentOps: Send + Sync + 'static {
@@ -216,6 +238,10 @@ pub trait SegmentOps: Send + Sync + 'static {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Option<Vec<Entry>>, PortError>;
+
+    /// Takes memory from what all requests share, and waits a little for it. [`PortError::Exhausted`] for more than one
+    /// request may have.
+    async fn room(&self, bytes: usize) -> Result<Room, PortError>;
 
     /// Deletes all table segments named `<scope>/<anything>_kvtable/...`. Rust and Python clients make them without
     /// telling the controller, so nobody else would.

@@ -250,6 +250,11 @@ impl Engine {
         Permit { _permit: permit.expect("the room is never closed") }
     }
 
+    /// Room for the requests of all connections together, in bytes.
+    pub fn room_bytes(&self) -> usize {
+        self.shared.room_bytes as usize
+    }
+
     /// The disk was found full and what the store keeps in reserve is not whole: whatever grows waits. Reads go on, and so
     /// does what frees room: truncations, deletions, seals, merges, and changes of [`SYSTEM_TABLES`](crate::api::SYSTEM_TABLES).
     pub fn is_full(&self) -> bool {

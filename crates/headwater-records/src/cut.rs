@@ -172,7 +172,16 @@ impl Cut {
     /// # Errors
     /// Something else.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        if bytes.is_empty() { Ok(Self::Unbounded) } else { StreamCut::decode(bytes).map(Self::At) }
+        Self::read(Input::new(bytes))
+    }
+
+    pub(crate) fn read(mut input: Input<'_>) -> Result<Self, RecordError> {
+        if input.is_empty() {
+            return Ok(Self::Unbounded);
+        }
+        let cut = StreamCut::read(&mut input)?;
+        input.end()?;
+        Ok(Self::At(cut))
     }
 
     /// As text.

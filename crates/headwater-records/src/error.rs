@@ -60,4 +60,7 @@ pub enum RecordError {
     /// A text form that does not have its parts.
     #[error("not the text form of a {0}")]
     Form(&'static str),
+    /// What the bytes stand for takes more memory than is allowed.
+    #[error("takes more memory than is allowed")]
+    Memory,
 }

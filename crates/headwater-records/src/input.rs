@@ -1,18 +1,23 @@
 //! Taking records apart, from the front.
 //!
-//! Guarantee: counts and lengths are checked against the bytes that remain before anything is allocated.
+//! Guarantee: counts and lengths are checked against the bytes that remain, and against the memory that may be taken where that
+//! is said, before anything is allocated.
 
 use std::collections::BTreeMap;
 
 use headwater_types::{KeyRange, Name, ScopedStream, SegmentName, StreamSegment};
 
-use crate::{Offsets, Ranges, RecordError};
+use crate::{Allowance, Offsets, Ranges, RecordError};
 
 type Result<T> = std::result::Result<T, RecordError>;
 
 /// Bytes that are taken apart from the front.
 #[derive(Clone, Copy, Debug)]
-pub struct Input<'a>(&'a [u8]);
+pub struct Input<'a> {
+    rest: &'a [u8],
+    /// What memory may be taken; as much as there is without it.
+    allowance: Option<&'a Allowance>,
+}
 
 /// The bodies of a record's revisions.
 #[derive(Debug)]
@@ -47,17 +52,30 @@ const OFFSET_ENTRY_BYTES: usize = 10;
 impl<'a> Input<'a> {
     /// All of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
+        Self { rest: bytes, allowance: None }
+    }
+
+    /// All of `bytes`; what is made of them takes no more memory than is allowed.
+    pub fn within(bytes: &'a [u8], allowance: &'a Allowance) -> Self {
+        Self { rest: bytes, allowance: Some(allowance) }
+    }
+
+    /// Takes memory, if it is limited.
+    pub(crate) fn allow(
+        &self,
+        take: impl FnOnce(&Allowance) -> std::result::Result<(), crate::Exceeded>,
+    ) -> Result<()> {
+        self.allowance.map_or(Ok(()), take).map_err(|_| RecordError::Memory)
     }
 
     /// Nothing is left.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.rest.is_empty()
     }
 
     /// What is left.
     pub fn rest(self) -> &'a [u8] {
-        self.0
+        self.rest
     }
 
     /// Checks that nothing is left.
@@ -65,7 +83,7 @@ impl<'a> Input<'a> {
     /// # Errors
     /// Something is.
     pub fn end(self) -> Result<()> {
-        if self.0.is_empty() { Ok(()) } else { Err(RecordError::Trailing { bytes: self.0.len() }) }
+        if self.rest.is_empty() { Ok(()) } else { Err(RecordError::Trailing { bytes: self.rest.len() }) }
     }
 
     /// The next `count` bytes.
@@ -73,9 +91,9 @@ impl<'a> Input<'a> {
     /// # Errors
     /// There are fewer.
     pub fn take(&mut self, count: usize) -> Result<&'a [u8]> {
-        let left = self.0.len();
-        let (taken, rest) = self.0.split_at_checked(count).ok_or(RecordError::Short { wanted: count, left })?;
-        self.0 = rest;
+        let left = self.rest.len();
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or(RecordError::Short { wanted: count, left })?;
+        self.rest = rest;
         Ok(taken)
     }
 
@@ -139,7 +157,7 @@ impl<'a> Input<'a> {
         let number = self.i32()?;
         let what = "length";
         let count = usize::try_from(number).map_err(|_| RecordError::OutOfRange { what, number: number.into() })?;
-        self.take(count).map(Input)
+        Ok(Self { rest: self.take(count)?, ..*self })
     }
 
     /// A text in modified UTF-8 after its length in two bytes: NUL takes two bytes there, characters beyond 16 bits six.
@@ -149,6 +167,7 @@ impl<'a> Input<'a> {
     pub fn text(&mut self) -> Result<String> {
         let count = u16::from_be_bytes(self.array()?);
         let bytes = self.take(usize::from(count))?;
+        self.allow(|allowance| allowance.take_text(bytes.len()))?;
         if bytes.iter().all(|byte| (1..0x80).contains(byte)) {
             return String::from_utf8(bytes.to_vec()).map_err(|_| RecordError::Text);
         }
@@ -172,7 +191,7 @@ impl<'a> Input<'a> {
     }
 
     fn peek(&self) -> Result<u8> {
-        self.0.first().copied().ok_or(RecordError::Short { wanted: 1, left: 0 })
+        self.rest.first().copied().ok_or(RecordError::Short { wanted: 1, left: 0 })
     }
 
     /// A number below 2^30 in one, two or four bytes.
@@ -217,7 +236,7 @@ impl<'a> Input<'a> {
 
     fn count(&mut self, element_bytes: usize) -> Result<usize> {
         let count = self.compact_int()? as usize;
-        let left = self.0.len();
+        let left = self.rest.len();
         if count > left / element_bytes { Err(RecordError::Count { count, left }) } else { Ok(count) }
     }
 
@@ -230,12 +249,21 @@ impl<'a> Input<'a> {
         self.take(count)
     }
 
+    /// Bytes after their number, to be taken apart themselves.
+    ///
+    /// # Errors
+    /// There are fewer.
+    pub fn nested(&mut self) -> Result<Self> {
+        Ok(Self { rest: self.bytes()?, ..*self })
+    }
+
     /// Elements after their number, each of which takes `element_bytes` or more.
     ///
     /// # Errors
     /// There are fewer, or `element` fails.
     pub fn list<T>(&mut self, element_bytes: usize, mut element: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
         let count = self.count(element_bytes)?;
+        self.allow(|allowance| allowance.take_entries::<T>(count))?;
         (0..count).map(|_| element(self)).collect()
     }
 
@@ -251,6 +279,7 @@ impl<'a> Input<'a> {
         mut value: impl FnMut(&mut Self) -> Result<V>,
     ) -> Result<BTreeMap<K, V>> {
         let count = self.count(entry_bytes)?;
+        self.allow(|allowance| allowance.take_entries::<(K, V)>(count))?;
         (0..count).map(|_| Ok((key(self)?, value(self)?))).collect()
     }
 
@@ -365,39 +394,55 @@ mod tests {
             (b"\0\x02\xc0\x80", "\0"),
             (b"\0\x06\xed\xa0\xbd\xed\xb8\x80", "\u{1f600}"),
         ] {
-            let mut input = Input(bytes);
+            let mut input = Input::new(bytes);
             assert_eq!(input.text().unwrap(), expected);
             assert!(input.is_empty());
         }
         for bytes in [&b"\0\x01\xff"[..], b"\0\x02\xc3a", b"\0\x03\xed\xa0\xbd", b"\0\x01\xc3"] {
-            assert_eq!(Input(bytes).text(), Err(RecordError::Text), "{bytes:x?}");
+            assert_eq!(Input::new(bytes).text(), Err(RecordError::Text), "{bytes:x?}");
         }
         for bytes in [&b"\0\x02a"[..], b"\0"] {
-            assert!(matches!(Input(bytes).text(), Err(RecordError::Short { .. })), "{bytes:x?}");
+            assert!(matches!(Input::new(bytes).text(), Err(RecordError::Short { .. })), "{bytes:x?}");
         }
     }
 
     #[test]
     fn a_count_beyond_the_bytes_is_refused_before_it_is_believed() {
         for bytes in [&[0x7f][..], &[0xbf, 0xff], &[0xff, 0xff, 0xff, 0xff]] {
-            assert!(matches!(Input(bytes).list(1, Input::u8), Err(RecordError::Count { .. })), "{bytes:x?}");
+            assert!(matches!(Input::new(bytes).list(1, Input::u8), Err(RecordError::Count { .. })), "{bytes:x?}");
         }
         for bytes in [&[0x80][..], &[]] {
-            assert!(matches!(Input(bytes).list(1, Input::u8), Err(RecordError::Short { .. })), "{bytes:x?}");
+            assert!(matches!(Input::new(bytes).list(1, Input::u8), Err(RecordError::Short { .. })), "{bytes:x?}");
         }
-        assert_eq!(Input(&[2, 7, 8]).list(1, Input::u8), Ok(vec![7, 8]));
-        let long = Input(&[0x7f, 0xff, 0xff, 0xff]).counted();
+        assert_eq!(Input::new(&[2, 7, 8]).list(1, Input::u8), Ok(vec![7, 8]));
+        let long = Input::new(&[0x7f, 0xff, 0xff, 0xff]).counted();
         assert_eq!(long.map(|_| ()), Err(RecordError::Short { wanted: 0x7fff_ffff, left: 0 }));
-        assert!(matches!(Input(&[0xff; 4]).counted(), Err(RecordError::OutOfRange { number: -1, .. })));
+        assert!(matches!(Input::new(&[0xff; 4]).counted(), Err(RecordError::OutOfRange { number: -1, .. })));
+    }
+
+    #[test]
+    fn what_takes_more_memory_than_is_allowed_is_refused_before_it_is_taken() {
+        // Half a KiB that stands for half a KiB of numbers.
+        let many = [&[0x82, 0x00][..], &[7; 512]].concat();
+        for (bytes, is_enough) in [(1 << 10, false), (1 << 11, true)] {
+            let allowance = Allowance::new(bytes);
+            let read = Input::within(&many, &allowance).list(1, Input::u8);
+            assert_eq!(read, if is_enough { Ok(vec![7; 512]) } else { Err(RecordError::Memory) });
+            assert_eq!(allowance.is_exceeded(), !is_enough);
+        }
+        let allowance = Allowance::new(100);
+        let texts = [0, 1, b'a', 0, 1, b'b'];
+        let mut input = Input::within(&texts, &allowance);
+        assert_eq!((input.text(), input.text()), (Ok("a".to_owned()), Err(RecordError::Memory)));
     }
 
     #[test]
     fn later_revisions_are_passed_over_and_later_versions_are_not() {
         let record = [0, 0, 2, 0, 0, 0, 0, 1, 7, 1, 0, 0, 0, 2, 8, 9, 5];
-        let mut input = Input(&record);
+        let mut input = Input::new(&record);
         assert_eq!(input.record(0).unwrap().first().unwrap().u8(), Ok(7));
         assert_eq!(input.u8(), Ok(5));
-        let refused = |bytes: &[u8]| Input(bytes).record(0).map(|_| ()).unwrap_err().to_string();
+        let refused = |bytes: &[u8]| Input::new(bytes).record(0).map(|_| ()).unwrap_err().to_string();
         assert_eq!(refused(&[0, 1, 0]), "record version 1 is unknown");
         assert_eq!(refused(&[1, 0, 0]), "record format 1 is unknown");
         assert_eq!(refused(&[0, 0, 1, 3, 0, 0, 0, 0]), "revision 3 is unknown");

@@ -6,6 +6,7 @@
 //!   revisioned                                  one segment as a list of changes that clients agree on
 //!   group                                       what the readers of a group write there, and the rules they follow
 //!   Input, Output                               the numbers, texts, lists and records all of these are made of
+//!   Allowance                                   how much memory may be taken for what somebody else wrote
 //! ```
 //!
 //! Guarantees:
@@ -15,6 +16,7 @@
 //!
 //! Not here: connections, time, chance. Source: `VersionedSerializer` and the serializers of Pravega 0.13's client.
 
+mod allowance;
 mod checkpoint;
 mod cut;
 mod error;
@@ -29,6 +31,7 @@ pub mod group;
 #[cfg(test)]
 mod testing;
 
+pub use allowance::{Allowance, Exceeded};
 pub use checkpoint::Checkpoint;
 pub use cut::{Cut, StreamCut};
 pub use error::RecordError;

@@ -12,7 +12,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::{Input, RecordError};
+use crate::{Allowance, Input, RecordError};
 
 /// Bytes of an event's header: a type, which is 0, and the length of what follows.
 pub const HEADER_BYTES: usize = 8;
@@ -122,12 +122,25 @@ impl Payload {
     /// # Errors
     /// Something else.
     pub fn decode(payload: &Bytes) -> Result<Self, RecordError> {
-        let mut input = Input::new(payload);
+        Self::read(payload, Input::new(payload))
+    }
+
+    /// The same in no more memory than is allowed.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode), and [`RecordError::Memory`].
+    pub fn decode_within(payload: &Bytes, allowance: &Allowance) -> Result<Self, RecordError> {
+        Self::read(payload, Input::within(payload, allowance))
+    }
+
+    fn read(payload: &Bytes, mut input: Input<'_>) -> Result<Self, RecordError> {
         match input.i32()? {
             INITIAL => Ok(Self::Initial(payload.slice(4..))),
             UPDATES => {
                 let mut updates = Vec::new();
                 while !input.is_empty() {
+                    // The list may be twice as long as what is in it, and has been copied to get there.
+                    input.allow(|allowance| allowance.take(3 * size_of::<Bytes>()))?;
                     updates.push(payload.slice_ref(input.counted()?.rest()));
                 }
                 Ok(Self::Updates(updates))

@@ -13,8 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use headwater_controller::{
-    AppendedAt, Change, Created, Deleted, Entry, Expect, Merged, MetadataTable, PolicyUpdated, PortError, ScaleHint,
-    Sealed, SegmentInfo, SegmentOps, SegmentRead, TableError, Truncated, Version,
+    AppendedAt, Change, Created, Deleted, Entry, Expect, Merged, MetadataTable, PolicyUpdated, PortError, Room,
+    ScaleHint, Sealed, SegmentInfo, SegmentOps, SegmentRead, TableError, Truncated, Version,
 };
 use headwater_engine::Engine;
 use headwater_engine::api::{
@@ -29,6 +29,8 @@ const WRITER: WriterId = WriterId(0x6865_6164_7761_7465_7200_0000_0000_0001);
 /// How long an append or a creation for the controller may take. On a full disk they wait for room, and whoever asks must
 /// not: it may hold what making room needs.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// One request of the controller may have this part of what all requests share.
+const ROOM_SHARE: usize = 2;
 /// Names looked up at a time when a scope is deleted.
 const CLIENT_TABLES_PAGE: usize = 500;
 
@@ -339,6 +341,17 @@ impl SegmentOps for EnginePorts {
             Ok(other) => unexpected(&other),
             Err(Refusal::NoSuchSegment | Refusal::WrongKind) => Ok(None),
             Err(refusal) => Err(port_error(&refusal)),
+        }
+    }
+
+    async fn room(&self, bytes: usize) -> Result<Room, PortError> {
+        let most = self.engine.room_bytes() / ROOM_SHARE;
+        if bytes > most {
+            return Err(PortError::Exhausted(format!("{bytes} bytes at once, of {most} that one request may have")));
+        }
+        match tokio::time::timeout(PATIENCE, self.engine.room(bytes)).await {
+            Ok(permit) => Ok(Room::new(permit)),
+            Err(_) => Err(PortError::Exhausted(format!("{bytes} bytes are not free now"))),
         }
     }
 

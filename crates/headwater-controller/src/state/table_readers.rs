@@ -6,10 +6,11 @@
 use std::collections::BTreeSet;
 
 use headwater_records::group::Compacted;
+use headwater_records::{Allowance, Offsets};
 use headwater_types::{Name, ScopedStream, SegmentId, SegmentName, StreamSegment};
 
 use super::cbor::{Foreign, Value};
-use super::readers::ReadersState;
+use super::readers::{ReadersState, WAITING_BYTES};
 
 /// The key that every group has and no other table of such a client.
 pub(crate) const CONFIG: &str = "06config/default";
@@ -19,43 +20,78 @@ const FUTURE: &str = "15future_segments/";
 /// Type of a value that stands for none.
 const TOMBSTONE: &str = "tombstone";
 
-impl ReadersState {
-    /// What the entries of a table say; `None` if it is no group's.
-    pub(crate) fn of_table<'a>(
-        entries: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
-    ) -> Result<Option<Self>, Foreign> {
-        let mut state = Compacted::default();
-        let mut is_group = false;
-        for (key, value) in entries {
-            // Tables that are no groups have any keys.
-            let Ok(Value::Text(key)) = Value::read(key) else { continue };
-            if key == CONFIG {
-                is_group = true;
-            } else if let Some(reader) = key.strip_prefix(ASSIGNED) {
-                let Some(held) = content(value)? else { continue };
-                let position = |(segment, offset): &(Value, Value)| Ok((held_segment(segment)?, position(offset)?));
-                let held = held.entries()?.iter().map(position).collect::<Result<_, _>>()?;
-                state.assigned.insert(reader.to_owned(), held);
-            } else if let Some(segment) = key.strip_prefix(UNASSIGNED) {
-                let Some(offset) = content(value)? else { continue };
-                state.unassigned.insert(named_segment(segment)?, position(&offset)?);
-            } else if let Some(segment) = key.strip_prefix(FUTURE) {
-                let Some(waits_for) = content(value)? else { continue };
-                let waits_for = waits_for.list()?.iter().map(Value::i64).collect::<Result<BTreeSet<_>, _>>()?;
-                state.future.insert(named_segment(segment)?, waits_for);
-            }
+/// The entries of a table, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct TableReader {
+    state: Compacted,
+    is_group: bool,
+}
+
+impl TableReader {
+    /// What an entry says. What memory its parts take is lent, what stays in the state is taken.
+    pub(crate) fn feed(&mut self, key: &[u8], value: &[u8], allowance: &Allowance) -> Result<(), Foreign> {
+        // Tables that are no groups have any keys.
+        let key = allowance.lend(|| Value::read(key, allowance));
+        if allowance.is_exceeded() {
+            return Err(Foreign);
         }
-        Ok(is_group.then(|| state.into()))
+        let Ok(Value::Text(key)) = key else { return Ok(()) };
+        if key == CONFIG {
+            self.is_group = true;
+        } else if let Some(reader) = key.strip_prefix(ASSIGNED) {
+            let held = |held: Value| {
+                let entries = held.entries()?;
+                let position = |(segment, offset): &(Value, Value)| Ok((held_segment(segment)?, position(offset)?));
+                entries.iter().map(position).collect::<Result<Offsets, Foreign>>()
+            };
+            if let Some(held) = content(value, allowance, held)? {
+                allowance.take_text(reader.len())?;
+                allowance.take_entries::<(StreamSegment, i64)>(held.len())?;
+                held.keys().try_for_each(|segment| take_names(segment, allowance))?;
+                self.state.assigned.insert(reader.to_owned(), held);
+            }
+        } else if let Some(segment) = key.strip_prefix(UNASSIGNED) {
+            if let Some(offset) = content(value, allowance, |offset| position(&offset))? {
+                let segment = named_segment(segment)?;
+                take_names(&segment, allowance)?;
+                self.state.unassigned.insert(segment, offset);
+            }
+        } else if let Some(segment) = key.strip_prefix(FUTURE)
+            && let Some(waits_for) = content(value, allowance, |waits_for| waits_for.numbers())?
+        {
+            let segment = named_segment(segment)?;
+            take_names(&segment, allowance)?;
+            allowance.take((1 + waits_for.len()).saturating_mul(WAITING_BYTES))?;
+            self.state.future.insert(segment, BTreeSet::from_iter(waits_for));
+        }
+        Ok(())
+    }
+
+    /// What all entries together say; `None` if the table is no group's.
+    pub(crate) fn finish(self) -> Option<ReadersState> {
+        self.is_group.then(|| self.state.into())
     }
 }
 
-/// What a value holds; `None` for a tombstone.
-fn content(value: &[u8]) -> Result<Option<Value>, Foreign> {
-    let value = Value::read(value)?;
-    if value.field("type_id")?.text()? == TOMBSTONE {
-        return Ok(None);
-    }
-    Value::read(&value.field("data")?.bytes()?).map(Some)
+/// A segment that stays in the state, as an entry of a map.
+fn take_names(StreamSegment { stream, .. }: &StreamSegment, allowance: &Allowance) -> Result<(), Foreign> {
+    allowance.take_text(stream.scope.as_str().len() + stream.stream.as_str().len())?;
+    Ok(allowance.take(3 * size_of::<(StreamSegment, i64)>())?)
+}
+
+/// What is made of what a value holds, whose memory is lent; `None` for a tombstone.
+fn content<T>(
+    value: &[u8],
+    allowance: &Allowance,
+    make: impl FnOnce(Value) -> Result<T, Foreign>,
+) -> Result<Option<T>, Foreign> {
+    allowance.lend(|| {
+        let value = Value::read(value, allowance)?;
+        if value.field("type_id")?.text()? == TOMBSTONE {
+            return Ok(None);
+        }
+        make(Value::read(value.field("data")?.bytes()?, allowance)?).map(Some)
+    })
 }
 
 fn position(offset: &Value) -> Result<i64, Foreign> {
@@ -111,12 +147,30 @@ mod tests {
     }
 
     fn read(entries: &[(Vec<u8>, Vec<u8>)]) -> Result<Option<ReadersState>, Foreign> {
-        ReadersState::of_table(entries.iter().map(|(key, value)| (key.as_slice(), value.as_slice())))
+        let allowance = Allowance::new(1 << 20);
+        let mut reader = TableReader::default();
+        entries.iter().try_for_each(|(key, value)| reader.feed(key, value, &allowance))?;
+        Ok(reader.finish())
+    }
+
+    #[test]
+    fn a_table_that_becomes_much_larger_than_its_bytes_is_left_for_want_of_memory() {
+        let allowance = Allowance::new(4 << 10);
+        let nulls = [&[0x99, 0x10, 0x00][..], &[0xf6; 4096]].concat();
+        let key = unhex(RECORDED[2].0);
+        assert_eq!(TableReader::default().feed(&key, &nulls, &allowance), Err(Foreign));
+        assert!(allowance.is_exceeded());
+        // Every entry is small, and all together are not.
+        let (key, value) = recorded().swap_remove(1);
+        let allowance = Allowance::new(64 << 10);
+        let fed = (0..1000).try_for_each(|_| TableReader::default().feed(&key, &value, &allowance));
+        assert_eq!(fed, Err(Foreign));
+        assert!(allowance.is_exceeded());
     }
 
     #[test]
     fn a_group_as_the_python_client_wrote_it() {
-        let readers = read(&recorded()).unwrap().unwrap().readers();
+        let readers = read(&recorded()).unwrap().unwrap().readers(&Allowance::new(1 << 20)).unwrap();
         assert_eq!(readers.online, ["reader-1"]);
         assert_eq!(readers.streams.len(), 1);
         assert_eq!(readers.streams[0].stream.to_string(), "demo/greetings");

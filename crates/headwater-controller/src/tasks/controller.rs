@@ -15,7 +15,7 @@ use crate::model::{
     ScaleProgress, SegmentHeat, SegmentRange, StreamConfig, StreamCut, Successor, TableConfig, TransactionPage,
     TransactionState, UpdateGroup, UpdateStream,
 };
-use crate::ports::Ports;
+use crate::ports::{Ports, Room};
 
 /// Scopes, streams and transactions. A cheap clone; all clones share everything.
 ///
@@ -280,12 +280,13 @@ impl Controller {
         self.inner.list_groups(scope, token).await
     }
 
-    /// Where the readers of a Java client's group stand. What is unread is not looked up.
+    /// Where the readers of a Java client's group stand. What is unread is not looked up. The memory for it, and for an
+    /// answer made of it, is held until the room is dropped, and so is the turn: one group is looked at at a time.
     ///
     /// # Errors
     /// [`ControllerError::NotFound`] for no such group, [`ControllerError::Damaged`] if what its stream holds is not the
-    /// state of a group.
-    pub async fn readers(&self, scope: &Name, group: &Name) -> Result<GroupReaders, ControllerError> {
+    /// state of a group, [`ControllerError::Exhausted`] if telling it takes too much memory.
+    pub async fn readers(&self, scope: &Name, group: &Name) -> Result<(GroupReaders, Room), ControllerError> {
         self.inner.readers(scope, group).await
     }
 
@@ -295,7 +296,7 @@ impl Controller {
         scope: &Name,
         group: &Name,
         wanted: impl Fn(&ScopedStream) -> bool,
-    ) -> Result<GroupReaders, ControllerError> {
+    ) -> Result<(GroupReaders, Room), ControllerError> {
         self.inner.group_lag(scope, group, wanted).await
     }
 
@@ -309,7 +310,7 @@ impl Controller {
         scope: &Name,
         group: &Name,
         wanted: impl Fn(&ScopedStream) -> bool,
-    ) -> Result<GroupReaders, ControllerError> {
+    ) -> Result<(GroupReaders, Room), ControllerError> {
         self.inner.table_group_lag(scope, group, wanted).await
     }
 

@@ -77,6 +77,8 @@ struct Inner {
     times: watermarks::Times,
     loads: autoscale::Loads,
     drivers: Semaphore,
+    /// Held by who looks at what the readers of a group have written.
+    looking: Arc<Semaphore>,
     options: ControllerOptions,
     /// Set by the recovery.
     age: std::sync::Mutex<Option<retention::Age>>,
@@ -95,6 +97,7 @@ impl Inner {
             times: watermarks::Times::default(),
             loads: autoscale::Loads::default(),
             drivers: Semaphore::new(DRIVERS_MAX),
+            looking: Arc::new(Semaphore::new(1)),
             options,
             age: std::sync::Mutex::default(),
             stopped: watch::Sender::new(false),

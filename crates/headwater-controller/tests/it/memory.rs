@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use headwater_controller::{
     AppendedAt, Change, Created, Deleted, Entry, Expect, Load, LoadMeter, Merged, MetadataTable, PolicyUpdated,
-    PortError, Ports, ScaleHint, Sealed, SegmentInfo, SegmentOps, SegmentRead, TableError, Truncated, Version,
+    PortError, Ports, Room, ScaleHint, Sealed, SegmentInfo, SegmentOps, SegmentRead, TableError, Truncated, Version,
 };
 use headwater_types::{AttributeId, Name, Offset, SegmentName, StreamSegment};
 
@@ -253,6 +253,10 @@ impl Link {
 
 #[async_trait]
 impl SegmentOps for Link {
+    async fn room(&self, _: usize) -> Result<Room, PortError> {
+        Ok(Room::new(()))
+    }
+
     async fn create_segment(
         &self,
         segment: &SegmentName,

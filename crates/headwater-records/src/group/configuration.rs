@@ -116,7 +116,10 @@ impl GroupConfiguration {
     /// # Errors
     /// Something else.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let mut input = Input::new(bytes);
+        Self::read(Input::new(bytes))
+    }
+
+    pub(super) fn read(mut input: Input<'_>) -> Result<Self, RecordError> {
         let mut revisions = input.record(0)?;
         input.end()?;
         let mut read = Self::default();
@@ -137,7 +140,7 @@ impl GroupConfiguration {
 
     fn read_cuts(&mut self, body: &mut Input<'_>) -> Result<(), RecordError> {
         (self.automatic_checkpoint_ms, self.refresh_ms) = (body.i64()?, body.i64()?);
-        let cut = |input: &mut Input<'_>| Cut::decode(input.bytes()?);
+        let cut = |input: &mut Input<'_>| Cut::read(input.nested()?);
         self.starting = body.map(ENTRY_BYTES, Input::stream, cut)?;
         self.ending = body.map(ENTRY_BYTES, Input::stream, cut)?;
         Ok(())

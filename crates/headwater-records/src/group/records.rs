@@ -9,7 +9,7 @@ use bytes::Bytes;
 use headwater_types::{KeyRange, StreamSegment};
 
 use super::GroupConfiguration;
-use crate::{Input, Offsets, Output, Ranges, RecordError, Revisions};
+use crate::{Allowance, Input, Offsets, Output, Ranges, RecordError, Revisions};
 
 /// An offset with the keys of its segment, as far as they are known.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -191,7 +191,19 @@ impl Initial {
     /// # Errors
     /// Something else.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let (kind, revisions) = Input::new(bytes).typed_record()?;
+        Self::decode_input(Input::new(bytes))
+    }
+
+    /// The same in no more memory than is allowed.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode), and [`RecordError::Memory`].
+    pub fn decode_within(bytes: &[u8], allowance: &Allowance) -> Result<Self, RecordError> {
+        Self::decode_input(Input::within(bytes, allowance))
+    }
+
+    fn decode_input(mut input: Input<'_>) -> Result<Self, RecordError> {
+        let (kind, revisions) = input.typed_record()?;
         Self::read(kind, revisions)?.ok_or(RecordError::Unknown { what: "state type", number: kind.into() })
     }
 
@@ -231,7 +243,7 @@ impl Fresh {
 
     fn read(mut revisions: Revisions<'_>) -> Result<Self, RecordError> {
         let mut first = revisions.first()?;
-        let configuration = GroupConfiguration::decode(first.bytes()?)?;
+        let configuration = GroupConfiguration::read(first.nested()?)?;
         let bare = |(segment, offset)| (segment, Placed { offset, range: None });
         let mut starting: Places = first.offsets()?.into_iter().map(bare).collect();
         let ends = first.offsets()?;
@@ -269,8 +281,8 @@ impl Compacted {
         let mut first = revisions.first()?;
         let ids = |input: &mut Input<'_>| Ok(input.list(8, Input::i64)?.into_iter().collect());
         let mut read = Self {
-            configuration: GroupConfiguration::decode(first.bytes()?)?,
-            checkpoints: CheckpointsRecord::decode(first.bytes()?)?,
+            configuration: GroupConfiguration::read(first.nested()?)?,
+            checkpoints: CheckpointsRecord::read(first.nested()?)?,
             distances_ms: first.map(NUMBER_ENTRY_BYTES, Input::text, Input::i64)?,
             future: first.map(COLLECTION_ENTRY_BYTES, Input::segment, ids)?,
             assigned: first.map(COLLECTION_ENTRY_BYTES, Input::text, Input::offsets)?,
@@ -311,8 +323,7 @@ impl CheckpointsRecord {
         output.finish()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let mut input = Input::new(bytes);
+    fn read(mut input: Input<'_>) -> Result<Self, RecordError> {
         let mut revisions = input.record(0)?;
         input.end()?;
         let mut first = revisions.first()?;
@@ -379,7 +390,18 @@ impl Update {
     /// # Errors
     /// Something else.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let mut input = Input::new(bytes);
+        Self::decode_input(Input::new(bytes))
+    }
+
+    /// The same in no more memory than is allowed.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode), and [`RecordError::Memory`].
+    pub fn decode_within(bytes: &[u8], allowance: &Allowance) -> Result<Self, RecordError> {
+        Self::decode_input(Input::within(bytes, allowance))
+    }
+
+    fn decode_input(mut input: Input<'_>) -> Result<Self, RecordError> {
         let (kind, mut revisions) = input.typed_record()?;
         input.end()?;
         if kind < 2 {

@@ -230,7 +230,8 @@ impl State {
         }
         self.distances_ms.remove(reader);
         self.checkpoints.remove(reader, &left);
-        self.unassigned.append(&mut left);
+        // One by one: to append would go through all that are unassigned, each time.
+        self.unassigned.extend(left);
     }
 
     fn report_checkpoint(&mut self, checkpoint: &str, reader: &str, offsets: &Offsets) -> Result<(), Contradiction> {

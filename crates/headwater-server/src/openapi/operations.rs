@@ -230,7 +230,10 @@ pub(super) fn described(route: HttpRoute) -> Operation {
             .part()
             .json("ReaderGroupsList"),
         HttpRoute::GetGroup => {
-            Operation::new(GROUPS, "Streams and online readers of a group").exists().json("ReaderGroupProperty")
+            Operation::new(GROUPS, "Streams and online readers of a group")
+                .exists()
+                .json("ReaderGroupProperty")
+                .writes()
         }
         HttpRoute::DeleteGroup => Operation::new(GROUPS, "Delete a group")
             .exists()

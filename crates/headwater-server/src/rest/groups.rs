@@ -2,10 +2,12 @@
 
 use axum::Extension;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures::StreamExt as _;
 use headwater_auth::Resource;
+use headwater_controller::Room;
 use headwater_controller::model::{ControllerError, DeleteGroup, SegmentReading};
 use headwater_types::ScopedStream;
 use serde::Serialize;
@@ -59,14 +61,14 @@ pub(crate) async fn show(
 ) -> Result<Response, Problem> {
     let controller = pages.controller()?;
     let (scope, group) = super::group(&scope, &group)?;
-    let readers = controller.readers(&scope, &group).await?;
+    let (readers, room) = controller.readers(&scope, &group).await?;
     let shown = Group {
         scope_name: scope.to_string(),
         reader_group_name: group.to_string(),
         stream_list: readers.streams.iter().map(|reading| reading.stream.stream.to_string()).collect(),
         online_reader_ids: readers.online,
     };
-    Ok(axum::Json(shown).into_response())
+    Ok(answer(&shown, room))
 }
 
 /// `DELETE /v1/scopes/{scope}/readergroups/{group}`: 204, 404.
@@ -139,7 +141,7 @@ pub(crate) async fn lag(
     let controller = pages.controller()?;
     let (scope, group) = super::group(&scope, &group)?;
     let sees = |stream: &ScopedStream| caller.sees(Resource::Stream(stream.scope.as_str(), stream.stream.as_str()));
-    let readers = match controller.group_lag(&scope, &group, sees).await {
+    let (readers, room) = match controller.group_lag(&scope, &group, sees).await {
         // A group of a Rust or Python client lies in a table, for those who may read that.
         Err(ControllerError::NotFound(_))
             if caller.sees(Resource::Stream(scope.as_str(), &format!("{group}_kvtable"))) =>
@@ -164,5 +166,17 @@ pub(crate) async fn lag(
             })
             .collect(),
     };
-    Ok(axum::Json(lag).into_response())
+    Ok(answer(&lag, room))
+}
+
+/// An answer whose memory was taken before, and is given back once it is sent.
+fn answer(shown: &impl Serialize, room: Room) -> Response {
+    struct Held(Vec<u8>, #[expect(dead_code, reason = "dropped with the bytes")] Room);
+    impl AsRef<[u8]> for Held {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    let text = serde_json::to_vec(shown).expect("texts, numbers and lists of them are JSON");
+    ([(header::CONTENT_TYPE, "application/json")], Bytes::from_owner(Held(text, room))).into_response()
 }

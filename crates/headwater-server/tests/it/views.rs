@@ -2,6 +2,8 @@
 
 use headwater_auth::HttpRoute;
 use headwater_proto::controller as proto;
+use headwater_records::group::{Compacted, Initial};
+use headwater_types::{Name, ScopedStream, SegmentId, StreamSegment};
 use headwater_wire::{Reply, Request as Wire, TableEntry, TableKey, Token};
 use serde_json::{Value, json};
 
@@ -313,6 +315,19 @@ async fn the_lag_of_a_group_follows_what_its_readers_write_down() {
     let cut = proto::StreamCut { stream_info: Some(info("t")), cut: [(1 << 32 | 2, 6), (1 << 32 | 3, 0)].into() };
     running.controller().await.truncate_stream(cut).await.unwrap();
     assert_eq!(lag().await["unreadBytes"], 1);
+
+    // A few hundred KiB that would be hundreds of MiB to tell: a long name, with each of many segments.
+    let stream = ScopedStream { scope: Name::parse("s").unwrap(), stream: Name::parse("t").unwrap() };
+    let held = (0..1000).map(|number| (StreamSegment { stream: stream.clone(), id: SegmentId::new(number, 0) }, 0));
+    let assigned = [("n".repeat(60_000), held.collect())].into();
+    let hostile = Initial::Compacted(Box::new(Compacted { assigned, ..Compacted::default() })).encode().unwrap();
+    append(state, &event(1, &[hostile.to_vec()])).await;
+    for _ in 0..5 {
+        assert_eq!(http.ask(HttpRoute::GetGroup, &group).await.status, 507);
+        assert_eq!(http.ask(HttpRoute::GroupLag, &format!("{group}/lag")).await.status, 507);
+    }
+    append(state, &event(1, &[record(0, &whole)])).await;
+    assert_eq!(lag().await["unreadBytes"], 1, "what was taken is given back");
 
     // Bytes that no reader wrote.
     append(state, b"\0\0\0\0\0\0\0\x04nope").await;
