@@ -16,6 +16,7 @@
 //!
 //! Nobody finds out by itself that a reader died: whoever runs it has to say so.
 
+mod batch;
 mod calls;
 mod config;
 mod group;
@@ -23,6 +24,7 @@ mod reader;
 mod reading;
 mod replica;
 
+pub use batch::{Batch, EventBatch};
 pub use config::ReaderGroupConfig;
 pub use group::{CheckpointUnderWay, ReaderGroup};
 pub use headwater_records::group::{Handover, Retention as GroupRetention};

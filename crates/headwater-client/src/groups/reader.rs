@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Invariants:
-//! * the machine ([`Member`]) knows of every event that was handed out, and of none that was not
+//! * before the machine ([`Member`]) decides anything it knows of every event that was handed out, and of none that was not
 //! * what is appended for it is settled before anything else is done: a dropped future takes nothing with it, and after a
 //!   failure whose outcome is unknown the same entry is offered again, at the same place
 
@@ -24,9 +24,10 @@ use headwater_records::{EventPointer, Position, Ranges, StreamCut};
 use headwater_types::StreamSegment;
 use tokio::time::Instant;
 
+use super::batch::{Batch, EventBatch};
 use super::calls::GroupName;
 use super::group::adopt;
-use super::reading::{Reading, Turn};
+use super::reading::{Reading, Taken, Turn};
 use super::replica::{First, Replica, entry};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
@@ -36,6 +37,8 @@ use crate::segments::signed;
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// The same while nothing comes.
 const IDLE_LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Most events between two looks at the clock, while many come in [`LOOK_EVERY`].
+const LOOK_EVENTS_MAX: u32 = 16;
 /// Pieces smaller than this are not worth a request.
 const PIECE_BYTES_MIN: usize = 1 << 10;
 
@@ -119,6 +122,13 @@ pub struct EventReader {
     origin: Instant,
     /// The group has put it out.
     out: Option<Error>,
+    /// Events up to there were handed out, and the machine does not know yet.
+    unreported: Option<(Arc<StreamSegment>, i64)>,
+    /// Events handed out since the clock was looked at, and how many may be until it is again.
+    events: u32,
+    events_max: u32,
+    /// When it was, from `origin`.
+    looked_at: Duration,
     /// When the machine is asked next, from `origin`.
     look_at: Duration,
     /// When everything that was stored had last arrived.
@@ -132,6 +142,14 @@ struct Pending {
     offered: Option<(Vec<Update>, Bytes)>,
     /// Nobody knows whether it is stored.
     is_doubtful: bool,
+}
+
+/// What may be handed out.
+enum Ready {
+    /// Events, if there are any.
+    Events,
+    Checkpoint(String),
+    End,
 }
 
 /// What some work came to.
@@ -183,6 +201,10 @@ impl EventReader {
             truncated: VecDeque::new(),
             origin,
             out: None,
+            unreported: None,
+            events: 0,
+            events_max: 1,
+            looked_at: Duration::ZERO,
             look_at: Duration::ZERO,
             at_tail: Duration::ZERO,
         })
@@ -196,7 +218,12 @@ impl EventReader {
     /// Where it is: behind the last event that it delivered. Keep it with what was made of the events, so that the reader can
     /// be [declared offline](super::ReaderGroup::reader_offline) there.
     pub fn position(&self) -> Position {
-        let offsets = self.member.offsets();
+        let mut offsets = self.member.offsets();
+        if let Some((segment, end)) = &self.unreported
+            && let Some(offset) = offsets.get_mut(&**segment)
+        {
+            *offset = *end;
+        }
         let range = |segment: &StreamSegment| self.ranges.get(segment).copied().flatten();
         let ranges = offsets.keys().map(|segment| (segment.clone(), range(segment))).collect();
         Position { offsets, ranges }
@@ -214,53 +241,48 @@ impl EventReader {
     /// # Cancel safety
     /// Nothing is lost, and what is under way goes on with the next call.
     pub async fn next(&mut self) -> Result<Option<Delivery>> {
-        if let Some(error) = &self.out {
-            return Err(error.clone());
-        }
         loop {
-            self.work().await?;
-            let now = self.origin.elapsed();
-            if now >= self.look_at {
-                let replica = self.replica.as_mut().expect(IDLE);
-                match self.member.next(&replica.state, now) {
-                    Ok(Step::Read) => self.look_at = now + LOOK_EVERY,
-                    Ok(Step::Checkpoint(name)) => return Ok(Some(Delivery::Checkpoint(name))),
-                    Ok(Step::End) => return Ok(None),
-                    Ok(step) => {
-                        self.begin(step);
-                        continue;
-                    }
-                    Err(offline) => return Err(self.closed(offline)),
-                }
-            }
-            if let Some(error) = self.truncated.pop_front() {
-                return Err(error);
+            match self.ready().await? {
+                Ready::Events => {}
+                Ready::Checkpoint(name) => return Ok(Some(Delivery::Checkpoint(name))),
+                Ready::End => return Ok(None),
             }
             if let Some(found) = self.reading.take()? {
-                self.read_to(&found.segment, found.end)?;
+                self.handed_out(&found.segment, found.end, found.is_bounded)?;
                 let event = GroupEvent { event: found.event, segment: found.segment, offset: found.offset };
                 return Ok(Some(Delivery::Event(event)));
             }
-            match self.turn().await? {
-                None => self.look_at = Duration::ZERO,
-                Some(Turn::Fed) => {
-                    if self.reading.is_at_tail() {
-                        self.at_tail = self.origin.elapsed();
-                    }
-                }
-                Some(Turn::End(segment)) => self.read_to_end(&segment),
-                Some(Turn::Truncated { segment, from, to }) => {
-                    let what = format!("segment {segment} was truncated from {from} to {to}");
-                    self.truncated.push_back(Error::new(ErrorKind::Truncated, what));
-                    self.read_to(&segment, to)?;
-                }
-                // What follows on it may be there.
-                Some(Turn::Gone { segment, from }) => {
-                    let what = format!("segment {segment} was truncated away from {from}");
-                    self.truncated.push_back(Error::new(ErrorKind::Truncated, what));
-                    self.read_to_end(&segment);
-                }
+            self.wait().await?;
+        }
+    }
+
+    /// As [`next`](Self::next), but all events of a segment that are here already, up to `events_max` (at least one): for small
+    /// events that come fast. The reader's [position](Self::position) is behind the last of them.
+    ///
+    /// # Errors
+    /// As `next`.
+    ///
+    /// # Cancel safety
+    /// As `next`.
+    pub async fn next_batch(&mut self, events_max: usize) -> Result<Option<Batch>> {
+        loop {
+            match self.ready().await? {
+                Ready::Events => {}
+                Ready::Checkpoint(name) => return Ok(Some(Batch::Checkpoint(name))),
+                Ready::End => return Ok(None),
             }
+            if let Some(Taken { batch, is_bounded }) = self.reading.take_batch(events_max.max(1)) {
+                self.handed_out(&batch.segment, batch.end(), is_bounded)?;
+                // Handling these takes long enough for a look at the clock.
+                self.events = self.events_max;
+                return Ok(Some(Batch::Events(batch)));
+            }
+            // One that came in parts.
+            if let Some(found) = self.reading.take()? {
+                self.handed_out(&found.segment, found.end, found.is_bounded)?;
+                return Ok(Some(Batch::Events(EventBatch::of_one(found))));
+            }
+            self.wait().await?;
         }
     }
 
@@ -278,9 +300,66 @@ impl EventReader {
             let (replica, _) = work.await;
             (self.work, self.replica) = (None, Some(replica));
         }
+        self.report();
         let replica = self.replica.as_mut().expect(IDLE);
         let member = &self.member;
         replica.change(|state| Ok(member.leave(state).into_iter().collect())).await.map(drop)
+    }
+
+    /// Does what has to be done before events may be handed out.
+    async fn ready(&mut self) -> Result<Ready> {
+        if let Some(error) = &self.out {
+            return Err(error.clone());
+        }
+        loop {
+            self.work().await?;
+            if self.is_time_to_look() {
+                self.report();
+                let now = self.looked_at;
+                let replica = self.replica.as_mut().expect(IDLE);
+                match self.member.next(&replica.state, now) {
+                    Ok(Step::Read) => self.look_at = now + LOOK_EVERY,
+                    Ok(Step::Checkpoint(name)) => return Ok(Ready::Checkpoint(name)),
+                    Ok(Step::End) => return Ok(Ready::End),
+                    Ok(step) => {
+                        self.begin(step);
+                        continue;
+                    }
+                    Err(offline) => return Err(self.closed(offline)),
+                }
+            }
+            return match self.truncated.pop_front() {
+                Some(error) => Err(error),
+                None => Ok(Ready::Events),
+            };
+        }
+    }
+
+    /// Waits until there may be events, or it is time to look at the group.
+    async fn wait(&mut self) -> Result<()> {
+        // There is time for the clock.
+        self.events = self.events_max;
+        match self.turn().await? {
+            None => self.look_at = Duration::ZERO,
+            Some(Turn::Fed) => {
+                if self.reading.is_at_tail() {
+                    self.at_tail = self.origin.elapsed();
+                }
+            }
+            Some(Turn::End(segment)) => self.read_to_end(&segment),
+            Some(Turn::Truncated { segment, from, to }) => {
+                let what = format!("segment {segment} was truncated from {from} to {to}");
+                self.truncated.push_back(Error::new(ErrorKind::Truncated, what));
+                self.read_to(&segment, to)?;
+            }
+            // What follows on it may be there.
+            Some(Turn::Gone { segment, from }) => {
+                let what = format!("segment {segment} was truncated away from {from}");
+                self.truncated.push_back(Error::new(ErrorKind::Truncated, what));
+                self.read_to_end(&segment);
+            }
+        }
+        Ok(())
     }
 
     /// The reader has nothing any more and does nothing any more.
@@ -291,7 +370,46 @@ impl EventReader {
         error
     }
 
+    /// Whether the machine is to be asked. Looking at the clock for every event would cost a tenth of the events.
+    fn is_time_to_look(&mut self) -> bool {
+        if self.events < self.events_max && self.look_at > Duration::ZERO {
+            return false;
+        }
+        let now = self.origin.elapsed();
+        let is_quick = self.events == self.events_max && now - self.looked_at < LOOK_EVERY / 16;
+        self.events_max = if is_quick { (self.events_max * 2).min(LOOK_EVENTS_MAX) } else { 1 };
+        (self.events, self.looked_at) = (0, now);
+        now >= self.look_at
+    }
+
+    /// Notes an event. The machine is told when the segment changes or when it decides something.
+    fn handed_out(&mut self, segment: &Arc<StreamSegment>, end: u64, is_bounded: bool) -> Result<()> {
+        self.events += 1;
+        let end = signed(end)?;
+        match &mut self.unreported {
+            Some((last, offset)) if Arc::ptr_eq(last, segment) => *offset = end,
+            _ => {
+                self.report();
+                self.unreported = Some((segment.clone(), end));
+            }
+        }
+        if is_bounded {
+            self.report();
+        }
+        Ok(())
+    }
+
+    fn report(&mut self) {
+        if let Some((segment, end)) = self.unreported.take()
+            && self.member.read_to(&segment, end)
+        {
+            self.reading.close(&segment);
+            self.look_at = Duration::ZERO;
+        }
+    }
+
     fn read_to(&mut self, segment: &StreamSegment, offset: u64) -> Result<()> {
+        self.report();
         if self.member.read_to(segment, signed(offset)?) {
             self.reading.close(segment);
             self.look_at = Duration::ZERO;
@@ -300,6 +418,7 @@ impl EventReader {
     }
 
     fn read_to_end(&mut self, segment: &StreamSegment) {
+        self.report();
         self.member.read_to_end(segment);
         self.reading.close(segment);
         self.look_at = Duration::ZERO;
@@ -454,9 +573,9 @@ impl EventReader {
         let effects = settled.map_err(|offline| self.closed(offline))?;
         for effect in effects {
             match effect {
-                Effect::Open { segment, offset, .. } => {
+                Effect::Open { segment, offset, end } => {
                     let offset = u64::try_from(offset).expect("segments are opened at an offset of 0 or more");
-                    self.reading.open(&self.client, segment, offset, self.piece_bytes);
+                    self.reading.open(&self.client, segment, offset, end.is_some(), self.piece_bytes);
                     self.at_tail = now;
                 }
                 Effect::Close(segment) => self.reading.close(&segment),

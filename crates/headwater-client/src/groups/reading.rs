@@ -8,21 +8,29 @@ use bytes::Bytes;
 use headwater_proto::controller::stream_info::AccessOperation;
 use headwater_types::StreamSegment;
 
+use super::batch::EventBatch;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::reading::{Events, Piece, SegmentReader};
 use crate::segments::Target;
 
+/// Events of one segment that are served before another has its turn: changing over costs more than an event does.
+const RUN: u32 = 64;
+
 /// Segments read side by side.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
-    /// The one that was served last at the end.
+    /// The one that is served at the front.
     active: VecDeque<Active>,
+    /// Events of it that were served.
+    run: u32,
 }
 
 #[derive(Debug)]
 struct Active {
     segment: Arc<StreamSegment>,
+    /// The group ends inside it.
+    is_bounded: bool,
     reader: SegmentReader,
     events: Events,
     /// Offset where the taking of events began.
@@ -40,6 +48,16 @@ pub(super) struct Found {
     pub(super) offset: u64,
     /// Behind its last byte.
     pub(super) end: u64,
+    /// The group ends inside the segment.
+    pub(super) is_bounded: bool,
+}
+
+/// Events that were taken together.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) batch: EventBatch,
+    /// The group ends inside the segment.
+    pub(super) is_bounded: bool,
 }
 
 /// What a segment came to.
@@ -56,11 +74,18 @@ pub(super) enum Turn {
 }
 
 impl Reading {
-    pub(super) fn open(&mut self, client: &Client, segment: StreamSegment, offset: u64, piece_bytes: usize) {
+    pub(super) fn open(
+        &mut self,
+        client: &Client,
+        segment: StreamSegment,
+        offset: u64,
+        is_bounded: bool,
+        piece_bytes: usize,
+    ) {
         let target = Target::new(&segment.stream, segment.id, AccessOperation::Read);
         let reader = SegmentReader::new(client.segments().clone(), target, offset, piece_bytes);
         let (segment, events) = (Arc::new(segment), Events::default());
-        self.active.push_back(Active { segment, reader, events, start: offset, at_tail: false });
+        self.active.push_back(Active { segment, is_bounded, reader, events, start: offset, at_tail: false });
     }
 
     pub(super) fn close(&mut self, segment: &StreamSegment) {
@@ -72,27 +97,42 @@ impl Reading {
         self.active.iter().all(|active| active.at_tail)
     }
 
-    /// The next event that is here; segments are served in turn.
+    /// The next event that is here; segments are served in turn, some events of each.
     ///
     /// # Errors
     /// `Protocol`: a segment does not hold events.
     pub(super) fn take(&mut self) -> Result<Option<Found>> {
-        for _ in 0..self.active.len() {
+        for _ in 0..=self.active.len() {
             let Some(active) = self.active.front_mut() else { break };
-            let offset = active.start + active.events.taken();
-            let event = active.events.next()?;
-            let found = event.map(|event| Found {
-                segment: active.segment.clone(),
-                event,
-                offset,
-                end: active.start + active.events.taken(),
-            });
-            self.active.rotate_left(1);
-            if found.is_some() {
-                return Ok(found);
+            if self.run < RUN {
+                let offset = active.start + active.events.taken();
+                if let Some(event) = active.events.next()? {
+                    self.run += 1;
+                    let (segment, end) = (active.segment.clone(), active.start + active.events.taken());
+                    return Ok(Some(Found { segment, event, offset, end, is_bounded: active.is_bounded }));
+                }
             }
+            self.run = 0;
+            self.active.rotate_left(1);
         }
         Ok(None)
+    }
+
+    /// Events of one segment that are here, up to so many; of a segment that the group ends inside, one. What is no event is
+    /// told by [`take`](Self::take), and so are events that came in parts.
+    pub(super) fn take_batch(&mut self, events_max: usize) -> Option<Taken> {
+        for _ in 0..self.active.len() {
+            let active = self.active.front_mut()?;
+            let offset = active.start + active.events.taken();
+            let (bytes, count) = active.events.next_stored(if active.is_bounded { 1 } else { events_max });
+            let (segment, is_bounded) = (active.segment.clone(), active.is_bounded);
+            self.run = 0;
+            self.active.rotate_left(1);
+            if count > 0 {
+                return Some(Taken { batch: EventBatch { segment, offset, bytes, count }, is_bounded });
+            }
+        }
+        None
     }
 
     /// What comes first of any segment. Take all events that are here before.

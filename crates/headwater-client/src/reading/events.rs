@@ -63,11 +63,44 @@ impl Events {
         }
     }
 
+    /// Whole events that are here, up to so many, as they are stored: with their headers, one behind the other; and how many.
+    /// What cannot be one ends them, and is told by [`next`](Self::next).
+    pub(crate) fn next_stored(&mut self, count_max: usize) -> (Bytes, usize) {
+        let (mut bytes, mut count) = (0, 0);
+        while count < count_max
+            && let Ok(Some(length)) = whole(&self.piece[bytes..])
+        {
+            bytes += length;
+            count += 1;
+        }
+        self.taken += bytes as u64;
+        (self.piece.split_to(bytes), count)
+    }
+
     fn cut(&mut self, bytes: usize) -> Bytes {
         let mut event = self.piece.split_to(bytes);
         event.advance(HEADER_BYTES);
         self.taken += bytes as u64;
         event
+    }
+}
+
+/// Events as they are stored, one behind the other.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Iterator for Stored<'a> {
+    /// An event, without its header.
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let bytes = wanted(self.0).expect("only whole events are here");
+        let (event, rest) = self.0.split_at(bytes);
+        self.0 = rest;
+        Some(&event[HEADER_BYTES..])
     }
 }
 
@@ -96,14 +129,14 @@ fn whole(bytes: &[u8]) -> Result<Option<usize>> {
 mod tests {
     use super::*;
 
-    fn stored(events: &[&[u8]]) -> Vec<u8> {
+    fn stored(events: &[&[u8]]) -> Bytes {
         let mut bytes = Vec::new();
         for event in events {
             bytes.extend_from_slice(&[0; 4]);
             bytes.extend_from_slice(&i32::try_from(event.len()).unwrap().to_be_bytes());
             bytes.extend_from_slice(event);
         }
-        bytes
+        bytes.into()
     }
 
     fn read(pieces: &[&[u8]]) -> Vec<Bytes> {
@@ -131,6 +164,21 @@ mod tests {
     }
 
     #[test]
+    fn many_are_taken_as_they_are_stored_up_to_the_first_that_is_not_whole() {
+        let (one, bytes) = (stored(&[b"one"]).len(), stored(&[b"one", b"", b"three", b"4"]));
+        let mut events = Events::default();
+        events.feed(bytes.slice(..bytes.len() - 1));
+        let (first, count) = events.next_stored(1);
+        assert_eq!((first, count, events.taken()), (bytes.slice(..one), 1, one as u64));
+        let (rest, count) = events.next_stored(9);
+        assert_eq!((Stored(&rest).collect::<Vec<_>>(), count), (vec![&b""[..], b"three"], 2));
+        assert_eq!(events.next_stored(9), (Bytes::new(), 0));
+        assert_eq!(events.next().unwrap(), None);
+        events.feed(bytes.slice(bytes.len() - 1..));
+        assert_eq!(events.next().unwrap().unwrap(), b"4"[..]);
+    }
+
+    #[test]
     fn what_is_no_event_is_refused() {
         for bytes in [&b"plain text"[..], &[0, 0, 0, 0, 0xff, 0, 0, 0]] {
             let mut events = Events::default();
@@ -142,7 +190,7 @@ mod tests {
     #[test]
     fn what_was_taken_is_counted_with_headers() {
         let mut events = Events::default();
-        events.feed(stored(&[b"ab", b"c"]).into());
+        events.feed(stored(&[b"ab", b"c"]));
         events.next().unwrap();
         assert_eq!((events.taken(), events.pending()), (10, 9));
     }

@@ -3,5 +3,5 @@
 mod events;
 mod segment;
 
-pub(crate) use events::Events;
+pub(crate) use events::{Events, Stored};
 pub(crate) use segment::{Piece, SegmentReader};

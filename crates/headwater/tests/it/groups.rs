@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use headwater::client::{
-    Client, Cut, Delivery, ErrorKind, EventReader, EventWriter, GroupEvent, KeyRange, Name, ReaderGroup,
+    Batch, Client, Cut, Delivery, ErrorKind, EventReader, EventWriter, GroupEvent, KeyRange, Name, ReaderGroup,
     ReaderGroupConfig, ReaderOptions, ScopedStream,
 };
 use headwater::testing::TestStore;
@@ -345,4 +345,42 @@ async fn groups_are_made_once_and_deleted() {
     assert!(client.delete_reader_group(&scope, &name).await.unwrap());
     assert_eq!(client.reader_group(&scope, &name).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert!(client.create_reader_group(&scope, &name, &other).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_hold_every_event_once_and_end_where_the_group_ends() {
+    let store = TestStore::start().await.unwrap();
+    let (client, stream) = (store.client(), stream_of(store.client(), 3).await);
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    write(&writer, 0..50).await;
+    let middle = client.tail_cut(&stream).await.unwrap();
+    write(&writer, 50..80).await;
+    let read = async |config: &ReaderGroupConfig, name: &str, count: usize| {
+        let group = group_of(client, name, config).await;
+        let mut reader = group.reader_with("r", ReaderOptions::at_once()).await.unwrap();
+        let (mut found, mut largest) = (Vec::new(), 0);
+        while found.len() < count {
+            let batch = tokio::time::timeout(LIMIT, reader.next_batch(7)).await.expect("the reader hangs").unwrap();
+            let Some(Batch::Events(events)) = batch else { panic!("{batch:?} after {} events", found.len()) };
+            let end = i64::try_from(events.end()).unwrap();
+            assert_eq!(reader.position().offsets[&**events.segment()], end, "behind the last of the batch");
+            largest = largest.max(events.len());
+            assert_eq!(events.iter().count(), events.len());
+            let last = events.events().last().unwrap();
+            assert_eq!(client.fetch_event(&last.pointer().unwrap()).await.unwrap(), last.event);
+            found.extend(events.events().map(|event| text(&event)));
+        }
+        found.sort();
+        (found, largest, reader)
+    };
+    let expected = |numbers: std::ops::Range<usize>| {
+        let mut all: Vec<_> = numbers.flat_map(|number| (0..8).map(move |key| format!("{key} {number}"))).collect();
+        all.sort();
+        all
+    };
+    let (found, largest, _) = read(&brisk(&stream), "all", 640).await;
+    assert_eq!((found, largest), (expected(0..80), 7));
+    let (found, _, mut reader) = read(&brisk(&stream).until(middle), "half", 400).await;
+    assert_eq!(found, expected(0..50));
+    assert!(tokio::time::timeout(LIMIT, reader.next_batch(7)).await.unwrap().unwrap().is_none());
 }
