@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::all::{self, AllArgs};
 use crate::catchup::{self, CatchupArgs};
+use crate::clients::{self, ClientsArgs};
 use crate::conns::{self, ConnsArgs};
 use crate::error::BenchError;
 use crate::genuine::{self, GenuineArgs};
@@ -41,6 +42,8 @@ pub enum Bench {
     Null(NullArgs),
     /// Run a genuine client against a server and against one that stores nothing
     Genuine(GenuineArgs),
+    /// Run our client, in this process and over sockets, and others' against a server: writing, latency, reading
+    Clients(ClientsArgs),
     /// Measure every goal, each as a ratio to the limits of this machine found in the same round
     All(AllArgs),
 }
@@ -62,6 +65,7 @@ impl Bench {
             Self::Recover(args) => print(&recover::run(&args)?, args.json),
             Self::Null(args) => null::run(&args),
             Self::Genuine(args) => print(&genuine::run(&args)?, args.json),
+            Self::Clients(args) => print(&clients::run(&args)?, args.json),
             Self::All(args) => print(&all::run(&args)?, args.json),
         }
     }

@@ -8,7 +8,7 @@ use headwater_conformance::prepare::{Places, prepare};
 use headwater_conformance::suites::{
     Outcome, auth, bench,
     ceiling::{self, Crowd},
-    crash, features, figures, flights, full, java, lifecycle, malformed, operations, refusals, s3,
+    clients, crash, features, figures, flights, full, java, lifecycle, malformed, operations, refusals, s3,
 };
 use std::process::ExitCode;
 
@@ -100,6 +100,12 @@ enum Suite {
     Auth,
     /// `headwater bench` against the server; not how fast it is.
     Bench,
+    /// `headwater bench clients` with the genuine Rust and Java clients; not a test. Needs a JDK of 17 or later and Maven.
+    Clients {
+        /// More words for it, such as `--json`.
+        #[arg(last = true)]
+        words: Vec<String>,
+    },
     /// Measurements for a closing note; not a test.
     Figures {
         /// How much to write before the measured restart.
@@ -139,6 +145,10 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
         Suite::Prepare => return Ok(None),
         Suite::Figures { mib } => {
             figures::run(places, mib)?;
+            return Ok(None);
+        }
+        Suite::Clients { words } => {
+            clients::run(places, &words)?;
             return Ok(None);
         }
         Suite::Rust { only } => features::run(places, Client::Rust, &only)?,

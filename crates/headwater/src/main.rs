@@ -8,6 +8,7 @@ mod check;
 mod cli;
 mod doctor;
 mod exit;
+mod load;
 mod memory;
 mod serve;
 mod settings;
@@ -46,7 +47,7 @@ enum Action {
     /// Measure this machine, or a server on it
     Bench {
         #[command(subcommand)]
-        what: headwater_bench::Bench,
+        what: Measure,
     },
     /// Copy the store of a running server into a directory or a bucket, as of one instant
     Backup(backup::BackupArguments),
@@ -81,6 +82,13 @@ enum Action {
         #[command(subcommand)]
         action: ConfigAction,
     },
+}
+
+#[derive(Subcommand)]
+enum Measure {
+    #[command(flatten)]
+    Outside(headwater_bench::Bench),
+    Load(load::Arguments),
 }
 
 #[derive(Subcommand)]
@@ -127,7 +135,8 @@ fn run(action: Action) -> i32 {
         Action::Restore(arguments) => backup::restore(&arguments),
         Action::Check(arguments) => check::run(&arguments),
         Action::User { action } => user::run(&action),
-        Action::Bench { what } => match what.run() {
+        Action::Bench { what: Measure::Load(arguments) } => load::run(&arguments),
+        Action::Bench { what: Measure::Outside(what) } => match what.run() {
             Ok(()) => 0,
             Err(error) => {
                 eprintln!("headwater: {}", serve::chain(&error));

@@ -13,6 +13,7 @@ mod group;
 mod index;
 mod jumbo;
 mod ledger;
+mod load;
 mod synchronizer;
 mod table;
 mod txn;
@@ -43,6 +44,8 @@ usage: genuine COMMAND --controller HOST:PORT --scope SCOPE [OPTION...]
   fill           --stream S --mib N [--event N]     write N MiB of events as fast as the client can
   bench          --stream S [--size N] [--seconds N] [--warmup N] [--in-flight N]
                                                     events per second to one segment
+  load           --stream S [--size N] [--seconds N] [--warmup N] [--in-flight N] [--rate N]
+                                                    what `headwater bench clients` compares
   ledger-write   --stream S --ledger FILE [--writers N] [--keys N] [--run N] [--in-flight N] [--seconds N]
                  [--transactions true]
                                                     until standard input closes; FILE gets each acknowledged event
@@ -96,6 +99,7 @@ fn run(command: &str, mut arguments: Arguments) -> Result<()> {
             "byte" => bytes::run(&context, &mut arguments).await,
             "reader-group" => group::run(&context, &mut arguments).await,
             "bench" => bench::run(&context, &mut arguments).await,
+            "load" => load::run(&context, &mut arguments).await,
             "fill" => ledger::fill(&context, &mut arguments).await,
             "ledger-write" => ledger::write(&context, &mut arguments).await,
             "ledger-read" => ledger::read(&context, &mut arguments).await,

@@ -58,6 +58,25 @@ pub fn run(places: &Places) -> Result<Outcome> {
                     Ok(format!("ready after {ready:.0} ms, journal {:.0} MiB", journal / f64::from(1 << 20)))
                 },
             ),
+            Case::new("bench: our client and the genuine one are measured by the same words", || {
+                let genuine = format!("rust={}", places.genuine_rust().display());
+                let output = Command::new(places.server())
+                    .args(["bench", "clients", "--json", "--sizes", "1000", "--seconds", "0.2", "--rounds", "1"])
+                    .args(["--read-mib", "1", "--with", &genuine, "--data-dir"])
+                    .arg(scratch)
+                    .output()
+                    .context("run headwater bench clients")?;
+                let report = whole(&output)?;
+                for client in ["headwater", "embedded", "rust"] {
+                    let read = number(&report, &format!("/sizes/1000/{client}/0/read"))?;
+                    ensure!(read == 1049.0, "{client} did not read 1 MiB of events in {report}");
+                    ensure!(
+                        number(&report, &format!("/sizes/1000/{client}/0/written"))? > 0.0,
+                        "no events in {report}"
+                    );
+                }
+                Ok(String::new())
+            }),
             Case::new("bench: a server that stores nothing yields no figures", || without_storage(places)),
         ];
         // One after the other: an open loop that falls behind is invalid, whoever slowed it down.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 pub mod auth;
 pub mod bench;
 pub mod ceiling;
+pub mod clients;
 pub mod crash;
 pub mod features;
 pub mod figures;
