@@ -634,24 +634,26 @@ async fn lists_show_what_the_caller_may_read_and_answers_carry_tokens() {
     running.server.stop().await;
 }
 
+/// Routes that everybody may ask for.
+const OPEN: [&str; 5] = ["/", "/openapi.json", "/ping", "/healthz", "/readyz"];
+
+/// A path of the route.
+fn filled(route: HttpRoute) -> String {
+    let path = route.path().replace("{id}", "x").replace("{*name}", "y");
+    path.replace("{scope}", "scope").replace("{stream}", "stream").replace("{group}", "group")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_that_is_not_for_everybody_asks_who_it_is() {
     let (running, _files) = start(|_| {}).await;
-    let open = ["/", "/openapi.json", "/ping", "/healthz", "/readyz"];
     for route in HttpRoute::ALL {
-        let path = route
-            .path()
-            .replace("{id}", "x")
-            .replace("{*name}", "y")
-            .replace("{scope}", "scope")
-            .replace("{stream}", "stream")
-            .replace("{group}", "group");
+        let path = filled(*route);
         let status = async |header: &str| {
             let answer = running.http(route.method(), &path, header).await;
             answer.split(' ').nth(1).unwrap().to_owned()
         };
         let as_user = |header: &str| format!("Authorization: {header}\r\n");
-        let is_open = open.contains(&route.path());
+        let is_open = OPEN.contains(&route.path());
         assert_eq!(status("").await, if is_open { "200" } else { "401" }, "{route}");
         if !is_open {
             assert_eq!(status(&as_user(&basic("admin", "b"))).await, "401", "{route}");
@@ -825,6 +827,18 @@ async fn tokens_of_an_issuer_are_believed_and_forgeries_are_not() {
         ("no token", "Bearer x".to_owned()),
         ("nothing", "Bearer ".to_owned()),
     ];
+    // What is wrong with a token does not depend on what it is for.
+    for (kind, token) in &forgeries {
+        for rpc in Rpc::ALL.iter().copied() {
+            let refused = call(&running, rpc, Some(token)).await.err().map(|status| status.code());
+            assert_eq!(refused, Some(Code::Unauthenticated), "{rpc:?} with {kind}");
+        }
+        for route in HttpRoute::ALL.iter().filter(|route| !OPEN.contains(&route.path())) {
+            let header = format!("Authorization: {token}\r\n");
+            let answer = running.http(route.method(), &filled(*route), &header).await;
+            assert!(answer.starts_with("HTTP/1.1 401"), "{route} with {kind}: {answer}");
+        }
+    }
     for algorithm in ["HS256", "HS384", "HS512", "RS256", "PS256", "ES384", "EdDSA", "none", "None", "NONE", ""] {
         forgeries.push(("secret is the public key", hmac_with(&point, algorithm)));
         forgeries.push(("secret is the published key", hmac_with(published.as_bytes(), algorithm)));
