@@ -98,18 +98,18 @@ pub enum Verdict {
 }
 
 /// One figure of one round.
-struct Figure {
-    name: &'static str,
-    unit: &'static str,
-    value: f64,
-    better: Better,
-    required: Option<f64>,
-    aim: Option<f64>,
-    measured: String,
+pub(crate) struct Figure {
+    pub(crate) name: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) value: f64,
+    pub(crate) better: Better,
+    pub(crate) required: Option<f64>,
+    pub(crate) aim: Option<f64>,
+    pub(crate) measured: String,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Better {
+pub(crate) enum Better {
     More,
     Less,
 }
@@ -133,7 +133,7 @@ pub(crate) fn run(args: &AllArgs) -> Result<AllReport, BenchError> {
 }
 
 /// The figures of all rounds, put together: each round has the same ones in the same order.
-fn goals(rounds: Vec<Vec<Figure>>) -> Vec<Goal> {
+pub(crate) fn goals(rounds: Vec<Vec<Figure>>) -> Vec<Goal> {
     let mut by_goal: Vec<Vec<Figure>> = Vec::new();
     for figures in rounds {
         for (i, figure) in figures.into_iter().enumerate() {
@@ -294,33 +294,37 @@ impl std::fmt::Display for AllReport {
         if let Some(probe) = self.probes.last() {
             writeln!(f, "{probe}\n")?;
         }
-        let rounds = self.rounds;
-        writeln!(f, "| goal (medians of {rounds}) | reached | least–greatest | required | aim | verdict | figures |")?;
-        writeln!(f, "|---|---|---|---|---|---|---|")?;
-        for goal in &self.goals {
-            let Goal { name, unit, value, least, greatest, measured, .. } = goal;
-            let bound = |bound: Option<f64>| match bound {
-                Some(bound) if goal.more_is_better => format!("≥ {bound} {unit}"),
-                Some(bound) => format!("≤ {bound} {unit}"),
-                None => "–".to_owned(),
-            };
-            let verdict = match goal.verdict {
-                Verdict::Aim => "aim reached",
-                Verdict::Required => "required reached",
-                Verdict::Missed => "**missed**",
-                Verdict::Short => "aim missed",
-            };
-            let (required, aim) = (bound(goal.required), bound(goal.aim));
-            writeln!(
-                f,
-                "| {name} | {} {unit} | {}–{} | {required} | {aim} | {verdict} | {measured} |",
-                short(*value),
-                short(*least),
-                short(*greatest)
-            )?;
-        }
-        Ok(())
+        table(f, self.rounds, &self.goals)
     }
+}
+
+/// As it stands in documents.
+pub(crate) fn table(f: &mut std::fmt::Formatter<'_>, rounds: usize, goals: &[Goal]) -> std::fmt::Result {
+    writeln!(f, "| goal (medians of {rounds}) | reached | least–greatest | required | aim | verdict | figures |")?;
+    writeln!(f, "|---|---|---|---|---|---|---|")?;
+    for goal in goals {
+        let Goal { name, unit, value, least, greatest, measured, .. } = goal;
+        let bound = |bound: Option<f64>| match bound {
+            Some(bound) if goal.more_is_better => format!("≥ {bound} {unit}"),
+            Some(bound) => format!("≤ {bound} {unit}"),
+            None => "–".to_owned(),
+        };
+        let verdict = match goal.verdict {
+            Verdict::Aim => "aim reached",
+            Verdict::Required => "required reached",
+            Verdict::Missed => "**missed**",
+            Verdict::Short => "aim missed",
+        };
+        let (required, aim) = (bound(goal.required), bound(goal.aim));
+        writeln!(
+            f,
+            "| {name} | {} {unit} | {}–{} | {required} | {aim} | {verdict} | {measured} |",
+            short(*value),
+            short(*least),
+            short(*greatest)
+        )?;
+    }
+    Ok(())
 }
 
 /// Three digits are enough.

@@ -12,6 +12,12 @@ use crate::event::{HEADER_BYTES, Identity, identify};
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Violation {
+    /// A key has not the value that was put.
+    #[error("key {key} does not have the value that was put")]
+    Value {
+        /// Its number in the run.
+        key: u64,
+    },
     /// Where an event should begin, something else stands.
     #[error("no event of {expected} bytes begins at offset {offset}")]
     NotAnEvent {

@@ -11,6 +11,7 @@ use crate::clients::{self, ClientsArgs};
 use crate::conns::{self, ConnsArgs};
 use crate::error::BenchError;
 use crate::genuine::{self, GenuineArgs};
+use crate::growth::{self, GrowthArgs};
 use crate::mixed::{self, MixedArgs};
 use crate::null::{self, NullArgs};
 use crate::probe::{Probe, ProbeArgs};
@@ -44,6 +45,8 @@ pub enum Bench {
     Genuine(GenuineArgs),
     /// Run our client, in this process and over sockets, and others' against a server: writing, latency, reading
     Clients(ClientsArgs),
+    /// Measure how cost grows: keys of a table, bytes of a stream, idle segments, readers
+    Growth(GrowthArgs),
     /// Measure every goal, each as a ratio to the limits of this machine found in the same round
     All(AllArgs),
 }
@@ -66,6 +69,7 @@ impl Bench {
             Self::Null(args) => null::run(&args),
             Self::Genuine(args) => print(&genuine::run(&args)?, args.json),
             Self::Clients(args) => print(&clients::run(&args)?, args.json),
+            Self::Growth(args) => print(&growth::run(&args)?, args.json),
             Self::All(args) => print(&all::run(&args)?, args.json),
         }
     }

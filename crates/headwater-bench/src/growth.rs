@@ -1,0 +1,457 @@
+//! `headwater bench growth`: what operations cost when there is much of something, against the same when there is little.
+//!
+//! Each part has a server of its own on an empty directory. Requests that are measured one by one are due at a fixed rate
+//! ([`pace`](crate::pace)) and timed from then, and each answer is compared with what was written.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use headwater_types::WriterId;
+use headwater_wire::{NO_VERSION, Reply, Request, TableEntry, TableKey, Text, Token};
+use serde::Serialize;
+
+use crate::all::Better::{Less, More};
+use crate::all::{Figure, Goal, goals, table};
+use crate::check::Violation;
+use crate::connection::{Connection, Framing, refused};
+use crate::error::BenchError;
+use crate::event::{Block, HEADER_BYTES, identify};
+use crate::latency::{Latencies, Quantiles};
+use crate::machine::Machine;
+use crate::pace::{Schedule, sleep_exactly};
+use crate::tail::measure as tail;
+use crate::target::{Attached, Place, Run};
+use crate::write::{LoadArgs, fill, measure as write};
+
+/// Requests per second of what is measured one by one.
+const RATE: f64 = 1000.0;
+/// Keys of the small table.
+const FEW_KEYS: u64 = 1_000;
+const KEY_BYTES: usize = 16;
+const VALUE_BYTES: usize = 100;
+/// Entries of one update.
+const BATCH: u64 = 500;
+/// Updates under way.
+const UNDER_WAY: usize = 16;
+/// Payload of the events that make a stream long.
+const LONG_EVENT_BYTES: usize = (64 << 10) - HEADER_BYTES;
+/// The server may finish what it does in the background before it is measured.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// `bench growth`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct GrowthArgs {
+    #[command(flatten)]
+    place: Place,
+    /// What to measure; everything if not said
+    #[arg(long, value_enum)]
+    only: Vec<Axis>,
+    /// Keys of the large table
+    #[arg(long, default_value_t = 1_000_000)]
+    keys: u64,
+    /// Gibibytes of the long stream
+    #[arg(long, default_value_t = 4)]
+    gib: u64,
+    /// Segments that nobody uses
+    #[arg(long, default_value_t = 100_000)]
+    idle: usize,
+    /// Readers at the tail, each on a segment of its own
+    #[arg(long, default_value_t = 100)]
+    readers: usize,
+    /// Seconds that count, of each load
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What grows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum Axis {
+    /// Keys of a table
+    Keys,
+    /// Bytes of a stream
+    Stream,
+    /// Segments that nobody uses
+    Idle,
+    /// Readers at the tail
+    Readers,
+}
+
+/// How cost grows.
+#[derive(Clone, Debug, Serialize)]
+pub struct GrowthReport {
+    /// Where it ran.
+    pub machine: Machine,
+    /// Large against small.
+    pub goals: Vec<Goal>,
+}
+
+pub(crate) fn run(args: &GrowthArgs) -> Result<GrowthReport, BenchError> {
+    let sound = (FEW_KEYS..=100_000_000).contains(&args.keys)
+        && (1..=1024).contains(&args.gib)
+        && (1..=1_000_000).contains(&args.idle)
+        && (2..=1024).contains(&args.readers)
+        && (0.1..=3600.0).contains(&args.seconds);
+    if !sound {
+        let what = "--keys is from 1000 to 100000000, --gib to 1024, --idle to 1000000, --readers from 2 to 1024, \
+                    --seconds from 0.1 to 3600";
+        return Err(BenchError::Setting { what: what.to_owned() });
+    }
+    sleep_exactly();
+    let machine = Machine::look(&args.place.data_dir);
+    let mut figures = Vec::new();
+    for (axis, measure) in [
+        (Axis::Keys, keys as fn(&GrowthArgs) -> Result<Vec<Figure>, BenchError>),
+        (Axis::Stream, stream),
+        (Axis::Idle, idle),
+        (Axis::Readers, readers),
+    ] {
+        if args.only.is_empty() || args.only.contains(&axis) {
+            eprintln!("{axis:?}");
+            figures.extend(measure(args)?);
+        }
+    }
+    Ok(GrowthReport { machine, goals: goals(vec![figures]) })
+}
+
+/// Something that is due [`RATE`] times a second, one after the other. What takes longer makes those behind it late.
+fn paced(seconds: f64, mut one: impl FnMut(u64) -> Result<(), BenchError>) -> Result<Quantiles, BenchError> {
+    const WARM_UP_SECONDS: f64 = 0.5;
+    let end_ns = ((seconds + WARM_UP_SECONDS) * 1e9) as u64;
+    let schedule = Schedule::new(0, end_ns, (RATE * 1000.0) as u64);
+    let (began, mut latencies) = (Instant::now(), Latencies::new());
+    let now_ns = || u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    for n in 0..schedule.total() {
+        let due = schedule.due(n);
+        std::thread::sleep(Duration::from_nanos(due.saturating_sub(now_ns())));
+        one(n)?;
+        if due as f64 >= WARM_UP_SECONDS * 1e9 {
+            latencies.record(now_ns().saturating_sub(due));
+        }
+    }
+    Ok(latencies.quantiles())
+}
+
+/// Numbers that follow no order, the same in every run.
+fn scattered(n: u64) -> u64 {
+    let mixed = (n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed ^ (mixed >> 31)
+}
+
+fn keys(args: &GrowthArgs) -> Result<Vec<Figure>, BenchError> {
+    let attached = args.place.attach()?;
+    let mut connection = Connection::open(&attached.server)?;
+    let table = Table::create(&mut connection)?;
+    table.put(&mut connection, 0..FEW_KEYS)?;
+    attached.watch.settle(SETTLE_PATIENCE);
+    let few = table.get(&mut connection, FEW_KEYS, args.seconds)?;
+    let began = Instant::now();
+    table.put(&mut connection, FEW_KEYS..args.keys)?;
+    let rate = (args.keys - FEW_KEYS) as f64 / began.elapsed().as_secs_f64();
+    attached.watch.settle(SETTLE_PATIENCE);
+    let many = table.get(&mut connection, args.keys, args.seconds)?;
+    let measured = format!("{:.0} of {:.0} µs; put at {:.0} k/s", many.p99_us, few.p99_us, rate / 1e3);
+    let also = format!("{:.0} of {:.0} µs", many.p50_us, few.p50_us);
+    Ok(vec![
+        against("get p99, many keys, of 1,000", "×", many.p99_us / few.p99_us, (Some(3.0), Some(1.5)), measured),
+        against("get p50, many keys, of 1,000", "×", many.p50_us / few.p50_us, (None, Some(1.5)), also),
+    ])
+}
+
+/// The less, the better.
+fn against(
+    name: &'static str,
+    unit: &'static str,
+    value: f64,
+    (required, aim): (Option<f64>, Option<f64>),
+    measured: String,
+) -> Figure {
+    Figure { name, unit, value, better: Less, required, aim, measured }
+}
+
+/// A table whose values follow from their keys.
+struct Table {
+    segment: Text,
+}
+
+impl Table {
+    fn create(connection: &mut Connection) -> Result<Self, BenchError> {
+        // What a server may be asked depends on what it says first.
+        connection.flush()?;
+        while !matches!(connection.reply("it had to say hello")?, Reply::Hello { .. }) {}
+        let segment = Run::named(1).segments.swap_remove(0);
+        let reply = connection.ask(|request_id| Request::CreateTableSegment {
+            request_id,
+            segment: segment.clone(),
+            token: Token::default(),
+            sorted: false,
+            key_length: 0,
+            rollover_bytes: 0,
+        })?;
+        match reply {
+            Reply::SegmentCreated { .. } => Ok(Self { segment }),
+            reply => Err(refused("CreateTableSegment", &reply)),
+        }
+    }
+
+    fn key(number: u64) -> Bytes {
+        let mut key = vec![b'k'; KEY_BYTES - 8];
+        key.extend_from_slice(&scattered(number).to_be_bytes());
+        key.into()
+    }
+
+    fn value(number: u64) -> Bytes {
+        let mut value = vec![b'v'; VALUE_BYTES - 8];
+        value.extend_from_slice(&number.to_be_bytes());
+        value.into()
+    }
+
+    fn put(&self, connection: &mut Connection, numbers: std::ops::Range<u64>) -> Result<(), BenchError> {
+        let mut under_way = 0;
+        let settle = |connection: &mut Connection| match connection.reply("a table was filled")? {
+            Reply::TableEntriesUpdated { .. } => Ok(1),
+            Reply::Hello { .. } | Reply::KeepAlive => Ok(0),
+            reply => Err(refused("UpdateTableEntries", &reply)),
+        };
+        let mut next = numbers.start;
+        while next < numbers.end {
+            let end = numbers.end.min(next + BATCH);
+            let entry = |number| TableEntry {
+                key: TableKey { key: Self::key(number), version: NO_VERSION },
+                value: Self::value(number),
+            };
+            connection.put_request(|request_id| Request::UpdateTableEntries {
+                request_id,
+                segment: self.segment.clone(),
+                token: Token::default(),
+                entries: (next..end).map(entry).collect(),
+                table_offset: -1,
+            })?;
+            connection.flush()?;
+            under_way += 1;
+            while under_way >= UNDER_WAY {
+                under_way -= settle(connection)?;
+            }
+            next = end;
+        }
+        while under_way > 0 {
+            under_way -= settle(connection)?;
+        }
+        Ok(())
+    }
+
+    /// Gets of keys that are there, of all of so many.
+    fn get(&self, connection: &mut Connection, count: u64, seconds: f64) -> Result<Quantiles, BenchError> {
+        paced(seconds, |n| {
+            let number = scattered(n ^ 0x5EED) % count;
+            let reply = connection.ask(|request_id| Request::ReadTable {
+                request_id,
+                segment: self.segment.clone(),
+                token: Token::default(),
+                keys: vec![TableKey { key: Self::key(number), version: NO_VERSION }],
+            })?;
+            match reply {
+                Reply::TableRead { entries, .. } if entries.len() == 1 => {
+                    let is_right = entries[0].value == Self::value(number);
+                    if is_right { Ok(()) } else { Err(self.violated(Violation::Value { key: number })) }
+                }
+                reply => Err(refused("ReadTable", &reply)),
+            }
+        })
+    }
+
+    fn violated(&self, source: Violation) -> BenchError {
+        BenchError::Integrity { segment: self.segment.to_string(), source }
+    }
+}
+
+fn stream(args: &GrowthArgs) -> Result<Vec<Figure>, BenchError> {
+    let attached = args.place.attach()?;
+    let (_, short) = fill(&attached, LONG_EVENT_BYTES, 1, LONG_EVENT_BYTES as u64)?;
+    attached.watch.settle(SETTLE_PATIENCE);
+    let few = acknowledged(&attached, &short, args.seconds)?;
+    let bytes = args.gib << 30;
+    let (written, long) = fill(&attached, LONG_EVENT_BYTES, 1, bytes)?;
+    attached.watch.settle(SETTLE_PATIENCE);
+    let events: u64 = written.iter().map(crate::verify::Written::events).sum();
+    let opened = opened(&attached, &long, events, args.seconds)?;
+    let many = acknowledged(&attached, &long, args.seconds)?;
+    let of = |many: f64, few: f64| format!("{many:.0} of {few:.0} µs");
+    let goal = (Some(1.2), Some(1.05));
+    Ok(vec![
+        against(
+            "ack p50 on a long stream, of a short",
+            "×",
+            many.p50_us / few.p50_us,
+            goal,
+            of(many.p50_us, few.p50_us),
+        ),
+        against(
+            "ack p99 on a long stream, of a short",
+            "×",
+            many.p99_us / few.p99_us,
+            (None, Some(2.0)),
+            of(many.p99_us, few.p99_us),
+        ),
+        against(
+            "opening a long stream anywhere, p99",
+            "ms",
+            opened.p99_us / 1e3,
+            (Some(10.0), Some(2.0)),
+            format!("{} GiB, p50 {:.0} µs", args.gib, opened.p50_us),
+        ),
+    ])
+}
+
+/// Appends of one event each to a segment that has something, by a writer of its own.
+fn acknowledged(attached: &Attached, run: &Run, seconds: f64) -> Result<Quantiles, BenchError> {
+    let mut connection = Connection::open(&attached.server)?;
+    let id = run.first_writer() + (1 << 20);
+    let writer = WriterId(id.into());
+    connection.put_setup(writer, &run.segments[0])?;
+    connection.flush()?;
+    loop {
+        match connection.reply("a writer was set up")? {
+            Reply::AppendSetup { .. } => break,
+            Reply::Hello { .. } | Reply::KeepAlive => {}
+            reply => return Err(refused("SetupAppend", &reply)),
+        }
+    }
+    let mut block = Block::new(1024, 1);
+    paced(seconds, |n| {
+        block.stamp(id, n..n + 1, |_| 0);
+        let number = n.cast_signed() + 1;
+        let bytes = block.lend();
+        connection.put_append(Framing::Event, writer, bytes.clone(), 1, number)?;
+        connection.flush()?;
+        block.give_back(bytes);
+        loop {
+            match connection.reply("an append was under way")? {
+                Reply::DataAppended { event_number, .. } if event_number == number => return Ok(()),
+                Reply::KeepAlive => {}
+                reply => return Err(refused("an append", &reply)),
+            }
+        }
+    })
+}
+
+/// First reads at places that nobody has read before, mostly.
+fn opened(attached: &Attached, run: &Run, events: u64, seconds: f64) -> Result<Quantiles, BenchError> {
+    let mut connection = Connection::open(&attached.server)?;
+    let (segment, stride) = (&run.segments[0], (HEADER_BYTES + LONG_EVENT_BYTES) as u64);
+    paced(seconds, |n| {
+        let sequence = scattered(n) % events;
+        let offset = sequence * stride;
+        let mut found = Vec::new();
+        // An answer ends where a piece does: whoever wants a whole event asks again.
+        while (found.len() as u64) < stride {
+            let at = offset + found.len() as u64;
+            let reply = connection.ask(|request_id| Request::ReadSegment {
+                segment: segment.clone(),
+                offset: at.cast_signed(),
+                suggested_length: (stride - found.len() as u64) as i32,
+                token: Token::default(),
+                request_id,
+            })?;
+            match reply {
+                Reply::SegmentRead { data, .. } if !data.is_empty() => found.extend_from_slice(&data),
+                reply => return Err(refused("ReadSegment", &reply)),
+            }
+        }
+        let identity = identify(&found[HEADER_BYTES..stride as usize]);
+        match identity {
+            Some(identity) if identity.sequence == sequence => Ok(()),
+            _ => Err(BenchError::Integrity { segment: segment.to_string(), source: Violation::Changed { offset } }),
+        }
+    })
+}
+
+fn idle(args: &GrowthArgs) -> Result<Vec<Figure>, BenchError> {
+    let attached = args.place.attach()?;
+    let resident = || attached.own().map_or(Ok(0), |own| own.resident_bytes());
+    let load = LoadArgs { writers: 4, seconds: args.seconds, ..LoadArgs::default() };
+    // Once before, so that both have the same behind them.
+    write(&attached, &load)?.1.delete(&attached.server)?;
+    let (none, first) = write(&attached, &load)?;
+    first.delete(&attached.server)?;
+    attached.watch.settle(SETTLE_PATIENCE);
+    let before = resident()?;
+    Run::start(&attached.server, args.idle)?;
+    attached.watch.settle(SETTLE_PATIENCE);
+    let (beside, _) = write(&attached, &load)?;
+    attached.watch.settle(SETTLE_PATIENCE);
+    let grown = resident()?.saturating_sub(before) as f64 / 1048576.0;
+    let percent = 100.0 * beside.bytes_per_second / none.bytes_per_second;
+    let measured = format!("{:.0} of {:.0} MB/s", beside.bytes_per_second / 1e6, none.bytes_per_second / 1e6);
+    Ok(vec![
+        Figure {
+            name: "throughput beside idle segments, of without",
+            unit: "%",
+            value: percent,
+            better: More,
+            required: Some(80.0),
+            aim: Some(95.0),
+            measured,
+        },
+        against(
+            "memory that idle segments take",
+            "MiB",
+            grown,
+            (Some(200.0), Some(60.0)),
+            format!("{} segments", args.idle),
+        ),
+    ])
+}
+
+fn readers(args: &GrowthArgs) -> Result<Vec<Figure>, BenchError> {
+    // As many events in all: what grows is how many wait for them.
+    let load = LoadArgs { rate: Some(RATE), seconds: args.seconds, ..LoadArgs::default() };
+    let measure = |load: LoadArgs, readers| {
+        let attached = args.place.attach()?;
+        let (report, _) = tail(&attached, &load, readers)?;
+        let used = attached.own().map_or(Ok(Duration::ZERO), |own| own.processor_time())?;
+        Ok::<_, BenchError>((report.read, used.as_secs_f64()))
+    };
+    let (one, used_by_one) = measure(load.clone(), 1)?;
+    let (many, used_by_many) = measure(LoadArgs { segments: args.readers, ..load }, args.readers)?;
+    Ok(vec![
+        against(
+            "tail p99 of many readers, of one",
+            "×",
+            many.p99_us / one.p99_us,
+            (None, Some(2.0)),
+            format!("{:.0} of {:.0} µs, {} readers", many.p99_us, one.p99_us, args.readers),
+        ),
+        against(
+            "processor time for as many events",
+            "×",
+            used_by_many / used_by_one,
+            (Some(2.0), Some(1.2)),
+            format!("{used_by_many:.2} of {used_by_one:.2} s"),
+        ),
+    ])
+}
+
+impl std::fmt::Display for GrowthReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{}\n", self.machine)?;
+        table(f, 1, &self.goals)
+    }
+}
+
+#[test]
+fn what_is_late_makes_what_is_behind_it_late() {
+    let stall = Duration::from_millis(100);
+    let slow = paced(0.3, |n| {
+        if n == 600 {
+            std::thread::sleep(stall);
+        }
+        Ok(())
+    });
+    let slow = slow.unwrap();
+    assert_eq!(slow.count, 300);
+    assert!(slow.max_us >= 100_000.0 && slow.p90_us >= 50_000.0, "{slow}");
+}
