@@ -156,15 +156,15 @@ async fn as_fast_as_it_can(
     let mut latencies = histogram();
     let (mut written, mut acknowledged) = (0_u64, 0_u64);
     let started = Instant::now();
-    let warm = started + Duration::from_secs_f64(arguments.warmup);
-    let end = warm + Duration::from_secs_f64(arguments.seconds);
+    let (warmup, counted) = (Duration::from_secs_f64(arguments.warmup), Duration::from_secs_f64(arguments.seconds));
     let mut counting: Option<(Instant, u64)> = None;
     let rate = loop {
         let now = Instant::now();
-        if now >= warm && counting.is_none() {
+        if now >= started + warmup && counting.is_none() {
             counting = Some((now, acknowledged));
         }
-        if let Some((since, before)) = counting.filter(|_| now >= end) {
+        // From when counting began: a stall before must not leave nothing to be counted.
+        if let Some((since, before)) = counting.filter(|(since, _)| now > *since && now - *since >= counted) {
             break (acknowledged - before) as f64 / (now - since).as_secs_f64();
         }
         let mut count = |sent: Instant, now: Instant| {

@@ -61,7 +61,7 @@ async fn as_fast_as_it_can(
         if counting.is_none() && now >= started + warmup {
             counting = Some((now, acknowledged));
         }
-        if let Some((since, before)) = counting.filter(|_| now >= started + warmup + counted) {
+        if let Some((since, before)) = counting.filter(|(since, _)| now > *since && now - *since >= counted) {
             break (acknowledged - before) as f64 / (now - since).as_secs_f64();
         }
         let mut count = |latency| {
