@@ -3,11 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use headwater_types::StreamSegment;
 
 use super::reader::GroupEvent;
-use super::reading::Found;
 use crate::reading::Stored;
 use crate::writer::HEADER_BYTES;
 
@@ -39,15 +38,6 @@ impl fmt::Debug for EventBatch {
 }
 
 impl EventBatch {
-    /// An event that lay across pieces.
-    pub(super) fn of_one(found: Found) -> Self {
-        let mut bytes = BytesMut::with_capacity(HEADER_BYTES + found.event.len());
-        bytes.put_u32(0);
-        bytes.put_u32(u32::try_from(found.event.len()).expect("it had a header with its length"));
-        bytes.put_slice(&found.event);
-        Self { segment: found.segment, offset: found.offset, bytes: bytes.freeze(), count: 1 }
-    }
-
     /// How many there are; at least one.
     #[expect(clippy::len_without_is_empty, reason = "there is at least one")]
     pub fn len(&self) -> usize {

@@ -24,7 +24,7 @@ use headwater_records::{EventPointer, Position, Ranges, StreamCut};
 use headwater_types::StreamSegment;
 use tokio::time::Instant;
 
-use super::batch::{Batch, EventBatch};
+use super::batch::Batch;
 use super::calls::GroupName;
 use super::group::adopt;
 use super::reading::{Reading, Taken, Turn};
@@ -271,16 +271,11 @@ impl EventReader {
                 Ready::Checkpoint(name) => return Ok(Some(Batch::Checkpoint(name))),
                 Ready::End => return Ok(None),
             }
-            if let Some(Taken { batch, is_bounded }) = self.reading.take_batch(events_max.max(1)) {
+            if let Some(Taken { batch, is_bounded }) = self.reading.take_batch(events_max)? {
                 self.handed_out(&batch.segment, batch.end(), is_bounded)?;
                 // Handling these takes long enough for a look at the clock.
                 self.events = self.events_max;
                 return Ok(Some(Batch::Events(batch)));
-            }
-            // One that came in parts.
-            if let Some(found) = self.reading.take()? {
-                self.handed_out(&found.segment, found.end, found.is_bounded)?;
-                return Ok(Some(Batch::Events(EventBatch::of_one(found))));
             }
             self.wait().await?;
         }

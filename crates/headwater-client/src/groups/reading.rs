@@ -118,21 +118,23 @@ impl Reading {
         Ok(None)
     }
 
-    /// Events of one segment that are here, up to so many; of a segment that the group ends inside, one. What is no event is
-    /// told by [`take`](Self::take), and so are events that came in parts.
-    pub(super) fn take_batch(&mut self, events_max: usize) -> Option<Taken> {
+    /// Events of one segment that are here, up to so many; of a segment that the group ends inside, one.
+    ///
+    /// # Errors
+    /// `Protocol`: a segment does not hold events.
+    pub(super) fn take_batch(&mut self, events_max: usize) -> Result<Option<Taken>> {
         for _ in 0..self.active.len() {
-            let active = self.active.front_mut()?;
+            let Some(active) = self.active.front_mut() else { break };
             let offset = active.start + active.events.taken();
-            let (bytes, count) = active.events.next_stored(if active.is_bounded { 1 } else { events_max });
+            let stored = active.events.next_stored(if active.is_bounded { 1 } else { events_max })?;
             let (segment, is_bounded) = (active.segment.clone(), active.is_bounded);
             self.run = 0;
             self.active.rotate_left(1);
-            if count > 0 {
-                return Some(Taken { batch: EventBatch { segment, offset, bytes, count }, is_bounded });
+            if let Some((bytes, count)) = stored {
+                return Ok(Some(Taken { batch: EventBatch { segment, offset, bytes, count }, is_bounded }));
             }
         }
-        None
+        Ok(None)
     }
 
     /// What comes first of any segment. Take all events that are here before.

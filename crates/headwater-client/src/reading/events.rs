@@ -44,29 +44,21 @@ impl Events {
     /// # Errors
     /// `Protocol`: these are no events, as in a stream of bytes.
     pub(crate) fn next(&mut self) -> Result<Option<Bytes>> {
-        if !self.partial.is_empty() {
-            let Some(bytes) = whole(&self.partial)? else { return Ok(None) };
-            self.piece = std::mem::take(&mut self.partial).freeze();
-            return Ok(Some(self.cut(bytes)));
-        }
-        match whole(&self.piece)? {
-            Some(bytes) => Ok(Some(self.cut(bytes))),
-            None => {
-                let rest = std::mem::take(&mut self.piece);
-                if !rest.is_empty() {
-                    // A large event gets its room at once.
-                    self.partial.reserve(wanted(&rest).unwrap_or(0).min(RESERVE_BYTES_MAX).max(rest.len()));
-                    self.partial.extend_from_slice(&rest);
-                }
-                Ok(None)
-            }
-        }
+        let Some(bytes) = self.first()? else { return Ok(None) };
+        let mut event = self.piece.split_to(bytes);
+        event.advance(HEADER_BYTES);
+        self.taken += bytes as u64;
+        Ok(Some(event))
     }
 
-    /// Whole events that are here, up to so many, as they are stored: with their headers, one behind the other; and how many.
-    /// What cannot be one ends them, and is told by [`next`](Self::next).
-    pub(crate) fn next_stored(&mut self, count_max: usize) -> (Bytes, usize) {
-        let (mut bytes, mut count) = (0, 0);
+    /// The next events that are here, up to so many (at least one), as they are stored: with their headers, one behind the
+    /// other; and how many. `None` until more is fed.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next), once the events before are taken.
+    pub(crate) fn next_stored(&mut self, count_max: usize) -> Result<Option<(Bytes, usize)>> {
+        let Some(mut bytes) = self.first()? else { return Ok(None) };
+        let mut count = 1;
         while count < count_max
             && let Ok(Some(length)) = whole(&self.piece[bytes..])
         {
@@ -74,14 +66,26 @@ impl Events {
             count += 1;
         }
         self.taken += bytes as u64;
-        (self.piece.split_to(bytes), count)
+        Ok(Some((self.piece.split_to(bytes), count)))
     }
 
-    fn cut(&mut self, bytes: usize) -> Bytes {
-        let mut event = self.piece.split_to(bytes);
-        event.advance(HEADER_BYTES);
-        self.taken += bytes as u64;
-        event
+    /// Bytes of the next event, which is whole in `piece` then.
+    fn first(&mut self) -> Result<Option<usize>> {
+        if !self.partial.is_empty() {
+            let Some(bytes) = whole(&self.partial)? else { return Ok(None) };
+            self.piece = std::mem::take(&mut self.partial).freeze();
+            return Ok(Some(bytes));
+        }
+        let first = whole(&self.piece)?;
+        if first.is_none() {
+            let rest = std::mem::take(&mut self.piece);
+            if !rest.is_empty() {
+                // A large event gets its room at once.
+                self.partial.reserve(wanted(&rest).unwrap_or(0).min(RESERVE_BYTES_MAX).max(rest.len()));
+                self.partial.extend_from_slice(&rest);
+            }
+        }
+        Ok(first)
     }
 }
 
@@ -168,14 +172,18 @@ mod tests {
         let (one, bytes) = (stored(&[b"one"]).len(), stored(&[b"one", b"", b"three", b"4"]));
         let mut events = Events::default();
         events.feed(bytes.slice(..bytes.len() - 1));
-        let (first, count) = events.next_stored(1);
-        assert_eq!((first, count, events.taken()), (bytes.slice(..one), 1, one as u64));
-        let (rest, count) = events.next_stored(9);
+        assert_eq!(events.next_stored(1).unwrap(), Some((bytes.slice(..one), 1)));
+        assert_eq!(events.taken(), one as u64);
+        let (rest, count) = events.next_stored(9).unwrap().unwrap();
         assert_eq!((Stored(&rest).collect::<Vec<_>>(), count), (vec![&b""[..], b"three"], 2));
-        assert_eq!(events.next_stored(9), (Bytes::new(), 0));
-        assert_eq!(events.next().unwrap(), None);
+        assert_eq!(events.next_stored(9).unwrap(), None);
         events.feed(bytes.slice(bytes.len() - 1..));
-        assert_eq!(events.next().unwrap().unwrap(), b"4"[..]);
+        let (last, count) = events.next_stored(9).unwrap().unwrap();
+        assert_eq!((Stored(&last).collect::<Vec<_>>(), count), (vec![&b"4"[..]], 1));
+        // What is behind them and no event is told after them.
+        events.feed([&bytes[..one], b"plain text"].concat().into());
+        assert_eq!(events.next_stored(9).unwrap(), Some((bytes.slice(..one), 1)));
+        assert_eq!(events.next_stored(9).unwrap_err().kind(), ErrorKind::Protocol);
     }
 
     #[test]
