@@ -6,6 +6,7 @@ use crate::run::{end_children_when_interrupted, run};
 use crate::system::{CLIPPY, JAVA, LINKER, NODE, Need, PYTHON, RUSTFMT, provide};
 use crate::{layers, licences};
 use anyhow::{Result, bail};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// What `cargo xtask test` was asked for.
@@ -24,6 +25,8 @@ enum Work {
     Here(fn() -> Result<String>),
     /// The simulation against planted bugs, in a build of its own.
     Canaries,
+    /// The Python package, as a wheel in an environment of its own.
+    Wheel,
     /// The conformance harness with these arguments.
     Conformance(&'static [&'static str]),
 }
@@ -101,6 +104,7 @@ const SUITES: &[Suite] = &[
         quick: false,
         limit: minutes(10),
     },
+    Suite { name: "wheel", work: Work::Wheel, needs: &[LINKER, PYTHON], quick: false, limit: minutes(8) },
     Suite { name: "canaries", work: Work::Canaries, needs: &[LINKER], quick: false, limit: minutes(10) },
     Suite {
         name: "genuine-clients",
@@ -320,6 +324,11 @@ fn perform(suite: &Suite, rest: Duration) -> Line {
                 .env("RUSTFLAGS", "--cfg canary")
                 .env("CARGO_INCREMENTAL", "0")
                 .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
+            command
+        }
+        Work::Wheel => {
+            let mut command = Command::new("python3");
+            command.args(["crates/headwater-python/tests/run.py", "target"]).current_dir(root());
             command
         }
         Work::Conformance(arguments) => {

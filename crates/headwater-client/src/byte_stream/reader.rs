@@ -2,6 +2,7 @@
 
 use std::io::{self, SeekFrom};
 use std::pin::Pin;
+use std::sync::Mutex;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
@@ -36,7 +37,8 @@ pub struct ByteReader {
 enum Seeking {
     No,
     /// So far from the end, wherever that is.
-    FromEnd(i64, BoxFuture<'static, Result<SegmentInfo>>),
+    /// Behind a lock that nobody needs, so that a reader can be shared: asking it something borrows it.
+    FromEnd(i64, Mutex<BoxFuture<'static, Result<SegmentInfo>>>),
 }
 
 impl std::fmt::Debug for ByteReader {
@@ -183,7 +185,7 @@ impl AsyncSeek for ByteReader {
             }
             SeekFrom::End(by) => {
                 let (stores, target) = (self.stores.clone(), self.target.clone());
-                self.seeking = Seeking::FromEnd(by, Box::pin(async move { stores.info(&target).await }));
+                self.seeking = Seeking::FromEnd(by, Mutex::new(Box::pin(async move { stores.info(&target).await })));
             }
         }
         Ok(())
@@ -191,6 +193,7 @@ impl AsyncSeek for ByteReader {
 
     fn poll_complete(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
         if let Seeking::FromEnd(by, info) = &mut self.seeking {
+            let info = info.get_mut().expect("nobody ever locks it");
             let (by, info) = (*by, ready!(info.as_mut().poll(cx)));
             self.seeking = Seeking::No;
             let offset = moved(info?.end, by)?;

@@ -1,0 +1,685 @@
+"""What the blocking and the asyncio package have in common: every operation is written once.
+
+A class here says *what* is asked of the native part; `_run` says how its answer is awaited. The subclasses in
+`headwater._blocking` and `headwater.aio` add what differs: context managers, iterators, and writing when there is no room.
+"""
+
+from typing import Any, Iterable, Mapping, Optional, Sequence, Tuple, Union
+
+from . import _native
+from ._values import (
+    CheckpointReached,
+    Entry,
+    Fixed,
+    KeyValueTableConfig,
+    ReaderGroupConfig,
+    Seconds,
+    SegmentInfo,
+    SegmentRange,
+    Slice,
+    StreamConfig,
+    TableChanges,
+    TableInfo,
+    seconds,
+)
+
+
+def connect_options(trust, basic, bearer, connect_timeout, request_timeout, retry_for):
+    if isinstance(trust, str):
+        with open(trust, "rb") as file:
+            trust = file.read()
+    return {
+        "trust": None if trust is None else list(trust),
+        "basic": basic,
+        "bearer": bearer,
+        "connect_timeout": seconds(connect_timeout),
+        "request_timeout": seconds(request_timeout),
+        "retry_for": seconds(retry_for),
+    }
+
+
+def _writer_options(batch_bytes, window_bytes, linger):
+    return {"batch_bytes": batch_bytes, "window_bytes": window_bytes, "linger": seconds(linger)}
+
+
+def _config(streams: Union[str, Iterable[str], Mapping[str, Any], ReaderGroupConfig]) -> ReaderGroupConfig:
+    if isinstance(streams, ReaderGroupConfig):
+        return streams
+    if isinstance(streams, str):
+        return ReaderGroupConfig({streams: None})
+    if isinstance(streams, Mapping):
+        return ReaderGroupConfig(dict(streams))
+    return ReaderGroupConfig({stream: None for stream in streams})
+
+
+class _Base:
+    """Wraps a native object."""
+
+    _classes: Any = None
+
+    def __init__(self, native: Any) -> None:
+        self._native = native
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__qualname__}>"
+
+
+class ClientBase(_Base):
+    """A client of one cluster, or of a store in this process. Streams and tables are named ``SCOPE/NAME``."""
+
+    def create_scope(self, scope: str):
+        """Makes a scope. False if it was there."""
+        return self._run(self._native.create_scope, scope)
+
+    def delete_scope(self, scope: str, *, recursive: bool = False):
+        """Deletes a scope, with everything in it if `recursive`. False if it was not there."""
+        return self._run(self._native.delete_scope, scope, recursive)
+
+    def scope_exists(self, scope: str):
+        """Whether a scope is there."""
+        return self._run(self._native.scope_exists, scope)
+
+    def scopes(self):
+        """Names of all scopes."""
+        return self._run(self._native.scopes)
+
+    def create_stream(self, stream: str, config: Union[StreamConfig, int] = StreamConfig()):
+        """Makes a stream; a number stands for so many segments. False if it was there; it is then as it was."""
+        if isinstance(config, int):
+            config = StreamConfig(Fixed(config))
+        return self._run(self._native.create_stream, stream, config._native())
+
+    def update_stream(self, stream: str, config: StreamConfig):
+        """Replaces a stream's configuration."""
+        return self._run(self._native.update_stream, stream, config._native())
+
+    def stream_config(self, stream: str):
+        """A stream's configuration."""
+        return self._run(self._native.stream_config, stream, then=StreamConfig._of)
+
+    def stream_exists(self, stream: str):
+        """Whether a stream is there, sealed or not."""
+        return self._run(self._native.stream_exists, stream)
+
+    def streams(self, scope: str, *, tag: Optional[str] = None):
+        """Names of all streams of a scope, or of those with a tag."""
+        return self._run(self._native.streams, scope, tag)
+
+    def seal_stream(self, stream: str):
+        """Makes a stream read-only for ever."""
+        return self._run(self._native.seal_stream, stream)
+
+    def delete_stream(self, stream: str, *, seal: bool = False):
+        """Deletes a sealed stream, or seals it first. False if it was not there."""
+        return self._run(self._native.delete_stream, stream, seal)
+
+    def truncate_stream(self, cut: _native.StreamCut):
+        """Drops everything before a cut."""
+        return self._run(self._native.truncate_stream, cut)
+
+    def head_cut(self, stream: str):
+        """The cut before everything that is in the stream now."""
+        return self._run(self._native.head_cut, stream)
+
+    def tail_cut(self, stream: str):
+        """The cut behind everything that is in the stream now."""
+        return self._run(self._native.tail_cut, stream)
+
+    def segments(self, stream: str, *, epoch: Optional[int] = None):
+        """Segments that take events now, or those of an epoch."""
+        return self._run(self._native.segments, stream, epoch, then=lambda all: [SegmentRange(*one) for one in all])
+
+    def segment_info(self, stream: str, segment: int):
+        """What a segment holds now."""
+        return self._run(self._native.segment_info, stream, segment, then=lambda info: SegmentInfo(*info))
+
+    def scale_stream(self, stream: str, sealed: Sequence[int], ranges: Sequence[Tuple[float, float]]):
+        """Replaces current segments by others for the same keys, and waits until it is done."""
+        return self._run(self._native.scale_stream, stream, list(sealed), list(ranges))
+
+    def event_writer(
+        self,
+        stream: str,
+        *,
+        batch_bytes: Optional[int] = None,
+        window_bytes: Optional[int] = None,
+        linger: Optional[Seconds] = None,
+    ):
+        """A writer of events to a stream."""
+        options = _writer_options(batch_bytes, window_bytes, linger)
+        return self._run(self._native.event_writer, stream, options, then=self._classes.EventWriter)
+
+    def transaction_writer(
+        self,
+        stream: str,
+        *,
+        lease: Optional[Seconds] = None,
+        writer: Optional[str] = None,
+        batch_bytes: Optional[int] = None,
+        window_bytes: Optional[int] = None,
+        linger: Optional[Seconds] = None,
+    ):
+        """A writer of transactions to a stream."""
+        options = _writer_options(batch_bytes, window_bytes, linger)
+        native = self._native.transaction_writer(stream, options, seconds(lease), writer)
+        return self._classes.TransactionWriter(native)
+
+    def transaction_state(self, stream: str, id: str):
+        """What has become of a transaction: open, committing, committed, aborting, aborted or unknown."""
+        return self._run(self._native.transaction_state, stream, id)
+
+    def completed_transactions(self, stream: str):
+        """Ids of the transactions completed last, newest first, and whether each was committed."""
+        return self._run(self._native.completed_transactions, stream)
+
+    def byte_writer(self, stream: str, *, batch_bytes: Optional[int] = None, window_bytes: Optional[int] = None):
+        """A writer of bytes to a stream of one segment."""
+        arguments = (self._native, stream, batch_bytes, window_bytes)
+        return self._run(_native._byte_writer, *arguments, then=self._classes.ByteWriter)
+
+    def byte_reader(self, stream: str, offset: int = 0):
+        """Reads the bytes of a stream of one segment, from an offset on."""
+        return self._run(_native._byte_reader, self._native, stream, offset, then=self._classes.ByteReader)
+
+    def stream_reader(
+        self,
+        stream: str,
+        start: Union[str, _native.StreamCut] = "head",
+        *,
+        until: Union[_native.StreamCut, str, None] = None,
+    ):
+        """Reads a whole stream alone, from "head", "tail" or a cut; for ever, to a cut, or to what is its "tail" now."""
+        to_tail = until == "tail"
+        cut = None if to_tail else until
+        return self._run(self._native.stream_reader, stream, start, cut, to_tail, then=self._classes.StreamReader)
+
+    def fetch_event(self, pointer: _native.EventPointer):
+        """The bytes of the event that a pointer leads to."""
+        return self._run(self._native.fetch_event, pointer)
+
+    def slices(self, stream: str):
+        """All that a stream holds now, as slices that can be read side by side, by any process."""
+
+        def made(all):
+            return [Slice(stream, *one) for one in all]
+
+        return self._run(self._native.slices, stream, then=made)
+
+    def read_slice(self, slice: Slice):
+        """Reads the events of a slice in order."""
+        return self._classes.SliceReader(self._native.read_slice(*slice))
+
+    def create_reader_group(self, group: str, streams: Union[str, Iterable[str], Mapping[str, Any], ReaderGroupConfig]):
+        """Makes a group, named SCOPE/GROUP. False if it was there with the same configuration."""
+        arguments = (self._native, *_scoped(group), _config(streams)._native())
+        return self._run(_native._create_reader_group, *arguments)
+
+    def reader_group(self, group: str):
+        """Opens a group, named SCOPE/GROUP."""
+        return self._run(_native._reader_group, self._native, *_scoped(group), then=self._classes.ReaderGroup)
+
+    def delete_reader_group(self, group: str):
+        """Deletes a group, named SCOPE/GROUP. False if it was not there."""
+        return self._run(_native._delete_reader_group, self._native, *_scoped(group))
+
+    def create_key_value_table(
+        self,
+        table: str,
+        *,
+        partitions: int = 1,
+        primary_key_bytes: int,
+        secondary_key_bytes: int = 0,
+        rollover_bytes: int = 0,
+    ):
+        """Makes a table. False if it was there."""
+        arguments = (table, partitions, primary_key_bytes, secondary_key_bytes, rollover_bytes)
+        return self._run(_native._create_key_value_table, self._native, *arguments)
+
+    def key_value_table(self, table: str):
+        """Opens a table that was made with `create_key_value_table`, or by a Java client."""
+        return self._run(_native._key_value_table, self._native, table, then=self._classes.KeyValueTable)
+
+    def key_value_tables(self, scope: str):
+        """Names of the tables of a scope."""
+        return self._run(_native._key_value_tables, self._native, scope)
+
+    def delete_key_value_table(self, table: str):
+        """Deletes a table. False if it was not there."""
+        return self._run(_native._delete_key_value_table, self._native, table)
+
+    def table(self, table: str):
+        """Opens a table of one segment with keys of any length, and makes it if it is not there."""
+        return self._run(_native._table, self._native, table, then=self._classes.Table)
+
+    def delete_table(self, table: str):
+        """Deletes a table that `table` made. False if it was not there."""
+        return self._run(_native._delete_table, self._native, table)
+
+    def revisioned_stream(self, stream: str):
+        """Opens a stream of one segment for changes by agreement."""
+        return self._run(_native._revisioned_stream, self._native, stream, then=self._classes.RevisionedStream)
+
+    def state_synchronizer(self, stream: str, codec: Any):
+        """A copy of the state that is shared in a stream of one segment; `codec` says what its bytes mean."""
+        arguments = (self._native, stream, codec)
+        return self._run(_native._state_synchronizer, *arguments, then=self._classes.StateSynchronizer)
+
+
+def _scoped(name: str) -> Tuple[str, str]:
+    scope, _, rest = name.partition("/")
+    return scope, rest
+
+
+class EventWriterBase(_Base):
+    """Writes events to a stream, each exactly once, in order per routing key."""
+
+    @property
+    def stream(self) -> str:
+        """The stream."""
+        return self._native.stream
+
+    @property
+    def bytes_under_way(self) -> int:
+        """Bytes of events that are handed over and not yet stored."""
+        return self._native.bytes_under_way
+
+    def write_all(self, events: Iterable[bytes], routing_key: str):
+        """Hands over several events of one key, which are stored together or not at all."""
+        return self._run(self._native.write_all, list(events), routing_key)
+
+    def flush(self):
+        """Waits until everything that was handed over before is stored; raises the first failure of any event."""
+        return self._run(self._native.flush)
+
+    def note_time(self, time: int):
+        """Notes that everything written so far is not younger than `time`, in any unit that all writers share."""
+        return self._run(self._native.note_time, time)
+
+
+class TransactionWriterBase(_Base):
+    """Begins transactions on a stream."""
+
+    @property
+    def stream(self) -> str:
+        """The stream."""
+        return self._native.stream
+
+    def begin(self):
+        """Begins a transaction."""
+        return self._run(self._native.begin, then=self._classes.Transaction)
+
+    def resume(self, id: str):
+        """Takes up an open transaction that this or another process began."""
+        return self._run(self._native.resume, id, then=self._classes.Transaction)
+
+
+class TransactionBase(_Base):
+    """An open transaction: its events become readable together, or not at all."""
+
+    @property
+    def id(self) -> str:
+        """Its identity, by which any process can resume it."""
+        return self._native.id
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was neither committed nor aborted through this object."""
+        return self._native.is_open
+
+    def flush(self):
+        """Waits until everything that was handed over before is stored."""
+        return self._run(self._native.flush)
+
+    def commit(self, *, time: Optional[int] = None, wait: bool = True):
+        """Commits. With `wait`, its events can be read when it returns; otherwise soon after."""
+        return self._run(self._native.commit, time, wait)
+
+    def abort(self):
+        """Drops all its events."""
+        return self._run(self._native.abort)
+
+
+class ByteWriterBase(_Base):
+    """Appends bytes to a stream of one segment, each exactly once and in order."""
+
+    @property
+    def stream(self) -> str:
+        """The stream."""
+        return self._native.stream
+
+    @property
+    def bytes_under_way(self) -> int:
+        """Bytes that are handed over and not yet stored."""
+        return self._native.bytes_under_way
+
+    def flush(self):
+        """Waits until everything that was handed over before is stored."""
+        return self._run(self._native.flush)
+
+    def tail(self):
+        """Offset behind the last byte that is stored, whoever wrote it."""
+        return self._run(self._native.tail)
+
+    def truncate(self, to: int):
+        """Drops everything before an offset."""
+        return self._run(self._native.truncate, to)
+
+    def seal(self):
+        """Lets nothing be written any more, by anybody."""
+        return self._run(self._native.seal)
+
+
+class ByteReaderBase(_Base):
+    """Reads bytes from any offset on; at the tail it waits for more, and ends when the stream is sealed."""
+
+    def tell(self):
+        """Offset of the byte that is read next."""
+        return self._run(self._native.tell)
+
+    def seek(self, offset: int, whence: int = 0):
+        """Goes on at an offset: from 0, from here (1), or from the end (2). Returns where that is."""
+        return self._run(self._native.seek, offset, whence)
+
+    def head(self):
+        """Offset of the first byte that can be read."""
+        return self._run(self._native.head)
+
+    def tail(self):
+        """Offset behind the last byte that is stored."""
+        return self._run(self._native.tail)
+
+
+class StreamReaderBase(_Base):
+    """Reads all events of a stream, alone. For readers that share the work, use a reader group."""
+
+    @property
+    def stream(self) -> str:
+        """The stream."""
+        return self._native.stream
+
+    def cut(self) -> _native.StreamCut:
+        """The position behind the last event that was handed out."""
+        return self._native.cut()
+
+    def payloads(self):
+        """From now on, this reader hands out the bytes of events, without where they are. Returns the reader."""
+        self._native.plain()
+        return self
+
+
+class SliceReaderBase(_Base):
+    """Reads the events of a slice in order."""
+
+
+class EntriesBase(_Base):
+    """Goes through the entries of a table."""
+
+    def _made(self, entry: Any) -> Any:
+        return Entry(*entry)
+
+
+class RevisionReaderBase(_Base):
+    """Goes through the entries of a revisioned stream: pairs of the revision behind an entry, and its bytes."""
+
+
+class ReaderGroupBase(_Base):
+    """Readers that share the events of streams, so that each event is read by one."""
+
+    @property
+    def scope(self) -> str:
+        """Scope of the group."""
+        return self._native.scope
+
+    @property
+    def name(self) -> str:
+        """Its name, without the scope."""
+        return self._native.name
+
+    def reader(
+        self,
+        id: str,
+        *,
+        at_once: bool = False,
+        checkpoints: bool = False,
+        delay: Seconds = 0.0,
+        piece_bytes: int = 512 << 10,
+    ):
+        """Adds a reader. `at_once`: an event counts as handled when the next is asked for, without waiting for a checkpoint.
+        `checkpoints`: also hands out `CheckpointReached`."""
+
+        def made(native):
+            return self._classes.EventReader(native, checkpoints)
+
+        return self._run(self._native.reader, id, at_once, seconds(delay), piece_bytes, then=made)
+
+    def online_readers(self):
+        """Ids of all readers that are in the group, dead ones included."""
+        return self._run(self._native.online_readers)
+
+    def reader_offline(self, id: str, position: Optional[_native.Position] = None):
+        """Takes a reader out of the group that died; others read on from `position`. False if it is not in the group."""
+        return self._run(self._native.reader_offline, id, position)
+
+    def initiate_checkpoint(self, name: str):
+        """Begins a checkpoint, which completes while readers ask for events."""
+        return self._run(self._native.initiate_checkpoint, name, then=self._classes.CheckpointUnderWay)
+
+    def generate_stream_cuts(self):
+        """Where the readers are now: a cut for each stream."""
+        return self._run(self._native.generate_stream_cuts)
+
+    def cancel_checkpoints(self):
+        """Gives up all checkpoints that are under way."""
+        return self._run(self._native.cancel_checkpoints)
+
+    def unread_bytes(self):
+        """Bytes that are stored and not read, as far as readers have said what they read."""
+        return self._run(self._native.unread_bytes)
+
+    def reset(self, streams: Union[str, Iterable[str], Mapping[str, Any], ReaderGroupConfig]):
+        """Begins anew with another configuration. All readers are put out of the group."""
+        return self._run(self._native.reset, _config(streams)._native())
+
+    def reset_to(self, checkpoint: _native.Checkpoint):
+        """Begins anew where a checkpoint was taken."""
+        return self._run(self._native.reset_to, checkpoint)
+
+    def release_before(self, cuts: Iterable[_native.StreamCut]):
+        """Lets go of what lies before these cuts, for a group with retention "cut"."""
+        return self._run(self._native.release_before, list(cuts))
+
+
+class CheckpointUnderWayBase(_Base):
+    """A checkpoint that has begun."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._native.name
+
+    def wait(self):
+        """Waits until all readers have reported, and returns the checkpoint."""
+        return self._run(self._native.wait)
+
+
+class EventReaderBase(_Base):
+    """One reader of a group. It takes part only while it is asked for events: ask every few seconds."""
+
+    def __init__(self, native: Any, checkpoints: bool) -> None:
+        super().__init__(native)
+        self._checkpoints = checkpoints
+
+    @property
+    def id(self) -> str:
+        """Its id in the group."""
+        return self._native.id
+
+    def position(self) -> _native.Position:
+        """Where it is: behind the last event that was handed out."""
+        return self._native.position()
+
+    def close(self):
+        """Leaves the group: others go on behind the last event that was handed out."""
+        return self._run(self._native.close)
+
+    def _made(self, found: Any) -> Any:
+        """An event, or a checkpoint if they are wanted; otherwise None."""
+        if type(found) is not str:
+            return found
+        return CheckpointReached(found) if self._checkpoints else None
+
+
+class _TableBase(_Base):
+    @property
+    def name(self) -> str:
+        """Its name, as SCOPE/TABLE."""
+        return self._native.name
+
+    def get(self, key):
+        """Value and version under a key; None if the table does not have it."""
+        return self._run(self._native.get_all, [key], then=lambda found: found[0])
+
+    def get_all(self, keys):
+        """What each of several keys holds, in their order."""
+        return self._run(self._native.get_all, list(keys))
+
+    def remove(self, key, *, condition=None):
+        """Removes a key. Nothing happens if the table does not have it."""
+        return self._run(self._native.remove_all, [(key, condition)])
+
+
+class KeyValueTableBase(_TableBase):
+    """A table of partitions whose keys have fixed lengths. A key with a secondary part is a pair."""
+
+    @property
+    def config(self) -> KeyValueTableConfig:
+        """How it was made."""
+        return KeyValueTableConfig(*self._native.config)
+
+    def put(self, key, value: bytes, *, condition=None):
+        """Puts a value, perhaps only if the key is `ABSENT` or has a version. Returns the new version."""
+        return self._run(self._native.update, [(key, value, condition)], then=lambda all: all[0])
+
+    def update(self, puts):
+        """Puts several values, all or none: tuples (key, value, condition) that share the primary key."""
+        return self._run(self._native.update, list(puts))
+
+    def remove_all(self, keys):
+        """Removes several keys that share the primary key, all or none: tuples (key, condition)."""
+        return self._run(self._native.remove_all, list(keys))
+
+    def entries(self, *, primary=None, first=None, last=None):
+        """Entries by ascending key: all, those of a primary key, or those between two bounds, both inclusive."""
+        return self._classes.Entries(self._native.entries(primary, first, last))
+
+    def count(self):
+        """How many keys there are, roughly while they change."""
+        return self._run(self._native.count)
+
+
+class TableBase(_TableBase):
+    """A table of one segment, with keys of any length and the order of changes."""
+
+    def put(self, key: bytes, value: bytes, *, condition=None):
+        """Puts a value, perhaps only if the key is `ABSENT` or has a version. Returns the new version."""
+        return self._run(self._native.update, [(key, value, condition)], None, then=lambda all: all[0])
+
+    def update(self, puts, *, position: Optional[int] = None):
+        """Puts several values, all or none: tuples (key, value, condition). `position`: only if nothing was changed since."""
+        return self._run(self._native.update, list(puts), position)
+
+    def remove_all(self, keys):
+        """Removes several keys, all or none: tuples (key, condition)."""
+        return self._run(self._native.remove_all, list(keys))
+
+    def entries(self):
+        """All entries, in no order."""
+        return self._classes.Entries(self._native.entries())
+
+    def changes(self, position: int = 0, limit: int = 1000):
+        """Entries that were changed behind a position."""
+        return self._run(self._native.changes, position, limit, then=lambda all: TableChanges(*all))
+
+    def info(self):
+        """How many keys there are, and the position behind the last change."""
+        return self._run(self._native.info, then=lambda info: TableInfo(*info))
+
+
+class RevisionedStreamBase(_Base):
+    """A stream of one segment that several clients change by agreement."""
+
+    @property
+    def stream(self) -> str:
+        """The stream."""
+        return self._native.stream
+
+    def latest(self):
+        """The place behind the last entry."""
+        return self._run(self._native.latest)
+
+    def oldest(self):
+        """The place before the first entry that was not truncated."""
+        return self._run(self._native.oldest)
+
+    def read(self, start: _native.Revision = _native.Revision(0)):
+        """Reads the entries behind a revision, up to the last one that is there now."""
+        return self._run(self._native.read, start, then=self._classes.RevisionReader)
+
+    def write(self, entry: bytes):
+        """Writes an entry at the end, wherever that is by now."""
+        return self._run(self._native.write, entry)
+
+    def write_at(self, expected: _native.Revision, entry: bytes):
+        """Writes an entry if `expected` is the latest revision. The revision behind it; None if others were faster."""
+        return self._run(self._native.write_at, expected, entry)
+
+    def mark(self):
+        """The place that readers who know nothing begin at."""
+        return self._run(self._native.mark)
+
+    def replace_mark(self, expected: Optional[_native.Revision], new: Optional[_native.Revision]):
+        """Moves the mark. False if it was somewhere else."""
+        return self._run(self._native.replace_mark, expected, new)
+
+    def truncate(self, to: _native.Revision):
+        """Drops all entries before `to`."""
+        return self._run(self._native.truncate, to)
+
+
+class StateSynchronizerBase(_Base):
+    """One process's copy of a shared state, of which a codec says what its bytes mean.
+
+    A codec has the methods ``encode(state)``, ``decode(data)``, ``encode_update(update)``, ``decode_update(data)`` and
+    ``apply(state, update)``, which returns the state after the change and comes out alike wherever it is made.
+    """
+
+    @property
+    def stream(self) -> str:
+        """The stream."""
+        return self._native.stream
+
+    @property
+    def state(self):
+        """The state as it was when it was fetched or changed here last; None if there was none."""
+        return self._native.state()
+
+    def initialize(self, state):
+        """Sets the state if there never was one, and fetches the one that is there. Whether this one was set."""
+        return self._run(self._native.initialize, state)
+
+    def fetch(self):
+        """Applies all changes that others have made until now, and returns the state."""
+        return self._run(self._native.fetch)
+
+    def update(self, decide):
+        """Changes the state: `decide(state)` returns changes, and is asked again if others were faster."""
+        return self._run(self._native.update, decide)
+
+    def update_anyway(self, updates):
+        """Makes changes whatever the state is."""
+        return self._run(self._native.update_anyway, list(updates))
+
+    def compact(self):
+        """Writes the whole state and drops what lies before the one written last."""
+        return self._run(self._native.compact)
+

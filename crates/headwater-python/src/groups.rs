@@ -1,0 +1,263 @@
+//! Reader groups.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use headwater::client::{
+    CheckpointUnderWay, Delivery, Error, ErrorKind, EventReader, GroupRetention, Handover, Position, ReaderGroup,
+    ReaderGroupConfig, ReaderOptions, Result,
+};
+use pyo3::exceptions::{PyStopAsyncIteration, PyStopIteration};
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use crate::client::NativeClient;
+use crate::errors::{invalid, raise};
+use crate::pending::Pending;
+use crate::reading::{Cursor, PyEvent, Source, readable};
+use crate::values::{PyCheckpoint, PyPosition, PyStreamCut, cut, duration, name, stream};
+
+/// A group's configuration on its way from `headwater/_values.py`.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct Config<'py> {
+    streams: Vec<(String, Option<PyRef<'py, PyStreamCut>>)>,
+    ends: Vec<PyRef<'py, PyStreamCut>>,
+    automatic_checkpoint: Option<f64>,
+    refresh: f64,
+    checkpoints_max: u32,
+    retention: Option<String>,
+}
+
+impl Config<'_> {
+    fn read(self) -> PyResult<ReaderGroupConfig> {
+        let mut config = ReaderGroupConfig {
+            automatic_checkpoint: self.automatic_checkpoint.map(duration).transpose()?,
+            refresh: duration(self.refresh)?,
+            checkpoints_max: self.checkpoints_max,
+            retention: match self.retention.as_deref() {
+                None => GroupRetention::None,
+                Some("cut") => GroupRetention::AtCut,
+                Some("checkpoint") => GroupRetention::AtCheckpoint,
+                Some(other) => return Err(invalid(format_args!("{other:?} is no retention of a group"))),
+            },
+            ..ReaderGroupConfig::default()
+        };
+        for (stream, from) in self.streams {
+            config = config.stream_from(&self::stream(&stream)?, cut(from));
+        }
+        for end in self.ends {
+            config = config.until(end.0.clone());
+        }
+        Ok(config)
+    }
+}
+
+#[pyfunction]
+pub(crate) fn _create_reader_group(
+    client: &NativeClient,
+    scope: &str,
+    group: &str,
+    config: Config<'_>,
+) -> PyResult<Pending> {
+    let (client, scope, group, config) = (client.client.clone(), name(scope)?, name(group)?, config.read()?);
+    Pending::start(async move { client.create_reader_group(&scope, &group, &config).await })
+}
+
+#[pyfunction]
+pub(crate) fn _delete_reader_group(client: &NativeClient, scope: &str, group: &str) -> PyResult<Pending> {
+    let (client, scope, group) = (client.client.clone(), name(scope)?, name(group)?);
+    Pending::start(async move { client.delete_reader_group(&scope, &group).await })
+}
+
+#[pyfunction]
+pub(crate) fn _reader_group(client: &NativeClient, scope: &str, group: &str) -> PyResult<Pending> {
+    let (client, scope, group) = (client.client.clone(), name(scope)?, name(group)?);
+    Pending::start(async move { client.reader_group(&scope, &group).await.map(|group| NativeReaderGroup { group }) })
+}
+
+/// Readers that share the events of streams.
+#[pyclass(frozen, module = "headwater._native", name = "ReaderGroup")]
+pub(crate) struct NativeReaderGroup {
+    group: ReaderGroup,
+}
+
+#[pymethods]
+impl NativeReaderGroup {
+    #[getter]
+    fn scope(&self) -> String {
+        self.group.scope().to_string()
+    }
+
+    #[getter]
+    fn name(&self) -> String {
+        self.group.name().to_string()
+    }
+
+    fn reader(&self, id: String, at_once: bool, delay: f64, piece_bytes: usize) -> PyResult<Pending> {
+        let handover = if at_once { Handover::AtOnce } else { Handover::AtCheckpoint };
+        let (group, options) = (self.group.clone(), ReaderOptions { handover, delay: duration(delay)?, piece_bytes });
+        Pending::start(async move { group.reader_with(&id, options).await.map(|it| NativeEventReader::of(it, group)) })
+    }
+
+    fn online_readers(&self) -> PyResult<Pending> {
+        let group = self.group.clone();
+        Pending::start(async move { group.online_readers().await })
+    }
+
+    fn reader_offline(&self, id: String, position: Option<PyRef<'_, PyPosition>>) -> PyResult<Pending> {
+        let (group, position) = (self.group.clone(), position.map(|it| it.0.clone()));
+        Pending::start(async move { group.reader_offline(&id, position.as_ref()).await })
+    }
+
+    fn initiate_checkpoint(&self, name: String) -> PyResult<Pending> {
+        let group = self.group.clone();
+        Pending::start(async move {
+            let under_way = group.initiate_checkpoint(&name).await?;
+            Ok::<_, Error>(NativeCheckpointUnderWay { under_way: Arc::new(under_way) })
+        })
+    }
+
+    fn generate_stream_cuts(&self) -> PyResult<Pending> {
+        let group = self.group.clone();
+        Pending::start(async move {
+            let cuts = group.generate_stream_cuts().await?.into_iter();
+            Ok::<_, Error>(cuts.map(|(stream, cut)| (stream.to_string(), PyStreamCut(cut))).collect::<BTreeMap<_, _>>())
+        })
+    }
+
+    fn cancel_checkpoints(&self) -> PyResult<Pending> {
+        let group = self.group.clone();
+        Pending::start(async move { group.cancel_checkpoints().await })
+    }
+
+    fn unread_bytes(&self) -> PyResult<Pending> {
+        let group = self.group.clone();
+        Pending::start(async move { group.unread_bytes().await })
+    }
+
+    fn reset(&self, config: Config<'_>) -> PyResult<Pending> {
+        let (group, config) = (self.group.clone(), config.read()?);
+        Pending::start(async move { group.reset(&config).await })
+    }
+
+    fn reset_to(&self, checkpoint: &PyCheckpoint) -> PyResult<Pending> {
+        let (group, checkpoint) = (self.group.clone(), checkpoint.0.clone());
+        Pending::start(async move { group.reset_to(&checkpoint).await })
+    }
+
+    fn release_before(&self, cuts: Vec<PyRef<'_, PyStreamCut>>) -> PyResult<Pending> {
+        let (group, cuts) = (self.group.clone(), cuts.iter().map(|cut| cut.0.clone()).collect::<Vec<_>>());
+        Pending::start(async move { group.release_before(&cuts).await })
+    }
+}
+
+/// A checkpoint that has begun.
+#[pyclass(frozen, module = "headwater._native", name = "CheckpointUnderWay")]
+pub(crate) struct NativeCheckpointUnderWay {
+    under_way: Arc<CheckpointUnderWay>,
+}
+
+#[pymethods]
+impl NativeCheckpointUnderWay {
+    #[getter]
+    fn name(&self) -> &str {
+        self.under_way.name()
+    }
+
+    fn wait(&self) -> PyResult<Pending> {
+        let under_way = self.under_way.clone();
+        Pending::start(async move { under_way.wait().await.map(PyCheckpoint) })
+    }
+}
+
+/// A reader, and where it was before it took what is not handed out yet.
+pub(crate) struct Shared {
+    /// Gone once it is closed.
+    reader: Option<EventReader>,
+    before: Option<Position>,
+}
+
+impl Source for Shared {
+    type Item = Delivery;
+
+    async fn next(&mut self) -> Result<Option<Delivery>> {
+        let closed = || Error::new(ErrorKind::Closed, "the reader was closed");
+        self.reader.as_mut().ok_or_else(closed)?.next().await
+    }
+
+    /// Whoever waits may give up, and then what comes stays with the reader, which has left its place already.
+    fn about_to_wait(&mut self) {
+        self.before = self.reader.as_ref().map(EventReader::position);
+    }
+}
+
+/// A reader of a group. Its position and its leaving are those of the last event that was handed out.
+#[pyclass(frozen, module = "headwater._native", name = "EventReader")]
+pub(crate) struct NativeEventReader {
+    id: String,
+    group: ReaderGroup,
+    cursor: Cursor<Shared>,
+}
+
+impl NativeEventReader {
+    fn of(reader: EventReader, group: ReaderGroup) -> Self {
+        let id = reader.id().to_owned();
+        Self { id, group, cursor: Cursor::of(Shared { reader: Some(reader), before: None }) }
+    }
+
+    /// An event, or the name of a checkpoint.
+    fn object(&self, py: Python<'_>, delivery: Delivery) -> PyResult<Py<PyAny>> {
+        use pyo3::IntoPyObjectExt as _;
+        match delivery {
+            Delivery::Event(event) => {
+                let stream = Arc::new(event.segment.stream.clone());
+                let (segment, offset) = (event.segment.id, event.offset);
+                Ok(Py::new(py, PyEvent::of(event.event, stream, segment, offset))?.into_any())
+            }
+            Delivery::Checkpoint(name) => name.into_py_any(py),
+        }
+    }
+
+    fn objects<'py>(&self, py: Python<'py>, items: Vec<Delivery>) -> PyResult<Bound<'py, PyList>> {
+        let objects = items.into_iter().map(|item| self.object(py, item));
+        PyList::new(py, objects.collect::<PyResult<Vec<_>>>()?)
+    }
+}
+
+readable!(NativeEventReader {
+    #[getter]
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Behind the last event that was handed out.
+    fn position(&self, py: Python<'_>) -> PyResult<PyPosition> {
+        let taken = self.cursor.locked(py)?;
+        let kept = matches!(taken.ready, Some(Ok(Some(Delivery::Event(_))))).then(|| taken.source.before.clone()).flatten();
+        let position = match (kept, &taken.source.reader) {
+            (Some(before), _) => before,
+            (None, Some(reader)) => reader.position(),
+            (None, None) => return Err(raise(Error::new(ErrorKind::Closed, "the reader was closed"))),
+        };
+        Ok(PyPosition(position))
+    }
+
+    /// Leaves the group. Closing twice does no harm.
+    fn close(&self) -> PyResult<Pending> {
+        self.cursor.give_up();
+        let (shared, group, id) = (self.cursor.shared(), self.group.clone(), self.id.clone());
+        Pending::start(async move {
+            let mut taken = shared.lock().await;
+            let Some(reader) = taken.source.reader.take() else { return Ok(()) };
+            match (taken.ready.take(), taken.source.before.take()) {
+                // Taken and never handed out: others have to read it.
+                (Some(Ok(Some(Delivery::Event(_)))), Some(before)) => {
+                    drop(reader);
+                    group.reader_offline(&id, Some(&before)).await.map(drop)
+                }
+                _ => reader.close().await,
+            }
+        })
+    }
+});

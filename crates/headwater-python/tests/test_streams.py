@@ -1,0 +1,460 @@
+"""Streams, events, transactions, bytes, groups and tables: the same against a store in memory and against a server."""
+
+import os
+import pickle
+import threading
+import time
+import unittest
+
+import headwater
+from support import Server, fresh
+
+
+class Operations:
+    """Each test runs against every store that a subclass makes."""
+
+    client: headwater.Client
+
+    def made(self, segments=1):
+        stream = fresh()
+        self.assertTrue(self.client.create_stream(stream, segments))
+        return stream
+
+    def test_scopes_and_streams_are_made_listed_and_deleted(self):
+        client = self.client
+        self.assertTrue(client.create_scope("other"))
+        self.assertFalse(client.create_scope("other"))
+        self.assertIn("other", client.scopes())
+        config = headwater.StreamConfig(headwater.ByEventRate(100, 3, 2), headwater.RetainTime(60, 120), ("red", "blue"))
+        self.assertTrue(client.create_stream("other/a", config))
+        self.assertEqual(client.stream_config("other/a"), config)
+        self.assertEqual(client.streams("other", tag="red"), ["a"])
+        self.assertEqual(client.streams("other", tag="green"), [])
+        other = headwater.StreamConfig(headwater.Fixed(2), headwater.RetainSize(1 << 20, 1 << 30))
+        client.update_stream("other/a", other)
+        self.assertEqual(client.stream_config("other/a"), other)
+        with self.assertRaises(headwater.ConflictError):
+            client.delete_scope("other")
+        with self.assertRaises(headwater.ConflictError) as raised:
+            client.delete_stream("other/a")
+        self.assertEqual(raised.exception.code, "conflict")
+        self.assertTrue(client.delete_stream("other/a", seal=True))
+        self.assertFalse(client.delete_stream("other/a", seal=True))
+        self.assertTrue(client.delete_scope("other"))
+        self.assertFalse(client.scope_exists("other"))
+
+    def test_every_event_is_read_once_and_in_order_per_key(self):
+        stream = self.made(3)
+        with self.client.event_writer(stream) as writer:
+            for number in range(5000):
+                writer.write(b"%d %d" % (number % 7, number), str(number % 7))
+        found = {}
+        for event in self.client.stream_reader(stream, until="tail"):
+            key, number = event.data.split()
+            found.setdefault(key, []).append(int(number))
+        self.assertEqual(found, {b"%d" % key: list(range(key, 5000, 7)) for key in range(7)})
+
+    def test_events_of_all_sizes_come_back_as_they_were_written(self):
+        stream = self.made()
+        events = [b"x", bytearray(b"ab"), memoryview(b"abc"), os.urandom(100_000), os.urandom(9 << 20)]
+        with self.client.event_writer(stream) as writer:
+            self.assertEqual(writer.write_many(events, "key"), len(events))
+        read = list(self.client.stream_reader(stream, until="tail").payloads())
+        self.assertEqual(read, [bytes(event) for event in events])
+
+    def test_an_event_is_told_where_it_is_and_fetched_from_there(self):
+        stream = self.made()
+        with self.client.event_writer(stream) as writer:
+            self.assertEqual(writer.submit(b"one", "k").result(10), headwater.Written(0, 0, 11))
+            self.assertEqual(writer.submit(b"two", "k").result(10).offset, 11)
+        event = list(self.client.stream_reader(stream, until="tail"))[1]
+        self.assertEqual((bytes(event), event.offset, event.segment, event.stream), (b"two", 11, 0, stream))
+        pointer = pickle.loads(pickle.dumps(event.pointer))
+        self.assertEqual(self.client.fetch_event(pointer), b"two")
+        self.assertEqual(headwater.EventPointer.parse(str(pointer)), event.pointer)
+
+    def test_a_cut_is_where_reading_goes_on_and_what_truncation_leaves(self):
+        stream = self.made()
+        with self.client.event_writer(stream) as writer:
+            writer.write_many([b"%d" % number for number in range(10)], "k")
+        reader = self.client.stream_reader(stream)
+        self.assertEqual([next(reader).data for _ in range(4)], [b"0", b"1", b"2", b"3"])
+        cut = headwater.StreamCut.parse(str(reader.cut()))
+        self.assertEqual(cut, pickle.loads(pickle.dumps(cut)))
+        rest = self.client.stream_reader(stream, cut, until="tail").payloads()
+        self.assertEqual(b"".join(rest), b"456789")
+        self.client.truncate_stream(cut)
+        self.assertEqual(self.client.head_cut(stream), cut)
+        with self.assertRaises(headwater.TruncatedError):
+            next(self.client.stream_reader(stream, headwater.StreamCut.of(stream, {0: 0})))
+
+    def test_a_reader_at_the_tail_waits_no_longer_than_it_is_told_to_and_loses_nothing(self):
+        stream = self.made()
+        reader = self.client.stream_reader(stream, "tail")
+        begun = time.monotonic()
+        with self.assertRaises(TimeoutError):
+            reader.next(timeout=0.2)
+        self.assertLess(time.monotonic() - begun, 5)
+        with self.client.event_writer(stream) as writer:
+            writer.write(b"late", "k")
+        self.assertEqual(reader.next(timeout=10).data, b"late")
+        self.client.seal_stream(stream)
+        self.assertEqual(reader.read_many(timeout=10), [])
+        with self.assertRaises(StopIteration):
+            reader.next(timeout=10)
+
+    def test_a_wait_that_was_given_up_takes_nothing(self):
+        stream = self.made()
+        reader = self.client.stream_reader(stream)
+        with self.assertRaises(TimeoutError):
+            reader.next(timeout=0.05)
+        with self.client.event_writer(stream) as writer:
+            writer.write(b"taken", "k")
+        time.sleep(0.2)
+        self.assertEqual(reader.cut().offsets, {0: 0})
+        self.assertEqual(reader.next(timeout=10).data, b"taken")
+        self.assertEqual(reader.cut().offsets, {0: 13})
+
+    def test_closing_a_reader_ends_a_wait_of_another_thread(self):
+        stream, group = self.made(), fresh("group")
+        self.client.create_reader_group(group, stream)
+        reader = self.client.reader_group(group).reader("r")
+        told = []
+
+        def wait():
+            try:
+                reader.next(timeout=30)
+            except headwater.ClosedError as error:
+                told.append(error.code)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.3)
+        reader.close()
+        waiting.join(10)
+        self.assertEqual(told, ["closed"])
+        reader.close()
+
+    def test_streams_are_scaled_and_read_through(self):
+        stream = self.made()
+        with self.client.event_writer(stream) as writer:
+            writer.write_many([b"a%d" % number for number in range(50)], "k")
+            writer.flush()
+            self.client.scale_stream(stream, [0], [(0.0, 0.5), (0.5, 1.0)])
+            writer.write_many([b"b%d" % number for number in range(50)], "k")
+        self.assertEqual([(one.low, one.high) for one in self.client.segments(stream)], [(0.0, 0.5), (0.5, 1.0)])
+        self.assertTrue(self.client.segment_info(stream, 0).sealed)
+        read = list(self.client.stream_reader(stream, until="tail").payloads())
+        self.assertEqual(read, [b"a%d" % number for number in range(50)] + [b"b%d" % number for number in range(50)])
+
+    def test_slices_hold_everything_and_are_read_side_by_side(self):
+        stream = self.made(3)
+        with self.client.event_writer(stream) as writer:
+            writer.write_many([b"%d" % number for number in range(300)], lambda event: event.decode())
+        slices = self.client.slices(stream)
+        found = [event.data for one in slices for event in self.client.read_slice(one)]
+        self.assertEqual(sorted(found, key=int), [b"%d" % number for number in range(300)])
+
+    def test_a_callback_that_raises_ends_writing_with_its_own_exception(self):
+        stream = self.made()
+
+        def key(event):
+            if event == b"3":
+                raise KeyError("mine")
+            return "k"
+
+        with self.client.event_writer(stream) as writer:
+            with self.assertRaises(KeyError):
+                writer.write_many([b"%d" % number for number in range(9)], key)
+            with self.assertRaises(TypeError):
+                writer.write("text")
+            with self.assertRaises(headwater.InvalidError):
+                writer.write(b"")
+        read = list(self.client.stream_reader(stream, until="tail").payloads())
+        self.assertEqual(read, [b"0", b"1", b"2"])
+
+    def test_a_small_window_holds_writers_back_and_loses_nothing(self):
+        stream = self.made()
+        with self.client.event_writer(stream, window_bytes=1 << 16, batch_bytes=1 << 12) as writer:
+            for number in range(2000):
+                writer.write(b"%4d" % number + bytes(996), "k")
+                self.assertLessEqual(writer.bytes_under_way, 1 << 17)
+        read = self.client.stream_reader(stream, until="tail").payloads()
+        self.assertEqual([int(event[:4]) for event in read], list(range(2000)))
+
+    def test_a_sealed_stream_refuses_writers(self):
+        stream = self.made()
+        writer = self.client.event_writer(stream)
+        writer.write(b"a", "k")
+        writer.flush()
+        self.client.seal_stream(stream)
+        with self.assertRaises(headwater.SealedError):
+            writer.write(b"b", "k")
+            writer.flush()
+
+    def test_a_transaction_commits_at_the_end_of_its_block_and_aborts_when_it_raises(self):
+        stream = self.made()
+        transactions = self.client.transaction_writer(stream)
+        with transactions.transaction() as committed:
+            committed.write(b"kept", "k")
+        with self.assertRaises(ZeroDivisionError):
+            with transactions.transaction() as aborted:
+                aborted.write(b"dropped", "k")
+                1 / 0
+        with self.assertRaises(headwater.ClosedError):
+            aborted.write(b"late", "k")
+        third = transactions.begin()
+        self.assertEqual(self.client.transaction_state(stream, third.id), "open")
+        third.write(b"third", "k")
+        third.flush()
+        again = transactions.resume(third.id)
+        again.commit()
+        self.assertEqual(list(self.client.stream_reader(stream, until="tail").payloads()), [b"kept", b"third"])
+        self.assertEqual(self.client.transaction_state(stream, committed.id), "committed")
+        self.assertIn(self.client.transaction_state(stream, aborted.id), ("aborting", "aborted"))
+        self.assertIn((committed.id, True), self.client.completed_transactions(stream))
+
+    def test_bytes_are_written_sought_truncated_and_end_with_a_seal(self):
+        stream = self.made()
+        with self.client.byte_writer(stream) as writer:
+            self.assertEqual(writer.write(b"0123456789"), 10)
+            self.assertEqual(writer.write(b""), 0)
+        self.assertEqual(writer.tail(), 10)
+        reader = self.client.byte_reader(stream)
+        self.assertEqual(reader.read(4), b"0123")
+        self.assertEqual(reader.tell(), 4)
+        self.assertEqual(reader.seek(-2, 2), 8)
+        self.assertEqual(reader.read(), b"89")
+        with self.assertRaises(TimeoutError):
+            reader.read(timeout=0.1)
+        writer.truncate(5)
+        self.assertEqual(reader.head(), 5)
+        reader.seek(0)
+        with self.assertRaises(headwater.TruncatedError):
+            reader.read()
+        reader.seek(5)
+        self.assertEqual(reader.read(), b"56789")
+        writer.seal()
+        self.assertEqual(reader.read(), b"")
+
+    def test_readers_of_a_group_share_events_and_leave_what_they_did_not_hand_out(self):
+        stream, group = self.made(2), fresh("group")
+        with self.client.event_writer(stream) as writer:
+            writer.write_many([b"%d" % number for number in range(200)], lambda event: event.decode())
+        config = headwater.ReaderGroupConfig({stream: None}, refresh=0.1, automatic_checkpoint=0.2)
+        self.assertTrue(self.client.create_reader_group(group, config))
+        self.assertFalse(self.client.create_reader_group(group, config))
+        members = self.client.reader_group(group)
+        found = []
+        with members.reader("first", at_once=True) as first:
+            for _ in range(30):
+                found.append(first.next(timeout=10).data)
+            self.assertEqual(members.online_readers(), {"first"})
+            position = headwater.Position.decode(bytes(first.position()))
+            self.assertEqual(position, first.position())
+        self.assertEqual(members.online_readers(), set())
+        with members.reader("second", at_once=True) as second:
+            while len(found) < 200:
+                found.extend(event.data for event in second.read_many(timeout=10))
+        self.assertEqual(sorted(map(int, found)), list(range(200)))
+        self.assertTrue(self.client.delete_reader_group(group))
+
+    def test_a_checkpoint_is_where_a_group_begins_anew(self):
+        stream, group = self.made(), fresh("group")
+        writer = self.client.event_writer(stream)
+        writer.write_many([b"%d" % number for number in range(10)], "k")
+        writer.flush()
+        config = headwater.ReaderGroupConfig({stream: None}, refresh=0.05, automatic_checkpoint=None)
+        self.client.create_reader_group(group, config)
+        members = self.client.reader_group(group)
+        reader = members.reader("r", checkpoints=True)
+        self.assertEqual([reader.next(timeout=10).data for _ in range(4)], [b"0", b"1", b"2", b"3"])
+        under_way = members.initiate_checkpoint("mine")
+        done = []
+        waiting = threading.Thread(target=lambda: done.append(under_way.wait()))
+        waiting.start()
+        seen, deadline = [], time.monotonic() + 30
+        while waiting.is_alive() and time.monotonic() < deadline:
+            try:
+                seen.append(reader.next(timeout=0.1))
+            except TimeoutError:
+                pass
+        waiting.join(10)
+        checkpoint = headwater.Checkpoint.decode(bytes(done[0]))
+        self.assertEqual(checkpoint.name, "mine")
+        # There may have been nothing left before the readers stopped for it.
+        writer.write(b"10", "k")
+        writer.flush()
+        reached = seen.index(headwater.CheckpointReached("mine"))
+        behind = [event.data for event in seen[reached + 1 :]]
+        members.reset_to(checkpoint)
+        with self.assertRaises(headwater.ClosedError):
+            while True:
+                reader.next(timeout=10)
+        with members.reader("again") as again:
+            first = again.next(timeout=10).data
+        self.assertEqual(first, b"%d" % (4 + reached))
+        self.assertEqual(behind[:1], [first][: len(behind)])
+
+    def test_tables_change_under_conditions_all_or_nothing(self):
+        table = self.client.table(fresh("table"))
+        first = table.put(b"a", b"1", condition=headwater.ABSENT)
+        with self.assertRaises(headwater.ConflictError):
+            table.put(b"a", b"2", condition=headwater.ABSENT)
+        second = table.put(b"a", b"2", condition=first)
+        self.assertGreater(second, first)
+        with self.assertRaises(headwater.ConflictError):
+            table.update([(b"b", b"1", None), (b"a", b"3", first)])
+        self.assertEqual(table.get_all([b"a", b"b"]), [(b"2", second), None])
+        table.update([(b"%d" % number, b"v", None) for number in range(50)])
+        self.assertEqual(len(list(table.entries())), 51)
+        self.assertEqual(table.info().entries, 51)
+        changes = table.changes()
+        self.assertTrue(changes.is_end)
+        table.put(b"late", b"v")
+        self.assertEqual([key for key, _, _ in table.changes(changes.next).entries], [b"late"])
+        table.remove(b"a", condition=second)
+        self.assertIsNone(table.get(b"a"))
+
+    def test_key_value_tables_have_keys_of_two_parts_and_are_gone_through_in_order(self):
+        name = fresh("kvt")
+        self.assertTrue(
+            self.client.create_key_value_table(name, partitions=2, primary_key_bytes=2, secondary_key_bytes=1)
+        )
+        self.assertIn(name.split("/")[1], self.client.key_value_tables("tests"))
+        table = self.client.key_value_table(name)
+        self.assertEqual(table.config.secondary_key_bytes, 1)
+        table.update([((b"aa", b"2"), b"two", None), ((b"aa", b"1"), b"one", headwater.ABSENT)])
+        table.put((b"bb", b"1"), b"three")
+        self.assertEqual([entry.value for entry in table.entries()], [b"one", b"two", b"three"])
+        self.assertEqual([entry.secondary for entry in table.entries(primary=b"aa", first=b"2")], [b"2"])
+        self.assertEqual(table.get((b"bb", b"1"))[0], b"three")
+        with self.assertRaises(headwater.InvalidError):
+            table.put(b"aaa", b"v")
+        self.assertEqual(table.count(), 3)
+        self.assertTrue(self.client.delete_key_value_table(name))
+
+    def test_entries_are_written_by_agreement(self):
+        stream = self.client.revisioned_stream(self.made())
+        begin = stream.latest()
+        one = stream.write_at(begin, b"one")
+        self.assertIsNone(stream.write_at(begin, b"other"))
+        stream.write(b"two")
+        self.assertEqual([entry for _, entry in stream.read()], [b"one", b"two"])
+        self.assertEqual([entry for _, entry in stream.read(one)], [b"two"])
+        self.assertTrue(stream.replace_mark(None, one))
+        self.assertEqual(stream.mark(), one)
+        stream.truncate(one)
+        self.assertEqual(stream.oldest(), one)
+
+    def test_a_shared_state_is_changed_by_all_and_survives_a_codec_that_raises(self):
+        stream = self.made()
+        mine = self.client.state_synchronizer(stream, Counters())
+        theirs = self.client.state_synchronizer(stream, Counters())
+        self.assertIsNone(mine.fetch())
+        self.assertTrue(mine.initialize({}))
+        self.assertFalse(theirs.initialize({"never": 1}))
+        self.assertEqual(mine.update(lambda state: [("a", 1), ("b", 2)]), {"a": 1, "b": 2})
+        # Its copy is old: it is asked again.
+        asked = []
+        theirs.update(lambda state: asked.append(dict(state)) or [("a", 10)])
+        self.assertEqual(asked, [{}, {"a": 1, "b": 2}])
+        with self.assertRaises(ZeroDivisionError):
+            mine.update(lambda state: 1 / 0)
+        with self.assertRaises(ValueError):
+            mine.update(lambda state: [("unwritable", 0)])
+        self.assertEqual(mine.fetch(), {"a": 11, "b": 2})
+        mine.compact()
+        self.assertEqual(self.client.state_synchronizer(stream, Counters()).fetch(), {"a": 11, "b": 2})
+
+    def test_what_does_not_exist_is_not_found(self):
+        for ask in (
+            lambda: self.client.stream_config("tests/none"),
+            lambda: self.client.event_writer("tests/none"),
+            lambda: self.client.stream_reader("tests/none"),
+            lambda: self.client.reader_group("tests/none"),
+            lambda: self.client.key_value_table("tests/none"),
+        ):
+            with self.assertRaises(headwater.NotFoundError) as raised:
+                ask()
+            self.assertEqual(raised.exception.code, "not-found")
+        with self.assertRaises(headwater.InvalidError):
+            self.client.create_stream("no-scope")
+
+    def test_threads_share_a_writer_and_wait_without_stopping_each_other(self):
+        stream = self.made()
+        writer = self.client.event_writer(stream)
+        waiting = self.client.stream_reader(stream, "tail")
+        found = []
+        reader = threading.Thread(target=lambda: found.extend(waiting.next(timeout=30).data for _ in range(400)))
+        reader.start()
+        writers = [
+            threading.Thread(target=lambda: [writer.write(b"x", "k") for _ in range(100)]) for _ in range(4)
+        ]
+        for thread in writers:
+            thread.start()
+        for thread in writers:
+            thread.join()
+        writer.flush()
+        reader.join(30)
+        self.assertEqual(len(found), 400)
+
+
+class Counters:
+    """A state for tests: numbers by name."""
+
+    def encode(self, state):
+        return repr(sorted(state.items())).encode()
+
+    def decode(self, data):
+        import ast
+
+        return dict(ast.literal_eval(data.decode()))
+
+    def encode_update(self, update):
+        if update[0] == "unwritable":
+            raise ValueError("mine")
+        return repr(update).encode()
+
+    def decode_update(self, data):
+        import ast
+
+        return ast.literal_eval(data.decode())
+
+    def apply(self, state, update):
+        name, by = update
+        return {**state, name: state.get(name, 0) + by}
+
+
+class AgainstMemory(Operations, unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.client = headwater.memory()
+        cls.client.create_scope("tests")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.client.close()
+
+
+class AgainstServer(Operations, unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server()
+        cls.client = headwater.connect(cls.server.address)
+        cls.client.create_scope("tests")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.client.close()
+        cls.server.stop()
+
+    def test_a_writer_goes_on_when_the_server_was_killed_and_comes_back(self):
+        stream = self.made()
+        writer = self.client.event_writer(stream)
+        writer.write_many([b"%d" % number for number in range(100)], "k")
+        self.server.restart()
+        writer.write_many([b"%d" % number for number in range(100, 200)], "k")
+        writer.flush()
+        read = self.client.stream_reader(stream, until="tail").payloads()
+        self.assertEqual([int(event) for event in read], list(range(200)))
