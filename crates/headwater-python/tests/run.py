@@ -15,8 +15,8 @@ import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
-# The tool that PyO3's keepers build wheels with; kept to one version, so that a newer one breaks no test.
-MATURIN = "maturin==1.16.0"
+# The tool that PyO3's keepers build wheels with, and a type checker; kept to one version, so that a newer one breaks no test.
+TOOLS = ["maturin==1.16.0", "mypy==2.4.1"]
 
 
 def run(*command, **more):
@@ -30,10 +30,10 @@ def python(environment):
 def build(target):
     tools, wheels = target / "wheel" / "tools", target / "wheel" / "built"
     finished = tools / "finished"
-    if not (finished.exists() and finished.read_text() == MATURIN):
+    if not (finished.exists() and finished.read_text() == str(TOOLS)):
         run(sys.executable, "-m", "venv", "--clear", tools)
-        run(python(tools), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", MATURIN)
-        finished.write_text(MATURIN)
+        run(python(tools), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *TOOLS)
+        finished.write_text(str(TOOLS))
     shutil.rmtree(wheels, ignore_errors=True)
     manifest = ROOT / "crates/headwater-python/Cargo.toml"
     # The binary is what the tests' servers are.
@@ -61,7 +61,11 @@ def main():
     clean = target / "wheel" / "clean"
     run(sys.executable, "-m", "venv", "--clear", clean)
     run(python(clean), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", wheel)
-    told = {"WHEEL_TESTS_BINARY": str(target / "release" / "headwater"), "WHEEL_TESTS_MANUAL": str(ROOT / "docs/python.md")}
+    told = {
+        "WHEEL_TESTS_BINARY": str(target / "release" / "headwater"),
+        "WHEEL_TESTS_MANUAL": str(ROOT / "docs/python.md"),
+        "WHEEL_TESTS_TOOLS": str(python(target / "wheel" / "tools")),
+    }
     # Not from this directory's parents: what is tested is what is installed.
     return subprocess.run([python(clean), "-I", __file__], env={**os.environ, **told}, cwd=target).returncode
 

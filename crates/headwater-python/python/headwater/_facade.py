@@ -55,7 +55,9 @@ def _config(streams: Union[str, Iterable[str], Mapping[str, Any], ReaderGroupCon
 class _Base:
     """Wraps a native object."""
 
-    _classes: Any = None
+    # Of the package: its classes, and how it waits.
+    _classes: Any
+    _run: Any
 
     def __init__(self, native: Any) -> None:
         self._native = native

@@ -96,6 +96,10 @@ class _Begun:
 class Transaction(_Writing, _facade.TransactionBase):
     __doc__ = _facade.TransactionBase.__doc__
 
+    async def write(self, event: bytes, routing_key: str) -> None:
+        """Hands over an event; waits for room if there is none. `commit` waits until it is stored."""
+        await super().write(event, routing_key)
+
     async def __aenter__(self) -> "Transaction":
         return self
 

@@ -1,0 +1,70 @@
+"""What type checkers have to know. Nobody runs it: `test_typing.py` has it checked."""
+
+import asyncio
+from typing import List, Optional, Tuple, Union
+
+import headwater
+import headwater.aio
+from typing_extensions import assert_type
+
+
+class Total:
+    """Of a state that is shared: sums."""
+
+    def encode(self, state: int) -> bytes:
+        return str(state).encode()
+
+    def decode(self, data: bytes) -> int:
+        return int(data)
+
+    def encode_update(self, update: float) -> bytes:
+        return str(update).encode()
+
+    def decode_update(self, data: bytes) -> float:
+        return float(data)
+
+    def apply(self, state: int, update: float) -> int:
+        return state + int(update)
+
+
+def blocking() -> None:
+    with headwater.memory() as client:
+        assert_type(client, headwater.Client)
+        assert_type(client.create_stream("a/b", headwater.StreamConfig(headwater.Fixed(2))), bool)
+        with client.event_writer("a/b") as writer:
+            writer.write(b"", "key")
+            assert_type(writer.submit(bytearray(b"")).result(1.0), headwater.Written)
+        reader = client.stream_reader("a/b", until="tail")
+        for event in reader:
+            assert_type(event, headwater.Event)
+        assert_type(reader.payloads().read_many(), List[bytes])
+        group = client.reader_group("a/g")
+        assert_type(next(group.reader("r")), headwater.Event)
+        assert_type(next(group.reader("r", checkpoints=True)), Union[headwater.Event, headwater.CheckpointReached])
+        table = client.table("a/t")
+        assert_type(table.get(b"k"), Optional[Tuple[bytes, headwater.Version]])
+        for entry in table.entries():
+            assert_type(entry.value, bytes)
+        state = client.state_synchronizer("a/s", Total())
+        assert_type(state.update(lambda sum: [sum / 2]), int)
+        # These are mistakes, and a checker that knows of none says that they are not.
+        writer.write("text")  # type: ignore[arg-type]
+        client.create_stream("a/b", "two")  # type: ignore[arg-type]
+        event.data = b""  # type: ignore[misc]
+
+
+async def awaited() -> None:
+    async with await headwater.aio.memory() as client:
+        assert_type(await client.scopes(), List[str])
+        async with await client.event_writer("a/b") as writer:
+            assert_type(await writer.store(b""), headwater.Written)
+        async with client.transaction_writer("a/b").transaction() as transaction:
+            await transaction.write(b"", "key")
+        async for event in await client.stream_reader("a/b"):
+            assert_type(event, headwater.Event)
+        async for entry in (await client.table("a/t")).entries():
+            assert_type(entry, headwater.Entry)
+        writer.flush()  # type: ignore[unused-coroutine]
+
+
+asyncio.run(awaited())
