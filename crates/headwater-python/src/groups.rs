@@ -1,20 +1,22 @@
 //! Reader groups.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 
 use headwater::client::{
-    CheckpointUnderWay, Delivery, Error, ErrorKind, EventReader, GroupRetention, Handover, Position, ReaderGroup,
-    ReaderGroupConfig, ReaderOptions, Result,
+    Batch, CheckpointUnderWay, Delivery, Error, ErrorKind, EventBatch, EventReader, GroupEvent, GroupRetention, Handover,
+    Position, ReaderGroup, ReaderGroupConfig, ReaderOptions, Result, StreamSegment,
 };
 use pyo3::exceptions::{PyStopAsyncIteration, PyStopIteration};
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyBytes, PyList};
 
 use crate::client::NativeClient;
 use crate::errors::{invalid, raise};
 use crate::pending::Pending;
 use crate::reading::{Cursor, PyEvent, Source, readable};
+use crate::runtime::now;
 use crate::values::{PyCheckpoint, PyPosition, PyStreamCut, cut, duration, name, stream};
 
 /// A group's configuration on its way from `headwater/_values.py`.
@@ -182,7 +184,6 @@ impl Source for Shared {
     type Item = Delivery;
 
     async fn next(&mut self) -> Result<Option<Delivery>> {
-        let closed = || Error::new(ErrorKind::Closed, "the reader was closed");
         self.reader.as_mut().ok_or_else(closed)?.next().await
     }
 
@@ -210,11 +211,7 @@ impl NativeEventReader {
     fn object(&self, py: Python<'_>, delivery: Delivery) -> PyResult<Py<PyAny>> {
         use pyo3::IntoPyObjectExt as _;
         match delivery {
-            Delivery::Event(event) => {
-                let stream = Arc::new(event.segment.stream.clone());
-                let (segment, offset) = (event.segment.id, event.offset);
-                Ok(Py::new(py, PyEvent::of(event.event, stream, segment, offset))?.into_any())
-            }
+            Delivery::Event(event) => Ok(Py::new(py, event_of(event))?.into_any()),
             Delivery::Checkpoint(name) => name.into_py_any(py),
         }
     }
@@ -225,7 +222,157 @@ impl NativeEventReader {
     }
 }
 
+/// What a reader is asked for many at once answers.
+enum Found {
+    Checkpoint(String),
+    Batch(Events),
+}
+
+impl NativeEventReader {
+    /// What is here; `None` if it has to be waited for.
+    fn found(&self, events_max: usize) -> PyResult<Option<Option<Found>>> {
+        let found = self.cursor.free(|taken| {
+            // What came while nobody was there is before everything else.
+            if let Some(ready) = taken.ready.take() {
+                let ready = ready.map(|delivery| {
+                    delivery.map(|delivery| match delivery {
+                        Delivery::Event(event) => Found::Batch(Events::One(event)),
+                        Delivery::Checkpoint(name) => Found::Checkpoint(name),
+                    })
+                });
+                return ready.map(Some).map_err(raise);
+            }
+            let reader = taken.source.reader.as_mut().ok_or_else(|| raise(closed()))?;
+            let batch = now(pin!(reader.next_batch(events_max)))?.transpose().map_err(raise)?;
+            Ok(batch.map(|batch| {
+                batch.map(|batch| match batch {
+                    Batch::Events(events) => Found::Batch(Events::Stored(events)),
+                    Batch::Checkpoint(name) => Found::Checkpoint(name),
+                })
+            }))
+        })?;
+        Ok(found.flatten())
+    }
+
+    fn found_object(py: Python<'_>, found: Option<Found>) -> PyResult<Py<PyAny>> {
+        use pyo3::IntoPyObjectExt as _;
+        match found {
+            None => Ok(py.None()),
+            Some(Found::Checkpoint(name)) => name.into_py_any(py),
+            Some(Found::Batch(events)) => PyEventBatch(events).into_py_any(py),
+        }
+    }
+}
+
+enum Events {
+    Stored(EventBatch),
+    One(GroupEvent),
+}
+
+/// Events of one segment that follow one another: a sequence of what was written.
+#[pyclass(frozen, module = "headwater", name = "EventBatch")]
+pub(crate) struct PyEventBatch(Events);
+
+impl PyEventBatch {
+    fn place(&self) -> &Arc<StreamSegment> {
+        match &self.0 {
+            Events::Stored(batch) => batch.segment(),
+            Events::One(event) => &event.segment,
+        }
+    }
+}
+
+#[pymethods]
+impl PyEventBatch {
+    /// The stream, as SCOPE/STREAM.
+    #[getter]
+    fn stream(&self) -> String {
+        self.place().stream.to_string()
+    }
+
+    /// The segment they are in.
+    #[getter]
+    fn segment(&self) -> i64 {
+        self.place().id.as_i64()
+    }
+
+    /// Offset of the first one's header in the segment.
+    #[getter]
+    fn offset(&self) -> u64 {
+        match &self.0 {
+            Events::Stored(batch) => batch.offset(),
+            Events::One(event) => event.offset,
+        }
+    }
+
+    fn __len__(&self) -> usize {
+        match &self.0 {
+            Events::Stored(batch) => batch.len(),
+            Events::One(_) => 1,
+        }
+    }
+
+    /// Goes through what was written.
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        // One list is made faster than an object is asked for each of its items.
+        let payloads = match &self.0 {
+            Events::Stored(batch) => PyList::new(py, batch.iter().map(|event| PyBytes::new(py, event)).collect::<Vec<_>>())?,
+            Events::One(event) => PyList::new(py, [PyBytes::new(py, &event.event)])?,
+        };
+        Ok(payloads.try_iter()?.into_any())
+    }
+
+    /// The same events, each with its place.
+    fn events(&self) -> Vec<PyEvent> {
+        match &self.0 {
+            Events::Stored(batch) => {
+                let stream = Arc::new(batch.segment().stream.clone());
+                let event = |it: GroupEvent| PyEvent::of(it.event, stream.clone(), it.segment.id, it.offset);
+                batch.events().map(event).collect()
+            }
+            Events::One(event) => vec![event_of(event.clone())],
+        }
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "<EventBatch of {} at {} of segment {} of {}>",
+            self.__len__(),
+            self.offset(),
+            self.segment(),
+            self.stream()
+        )
+    }
+}
+
+fn event_of(event: GroupEvent) -> PyEvent {
+    let stream = Arc::new(event.segment.stream.clone());
+    PyEvent::of(event.event, stream, event.segment.id, event.offset)
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the reader was closed")
+}
+
 readable!(NativeEventReader {
+    /// A batch, the name of a checkpoint, or `None` at the end; waits for at most so many seconds.
+    fn batch(&self, py: Python<'_>, limit: usize, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        loop {
+            if let Some(found) = self.found(limit)? {
+                return Self::found_object(py, found);
+            }
+            self.cursor.fill_within(py, timeout)?;
+        }
+    }
+
+    /// The same, if it is here; otherwise `NotImplemented`, which stands for "wait".
+    fn batch_now(&self, py: Python<'_>, limit: usize) -> PyResult<Py<PyAny>> {
+        match self.found(limit)? {
+            Some(found) => Self::found_object(py, found),
+            None => Ok(py.NotImplemented()),
+        }
+    }
+
     #[getter]
     fn id(&self) -> &str {
         &self.id
@@ -238,7 +385,7 @@ readable!(NativeEventReader {
         let position = match (kept, &taken.source.reader) {
             (Some(before), _) => before,
             (None, Some(reader)) => reader.position(),
-            (None, None) => return Err(raise(Error::new(ErrorKind::Closed, "the reader was closed"))),
+            (None, None) => return Err(raise(closed())),
         };
         Ok(PyPosition(position))
     }

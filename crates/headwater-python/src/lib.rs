@@ -32,7 +32,7 @@ mod _native {
     #[pymodule_export]
     use crate::groups::{
         _create_reader_group, _delete_reader_group, _reader_group, NativeCheckpointUnderWay, NativeEventReader,
-        NativeReaderGroup,
+        NativeReaderGroup, PyEventBatch,
     };
     #[pymodule_export]
     use crate::pending::{_deliver, _stop, Pending};

@@ -89,10 +89,15 @@ impl<S: Source> Cursor<S> {
             if let Some(next) = self.take()? {
                 return Ok(next);
             }
-            let pending = self.fill()?;
-            // Whoever was interrupted or has waited long enough takes nothing in his absence.
-            pending.wait(py, timeout).inspect_err(|_| pending.slot().give_up())?;
+            self.fill_within(py, timeout)?;
         }
+    }
+
+    /// Waits for at most so long until there is something to take.
+    pub(crate) fn fill_within(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        let pending = self.fill()?;
+        // Whoever was interrupted or has waited long enough takes nothing in his absence.
+        pending.wait(py, timeout).inspect_err(|_| pending.slot().give_up()).map(drop)
     }
 
     /// Up to `limit` that are here; waits for the first one. None at the end only.
@@ -131,6 +136,11 @@ impl<S: Source> Cursor<S> {
             }
         }
         Ok(Some(found))
+    }
+
+    /// Does something with the source. `None` if somebody else has it.
+    pub(crate) fn free<R>(&self, work: impl FnOnce(&mut Taken<S>) -> PyResult<R>) -> PyResult<Option<R>> {
+        self.inner.try_lock().ok().map(|mut taken| work(&mut taken)).transpose()
     }
 
     /// The source, once nobody waits for it any more.

@@ -100,6 +100,11 @@ class Asyncio(unittest.IsolatedAsyncioTestCase):
         async with await (await self.client.reader_group(group)).reader("r") as reader:
             self.assertEqual((await asyncio.wait_for(reader.next(), 10)).data, b"a")
             self.assertEqual((await reader.read_many())[0].data, b"b")
+            async with await self.client.event_writer(stream) as writer:
+                soon = asyncio.ensure_future(reader.read_batch())
+                await asyncio.sleep(0.05)
+                await writer.write(b"c", "k")
+            self.assertEqual(list(await asyncio.wait_for(soon, 10)), [b"c"])
         table = await self.client.table(fresh("table"))
         version = await table.put(b"k", b"v")
         self.assertEqual(await table.get(b"k"), (b"v", version))

@@ -259,6 +259,46 @@ class Operations:
         self.assertEqual(sorted(map(int, found)), list(range(200)))
         self.assertTrue(self.client.delete_reader_group(group))
 
+    def test_batches_of_a_group_have_every_event_once_with_its_place(self):
+        stream, group = self.made(), fresh("group")
+        written = [b"%d" % number * (1 + number % 7) for number in range(3000)]
+        writer = self.client.event_writer(stream)
+        writer.write_many(written, "k")
+        writer.flush()
+        self.client.create_reader_group(group, stream)
+        with self.client.reader_group(group).reader("r", at_once=True) as reader:
+            found, end = [], 0
+            while len(found) < len(written):
+                batch = reader.read_batch(limit=500, timeout=10)
+                self.assertEqual((batch.stream, batch.segment, batch.offset), (stream, 0, end))
+                payloads, events = list(batch), batch.events()
+                self.assertEqual([event.data for event in events], payloads)
+                self.assertLessEqual(len(batch), 500)
+                self.assertEqual(len(batch), len(payloads))
+                self.assertEqual(self.client.fetch_event(events[-1].pointer), payloads[-1])
+                end = events[-1].offset + 8 + len(payloads[-1])
+                found.extend(payloads)
+            self.assertEqual(found, written)
+            with self.assertRaises(TimeoutError):
+                reader.read_batch(timeout=0.2)
+            # One that is taken while nobody is there comes first, and with those behind it.
+            wait = threading.Thread(target=lambda: found.append(reader.next(timeout=30)))
+            wait.start()
+            writer.write(b"x", "k")
+            writer.flush()
+            wait.join(30)
+            self.assertEqual(found[-1].data, b"x")
+            writer.write_many([b"y", b"z"], "k")
+            writer.flush()
+            last = []
+            while len(last) < 2:
+                last.extend(reader.read_batch(timeout=10))
+            self.assertEqual(last, [b"y", b"z"])
+            self.client.seal_stream(stream)
+            self.assertIsNone(reader.read_batch(timeout=30))
+        with self.assertRaises(headwater.ClosedError):
+            reader.read_batch()
+
     def test_a_checkpoint_is_where_a_group_begins_anew(self):
         stream, group = self.made(), fresh("group")
         writer = self.client.event_writer(stream)

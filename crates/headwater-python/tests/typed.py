@@ -41,6 +41,7 @@ def blocking() -> None:
         group = client.reader_group("a/g")
         assert_type(next(group.reader("r")), headwater.Event)
         assert_type(next(group.reader("r", checkpoints=True)), Union[headwater.Event, headwater.CheckpointReached])
+        assert_type(group.reader("r").read_batch(), Optional[headwater.EventBatch])
         table = client.table("a/t")
         assert_type(table.get(b"k"), Optional[Tuple[bytes, headwater.Version]])
         for entry in table.entries():

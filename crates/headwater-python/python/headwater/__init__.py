@@ -55,6 +55,7 @@ from ._errors import (
 from ._native import (
     Checkpoint,
     Event,
+    EventBatch,
     EventPointer,
     Position,
     Revision,
@@ -99,6 +100,7 @@ __all__ = [
     "Entry",
     "Error",
     "Event",
+    "EventBatch",
     "EventPointer",
     "EventReader",
     "EventWriter",

@@ -197,6 +197,19 @@ class EventReader(_Mapped, _facade.EventReaderBase):
     __doc__ = _facade.EventReaderBase.__doc__
     _made = _facade.EventReaderBase._made
 
+    def read_batch(self, limit: int = 1000, timeout: Optional[Seconds] = None) -> Any:
+        """Up to `limit` events of one segment that are here, as an `EventBatch`; waits for the first one. `None` at the end.
+
+        The fastest way to read. All of the batch counts as handed out.
+        """
+        while True:
+            found = self._native.batch(limit, seconds(timeout))
+            if found is None:
+                return None
+            made = self._made(found)
+            if made is not None:
+                return made
+
     def __enter__(self) -> "EventReader":
         return self
 

@@ -13,13 +13,14 @@ from typing import (
     Optional,
     Protocol,
     Sequence,
+    Set,
     Tuple,
     TypeVar,
     Union,
     overload,
 )
 
-from ._native import Checkpoint, Event, EventPointer, Position, Revision, StreamCut, Version
+from ._native import Checkpoint, Event, EventBatch, EventPointer, Position, Revision, StreamCut, Version
 from ._values import (
     CheckpointReached,
     Entry,
@@ -232,6 +233,14 @@ class EventReader(_Readable[_T]):
     @property
     def id(self) -> str: ...
     def position(self) -> Position: ...
+    @overload
+    def read_batch(
+        self: EventReader[Event], limit: int = 1000, timeout: Optional[_Seconds] = None
+    ) -> Optional[EventBatch]: ...
+    @overload
+    def read_batch(
+        self, limit: int = 1000, timeout: Optional[_Seconds] = None
+    ) -> Union[EventBatch, CheckpointReached, None]: ...
     def close(self) -> None: ...
 
 class ReaderGroup:
@@ -260,7 +269,7 @@ class ReaderGroup:
         delay: _Seconds = 0.0,
         piece_bytes: int = ...,
     ) -> EventReader[Union[Event, CheckpointReached]]: ...
-    def online_readers(self) -> List[str]: ...
+    def online_readers(self) -> Set[str]: ...
     def reader_offline(self, id: str, position: Optional[Position] = None) -> bool: ...
     def initiate_checkpoint(self, name: str) -> CheckpointUnderWay: ...
     def generate_stream_cuts(self) -> Dict[str, StreamCut]: ...

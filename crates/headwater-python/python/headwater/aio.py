@@ -217,6 +217,23 @@ class EventReader(_Mapped, _facade.EventReaderBase):
     __doc__ = _facade.EventReaderBase.__doc__
     _made = _facade.EventReaderBase._made
 
+    async def read_batch(self, limit: int = 1000) -> Any:
+        """Up to `limit` events of one segment that are here, as an `EventBatch`; waits for the first one. `None` at the end.
+
+        The fastest way to read. All of the batch counts as handed out.
+        """
+        native = self._native
+        while True:
+            found = native.batch_now(limit)
+            if found is NotImplemented:
+                await native.fill()
+            elif found is None:
+                return None
+            else:
+                made = self._made(found)
+                if made is not None:
+                    return made
+
     async def __aenter__(self) -> "EventReader":
         return self
 

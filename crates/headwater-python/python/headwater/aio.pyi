@@ -10,6 +10,7 @@ from typing import (
     Literal,
     Optional,
     Sequence,
+    Set,
     Tuple,
     TypeVar,
     Union,
@@ -17,7 +18,7 @@ from typing import (
 )
 
 from ._blocking import _Bytes, _Codec, _Condition, _GroupStreams, _Key, _Seconds
-from ._native import Checkpoint, Event, EventPointer, Position, Revision, StreamCut, Version
+from ._native import Checkpoint, Event, EventBatch, EventPointer, Position, Revision, StreamCut, Version
 from ._values import (
     CheckpointReached,
     Entry,
@@ -203,6 +204,10 @@ class EventReader(_Readable[_T]):
     @property
     def id(self) -> str: ...
     def position(self) -> Position: ...
+    @overload
+    async def read_batch(self: EventReader[Event], limit: int = 1000) -> Optional[EventBatch]: ...
+    @overload
+    async def read_batch(self, limit: int = 1000) -> Union[EventBatch, CheckpointReached, None]: ...
     async def close(self) -> None: ...
 
 class ReaderGroup:
@@ -231,7 +236,7 @@ class ReaderGroup:
         delay: _Seconds = 0.0,
         piece_bytes: int = ...,
     ) -> EventReader[Union[Event, CheckpointReached]]: ...
-    async def online_readers(self) -> List[str]: ...
+    async def online_readers(self) -> Set[str]: ...
     async def reader_offline(self, id: str, position: Optional[Position] = None) -> bool: ...
     async def initiate_checkpoint(self, name: str) -> CheckpointUnderWay: ...
     async def generate_stream_cuts(self) -> Dict[str, StreamCut]: ...
