@@ -83,7 +83,7 @@ pub struct Figures {
     pub written: u64,
     /// Events per second, acknowledged, as fast as the client could.
     pub write_events_per_second: f64,
-    /// From handing over to acknowledgement in that part: median, in microseconds.
+    /// From handing over to acknowledgement in that part: median, in microseconds. 0: the client does not tell.
     pub write_p50_us: f64,
     /// The same for 99 %.
     pub write_p99_us: f64,
@@ -205,9 +205,9 @@ fn median(of: &[Figures], figure: impl Fn(&Figures) -> f64) -> f64 {
 
 impl fmt::Display for ClientsReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Medians of all rounds; × is ours to theirs. One segment, one writer, one reader.")?;
+        let theirs = format!("or {OWN}-NAME's to NAME's where there is one");
+        writeln!(f, "Medians of all rounds; × is ours to theirs, {theirs}. One segment, one writer, one reader.")?;
         for (size, clients) in &self.sizes {
-            let of_ours = |figure: fn(&Figures) -> f64| median(&clients[OWN], figure);
             writeln!(f)?;
             writeln!(
                 f,
@@ -224,6 +224,8 @@ impl fmt::Display for ClientsReport {
                 "MiB"
             )?;
             for (name, rounds) in clients {
+                let ours = clients.get(&format!("{OWN}-{name}")).unwrap_or(&clients[OWN]);
+                let of_ours = |figure: fn(&Figures) -> f64| median(ours, figure);
                 let figure = |figure: fn(&Figures) -> f64| median(rounds, figure);
                 let (write, read) = (figure(|it| it.write_events_per_second), figure(|it| it.read_events_per_second));
                 writeln!(

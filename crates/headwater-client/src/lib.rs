@@ -38,7 +38,9 @@ pub use groups::{
     ReaderGroupConfig, ReaderOptions,
 };
 pub use headwater_records::{Checkpoint, Cut, EventPointer, Position, StreamCut};
-pub use headwater_types::{KeyRange, Name, NameError, ScopedStream, SegmentId, SegmentName, StreamSegment, TransactionId};
+pub use headwater_types::{
+    KeyRange, Name, NameError, ScopedStream, SegmentId, SegmentName, StreamSegment, TransactionId,
+};
 pub use index::{IndexReader, IndexRecord, IndexRecords, IndexWriter};
 pub use model::{Retention, Scaling, SegmentInfo, SegmentRange, StreamConfig, Successor};
 pub use options::ClientOptions;

@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use headwater::client::{
-    Batch, CheckpointUnderWay, Delivery, Error, ErrorKind, EventBatch, EventReader, GroupEvent, GroupRetention, Handover,
-    Position, ReaderGroup, ReaderGroupConfig, ReaderOptions, Result, StreamSegment,
+    Batch, CheckpointUnderWay, Delivery, Error, ErrorKind, EventBatch, EventReader, GroupEvent, GroupRetention,
+    Handover, Position, ReaderGroup, ReaderGroupConfig, ReaderOptions, Result, StreamSegment,
 };
 use pyo3::exceptions::{PyStopAsyncIteration, PyStopIteration};
 use pyo3::prelude::*;
@@ -316,7 +316,9 @@ impl PyEventBatch {
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         // One list is made faster than an object is asked for each of its items.
         let payloads = match &self.0 {
-            Events::Stored(batch) => PyList::new(py, batch.iter().map(|event| PyBytes::new(py, event)).collect::<Vec<_>>())?,
+            Events::Stored(batch) => {
+                PyList::new(py, batch.iter().map(|event| PyBytes::new(py, event)).collect::<Vec<_>>())?
+            }
             Events::One(event) => PyList::new(py, [PyBytes::new(py, &event.event)])?,
         };
         Ok(payloads.try_iter()?.into_any())

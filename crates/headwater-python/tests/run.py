@@ -1,6 +1,8 @@
 """Builds the wheel, installs it into a clean environment, and tests what is installed there.
 
-    python3 run.py TARGET-DIRECTORY
+    python3 run.py TARGET-DIRECTORY [--install]
+
+With `--install` the package is only installed, in TARGET-DIRECTORY/wheel/clean.
 
 The last line is for whoever counts: `N passed, N failed`. Nothing is skipped on a system that has `fork`.
 """
@@ -61,6 +63,8 @@ def main():
     clean = target / "wheel" / "clean"
     run(sys.executable, "-m", "venv", "--clear", clean)
     run(python(clean), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", wheel)
+    if sys.argv[2:] == ["--install"]:
+        return 0
     told = {
         "WHEEL_TESTS_BINARY": str(target / "release" / "headwater"),
         "WHEEL_TESTS_MANUAL": str(ROOT / "docs/python.md"),

@@ -15,11 +15,14 @@ const CLASSPATH_GOAL: &str = "org.apache.maven.plugins:maven-dependency-plugin:3
 /// When a program cannot be made, or has no figures.
 pub fn run(places: &Places, words: &[String]) -> Result<()> {
     let java = java_program(places)?;
+    let (python, own_python) = python_programs(places)?;
     let status = Command::new(places.server())
         .args(["bench", "clients", "--data-dir"])
         .arg(&places.target)
         .args(["--with", &format!("rust={}", places.genuine_rust().display())])
         .args(["--with", &format!("java={}", java.display())])
+        .args(["--with", &format!("python={}", python.display())])
+        .args(["--with", &format!("headwater-python={}", own_python.display())])
         .args(words)
         .status()
         .context("run headwater bench clients")?;
@@ -47,7 +50,30 @@ fn java_program(places: &Places) -> Result<PathBuf> {
     let options = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error";
     let script =
         format!("#!/bin/sh\nexec java {options} -cp '{}:{fetched}' headwater.Load \"$@\"\n", classes.display());
-    let program = target.join("load");
+    write_program(target.join("load"), &script)
+}
+
+/// Scripts that run `load.py` with the published package and with ours, which is built and installed.
+fn python_programs(places: &Places) -> Result<(PathBuf, PathBuf)> {
+    let status = Command::new("python3")
+        .arg(places.root.join("crates/headwater-python/tests/run.py"))
+        .arg(&places.target)
+        .arg("--install")
+        .status()
+        .context("start python3")?;
+    ensure!(status.success(), "the Python package could not be installed: {status}");
+    let load = places.root.join("crates/headwater-conformance/python/load.py");
+    let script = |python: &Path, client: &str| {
+        let program = places.target.join("conformance").join(format!("load-{client}"));
+        write_program(
+            program,
+            &format!("#!/bin/sh\nexec '{}' '{}' {client} \"$@\"\n", python.display(), load.display()),
+        )
+    };
+    Ok((script(&places.python(), "genuine")?, script(&places.target.join("wheel/clean/bin/python"), "headwater")?))
+}
+
+fn write_program(program: PathBuf, script: &str) -> Result<PathBuf> {
     std::fs::write(&program, script).with_context(|| format!("write {}", program.display()))?;
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).context("make it a program")?;
     Ok(program)
