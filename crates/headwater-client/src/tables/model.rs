@@ -46,8 +46,8 @@ impl fmt::Display for ScopedTable {
 pub struct Version(i64);
 
 impl Version {
-    /// From what servers send; `None` for the marks that stand for no version.
-    pub(super) fn of_wire(value: i64) -> Option<Self> {
+    /// From its [number](Self::number); `None` for numbers below 0, which stand for no version.
+    pub fn from_number(value: i64) -> Option<Self> {
         (value >= 0).then_some(Self(value))
     }
 

@@ -49,7 +49,7 @@ pub struct TableChanges {
 }
 
 pub(super) fn entry(entry: WireEntry) -> Result<Entry<Bytes>> {
-    let version = Version::of_wire(entry.key.version).ok_or_else(|| {
+    let version = Version::from_number(entry.key.version).ok_or_else(|| {
         Error::new(ErrorKind::Protocol, format!("segment store sent an entry of version {}", entry.key.version))
     })?;
     Ok(Entry { key: entry.key.key, value: entry.value, version })

@@ -81,7 +81,8 @@ impl TableSegment {
             if !entries.iter().map(|entry| &entry.key.key).eq(keys) {
                 return Err(self.odd("other keys than those it was asked for"));
             }
-            found.extend(entries.into_iter().map(|entry| Some((entry.value, Version::of_wire(entry.key.version)?))));
+            found
+                .extend(entries.into_iter().map(|entry| Some((entry.value, Version::from_number(entry.key.version)?))));
         }
         Ok(found)
     }
@@ -111,7 +112,7 @@ impl TableSegment {
             Reply::TableEntriesUpdated { versions, .. } => versions,
             reply => return Err(self.refused("UpdateTableEntries", &reply)),
         };
-        let versions: Vec<_> = versions.into_iter().filter_map(Version::of_wire).collect();
+        let versions: Vec<_> = versions.into_iter().filter_map(Version::from_number).collect();
         if versions.len() != entries.len() {
             return Err(self.odd("another number of versions than of values"));
         }

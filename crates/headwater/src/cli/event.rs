@@ -1,6 +1,7 @@
 //! `headwater event`.
 
-use std::io::{BufRead, BufReader, IsTerminal as _, Read as _};
+use std::borrow::Cow;
+use std::io::{BufRead, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Instant;
@@ -13,7 +14,7 @@ use headwater_client::{Client, Cut, ErrorKind, EventWriter, ReadEvent, ReadFrom,
 use serde_json::{Value, json};
 
 use super::output::Output;
-use super::{Failure, stream_name, usage};
+use super::{Failure, input, stream_name, usage};
 
 /// Longest line taken from input, in bytes; a longer one is refused before it fills memory.
 const LINE_BYTES_MAX: u64 = 64 << 20;
@@ -118,6 +119,17 @@ pub(crate) enum Format {
     Hex,
 }
 
+impl Format {
+    /// These bytes as they are shown.
+    pub(super) fn shown(self, bytes: &[u8]) -> Cow<'_, [u8]> {
+        match self {
+            Self::Raw => bytes.into(),
+            Self::Base64 => STANDARD.encode(bytes).into_bytes().into(),
+            Self::Hex => bytes.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect(),
+        }
+    }
+}
+
 pub(super) async fn run(action: Action, client: &Client, out: &mut Output) -> Result<(), Failure> {
     match action {
         Action::Write { stream, file, keys, whole, transaction } => {
@@ -176,12 +188,7 @@ async fn write(
     if whole && (keys.key_field.is_some() || keys.key_before_tab) {
         return Err(usage("--whole takes its key from --key"));
     }
-    let name = file.map_or("standard input".to_owned(), |file| file.display().to_string());
-    let unreadable = |source| Failure::Input { what: name.clone(), source };
-    let input: Box<dyn BufRead + Send> = match file {
-        Some(file) => Box::new(BufReader::with_capacity(1 << 20, std::fs::File::open(file).map_err(unreadable)?)),
-        None => Box::new(BufReader::with_capacity(1 << 20, std::io::stdin())),
-    };
+    let (name, input) = input(file)?;
     let writing = if transaction {
         Writing::Transaction(client.transaction_writer(stream, Default::default()).begin().await?)
     } else {
@@ -208,9 +215,9 @@ async fn write(
         bytes += event.len() as u64;
         writing.write(key.as_deref(), event).await?;
         count += 1;
-        progress.show(count, bytes);
+        progress.show(format_args!("{count} events, {bytes} bytes"));
     }
-    reading.join().expect("the thread does not panic").map_err(unreadable)?;
+    reading.join().expect("the thread does not panic").map_err(|source| Failure::Input { what: name, source })?;
     match writing {
         Writing::Stream(writer) => writer.flush().await?,
         Writing::Transaction(transaction) => transaction.commit(None).await?.committed().await?,
@@ -325,7 +332,7 @@ async fn read(
     Ok(out.flush()?)
 }
 
-fn put(out: &mut Output, stream: &ScopedStream, event: &ReadEvent, format: Format) -> Result<(), Failure> {
+pub(super) fn put(out: &mut Output, stream: &ScopedStream, event: &ReadEvent, format: Format) -> Result<(), Failure> {
     let object = if out.is_json() { described(&event.event, event.pointer(stream)?.to_string()) } else { Value::Null };
     show(out, &object, &event.event, format)
 }
@@ -341,15 +348,7 @@ fn show(out: &mut Output, object: &Value, event: &[u8], format: Format) -> Resul
     if out.is_json() {
         return Ok(out.put(object, "")?);
     }
-    match format {
-        Format::Raw => out.put_bytes(event)?,
-        Format::Base64 => out.put_bytes(STANDARD.encode(event).as_bytes())?,
-        Format::Hex => {
-            let digits: String = event.iter().map(|byte| format!("{byte:02x}")).collect();
-            out.put_bytes(digits.as_bytes())?;
-        }
-    }
-    Ok(())
+    Ok(out.put_bytes(&format.shown(event))?)
 }
 
 fn contains(event: &[u8], text: &[u8]) -> bool {
@@ -357,25 +356,25 @@ fn contains(event: &[u8], text: &[u8]) -> bool {
 }
 
 /// A line that is written over and over, for a person at a terminal.
-struct Progress {
+pub(super) struct Progress {
     last: Option<Instant>,
 }
 
 impl Progress {
-    fn new(is_json: bool) -> Self {
+    pub(super) fn new(is_json: bool) -> Self {
         Self { last: (!is_json && std::io::stderr().is_terminal()).then(Instant::now) }
     }
 
-    fn show(&mut self, count: u64, bytes: u64) {
+    pub(super) fn show(&mut self, so_far: std::fmt::Arguments<'_>) {
         if let Some(last) = &mut self.last
             && last.elapsed() >= PROGRESS_EVERY
         {
             *last = Instant::now();
-            eprint!("\r{count} events, {bytes} bytes ");
+            eprint!("\r{so_far} ");
         }
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         if self.last.is_some() {
             eprint!("\r\x1b[K");
         }

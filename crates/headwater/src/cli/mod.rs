@@ -8,14 +8,18 @@
     reason = "reads a person's files, clocks and terminal; nothing here runs in the simulator"
 )]
 
+mod bytes;
 mod event;
 mod explain;
+mod group;
 mod output;
 mod scope;
 mod stream;
+mod table;
 mod transaction;
 
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -69,6 +73,27 @@ pub(crate) enum Action {
         #[command(flatten)]
         place: Place,
     },
+    /// Reader groups: make, look at, read as a member, take a checkpoint, reset, delete
+    Group {
+        #[command(subcommand)]
+        action: group::Action,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Streams of bytes: append a file, copy to standard output, truncate
+    Bytes {
+        #[command(subcommand)]
+        action: bytes::Action,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Key-value tables: make, put, get, go through, delete
+    Table {
+        #[command(subcommand)]
+        action: table::Action,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Transactions: look at, commit, abort
     Txn {
         #[command(subcommand)]
@@ -81,7 +106,9 @@ pub(crate) enum Action {
 /// Whether a first argument names one of these commands, which end with codes of their own.
 pub(crate) fn is_ours(first: Option<std::ffi::OsString>) -> bool {
     first.is_some_and(|first| {
-        ["scope", "stream", "event", "txn", "explain", "completions", "man"].iter().any(|it| first == *it)
+        ["scope", "stream", "event", "group", "bytes", "table", "txn", "explain", "completions", "man"]
+            .iter()
+            .any(|it| first == *it)
     })
 }
 
@@ -94,7 +121,11 @@ pub(crate) fn run(action: Action) -> i32 {
             return exit::CANNOT_CREATE;
         }
     };
+    let ends_itself = matches!(&action, Action::Group { action, .. } if action.ends_itself());
     let outcome = runtime.block_on(async {
+        if ends_itself {
+            return carry_out(action).await;
+        }
         // Whoever interrupts a command that follows a stream wants it to end, not to fail.
         tokio::select! {
             outcome = carry_out(action) => outcome,
@@ -155,6 +186,9 @@ async fn carry_out(action: Action) -> Result<(), Failure> {
         Action::Scope { action, place } => scope::run(action, &place.connect()?, &mut place.output()).await,
         Action::Stream { action, place } => stream::run(action, &place.connect()?, &mut place.output()).await,
         Action::Event { action, place } => event::run(action, &place.connect()?, &mut place.output()).await,
+        Action::Group { action, place } => group::run(action, &place.connect()?, &mut place.output()).await,
+        Action::Bytes { action, place } => bytes::run(action, &place.connect()?, &mut place.output()).await,
+        Action::Table { action, place } => table::run(action, &place.connect()?, &mut place.output()).await,
         Action::Txn { action, place } => transaction::run(action, &place.connect()?, &mut place.output()).await,
     }
 }
@@ -218,6 +252,19 @@ fn duration(text: &str) -> Result<Duration, String> {
     };
     let number = number.checked_mul(unit).ok_or_else(bad)?;
     Ok(if millis { Duration::from_millis(number) } else { Duration::from_secs(number) })
+}
+
+/// A file, or standard input without one: its name and what is in it.
+fn input(file: Option<&Path>) -> Result<(String, Box<dyn BufRead + Send>), Failure> {
+    const BUFFER_BYTES: usize = 1 << 20;
+    let Some(file) = file else {
+        return Ok(("standard input".to_owned(), Box::new(BufReader::with_capacity(BUFFER_BYTES, std::io::stdin()))));
+    };
+    let what = file.display().to_string();
+    match std::fs::File::open(file) {
+        Ok(open) => Ok((what, Box::new(BufReader::with_capacity(BUFFER_BYTES, open)))),
+        Err(source) => Err(Failure::Input { what, source }),
+    }
 }
 
 fn usage(what: impl Into<String>) -> Failure {

@@ -35,6 +35,11 @@ impl Output {
         }
     }
 
+    /// Bytes as they are.
+    pub(super) fn put_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.out.write_all(bytes)
+    }
+
     /// Bytes as they are, and a line's end.
     pub(super) fn put_bytes(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.out.write_all(bytes)?;

@@ -1,6 +1,6 @@
 //! The commands that operate a store, as a person or a script starts them.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, Write as _};
 use std::process::{Command, Stdio};
 
 use super::Store;
@@ -92,4 +92,99 @@ async fn exit_codes_tell_what_kind_of_failure_it_was() {
         .output()
         .unwrap();
     assert_eq!(nobody.status.code(), Some(69));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_bytes_and_tables_need_no_code_either() {
+    let store = Store::start().await;
+    let ok = async |arguments: &[&str], input: &'static str| {
+        let said = run(&store, arguments, input).await;
+        assert_eq!(said.code, 0, "{arguments:?}: {}", said.error);
+        said.out
+    };
+    ok(&["scope", "create", "shop"], "").await;
+    ok(&["stream", "create", "shop/orders", "--segments", "2"], "").await;
+    ok(&["event", "write", "shop/orders", "--key", "a"], "one\ntwo\nthree\n").await;
+    assert_eq!(ok(&["group", "create", "shop/billing", "shop/orders"], "").await, "created shop/billing\n");
+    let described = ok(&["group", "describe", "shop/billing", "--json"], "").await;
+    let described: serde_json::Value = serde_json::from_str(&described).unwrap();
+    assert_eq!(described["streams"], serde_json::json!(["shop/orders"]));
+    assert_eq!(described["unread_bytes"], 3 * 8 + 11);
+    assert_eq!(ok(&["group", "read", "shop/billing", "--max", "2"], "").await, "one\ntwo\n");
+    // The reader has left, and others go on behind it.
+    assert_eq!(ok(&["group", "read", "shop/billing", "--reader", "other", "--idle", "1s"], "").await, "three\n");
+    let described = ok(&["group", "describe", "shop/billing"], "").await;
+    assert_eq!(described, "reads     shop/orders\nreaders   none\nunread    0 bytes\n");
+    let cut = ok(&["group", "checkpoint", "shop/billing", "--json"], "").await;
+    let cut: serde_json::Value = serde_json::from_str(&cut).unwrap();
+    assert_eq!(cut["stream"], "shop/orders");
+    ok(&["group", "reset", "shop/billing", "shop/orders"], "").await;
+    assert_eq!(ok(&["group", "read", "shop/billing", "--max", "3"], "").await, "one\ntwo\nthree\n");
+    ok(&["group", "reset", "shop/billing", "shop/orders", "--from", cut["cut"].as_str().unwrap()], "").await;
+    assert_eq!(ok(&["group", "read", "shop/billing", "--idle", "1s"], "").await, "");
+    let said = run(&store, &["group", "offline", "shop/billing", "nobody"], "").await;
+    assert_eq!(said.code, 66, "{}", said.error);
+    ok(&["group", "delete", "shop/billing"], "").await;
+    assert_eq!(run(&store, &["group", "describe", "shop/billing"], "").await.code, 66);
+
+    ok(&["stream", "create", "shop/log"], "").await;
+    let wrote = ok(&["bytes", "write", "shop/log"], "0123456789").await;
+    assert!(wrote.ends_with("the stream ends at 10\n"), "{wrote}");
+    assert_eq!(ok(&["bytes", "read", "shop/log", "--from", "-4"], "").await, "6789");
+    assert_eq!(ok(&["bytes", "read", "shop/log", "--from", "2", "--max", "3"], "").await, "234");
+    ok(&["bytes", "truncate", "shop/log", "--to", "5"], "").await;
+    assert_eq!(ok(&["bytes", "read", "shop/log"], "").await, "56789");
+    let described = ok(&["bytes", "describe", "shop/log", "--json"], "").await;
+    assert_eq!(described, "{\"head\":5,\"scope\":\"shop\",\"stream\":\"log\",\"tail\":10}\n");
+    assert_eq!(run(&store, &["bytes", "write", "shop/orders"], "x").await.code, 64);
+
+    ok(&["table", "create", "shop/stock", "--key-bytes", "2", "--partitions", "3"], "").await;
+    assert_eq!(ok(&["table", "list", "shop"], "").await, "shop/stock\n");
+    ok(&["table", "put", "shop/stock", "aa", "ten"], "").await;
+    ok(&["table", "put", "shop/stock", "6262", "eleven", "--hex", "--if-absent"], "").await;
+    assert_eq!(run(&store, &["table", "put", "shop/stock", "aa", "no", "--if-absent"], "").await.code, 65);
+    let got = ok(&["table", "get", "shop/stock", "aa", "--json"], "").await;
+    let got: serde_json::Value = serde_json::from_str(&got).unwrap();
+    assert_eq!(got["value"], "ten");
+    let version = got["version"].to_string();
+    ok(&["table", "put", "shop/stock", "aa", "nine", "--if-version", &version], "").await;
+    assert_eq!(run(&store, &["table", "remove", "shop/stock", "aa", "--if-version", &version], "").await.code, 65);
+    assert_eq!(ok(&["table", "entries", "shop/stock"], "").await, "aa\tnine\nbb\televen\n");
+    assert_eq!(
+        ok(&["table", "entries", "shop/stock", "--from", "b", "--format", "hex"], "").await,
+        "6262\t656c6576656e\n"
+    );
+    ok(&["table", "remove", "shop/stock", "aa"], "").await;
+    assert_eq!(run(&store, &["table", "get", "shop/stock", "aa"], "").await.code, 66);
+    assert_eq!(run(&store, &["table", "get", "shop/stock", "long"], "").await.code, 64);
+    let described = ok(&["table", "describe", "shop/stock"], "").await;
+    assert_eq!(described, "partitions 3\nkeys       1 of 2 + 0 bytes\n");
+    ok(&["table", "delete", "shop/stock"], "").await;
+    assert_eq!(ok(&["table", "list", "shop"], "").await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_is_interrupted_leaves_its_group() {
+    let store = Store::start().await;
+    for arguments in [
+        &["scope", "create", "shop"][..],
+        &["stream", "create", "shop/orders"],
+        &["group", "create", "shop/billing", "shop/orders"],
+    ] {
+        assert_eq!(run(&store, arguments, "").await.code, 0);
+    }
+    assert_eq!(run(&store, &["event", "write", "shop/orders", "--key", "a"], "one\n").await.code, 0);
+    let mut reading = Command::new(env!("CARGO_BIN_EXE_headwater"));
+    reading.args(["group", "read", "shop/billing", "--server", &store.address()]).stdout(Stdio::piped());
+    let code = tokio::task::spawn_blocking(move || {
+        let mut reading = reading.spawn().unwrap();
+        let mut first = String::new();
+        std::io::BufReader::new(reading.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        assert_eq!(first, "one\n");
+        assert!(Command::new("kill").args(["-INT", &reading.id().to_string()]).status().unwrap().success());
+        reading.wait().unwrap().code()
+    });
+    assert_eq!(code.await.unwrap(), Some(130));
+    let described = run(&store, &["group", "describe", "shop/billing"], "").await;
+    assert_eq!(described.out, "reads     shop/orders\nreaders   none\nunread    0 bytes\n");
 }
