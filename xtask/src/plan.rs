@@ -170,13 +170,6 @@ const SUITES: &[Suite] = &[
         limit: minutes(5),
     },
     Suite {
-        name: "compatibility",
-        work: Work::Conformance(&["compatibility"]),
-        needs: &[],
-        quick: false,
-        limit: minutes(1),
-    },
-    Suite {
         name: "malformed",
         work: Work::Conformance(&["malformed", "--prepared"]),
         needs: &[],
@@ -217,6 +210,13 @@ const SUITES: &[Suite] = &[
         needs: &[],
         quick: false,
         limit: minutes(10),
+    },
+    Suite {
+        name: "compatibility",
+        work: Work::Conformance(&["compatibility"]),
+        needs: &[],
+        quick: false,
+        limit: minutes(1),
     },
 ];
 

@@ -223,6 +223,166 @@ def flights_read(arguments):
     tell(read=count)
 
 
+# ---------------------------------------------------------------- events
+
+
+def writer(arguments):
+    """Writers with and without keys, text and bytes, one after the other and at once; the end of a stream."""
+    m = manager(arguments)
+    scope = arguments.scope
+    m.create_scope(scope)
+    ensure(m.create_stream(scope, "written", 4) is True, "stream existed")
+    events = m.create_writer(scope, "written", 100)
+
+    async def run():
+        written = write(events, numbered(range(500)))
+        for key, event in numbered(range(500, 600)):
+            events.write_event_bytes(event.encode(), key)
+            written.append(event.encode())
+        events.flush()
+        reader = m.create_reader_group("written-group", scope, "written").create_reader("reader")
+        seen = await read_all(reader, len(written))
+        order_per_key(seen, "events with keys")
+        same_elements(seen, written, "events with keys")
+        held("events with routing keys, texts and bytes, are stored once each, in order per key")
+
+        written = []
+        for number in range(200):
+            events.write_event(f"keyless:{number}")
+            written.append(b"keyless:%d" % number)
+        events.flush()
+        same_elements(await read_all(reader, len(written)), written, "events without keys")
+        held("events without keys are stored once each")
+
+        # A writer that lets none be under way waits for each event.
+        one_by_one = m.create_writer(scope, "written", 0)
+        written = [b"alone:%d" % number for number in range(50)]
+        for event in written:
+            await breathe()
+            one_by_one.write_event_bytes(event, "alone")
+        seen = await read_all(reader, len(written))
+        ensure(seen == written, f"{len(seen)} of {len(written)} events of one key came, or in another order")
+        held("a writer that waits for each event stores them in its order")
+
+        written = [b"future:%d" % number for number in range(50)]
+        for event in written:
+            await events.write_event_async(event.decode(), "future")
+        await breathe()
+        events.flush()
+        seen = await read_all(reader, len(written))
+        ensure(seen == written, f"{len(seen)} of {len(written)} events of one key came, or in another order")
+        held("events that are awaited are stored in order")
+        await leave(reader)
+
+        ensure(m.create_stream(scope, "sized", 1) is True, "stream existed")
+        sized = m.create_writer(scope, "sized", 10)
+        # An empty event can be written, and the client's reader takes it for the end of what there is to read.
+        written = [b"x", b"y" * (8 * 1024 * 1024), b"z" * 7]
+        for event in written:
+            sized.write_event_bytes(event, "k")
+        sized.flush()
+        reader = m.create_reader_group("sized-group", scope, "sized").create_reader("reader")
+        seen = await read_all(reader, len(written))
+        ensure(seen == written, f"events of {[len(e) for e in written]} bytes came as {[len(e) for e in seen]}")
+        held("events from a byte to the greatest size come back")
+        await leave(reader)
+
+        ensure(m.create_stream(scope, "ended", 2) is True, "stream existed")
+        ended = m.create_writer(scope, "ended", 0)
+        written = write(ended, numbered(range(100)))
+        ensure(m.seal_stream(scope, "ended") is True, "stream not sealed")
+        refused = False
+        try:
+            ended.write_event("late", "key-0")
+            ended.flush()
+        except Exception as reason:  # the client raises several kinds
+            tell(refused=str(reason))
+            refused = True
+        ensure(refused, "a write to a sealed stream was acknowledged")
+        held("a writer of a stream that was sealed is told")
+        reader = m.create_reader_group("ended-group", scope, "ended").create_reader("reader")
+        seen = await read_all(reader, len(written))
+        order_per_key(seen, "a sealed stream")
+        same_elements(seen, written, "a sealed stream")
+        held("readers of a sealed stream come to its end")
+        await leave(reader)
+
+    asyncio.run(run())
+
+
+def scaling(arguments):
+    """A stream that splits under its writer and reader: the least number of segments is what this client can raise."""
+    import pravega_client as client
+
+    m = manager(arguments)
+    scope = arguments.scope
+    m.create_scope(scope)
+    ensure(m.create_stream(scope, "scaled", 1) is True, "stream existed")
+    events = m.create_writer(scope, "scaled", 100)
+
+    async def run():
+        reader = m.create_reader_group("scaled-group", scope, "scaled").create_reader("reader")
+        written, seen = [], []
+        for least in (2, 5, 3):
+            written += write(events, numbered(range(len(written), len(written) + 200)))
+            policy = client.StreamScalingPolicy.fixed_scaling_policy(least)
+            none = client.StreamRetentionPolicy.none()
+            ensure(m.update_stream_with_policy(scope, "scaled", policy, none, []) is True, "stream not updated")
+            written += write(events, numbered(range(len(written), len(written) + 200)))
+            seen += await take_slice(reader)
+        held("writers follow splits and merges that come of an update")
+        seen += await read_all(reader, len(written) - len(seen))
+        order_per_key(seen, "over splits")
+        same_elements(seen, written, "over splits")
+        await leave(reader)
+        group = m.create_reader_group("scaled-tail", scope, "scaled", True)
+        reader = group.create_reader("reader")
+        segments = group.get_streamcut().get_segment_offset_map()
+        ensure(len(segments) == 3, f"a stream that was to have three segments has {segments}")
+        await leave(reader)
+        held("readers follow splits and merges: every event once, in order per key")
+
+    asyncio.run(run())
+
+
+def restart(arguments):
+    """Writes until standard input closes, over whatever happens to the server; then reads everything back."""
+    stop = until_standard_input_closes()
+    m = manager(arguments)
+    scope = arguments.scope
+    m.create_scope(scope)
+    ensure(m.create_stream(scope, "survives", 2) is True, "stream existed")
+    events = m.create_writer(scope, "survives", 100)
+    written = []
+    while not stop.is_set():
+        # Each round is acknowledged before the next is begun.
+        written += write(events, numbered(range(len(written), len(written) + 20)))
+        tell(progress=len(written))
+        time.sleep(0.01)
+
+    async def run():
+        reader = m.create_reader_group("survives-group", scope, "survives").create_reader("reader")
+        seen = await read_all(reader, len(written))
+        order_per_key(seen, "over kills")
+        same_elements(seen, written, "over kills")
+        await leave(reader)
+
+    asyncio.run(run())
+    held("a writer goes on over two kills, and every event is there once, in order per key")
+
+
+def refused(arguments):
+    """Whoever is not known, or was granted nothing here, gets nothing done."""
+    m = manager(arguments)
+    try:
+        m.create_scope(arguments.scope)
+    except Exception as reason:  # the client raises several kinds
+        ensure(arguments.because in str(reason), f"refused, but not with {arguments.because!r}: {reason}")
+    else:
+        raise Failed("the creation of a scope is not refused")
+    held("nothing is created")
+
+
 # ---------------------------------------------------------------- streams
 
 
@@ -593,6 +753,10 @@ COMMANDS = {
     "flights-extract": flights_extract,
     "flights-write": flights_write,
     "flights-read": flights_read,
+    "writer": writer,
+    "scaling": scaling,
+    "restart": restart,
+    "refused": refused,
     "tags": tags,
     "make-stream": make_stream,
     "remove-stream": remove_stream,
@@ -617,6 +781,7 @@ def main():
     parser.add_argument("--flights", help="file made by flights-extract")
     parser.add_argument("--out", help="file to write")
     parser.add_argument("--count", type=int, default=1100, help="streams to list")
+    parser.add_argument("--because", help="what a refusal has to say")
     parser.add_argument("--mib", type=int, default=8)
     arguments = parser.parse_args()
     if not arguments.command.startswith("flights-"):

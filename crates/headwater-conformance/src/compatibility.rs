@@ -1,19 +1,59 @@
 //! What works with which client: found by the clients' suites, written down in `docs/compatibility.md`.
 //!
 //! A suite that ran all of a client's features stores its findings below the target directory. The page is made of
-//! them and of nothing else, and a check compares it with the one that is committed: a feature that is new, gone, or
-//! ends differently shows up as a difference. Nothing on it depends on how long anything took.
+//! them, and of a list of what a client has no way to ask for; a check compares it with the one that is committed: a
+//! feature that is new, gone, or ends differently shows up as a difference. Nothing on it depends on how long anything
+//! took. A group of features that a client neither has nor is said to lack is an error, and so is one that it has
+//! though it is said to lack it.
 
+use crate::driver::{Client, JAVA_CLIENT};
 use crate::prepare::Places;
 use crate::suites::{Case, Outcome, run_cases};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 const HEAD: &str = "# What works with which client\n\n\
 Written by `headwater-conformance compatibility --write` from what the suites of the published clients found against\n\
-the real binary; `cargo xtask test` compares it. What the clients themselves cannot do is in\n\
-[genuine-clients.md](genuine-clients.md).\n";
+the real binary; `cargo xtask test` compares it. Where the table says that there is no such API, the client has no way\n\
+to ask; that, and what the clients themselves cannot do, is in [genuine-clients.md](genuine-clients.md). Every feature\n\
+by itself follows below.\n";
+
+/// The suites that together find out about a client, by its name.
+const SUITES: [(&str, &[&str]); 3] =
+    [(JAVA_CLIENT, &["java"]), (Client::PYTHON, &["auth", "python"]), (Client::RUST, &["auth", "crash", "rust"])];
+
+/// Groups of features that a client has no way to ask for. Source: what its public interface lists.
+const ABSENT: [(&str, &[&str]); 3] = [
+    (JAVA_CLIENT, &["index streams"]),
+    (
+        Client::PYTHON,
+        &[
+            "REST models of the original",
+            "batch client",
+            "groups over HTTP",
+            "index streams",
+            "key-value tables",
+            "reader group manager and subscribers",
+            "revisioned streams and state synchronizers",
+            "time windows",
+            "whole scopes",
+        ],
+    ),
+    (
+        Client::RUST,
+        &[
+            "REST models of the original",
+            "batch client",
+            "groups over HTTP",
+            "reader group manager and subscribers",
+            "time windows",
+            "whole scopes",
+        ],
+    ),
+];
 
 /// One feature of one client.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,29 +67,36 @@ pub struct Feature {
 }
 
 impl Feature {
-    /// From the name of a case, `client group: sentence`.
-    pub fn parse(case: &str, works: bool) -> Option<Self> {
-        let (place, name) = case.split_once(": ")?;
-        let (_, group) = place.split_once(' ')?;
-        Some(Self { group: group.to_owned(), name: name.to_owned(), works })
+    /// Its line in the table of its client.
+    fn render(&self) -> String {
+        let Self { group, name, works } = self;
+        let result = if *works { "works" } else { "**does not work**" };
+        format!("| {group} | {} | {result} |\n", name.replace('|', "\\|"))
     }
 }
 
-/// All that was found about one client.
+/// What one suite found about one client, or all of them together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Findings {
     /// Its name.
     pub client: String,
     /// Which release of it.
     pub version: String,
+    /// Who found it, several of them in order.
+    pub suites: Vec<String>,
     /// In any order.
     pub features: Vec<Feature>,
 }
 
 impl Findings {
-    fn path(places: &Places, client: &str) -> PathBuf {
-        let name: String = client.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        places.target.join("conformance/compatibility").join(name + ".json")
+    fn directory(places: &Places) -> PathBuf {
+        places.target.join("conformance/findings")
+    }
+
+    fn path(&self, places: &Places) -> PathBuf {
+        let name = format!("{} {}", self.client, self.suites.join(" "));
+        let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        Self::directory(places).join(name + ".json")
     }
 
     /// Keeps them for the page, in place of those of an earlier run.
@@ -59,8 +106,11 @@ impl Findings {
     pub fn store(&self, places: &Places) -> Result<()> {
         let features: Vec<Value> =
             self.features.iter().map(|f| json!({ "group": f.group, "name": f.name, "works": f.works })).collect();
-        let text = json!({ "client": self.client, "version": self.version, "features": features }).to_string();
-        let path = Self::path(places, &self.client);
+        let text = json!({
+            "client": self.client, "version": self.version, "suites": self.suites, "features": features
+        });
+        let text = text.to_string();
+        let path = self.path(places);
         let parent = path.parent().context("the findings have a directory")?;
         std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
         std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))
@@ -74,29 +124,129 @@ impl Findings {
             Some(Feature { group: text(value, "group")?, name: text(value, "name")?, works })
         };
         let features = value.get("features")?.as_array()?.iter().map(feature).collect::<Option<_>>()?;
-        Some(Self { client: text(&value, "client")?, version: text(&value, "version")?, features })
+        let suites = value.get("suites")?.as_array()?;
+        let suites = suites.iter().map(|suite| Some(suite.as_str()?.to_owned())).collect::<Option<_>>()?;
+        Some(Self { client: text(&value, "client")?, version: text(&value, "version")?, suites, features })
+    }
+
+    /// Those of all suites about each client, in the order of the clients' names.
+    ///
+    /// # Errors
+    /// When two suites drove different releases of a client.
+    fn together(found: Vec<Self>) -> Result<Vec<Self>> {
+        let mut clients = BTreeMap::<String, Self>::new();
+        for findings in found {
+            match clients.get_mut(&findings.client) {
+                None => _ = clients.insert(findings.client.clone(), findings),
+                Some(known) => {
+                    let (client, version) = (&known.client, &known.version);
+                    ensure!(*version == findings.version, "{client}: {version} and {}", findings.version);
+                    known.suites.extend(findings.suites);
+                    known.features.extend(findings.features);
+                }
+            }
+        }
+        Ok(clients.into_values().map(Self::in_order).collect())
+    }
+
+    fn in_order(mut self) -> Self {
+        self.suites.sort();
+        self.features.sort();
+        self
+    }
+
+    /// All that find out about it have run.
+    fn is_complete(&self) -> bool {
+        SUITES.iter().any(|(client, suites)| *client == self.client && *suites == self.suites)
+    }
+
+    fn groups(&self) -> BTreeSet<&str> {
+        self.features.iter().map(|feature| feature.group.as_str()).collect()
+    }
+
+    /// In the table of all: how many features of a group there are, or that there are none to ask for.
+    fn cell(&self, group: &str) -> Result<String> {
+        let all = self.features.iter().filter(|feature| feature.group == group).count();
+        let works = self.features.iter().filter(|feature| feature.group == group && feature.works).count();
+        let is_absent = ABSENT.iter().any(|(client, groups)| *client == self.client && groups.contains(&group));
+        match (all, is_absent) {
+            (0, true) => Ok("no such API".to_owned()),
+            (0, false) => bail!("{}: nothing was found about {group}, and nobody says that it has none", self.client),
+            (_, true) => bail!("{}: has {group}, and is said to have none", self.client),
+            (all, false) if works == all => Ok(format!("works ({all})")),
+            (all, false) => Ok(format!("**{works} of {all} work**")),
+        }
     }
 
     /// Its part of the page: a heading and a table.
     fn render(&self) -> String {
-        let mut features = self.features.clone();
-        features.sort();
         let mut text =
             format!("\n## {} {}\n\n| group | feature | result |\n|---|---|---|\n", self.client, self.version);
-        for Feature { group, name, works } in features {
-            let result = if works { "works" } else { "**does not work**" };
-            text += &format!("| {group} | {} | {result} |\n", name.replace('|', "\\|"));
+        for feature in &self.features {
+            text += &feature.render();
         }
         text
+    }
+}
+
+/// The table of all clients.
+///
+/// # Errors
+/// When a client neither has a group of features nor is said to lack it.
+fn table(clients: &[Findings]) -> Result<String> {
+    let groups: BTreeSet<&str> = clients.iter().flat_map(Findings::groups).collect();
+    let mut text = String::from("\n| |");
+    for Findings { client, version, .. } in clients {
+        text += &format!(" {client} {version} |");
+    }
+    text += &format!("\n|---|{}\n", "---|".repeat(clients.len()));
+    for group in groups {
+        let cells = clients.iter().map(|client| client.cell(group)).collect::<Result<Vec<_>>>()?;
+        text += &format!("| {group} | {} |\n", cells.join(" | "));
+    }
+    Ok(text)
+}
+
+/// What cases find that run at the same time.
+#[derive(Debug, Default)]
+pub struct Gathered(Mutex<Vec<(Client, Feature)>>);
+
+impl Gathered {
+    /// Keeps that a feature of a client works, or does not.
+    pub fn keep(&self, client: Client, group: &str, name: &str, works: bool) {
+        let feature = Feature { group: group.to_owned(), name: name.to_owned(), works };
+        self.0.lock().expect("keeping a feature does not panic").push((client, feature));
+    }
+
+    /// Runs `check` for one feature, and keeps how it ended.
+    ///
+    /// # Errors
+    /// What `check` says.
+    pub fn one<T>(&self, client: Client, group: &str, name: &str, check: impl FnOnce() -> Result<T>) -> Result<T> {
+        let result = check();
+        self.keep(client, group, name, result.is_ok());
+        result
+    }
+
+    /// Stores what was found about `client` by `suite`.
+    ///
+    /// # Errors
+    /// As [`Findings::store`].
+    pub fn store(&self, places: &Places, client: Client, suite: &str) -> Result<()> {
+        let found = self.0.lock().expect("keeping a feature does not panic");
+        let features = found.iter().filter(|(of, _)| *of == client).map(|(_, feature)| feature.clone()).collect();
+        let (client, version) = (client.name().to_owned(), client.version(places)?);
+        Findings { client, version, suites: vec![suite.to_owned()], features }.store(places)
     }
 }
 
 /// Compares the committed page with what was found, or writes it.
 ///
 /// # Errors
-/// When nothing was found yet, or the findings or the page cannot be read or written.
+/// When nothing was found yet, or the findings or the page cannot be read or written. To write it, all suites must have
+/// run.
 pub fn run(places: &Places, write: bool) -> Result<Outcome> {
-    let directory = places.target.join("conformance/compatibility");
+    let directory = Findings::directory(places);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(&directory).with_context(|| format!("no findings in {}", directory.display()))? {
         let path = entry.context("list the findings")?.path();
@@ -104,15 +254,17 @@ pub fn run(places: &Places, write: bool) -> Result<Outcome> {
         found.push(Findings::parse(&text).with_context(|| format!("{} is not what a suite stores", path.display()))?);
     }
     ensure!(!found.is_empty(), "no suite of a client has run yet");
-    found.sort_by(|a, b| a.client.cmp(&b.client));
+    let found = Findings::together(found)?;
+    let is_complete = found.len() == SUITES.len() && found.iter().all(Findings::is_complete);
     let page = places.root.join("docs/compatibility.md");
     if write {
-        let text: String = std::iter::once(HEAD.to_owned()).chain(found.iter().map(Findings::render)).collect();
-        std::fs::write(&page, text).with_context(|| format!("write {}", page.display()))?;
+        ensure!(is_complete, "not all suites of all clients have run: {:?}", SUITES);
+        let parts = std::iter::once(HEAD.to_owned()).chain([table(&found)?]).chain(found.iter().map(Findings::render));
+        std::fs::write(&page, parts.collect::<String>()).with_context(|| format!("write {}", page.display()))?;
         println!("wrote {} from the findings of {} clients", page.display(), found.len());
     }
     let committed = std::fs::read_to_string(&page).with_context(|| format!("read {}", page.display()))?;
-    let cases = found
+    let mut cases: Vec<Case<'_>> = found
         .iter()
         .map(|findings| {
             Case::new(format!("compatibility: the page says of the {} what was found", findings.client), || {
@@ -120,16 +272,24 @@ pub fn run(places: &Places, write: bool) -> Result<Outcome> {
             })
         })
         .collect();
+    if is_complete {
+        cases.push(Case::new("compatibility: the table of all clients is what was found", || {
+            let table = table(&found)?;
+            ensure!(committed.contains(&table), "it is\n{table}");
+            Ok(format!("{} groups of features", table.lines().count() - 3))
+        }));
+    }
     Ok(run_cases(cases, 1))
 }
 
-/// A client whose suite did not run here is not judged; one that ran must be on the page just so.
+/// A client of which no suite ran here is not judged. What one of its suites found must be on the page; where all ran,
+/// nothing else may be.
 fn compare(findings: &Findings, page: &str) -> Result<String> {
     let part = findings.render();
-    if page.contains(&part) {
+    let missing: Vec<&str> = part.lines().filter(|line| !page.contains(line)).collect();
+    if missing.is_empty() && (page.contains(&part) || !findings.is_complete()) {
         return Ok(format!("{} features", findings.features.len()));
     }
-    let missing: Vec<&str> = part.lines().filter(|line| !page.contains(line)).collect();
     bail!(
         "docs/compatibility.md is not what was found; `headwater-conformance compatibility --write` writes it anew\n{}",
         if missing.is_empty() { "lines on it were not found".to_owned() } else { missing.join("\n") }
@@ -143,9 +303,10 @@ mod tests {
     fn findings() -> Findings {
         let feature = |group: &str, name: &str, works| Feature { group: group.into(), name: name.into(), works };
         Findings {
-            client: "Java".into(),
+            client: JAVA_CLIENT.into(),
             version: "1.0".into(),
-            features: vec![feature("b", "y", true), feature("a", "x|z", false)],
+            suites: vec!["java".into()],
+            features: vec![feature("a", "x|z", false), feature("b", "y", true)],
         }
     }
 
@@ -153,11 +314,11 @@ mod tests {
     fn findings_are_read_back_as_they_were_stored_and_rendered_in_order() {
         let places = Places { root: PathBuf::new(), target: std::env::temp_dir().join("headwater-compatibility-test") };
         findings().store(&places).expect("store");
-        let text = std::fs::read_to_string(Findings::path(&places, "Java")).expect("read");
+        let text = std::fs::read_to_string(findings().path(&places)).expect("read");
         assert_eq!(Findings::parse(&text), Some(findings()));
         let table =
             "| group | feature | result |\n|---|---|---|\n| a | x\\|z | **does not work** |\n| b | y | works |\n";
-        assert_eq!(findings().render(), format!("\n## Java 1.0\n\n{table}"));
+        assert_eq!(findings().render(), format!("\n## {JAVA_CLIENT} 1.0\n\n{table}"));
     }
 
     #[test]
@@ -168,15 +329,49 @@ mod tests {
         fewer.features.pop();
         assert!(compare(&fewer, &page).is_err());
         let mut other = findings();
-        other.features[1].works = true;
+        other.features[0].works = true;
         let error = compare(&other, &page).expect_err("the page says otherwise").to_string();
         assert!(error.contains("| a | x\\|z | works |"), "{error}");
     }
 
     #[test]
-    fn the_name_of_a_case_holds_a_group_and_a_sentence() {
-        let feature = Feature::parse("rust txn: transactions commit: always", true).expect("a feature");
-        assert_eq!((feature.group.as_str(), feature.name.as_str()), ("txn", "transactions commit: always"));
-        assert_eq!(Feature::parse("no colon", true), None);
+    fn where_some_suites_of_a_client_did_not_run_only_what_was_found_is_compared() {
+        let page = HEAD.to_owned() + &findings().render();
+        let mut part = findings();
+        part.suites = vec!["another".into()];
+        part.features.pop();
+        assert!(compare(&part, &page).is_ok());
+        part.features[0].works = true;
+        assert!(compare(&part, &page).is_err());
+    }
+
+    #[test]
+    fn a_group_is_either_found_or_said_to_be_absent() {
+        let of = |client: &str, groups: &[&str]| Findings {
+            client: client.into(),
+            features: groups
+                .iter()
+                .map(|group| Feature { group: (*group).into(), name: "x".into(), works: true })
+                .collect(),
+            ..findings()
+        };
+        let both = [of(Client::PYTHON, &["a"]), of(Client::RUST, &["a", "index streams"])];
+        let text = table(&both).expect("a table");
+        assert!(text.contains("| a | works (1) | works (1) |\n"), "{text}");
+        assert!(text.contains("| index streams | no such API | works (1) |\n"), "{text}");
+        assert!(table(&[of(Client::PYTHON, &[]), of(Client::RUST, &["a"])]).is_err(), "nothing is known");
+        assert!(table(&[of(Client::RUST, &["time windows"])]).is_err(), "it is said to have none");
+    }
+
+    #[test]
+    fn what_several_suites_found_about_a_client_is_put_together() {
+        let mut more = findings();
+        more.suites = vec!["auth".into()];
+        more.features.truncate(1);
+        let together = Findings::together(vec![findings(), more.clone()]).expect("one release");
+        assert_eq!(together.len(), 1);
+        assert_eq!((together[0].suites.len(), together[0].features.len()), (2, 3));
+        more.version = "2.0".into();
+        assert!(Findings::together(vec![findings(), more]).is_err(), "two releases");
     }
 }

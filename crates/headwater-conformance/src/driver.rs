@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// What a child writes to standard error is kept up to here; a client in distress repeats itself.
 const STDERR_BYTES_MAX: u64 = 64 * 1024;
 
+/// What the page of compatibility calls the Java client, which drives itself.
+pub const JAVA_CLIENT: &str = "Java artifact `io.pravega:pravega-client`";
+
 /// Which genuine client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
@@ -24,11 +27,24 @@ pub enum Client {
 }
 
 impl Client {
+    /// What the crate is called.
+    pub const RUST: &str = "Rust crate `pravega-client`";
+    /// What the wheel is called.
+    pub const PYTHON: &str = "Python wheel `pravega`";
+
     /// What it is called, its package included.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Rust => "Rust crate `pravega-client`",
-            Self::Python => "Python wheel `pravega`",
+            Self::Rust => Self::RUST,
+            Self::Python => Self::PYTHON,
+        }
+    }
+
+    /// In names of cases and scopes.
+    pub fn short_name(self) -> &'static str {
+        match self {
+            Self::Rust => "rust",
+            Self::Python => "python",
         }
     }
 

@@ -100,7 +100,8 @@ enum Suite {
     Auth,
     /// `headwater bench` against the server; not how fast it is.
     Bench,
-    /// `headwater bench clients` with the genuine Rust and Java clients; not a test. Needs a JDK of 17 or later and Maven.
+    /// `headwater bench clients` with the genuine Rust and Java clients; not a test. Needs a JDK of 17 or later and
+    /// Maven.
     Clients {
         /// More words for it, such as `--json`.
         #[arg(last = true)]
@@ -176,13 +177,13 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
             outcome = outcome.and(features::run(places, Client::Python, &[])?);
             outcome = outcome.and(auth::run(places)?);
             outcome = outcome.and(java::run(places, &[])?);
-            outcome = outcome.and(compatibility::run(places, false)?);
             outcome = outcome.and(bench::run(places)?);
             outcome = outcome.and(malformed::run(places, seeded(None))?);
             outcome = outcome.and(s3::run(places, seeded(None))?);
             outcome = outcome.and(ceiling::run(places, Crowd::QUICK)?).and(full::run(places)?);
             outcome = outcome.and(flights::run(places)?);
-            outcome.and(crash::run(places, &crash_plan(seeded(None)))?)
+            outcome = outcome.and(crash::run(places, &crash_plan(seeded(None)))?);
+            outcome.and(compatibility::run(places, false)?)
         }
     }))
 }

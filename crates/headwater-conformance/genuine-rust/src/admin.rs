@@ -220,6 +220,7 @@ async fn life(context: &Context) -> Result<()> {
         ensure!(seen == update, "configuration of {stream} is {seen:?}, expected {update:?}");
     }
     context.held("an update changes policies and tags, and they are returned as given");
+    context.held_of("retention", "policies by time and by size are kept as they were set");
 
     controller.seal_stream(&stream).await.map_err(|e| fail("seal", &e.error))?;
     let segments = current_segments(context, &stream).await?;
@@ -272,7 +273,8 @@ pub async fn truncate(context: &Context, _arguments: &mut Arguments) -> Result<(
     }
     soon("flush", writer.flush()).await?.map_err(|e| anyhow!("flush: {e}"))?;
 
-    // A cut at the present tail: two segments of a fixed stream and their lengths, learnt from a group made at the tail.
+    // A cut at the present tail: two segments of a fixed stream and their lengths, learnt from a group made at the
+    // tail.
     let group = context.factory.create_reader_group("truncated-all".into(), stream.clone()).await;
     let mut reader = group.create_reader("reader".into()).await;
     let seen = read_all(&mut reader, 200, Duration::from_secs(2)).await?;

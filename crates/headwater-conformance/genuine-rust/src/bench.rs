@@ -7,8 +7,8 @@ use serde_json::json;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Writes for `--seconds` after `--warmup`, with at most `--in-flight` events unacknowledged; prints the events that were
-/// acknowledged meanwhile.
+/// Writes for `--seconds` after `--warmup`, with at most `--in-flight` events unacknowledged; prints the events that
+/// were acknowledged meanwhile.
 pub async fn run(context: &Context, arguments: &mut Arguments) -> Result<()> {
     let name: String = arguments.required("--stream")?;
     let size: usize = arguments.optional("--size", 1024)?;

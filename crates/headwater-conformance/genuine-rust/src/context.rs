@@ -89,6 +89,12 @@ impl Context {
         self.print(json!({ "check": check, "ms": self.started.elapsed().as_millis() as u64 }));
     }
 
+    /// The same for one that belongs to another group of features than the rest of its command.
+    pub fn held_of(&self, group: &str, check: &str) {
+        let ms = self.started.elapsed().as_millis() as u64;
+        self.print(json!({ "check": check, "group": group, "ms": ms }));
+    }
+
     pub fn done(&self, command: &str) {
         self.print(json!({ "done": command, "ms": self.started.elapsed().as_millis() as u64 }));
     }

@@ -57,7 +57,7 @@ pub async fn run(context: &Context, arguments: &mut Arguments) -> Result<()> {
         );
     }
     soon("reader offline", reader.reader_offline()).await?.map_err(|e| anyhow!("{e}"))?;
-    context.held("every one comes back whole, in the order of writing");
+    context.held("events of up to 20 MiB come back whole, in the order of writing");
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod admin;
 mod bench;
 mod bytes;
 mod context;
+mod events;
 mod group;
 mod index;
 mod jumbo;
@@ -22,14 +23,19 @@ use anyhow::{bail, Result};
 use context::{Arguments, Context};
 use pravega_client::client_factory::ClientFactory;
 use pravega_client_config::ClientConfigBuilder;
+use pravega_client_retry::retry_policy::RetryWithBackoff;
 use pravega_client_shared::PravegaNodeUri;
 use std::process::ExitCode;
+use std::time::Duration;
 
 const USAGE: &str = "\
 usage: genuine COMMAND --controller HOST:PORT --scope SCOPE [OPTION...]
 
   setup          --stream S [--segments N]          create the scope and a stream, both may exist
   streams        [--count N]                        create, update, tags, seal, delete; list N streams over pages
+  writer                                            events with and without keys, their sizes, the end of a stream
+  scaling                                           write and read while the stream splits and merges
+  refused        --because TEXT                     nothing may be done; each refusal has TEXT in it
   truncate                                          truncate a stream at a cut, read what is left
   policies       --stream S                         print the configuration of a stream
   segments       --stream S                         print the current segments and their ranges
@@ -74,12 +80,16 @@ fn main() -> ExitCode {
 fn run(command: &str, mut arguments: Arguments) -> Result<()> {
     let controller: String = arguments.required("--controller")?;
     let scope: String = arguments.required("--scope")?;
-    let config = ClientConfigBuilder::default()
+    let mut config = ClientConfigBuilder::default();
+    config
         .controller_uri(PravegaNodeUri::from(controller.as_str()))
         // The variables that the client itself reads its credentials from.
-        .is_auth_enabled(std::env::var_os("pravega_client_auth_method").is_some())
-        .build()
-        .map_err(|reason| anyhow::anyhow!("client configuration: {reason}"))?;
+        .is_auth_enabled(std::env::var_os("pravega_client_auth_method").is_some());
+    if command == "refused" {
+        // By itself the client asks ten times for a minute in all before it believes that it is not known.
+        config.retry_policy(RetryWithBackoff::default_setting().max_delay(Duration::from_millis(10)));
+    }
+    let config = config.build().map_err(|reason| anyhow::anyhow!("client configuration: {reason}"))?;
     // The factory owns the runtime and must be dropped outside of it.
     let factory = ClientFactory::new(config);
     let context = Context::new(factory.to_async(), scope);
@@ -87,6 +97,9 @@ fn run(command: &str, mut arguments: Arguments) -> Result<()> {
         match command {
             "setup" => admin::setup(&context, &mut arguments).await,
             "streams" => admin::streams(&context, &mut arguments).await,
+            "writer" => events::writer(&context, &mut arguments).await,
+            "scaling" => events::scaling(&context, &mut arguments).await,
+            "refused" => events::refused(&context, &mut arguments).await,
             "truncate" => admin::truncate(&context, &mut arguments).await,
             "policies" => admin::policies(&context, &mut arguments).await,
             "segments" => admin::segments(&context, &mut arguments).await,

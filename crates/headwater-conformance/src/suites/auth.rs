@@ -1,16 +1,18 @@
-//! The genuine clients over TLS, proving who they are with a password, on a server that asks for tokens everywhere.
+//! The genuine Rust and Python clients over TLS: proving who they are with a password or as clients of Keycloak, on
+//! servers that ask for tokens everywhere, and saying nothing on one that asks for none.
 //!
 //! Tokens end after ten seconds here, so that every client has to renew them while it works.
 
 use super::{Case, Outcome, in_scratch, run_cases};
+use crate::compatibility::Gathered;
 use crate::driver::{Client, Driver};
 use crate::prepare::{self, Places};
-use crate::server::Launch;
+use crate::server::{Launch, Server};
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,18 +26,50 @@ const AT_ONCE: usize = 4;
 /// Of the user that the clients are.
 const PASSWORD: &str = "app-secret";
 
-/// What each client does; the reader groups work for longer than a token lasts.
-const FEATURES: &[(Client, &str)] = &[
-    (Client::Rust, "table"),
-    (Client::Rust, "synchronizer"),
-    (Client::Rust, "txn"),
-    (Client::Rust, "byte"),
-    (Client::Rust, "reader-group"),
-    (Client::Python, "tags"),
-    (Client::Python, "byte"),
-    (Client::Python, "txn"),
-    (Client::Python, "reader-group"),
+/// What each client does, and what that is about; the reader groups work for longer than a token lasts.
+const FEATURES: &[(Client, &str, &str)] = &[
+    (Client::Rust, "reader-group", "reader groups"),
+    (Client::Rust, "txn", "transactions"),
+    (Client::Rust, "table", "tables"),
+    (Client::Rust, "synchronizer", "table synchronizers"),
+    (Client::Rust, "byte", "byte streams"),
+    (Client::Rust, "index", "index streams"),
+    (Client::Rust, "writer", "event writers"),
+    (Client::Python, "reader-group", "reader groups"),
+    (Client::Python, "tags", "scopes, streams and tags"),
+    (Client::Python, "byte", "byte streams"),
+    (Client::Python, "txn", "transactions"),
+    (Client::Python, "writer", "event writers"),
 ];
+
+/// The same of those that prove themselves with tokens of an issuer.
+const BELIEVED: &[(Client, &str, &str)] = &[
+    (Client::Rust, "reader-group", "reader groups"),
+    (Client::Rust, "txn", "transactions"),
+    (Client::Python, "reader-group", "reader groups"),
+    (Client::Python, "txn", "transactions"),
+];
+
+/// The same without any credentials, on a server that asks for none.
+const ENCRYPTED: &[(Client, &str, &str)] = &[
+    (Client::Rust, "writer", "event writers and readers"),
+    (Client::Rust, "byte", "byte streams"),
+    (Client::Rust, "table", "tables"),
+    (Client::Python, "writer", "event writers and readers"),
+    (Client::Python, "byte", "byte streams"),
+];
+
+/// Who gets nothing done: name, password, what the refusal says, and a sentence.
+const REFUSED: [(&str, &str, &str, &str); 3] = [
+    ("app", "wrong", "Unauthenticated", "a wrong password is refused"),
+    ("nobody", PASSWORD, "Unauthenticated", "an unknown user is refused"),
+    ("stranger", PASSWORD, "PermissionDenied", "who was granted nothing in a scope makes nothing there"),
+];
+
+/// Groups of features, as the Java client's tests are called.
+const BY_PASSWORD: &str = "authentication";
+const BY_TOKEN: &str = "bearer tokens of an OpenID Connect issuer, over TLS";
+const TLS: &str = "TLS";
 
 /// Runs all of it.
 ///
@@ -46,36 +80,112 @@ pub fn run(places: &Places) -> Result<Outcome> {
         let users = scratch.join("users");
         // Scopes may be made, and everything done in those of this suite.
         add_user(places, &users, "app", PASSWORD, &["prn::/,READ_UPDATE", "prn::/scope:auth-*,READ_UPDATE"])?;
-        let launch = guarded(places, scratch, &users)?;
-        let server = launch.start()?;
-        let authority = launch.data.join("tls/ca.pem");
-        let port = server.ready.controller.rsplit(':').next().context("the controller has a port")?;
-        let controller = format!("tls://localhost:{port}");
-        let cases = FEATURES.iter().map(|(client, command)| {
-            let (controller, authority) = (controller.clone(), authority.clone());
-            let name = match client {
-                Client::Rust => "rust",
-                Client::Python => "python",
-            };
-            Case::new(format!("{name} {command} over TLS with a password"), move || {
-                let scope = format!("auth-{name}-{command}");
-                let mut driver = client.command(places, &controller, command, &["--scope", &scope]);
-                prove(&mut driver, &authority);
-                Driver::run(driver, LIMIT)?;
-                Ok(String::new())
-            })
+        add_user(places, &users, "stranger", PASSWORD, &["prn::/scope:elsewhere,READ_UPDATE"])?;
+        let directory = |name: &str| {
+            let directory = scratch.join(name);
+            std::fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
+            Ok::<_, anyhow::Error>(directory)
+        };
+        let passwords = Place::start(guarded(places, scratch, &users)?)?;
+        let mut encrypted = Launch::new(places.server(), &directory("tls")?);
+        encrypted.extra = ["--tls", "self-signed"].map(str::to_owned).to_vec();
+        let encrypted = Place::start(encrypted)?;
+        let of_tokens = directory("tokens")?;
+        let grants = "prn::/,READ_UPDATE prn::/scope:auth-*,READ_UPDATE";
+        let clients = json!({ "app": { "secret": PASSWORD, "grants": grants, "lifetime": 10 } });
+        let (issuer, address) = start_issuer(places, Some(&clients))?;
+        let believing = Place::start(believing(places, &of_tokens, &address)?)?;
+        let keycloak = of_tokens.join("keycloak.json");
+        let known_as = json!({
+            "realm": "headwater", "auth-server-url": address, "resource": "app", "credentials": { "secret": PASSWORD }
         });
-        let outcome = run_cases(cases.collect(), AT_ONCE);
-        let stop = Case::new("the server lives through all of it and stops", || {
-            server.stop()?;
-            Ok(String::new())
+        std::fs::write(&keycloak, known_as.to_string()).context("write what the clients know of the issuer")?;
+
+        let found = &Gathered::default();
+        // First those that take longest: by itself a client asks for a minute before it believes that nobody knows it.
+        let mut cases: Vec<Case<'_>> = [Client::Python, Client::Rust]
+            .into_iter()
+            .flat_map(|client| REFUSED.map(|refused| refusal(places, found, &passwords, client, refused)))
+            .collect();
+        let suites =
+            [(BY_PASSWORD, FEATURES, &passwords), (BY_TOKEN, BELIEVED, &believing), (TLS, ENCRYPTED, &encrypted)];
+        for (group, features, place) in suites {
+            let keycloak = &keycloak;
+            cases.extend(features.iter().map(move |(client, command, about)| {
+                let name = client.short_name();
+                Case::new(format!("{name} {command}: {group}"), move || {
+                    let scope = format!("auth-{name}-{command}");
+                    let mut driver = client.command(places, &place.controller, command, &["--scope", &scope]);
+                    driver.env("pravega_client_tls_cert_path", &place.authority);
+                    let sentence = match group {
+                        BY_PASSWORD => {
+                            prove(&mut driver, "app", PASSWORD);
+                            format!("{about}, over TLS with a password, while tokens end after ten seconds")
+                        }
+                        BY_TOKEN => {
+                            driver.env("pravega_client_auth_method", "Bearer");
+                            driver.env("pravega_client_auth_keycloak", keycloak);
+                            format!(
+                                "{about}, as a client of Keycloak, while tokens of both kinds end after ten seconds"
+                            )
+                        }
+                        _ => format!("{about}, over TLS"),
+                    };
+                    found.one(*client, group, &sentence, || Driver::run(driver, LIMIT))?;
+                    Ok(String::new())
+                })
+            }));
+        }
+        let outcome = run_cases(cases, AT_ONCE);
+        for client in [Client::Rust, Client::Python] {
+            found.store(places, client, "auth")?;
+        }
+        let stop = Case::new("the servers live through all of it and stop", || {
+            for place in [passwords, believing, encrypted] {
+                place.server.stop()?;
+            }
+            let tickets = issuer.finish(PATIENCE)?.iter().filter(|line| line.get("ticket").is_some()).count();
+            ensure!(tickets > 2 * BELIEVED.len(), "{tickets} tokens were fetched: none of the clients renewed its own");
+            Ok(format!("{tickets} tokens of the issuer"))
         });
         let issued = Case::new(
             "tokens of an OpenID Connect issuer are believed, also when its key changes or it is gone",
-            || issuer(places, scratch),
+            || issued(places, scratch),
         );
         Ok(outcome.and(run_cases(vec![stop, issued], 1)))
     })
+}
+
+fn refusal<'a>(
+    places: &'a Places,
+    found: &'a Gathered,
+    place: &'a Place,
+    client: Client,
+    (user, password, because, sentence): (&'static str, &'static str, &'static str, &'static str),
+) -> Case<'a> {
+    Case::new(format!("{} as {user}: {sentence}", client.short_name()), move || {
+        let arguments = ["--scope", "auth-refused", "--because", because];
+        let mut driver = client.command(places, &place.controller, "refused", &arguments);
+        driver.env("pravega_client_tls_cert_path", &place.authority);
+        prove(&mut driver, user, password);
+        found.one(client, BY_PASSWORD, sentence, || Driver::run(driver, LIMIT))?;
+        Ok(String::new())
+    })
+}
+
+/// A server with TLS that runs, and what a client has to know of it.
+struct Place {
+    server: Server,
+    controller: String,
+    authority: PathBuf,
+}
+
+impl Place {
+    fn start(launch: Launch) -> Result<Self> {
+        let server = launch.start()?;
+        let port = server.ready.controller.rsplit(':').next().context("the controller has a port")?;
+        Ok(Self { controller: format!("tls://localhost:{port}"), authority: launch.data.join("tls/ca.pem"), server })
+    }
 }
 
 /// A server with TLS in `scratch` that knows the users of a file and whose tokens end after ten seconds.
@@ -95,19 +205,19 @@ pub(super) fn believing(places: &Places, scratch: &Path, issuer: &str) -> Result
     Ok(launch)
 }
 
-/// An issuer, and its address.
-pub(super) fn start_issuer(places: &Places) -> Result<(Driver, String)> {
+/// An issuer, and its address. `clients` of Keycloak may have some from it as they know it.
+pub(super) fn start_issuer(places: &Places, clients: Option<&Value>) -> Result<(Driver, String)> {
     prepare::issuer(places)?;
     let mut command = Command::new("node");
-    command.arg(places.issuer());
+    command.arg(places.issuer()).args(clients.map(Value::to_string));
     let mut issuer = Driver::start(command)?;
     let address = issuer.wait_for("its address", PATIENCE, |line| Some(line.get("issuer")?.as_str()?.to_owned()))?;
     Ok((issuer, address))
 }
 
 /// A server that believes the tokens of an issuer in a process of its own, found by discovery.
-fn issuer(places: &Places, scratch: &Path) -> Result<String> {
-    let (mut issuer, address) = start_issuer(places)?;
+fn issued(places: &Places, scratch: &Path) -> Result<String> {
+    let (mut issuer, address) = start_issuer(places, None)?;
     let directory = scratch.join("issuer");
     std::fs::create_dir(&directory)?;
     let mut launch = Launch::new(places.server(), &directory);
@@ -179,12 +289,11 @@ fn exchange(address: &str, request: &str) -> Result<(u16, String)> {
     Ok((status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()))
 }
 
-/// Sets what the genuine clients read their credentials and their trust from.
-fn prove(driver: &mut Command, authority: &Path) {
+/// Sets what the genuine clients read their credentials from.
+fn prove(driver: &mut Command, user: &str, password: &str) {
     driver.env("pravega_client_auth_method", "Basic");
-    driver.env("pravega_client_auth_username", "app");
-    driver.env("pravega_client_auth_password", PASSWORD);
-    driver.env("pravega_client_tls_cert_path", authority);
+    driver.env("pravega_client_auth_username", user);
+    driver.env("pravega_client_auth_password", password);
 }
 
 /// `headwater user add`, as a script runs it.

@@ -1,9 +1,9 @@
-//! A server with little memory, and peers that each want much of it: it stays below its ceiling, and a peer that asks for
-//! little is served as before.
+//! A server with little memory, and peers that each want much of it: it stays below its ceiling, and a peer that asks
+//! for little is served as before.
 //!
-//! Idle connections, a thousand readers that hardly read, peers that announce 16 MiB, send a part and then trickle, peers
-//! that ask for segments with very long names and take no answer, and beside all of them writers of the largest frames
-//! there are; with a memory limit of 256 MiB.
+//! Idle connections, a thousand readers that hardly read, peers that announce 16 MiB, send a part and then trickle,
+//! peers that ask for segments with very long names and take no answer, and beside all of them writers of the largest
+//! frames there are; with a memory limit of 256 MiB.
 
 use super::{Case, Outcome, in_scratch, run_cases};
 use crate::prepare::Places;
@@ -144,14 +144,15 @@ fn check(places: &Places, scratch: &Path, crowd: Crowd) -> Result<String> {
     ensure!(greedy <= allowed, "p99 of a small append rose from {baseline:?} to {greedy:?}");
     server.stop()?;
     Ok(format!(
-        "at most {} MiB; p99 of a small append {baseline:?} alone, {greedy:?} beside greedy peers, where a bare exchange between \
-         two threads takes {bare:?}, {writing:?} beside writers of 16 MiB; one of those took {stored:?} beside {half_frames} slow ones, of which {left} were left at the end",
+        "at most {} MiB; p99 of a small append {baseline:?} alone, {greedy:?} beside greedy peers, where a bare exchange \
+         between two threads takes {bare:?}, {writing:?} beside writers of 16 MiB; one of those took {stored:?} beside \
+         {half_frames} slow ones, of which {left} were left at the end",
         highest >> 20
     ))
 }
 
-/// A kibibyte there and a little back between two threads that do nothing else: what the machine lets anybody have at this
-/// moment, without a server and without a disk.
+/// A kibibyte there and a little back between two threads that do nothing else: what the machine lets anybody have at
+/// this moment, without a server and without a disk.
 fn bare_latencies() -> Result<Vec<Duration>> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut socket = TcpStream::connect(listener.local_addr()?)?;

@@ -5,6 +5,7 @@
 
 use super::{Case, Outcome, in_scratch, run_cases};
 use crate::chance::Chance;
+use crate::compatibility::Gathered;
 use crate::driver::{Client, Driver};
 use crate::ledger::{Totals, Written, check_file, parse_ledger};
 use crate::prepare::Places;
@@ -49,8 +50,18 @@ pub fn run(places: &Places, plan: &Plan) -> Result<Outcome> {
             "crash: {} writers × {} keys, kill -9 {} times, seed {}",
             plan.writers, plan.keys, plan.cycles, plan.seed
         );
-        let case = Case::new(name, || crash(places, plan, scratch));
-        Ok(run_cases(vec![case], 1))
+        let found = Gathered::default();
+        let case = Case::new(name, || {
+            let group = "a server that is killed and started again";
+            let sentence =
+                "writers and transactions go on over kills and scales, and everything is there once, in order";
+            found.one(Client::Rust, group, sentence, || crash(places, plan, scratch))
+        });
+        let outcome = run_cases(vec![case], 1);
+        if plan.scale && plan.transactions {
+            found.store(places, Client::Rust, "crash")?;
+        }
+        Ok(outcome)
     })
 }
 

@@ -1,38 +1,47 @@
 //! Every feature the genuine Rust and Python clients have, one driver command each, several at a time on one server.
 
-use super::{Case, Outcome, in_scratch, run_cases, run_named_cases};
-use crate::compatibility::{Feature, Findings};
+use super::{Case, Outcome, in_scratch, run_cases};
+use crate::compatibility::Gathered;
 use crate::driver::{Client, Driver};
 use crate::prepare::Places;
-use crate::server::Launch;
+use crate::server::{Addresses, Launch};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// A driver that takes longer hangs. Rebalancing alone keeps the clients waiting for tens of seconds.
 const LIMIT: Duration = Duration::from_secs(240);
+/// The client may sit out a pause of ten seconds between two attempts.
+const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Most of the time the drivers wait for the clients' own timers, so several run at once.
 const AT_ONCE: usize = 4;
 
+/// Commands of the drivers, and the groups of features that they belong to, which are those of the Java client's tests.
 const RUST: &[(&str, &str)] = &[
-    ("streams", "streams are created, updated, sealed, deleted and listed over pages"),
-    ("truncate", "a stream truncated at a cut starts there"),
-    ("table", "tables keep their conditions, iterators and deltas"),
-    ("synchronizer", "table synchronizers converge"),
-    ("index", "index streams are searched, truncated and extended"),
-    ("jumbo", "events of 20 MiB come back whole"),
-    ("txn", "transactions commit and abort, also around a scale"),
-    ("byte", "byte streams seek, tail, truncate and seal"),
-    ("reader-group", "reader groups hand over, survive a death and start at cuts"),
+    ("reader-group", "reader groups"),
+    ("txn", "transactions"),
+    ("streams", "stream manager"),
+    ("truncate", "stream manager"),
+    ("writer", "event writers"),
+    ("jumbo", "event writers"),
+    ("scaling", "scaling"),
+    ("table", "key-value tables"),
+    ("synchronizer", "revisioned streams and state synchronizers"),
+    ("index", "index streams"),
+    ("byte", "byte streams"),
 ];
 
 const PYTHON: &[(&str, &str)] = &[
-    ("tags", "streams with tags are listed over pages, sealed and deleted"),
-    ("byte", "byte streams seek, tail and truncate"),
-    ("txn", "transactions commit and abort"),
-    ("cuts", "reader groups start at cuts, at the tail and over two streams"),
-    ("reader-group", "reader groups hand over and survive a killed reader"),
+    ("reader-group", "reader groups"),
+    ("cuts", "reader groups"),
+    ("txn", "transactions"),
+    ("tags", "stream manager"),
+    ("writer", "event writers"),
+    ("scaling", "scaling"),
+    ("byte", "byte streams"),
 ];
 
 /// Runs the features of one client, all of them or those whose name is in `only`.
@@ -40,35 +49,41 @@ const PYTHON: &[(&str, &str)] = &[
 /// # Errors
 /// When the server does not start.
 pub fn run(places: &Places, client: Client, only: &[String]) -> Result<Outcome> {
-    let (name, commands) = match client {
-        Client::Rust => ("rust", RUST),
-        Client::Python => ("python", PYTHON),
+    let name = client.short_name();
+    let commands = match client {
+        Client::Rust => RUST,
+        Client::Python => PYTHON,
     };
     in_scratch(places, name, |scratch| {
         let server = Launch::new(places.server(), scratch).start()?;
         let controller = &server.ready.controller;
+        let found = &Gathered::default();
         let wanted = |command: &str| only.is_empty() || only.iter().any(|o| o == command);
         let mut cases: Vec<Case<'_>> = commands
             .iter()
             .filter(|(command, _)| wanted(command))
-            .map(|(command, sentence)| {
-                Case::new(format!("{name} {command}: {sentence}"), move || {
+            .map(|(command, group)| {
+                Case::new(format!("{name} {command}: {group}"), move || {
                     let scope = format!("{name}-{command}");
-                    Driver::run(client.command(places, controller, command, &["--scope", &scope]), LIMIT)?;
-                    Ok(String::new())
+                    let driver = client.command(places, controller, command, &["--scope", &scope]);
+                    checks(found, client, command, group, driver)
                 })
             })
             .collect();
         if client == Client::Python && wanted("policies") {
             cases.push(Case::new("python policies: what the wheel sets, the crate reads", || {
-                policies(places, controller)
+                let sentence = "policies by time and by size are kept as they were set, at creation and by an update";
+                found.one(client, "retention", sentence, || policies(places, controller))
             }));
         }
-        let held = run_named_cases(cases, AT_ONCE);
-        let mut outcome = held.iter().fold(Outcome::default(), |sum, (_, held)| sum.and(Outcome::of(*held)));
+        if client == Client::Python && wanted("restart") {
+            cases.push(Case::new("python restart: a server that is killed and started again", || {
+                restart(places, scratch, found)
+            }));
+        }
+        let mut outcome = run_cases(cases, AT_ONCE);
         if only.is_empty() {
-            let features = held.iter().filter_map(|(name, works)| Feature::parse(name, *works)).collect();
-            Findings { client: client.name().to_owned(), version: client.version(places)?, features }.store(places)?;
+            found.store(places, client, name)?;
         }
         let stop = Case::new(format!("{name}: the server lives through all of it and stops"), || {
             let memory = server.resident_bytes()? / (1024 * 1024);
@@ -77,6 +92,57 @@ pub fn run(places: &Places, client: Client, only: &[String]) -> Result<Outcome> 
         });
         outcome = outcome.and(run_cases(vec![stop], 1));
         Ok(outcome)
+    })
+}
+
+/// Runs a driver: each check that it prints is a feature, of the group that it names itself or of `group`. If it fails,
+/// one that does not work stands for those that it did not come to.
+fn checks(found: &Gathered, client: Client, name: &str, group: &str, driver: Command) -> Result<String> {
+    let printed = match Driver::run(driver, LIMIT) {
+        Ok(printed) => printed,
+        Err(error) => {
+            found.keep(client, group, &format!("everything that `{name}` looks at"), false);
+            return Err(error);
+        }
+    };
+    let mut count = 0;
+    for value in printed {
+        let text = |field: &str| value.get(field).and_then(Value::as_str);
+        let Some(check) = text("check") else { continue };
+        found.keep(client, text("group").unwrap_or(group), check, true);
+        count += 1;
+    }
+    ensure!(count > 0, "{name} looked at nothing");
+    Ok(format!("{count} features"))
+}
+
+/// A server of its own is killed twice under a writer.
+fn restart(places: &Places, scratch: &Path, found: &Gathered) -> Result<String> {
+    let scratch = scratch.join("restart");
+    std::fs::create_dir(&scratch).with_context(|| format!("make {}", scratch.display()))?;
+    let mut launch = Launch::new(places.server(), &scratch);
+    launch.addresses = Addresses::free()?;
+    let mut server = launch.start()?;
+    let command = Client::Python.command(places, &server.ready.controller, "restart", &["--scope", "python-restart"]);
+    let sentence = "a writer goes on over two kills, and every event is there once, in order per key";
+    found.one(Client::Python, "a server that is killed and started again", sentence, || {
+        let mut writer = Driver::start(command)?;
+        for kill in 1..=3 {
+            let (before, begun) = (writer.progress(), Instant::now());
+            while writer.progress() < before + 200 {
+                server.alive()?;
+                let waits = !writer.has_ended() && begun.elapsed() < PROGRESS_WITHIN;
+                ensure!(waits, "{} events were acknowledged before kill {kill}", writer.progress());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            if kill < 3 {
+                server.kill()?;
+                server = launch.start()?;
+            }
+        }
+        writer.finish(LIMIT)?;
+        server.stop()?;
+        Ok(String::new())
     })
 }
 

@@ -1,6 +1,6 @@
-//! A disk that fills up under a writer: nothing acknowledged is lost, no read fails, and writing goes on as soon as there is
-//! room again. Once room is made from outside, and once by the published Python client, which deletes a stream while
-//! the disk is full.
+//! A disk that fills up under a writer: nothing acknowledged is lost, no read fails, and writing goes on as soon as
+//! there is room again. Once room is made from outside, and once by the published Python client, which deletes a stream
+//! while the disk is full.
 //!
 //! The disk is a small file system in memory, mounted for the purpose; where that is not allowed the suite says so.
 

@@ -7,6 +7,7 @@
 
 use super::{Outcome, auth, in_scratch};
 use crate::compatibility::{Feature, Findings};
+use crate::driver::JAVA_CLIENT;
 use crate::prepare::Places;
 use crate::server::{Addresses, Launch, Server};
 use anyhow::{Context, Result, bail, ensure};
@@ -16,8 +17,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What the page of compatibility calls it.
-const CLIENT: &str = "Java artifact `io.pravega:pravega-client`";
 /// All tests together take a fraction of it; fetching for the first time is allowed for.
 const LIMIT: Duration = Duration::from_secs(420);
 
@@ -54,7 +53,7 @@ pub fn run(places: &Places, only: &[String]) -> Result<Outcome> {
             auth::add_user(places, &users, name, password, grants)?;
         }
         let with_auth = auth::guarded(places, &of_users, &users)?.start()?;
-        let (issuer, address) = auth::start_issuer(places)?;
+        let (issuer, address) = auth::start_issuer(places, None)?;
         let with_issuer = auth::believing(places, &directory("issuer")?, &address)?.start()?;
         let trusted = [("tls", &with_tls), ("auth", &with_auth), ("bearer", &with_issuer)];
         let mut tests = Tests::start(places, scratch, &server, trusted, &address, only)?;
@@ -69,8 +68,8 @@ pub fn run(places: &Places, only: &[String]) -> Result<Outcome> {
         issuer.finish(LIMIT)?;
         if only.is_empty() {
             let version = tests.version.take().context("the tests did not say which client they drive")?;
-            Findings { client: CLIENT.to_owned(), version, features: std::mem::take(&mut tests.features) }
-                .store(places)?;
+            let (client, suites) = (JAVA_CLIENT.to_owned(), vec!["java".to_owned()]);
+            Findings { client, version, suites, features: std::mem::take(&mut tests.features) }.store(places)?;
         }
         if outcome == Outcome::default() {
             println!("FAILED  java: no test was run\n{}", tests.log_tail());

@@ -1,7 +1,8 @@
-//! Every request command of the protocol, bent in every way that can be listed: thousands of frames that are nearly right.
+//! Every request command of the protocol, bent in every way that can be listed: thousands of frames that are nearly
+//! right.
 //!
-//! The commands are described here once more, from the protocol's description (wire protocol 17): the server's own codec
-//! must not vouch for itself.
+//! The commands are described here once more, from the protocol's description (wire protocol 17): the server's own
+//! codec must not vouch for itself.
 
 use crate::raw::{Frame, Raw, code, frame, text};
 use anyhow::{Context, Result, bail, ensure};
