@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use headwater_types::ScopedStream;
+use headwater_types::limits::NAME_BYTES_MAX;
 
 use super::slots::Slot;
 use super::{Inner, Result, put, remove};
@@ -16,9 +17,12 @@ use crate::state::groups::Subscriber;
 use crate::state::head::State;
 use crate::state::keys;
 
+/// Longest name of a subscriber, `scope/group`.
+const SUBSCRIBER_BYTES_MAX: usize = 2 * NAME_BYTES_MAX + 1;
+
 impl Inner {
-    /// Asks, before anything of a group is written, whether each of the streams may be held back by it. Groups that come at
-    /// the same time may be a few more than the limit.
+    /// Asks, before anything of a group is written, whether each of the streams may be held back by it. Groups that
+    /// come at the same time may be a few more than the limit.
     pub(super) async fn admit_subscriber(&self, streams: &BTreeSet<&ScopedStream>, subscriber: &str) -> Result<()> {
         let key = keys::subscriber(subscriber);
         for stream in streams {
@@ -36,8 +40,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Notes that a group holds the stream back, from its beginning on. A stream that does not exist is held by nobody. The
-    /// same call again changes nothing.
+    /// Notes that a group holds the stream back, from its beginning on. A stream that does not exist is held by nobody.
+    /// The same call again changes nothing.
     pub(super) async fn subscribe(
         &self,
         stream: &ScopedStream,
@@ -111,6 +115,10 @@ impl Inner {
         let Some(view) = self.view(&slot).await?.filter(|view| view.head.state != State::Deleting) else {
             return Ok(MoveSubscriber::StreamNotFound);
         };
+        // No group has such a name, and no table such a key.
+        if subscriber.len() > SUBSCRIBER_BYTES_MAX {
+            return Ok(MoveSubscriber::SubscriberNotFound);
+        }
         let key = keys::subscriber(subscriber);
         loop {
             let found = self.ports.tables.read(&slot.table, std::slice::from_ref(&key)).await?.pop().flatten();

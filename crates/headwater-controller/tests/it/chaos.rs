@@ -3,8 +3,8 @@
 //!
 //! Streams are split and merged all the time; transactions are opened, kept alive, ended, and ended again by requests
 //! that come twice or too late; writers of single keys follow the segments as they are sealed. At the end every key's
-//! events stand on its way through the stream in the order they were acknowledged, and every transaction is there whole
-//! and once, or not at all.
+//! events stand on its way through the stream in the order they were acknowledged, and every transaction is there whole,
+//! in one piece and once, or not at all.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -155,7 +155,13 @@ async fn transact(
     assert_covers_key_space(&created.segments);
     for parent in &created.segments {
         let name = t.transaction_segment(parent.id, created.id);
-        assert!(store.append(name.as_str(), format!("[{}]", created.id).as_bytes()), "{name} takes events");
+        assert!(store.append(name.as_str(), format!("[{} first]", created.id).as_bytes()), "{name} takes events");
+    }
+    tokio::task::yield_now().await;
+    // Others write to the stream meanwhile, and end transactions of their own.
+    for parent in &created.segments {
+        let name = t.transaction_segment(parent.id, created.id);
+        assert!(store.append(name.as_str(), format!("[{} last]", created.id).as_bytes()), "{name} takes events");
     }
     for turn in 0..chance.below(40) {
         tokio::task::yield_now().await;
@@ -279,9 +285,11 @@ async fn check(world: &World, t: &ScopedStream, transactions: &Transactions, wri
     let content: String = segments.into_iter().map(|(_, bytes)| String::from_utf8(bytes).unwrap()).collect();
     for (id, ended) in transactions {
         let state = controller.transaction_state(t, *id).await.unwrap();
-        let found = content.matches(&format!("[{id}]")).count();
+        let found = content.matches(&format!("[{id} ")).count();
+        let whole = content.matches(&format!("[{id} first][{id} last]")).count();
+        assert_eq!(found, 2 * whole, "{id} is in one piece wherever it is");
         match (state, ended.accepted, ended.commit) {
-            (TransactionState::Committed, _, true) => assert_eq!(found, ended.segments, "{id} {ended:?}"),
+            (TransactionState::Committed, _, true) => assert_eq!(whole, ended.segments, "{id} {ended:?}"),
             (TransactionState::Aborted, None, _) | (TransactionState::Aborted, _, false) => assert_eq!(found, 0),
             other => panic!("{id} is {other:?}"),
         }

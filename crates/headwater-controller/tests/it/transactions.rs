@@ -154,6 +154,29 @@ async fn a_restart_arms_open_transactions_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_five_hundred_that_were_completed_last_are_listed_newest_first() {
+    let (world, t) = World::with_stream(1).await;
+    let mut completed = Vec::new();
+    for number in 0..520 {
+        let transaction = open(&world, &t).await;
+        let (ended, state) = match number % 3 {
+            0 => (world.controller.abort_transaction(&t, transaction.id).await.unwrap(), TransactionState::Aborted),
+            _ => (
+                world.controller.commit_transaction(&t, transaction.id, String::new(), i64::MIN).await.unwrap(),
+                TransactionState::Committed,
+            ),
+        };
+        assert_eq!(ended, EndTransaction::Success);
+        world.state_becomes(&t, transaction.id, state).await;
+        completed.push((transaction.id, state));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    completed.reverse();
+    completed.truncate(500);
+    assert_eq!(world.controller.completed_transactions(&t).await.unwrap(), completed);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_completed_transaction_is_forgotten_after_a_day() {
     let (world, t) = World::with_stream(1).await;
     let old = open(&world, &t).await;

@@ -82,7 +82,8 @@ impl<'a> Documented<'a> {
         // The server may have answered, and gone, before it has read everything.
         let _ = socket.write_all(request.as_bytes()).await;
         let mut answer = Vec::new();
-        let _ = socket.read_to_end(&mut answer).await;
+        let read = socket.read_to_end(&mut answer).await;
+        assert!(!answer.is_empty(), "{method} {path} is not answered: {read:?}");
         Answer::of(&answer)
     }
 

@@ -1,5 +1,5 @@
-//! Requests over HTTP that are changed anywhere: path, query and body. Whatever they say, that ends in an answer which is
-//! not the server's failure, and the next request is answered as before.
+//! Requests over HTTP that are changed anywhere: path, query and body. Whatever they say, that ends in an answer which
+//! is not the server's failure, and the next request is answered as before.
 
 use headwater_auth::HttpRoute;
 use serde_json::json;

@@ -312,3 +312,71 @@ async fn the_fields_of_a_segment_are_read_as_attributes_and_the_rollover_size_ou
     let get = Request::GetSegmentAttribute { request_id, segment: "a/b/0".into(), attribute, token: token() };
     assert_eq!(client.ask(get).await, Reply::SegmentAttribute { request_id, value: 0 });
 }
+
+/// What the batch client of Java's main line asks for to go from one stream cut to the next: no published client does.
+/// Source: wire protocol 17, `LocateOffset`.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offset_is_located_where_an_event_ends_and_never_before_it() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    client.create(SEGMENT).await;
+    let locate = async |client: &mut Client, segment: &str, target: i64| {
+        let request_id = client.id();
+        let segment = segment.into();
+        let token = Token::default();
+        client.ask(Request::LocateOffset { request_id, segment, target_offset: target, token }).await
+    };
+    let located = async |client: &mut Client, target: i64| match locate(client, SEGMENT, target).await {
+        Reply::OffsetLocated { segment, offset, .. } => {
+            assert_eq!(&*segment, SEGMENT);
+            offset
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(located(&mut client, 0).await, 0, "nothing is there");
+    assert_eq!(located(&mut client, 1000).await, 0, "the length, if no event goes as far");
+    client.set_up(1, SEGMENT).await;
+    let mut boundaries = vec![0];
+    for number in 1..=50_i64 {
+        // An append is one event with its header here.
+        let data = vec![7; usize::try_from(number).unwrap() * 3000];
+        assert!(matches!(client.append(1, number, &data).await, Reply::DataAppended { .. }));
+        boundaries.push(client.length(SEGMENT).await);
+    }
+    let length = *boundaries.last().unwrap();
+    for target in (0..=length + 5).step_by(7_777).chain([length - 1, length, i64::MAX]) {
+        let offset = located(&mut client, target).await;
+        assert!(boundaries.contains(&offset), "{target} is located at {offset}, where no event ends");
+        assert!(offset >= target.min(length), "{target} is located before it, at {offset}");
+    }
+    assert_eq!(located(&mut client, i64::MAX).await, length);
+    assert!((0..=length).contains(&located(&mut client, -1).await), "a number that is no offset does no harm");
+    // A walk with steps of some hundred kilobytes comes to the end.
+    let (mut at, mut steps) = (0, 0);
+    while at < length {
+        let next = located(&mut client, at + 300_000).await;
+        assert!(next > at, "a walk stands still at {at}");
+        (at, steps) = (next, steps + 1);
+    }
+    assert!(steps > 3, "the whole of {length} bytes in {steps} steps of 300,000");
+
+    // What was truncated is not located any more; a sealed segment is walked like an open one.
+    let cut = boundaries[20];
+    let request_id = client.id();
+    let truncated = Request::TruncateSegment {
+        request_id,
+        segment: SEGMENT.into(),
+        truncation_offset: cut,
+        token: Token::default(),
+    };
+    assert!(matches!(client.ask(truncated).await, Reply::SegmentTruncated { .. }));
+    client.seal(SEGMENT).await;
+    for target in [0, 1, cut - 1, cut, cut + 1, length] {
+        let offset = located(&mut client, target).await;
+        assert!(boundaries.contains(&offset) && offset >= target.max(cut), "{target} is located at {offset}");
+    }
+    match locate(&mut client, "scope/stream/9.#epoch.0", 0).await {
+        Reply::NoSuchSegment { .. } => {}
+        other => panic!("{other:?}"),
+    }
+}
