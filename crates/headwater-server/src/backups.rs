@@ -10,8 +10,8 @@
 //! Guarantees:
 //! * a client that is gone holds nothing for longer than [`LEASE`]
 //! * a request takes at most [`PIECE_BYTES`] of memory, and few at a time read from the disk
-//! * pages in a browser cannot ask for a backup or read one: requests with an `Origin` are refused, and so is a host that
-//!   could be such a page's own (see [`crate::hosts`])
+//! * pages in a browser cannot ask for a backup or read one: requests with an `Origin` are refused, and so is a host
+//!   that could be such a page's own (see [`crate::hosts`])
 //!
 //! What a backup is: `headwater_engine::Image`.
 

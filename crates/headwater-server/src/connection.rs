@@ -7,24 +7,24 @@
 //! ```
 //!
 //! Guarantees:
-//! * the peer says hello within [`HELLO_PATIENCE`], and a frame that has begun goes on within [`FRAME_PATIENCE`]; in between
-//!   it may be silent for ever
-//! * of a frame above 16 KiB only so much is received as there is room for among those of all connections, and who holds
-//!   that room without sending is closed once others want it ([`ReceivingRoom`])
-//! * what one peer can make us hold is bounded: [`UNANSWERED_BYTES_MAX`] of requests under way, [`PARKED_READS_MAX`] reads that
-//!   wait for data, [`TRANSIENTS_MAX`] uploads, one frame being received
-//! * what all peers together can make us hold is bounded, too: answers about tables ([`Context::answering`]), requests under
-//!   way and small answers beyond [`REQUESTS_FREE_BYTES`] of each ([`Context::replying`]), and reads that wait
-//!   ([`Context::parking`]). A peer that takes nothing for a minute is closed; one that holds answers and takes them slowly
-//!   is closed as soon as others want their room
-//! * no command is carried out that its token does not allow; appends go on until the token of their set-up ends, and with
-//!   it the connection
+//! * the peer says hello within [`HELLO_PATIENCE`], and a frame that has begun goes on within [`FRAME_PATIENCE`]; in
+//!   between it may be silent for ever
+//! * of a frame above 16 KiB only so much is received as there is room for among those of all connections, and who
+//!   holds that room without sending is closed once others want it ([`ReceivingRoom`])
+//! * what one peer can make us hold is bounded: [`UNANSWERED_BYTES_MAX`] of requests under way, [`PARKED_READS_MAX`]
+//!   reads that wait for data, [`TRANSIENTS_MAX`] uploads, one frame being received
+//! * what all peers together can make us hold is bounded, too: answers about tables ([`Context::answering`]), requests
+//!   under way and small answers beyond [`REQUESTS_FREE_BYTES`] of each ([`Context::replying`]), and reads that wait
+//!   ([`Context::parking`]). A peer that takes nothing for a minute is closed; one that holds answers and takes them
+//!   slowly is closed as soon as others want their room
+//! * no command is carried out that its token does not allow; appends go on until the token of their set-up ends, and
+//!   with it the connection
 //! * malformed or misplaced frames close this connection and nothing else; answers decided before are sent first
-//! * when the connection ends, transient segments that were not merged are deleted, and nobody is answered any more; the
-//!   store drops its parked reads within seconds
+//! * when the connection ends, transient segments that were not merged are deleted, and nobody is answered any more;
+//!   the store drops its parked reads within seconds
 //!
-//! Not here: bytes of frames (`headwater-wire`), what a request means (`requests`), what an outcome becomes (`replies`),
-//! the order of a writer's answers (`session`).
+//! Not here: bytes of frames (`headwater-wire`), what a request means (`requests`), what an outcome becomes
+//! (`replies`), the order of a writer's answers (`session`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,11 +59,11 @@ use crate::socket::{ReadHalf, Socket};
 pub const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the bytes of a frame that has begun may stop coming.
 pub const FRAME_PATIENCE: Duration = Duration::from_secs(10);
-/// Requests under way on one connection, in bytes: what they carry and at most bring back. Then its socket is not read. A
-/// client's own window is smaller (the Rust client's is 16 MiB of events over all its connections).
+/// Requests under way on one connection, in bytes: what they carry and at most bring back. Then its socket is not read.
+/// A client's own window is smaller (the Rust client's is 16 MiB of events over all its connections).
 pub const UNANSWERED_BYTES_MAX: usize = 32 << 20;
-/// Requests under way on one connection take room that all connections share once they hold more than this, in bytes. What
-/// appends and updates of tables carry does not count: the store has room of its own for that.
+/// Requests under way on one connection take room that all connections share once they hold more than this, in bytes.
+/// What appends and updates of tables carry does not count: the store has room of its own for that.
 pub const REQUESTS_FREE_BYTES: usize = 16 << 10;
 /// Reads that wait for data on one connection. Clients leave abandoned ones behind; more than this is a mistake.
 pub const PARKED_READS_MAX: usize = 16_384;
@@ -92,8 +92,8 @@ const HELLO_BYTES: usize = 1024;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a peer may take to read the last answers.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(3);
-/// How long we go on reading after we said the last word, so that the peer hears it: a socket that is closed with unread
-/// bytes resets the connection, and the peer's system may drop what it had not read yet.
+/// How long we go on reading after we said the last word, so that the peer hears it: a socket that is closed with
+/// unread bytes resets the connection, and the peer's system may drop what it had not read yet.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// What every connection needs.
@@ -284,8 +284,8 @@ impl Inbound {
                     large.until += large.share.grow(ROOM_PATIENCE).await.map_err(|NoRoom| ReadEnd::NoRoom)?;
                     heard = Instant::now();
                 }
-                // Who sends only a part gets a buffer of that size. Then one for the whole frame, and no larger: what is
-                // stored of it shares the buffer.
+                // Who sends only a part gets a buffer of that size. Then one for the whole frame, and no larger: what
+                // is stored of it shares the buffer.
                 let allowed = large.share.allowed();
                 let buffer = if allowed <= PART_BYTES { allowed } else { frame_bytes };
                 if input.capacity() < buffer {
@@ -504,8 +504,8 @@ impl Inbound {
         Ok(())
     }
 
-    /// Waits until a request may come under way that holds `bytes`, and `elsewhere` so many for which others have room. This
-    /// is what stops the reading of a peer that sends faster than the store stores, or than it takes its answers.
+    /// Waits until a request may come under way that holds `bytes`, and `elsewhere` so many for which others have room.
+    /// This is what stops the reading of a peer that sends faster than the store stores, or than it takes its answers.
     async fn charge(&self, bytes: usize, elsewhere: usize) -> Result<Charge, ReadEnd> {
         let all = u32::try_from((bytes + elsewhere).min(UNANSWERED_BYTES_MAX)).expect("the limit is 32 MiB");
         let permit = self.unanswered.clone().acquire_many_owned(all).await;
@@ -565,8 +565,8 @@ impl Inbound {
     }
 }
 
-/// What a request may hold, in bytes, until it is answered and the answer is taken, besides [`carried`] and [`answer_cost`].
-/// Names are repeated in answers, also those that no segment can have.
+/// What a request may hold, in bytes, until it is answered and the answer is taken, besides [`carried`] and
+/// [`answer_cost`]. Names are repeated in answers, also those that no segment can have.
 fn request_cost(request: &Wire) -> usize {
     let names = request.segment().map_or(0, |segment| segment.len());
     let more = match request {

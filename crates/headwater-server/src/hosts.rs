@@ -5,9 +5,9 @@
 //! from everybody else. Addresses cannot be made to lead elsewhere, so they are all admitted: probes of container
 //! platforms ask by them.
 //!
-//! Guarantee: no handler runs for a request that says a host which is neither an address, nor `localhost`, nor one of the
-//! names that the operator gave us. Where callers have to prove who they are, a page of another host cannot, and every
-//! host is admitted.
+//! Guarantee: no handler runs for a request that says a host which is neither an address, nor `localhost`, nor one of
+//! the names that the operator gave us. Where callers have to prove who they are, a page of another host cannot, and
+//! every host is admitted.
 //!
 //! Source: RFC 9112, section 3.2, for where a request says its host.
 

@@ -11,12 +11,12 @@
 //! | `/v1/backups…` | online backups, see [`crate::backups`] |
 //! | `/v1/health…`, `/v1/scopes…` | see [`crate::rest`], and [`crate::plans`] for what retention would do |
 //!
-//! What a caller needs for each is in the table of `headwater-auth`; a route without a row cannot be served. Where nobody has
-//! to prove anything, requests for unknown hosts reach none of them, see [`crate::hosts`]. Whatever is wrong is said by a
-//! [`Problem`].
+//! What a caller needs for each is in the table of `headwater-auth`; a route without a row cannot be served. Where
+//! nobody has to prove anything, requests for unknown hosts reach none of them, see [`crate::hosts`]. Whatever is wrong
+//! is said by a [`Problem`].
 //!
-//! A connection answers one request. A peer that is slow to send its header is closed after [`HEADER_PATIENCE`], and any
-//! peer after [`CONNECTION_PATIENCE`].
+//! A connection answers one request. A peer that is slow to send its header is closed after [`HEADER_PATIENCE`], and
+//! any peer after [`CONNECTION_PATIENCE`].
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -31,12 +31,14 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use headwater_auth::HttpRoute;
 use headwater_controller::Controller;
 use headwater_engine::Engine;
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Guard;
 use crate::auth::http::guarded;
+use crate::auth::{Guard, Origin};
 use crate::backups::{self, Backups};
 use crate::hosts::Hosts;
 use crate::metrics::Metrics;
@@ -201,13 +203,19 @@ fn handler(route: HttpRoute) -> MethodRouter<Pages> {
 }
 
 /// Serves one connection until it ends, or finishes its request when `stopping`.
-pub(crate) async fn serve(socket: impl Into<Socket>, router: Router, stopping: CancellationToken) {
+pub(crate) async fn serve(socket: impl Into<Socket>, origin: Origin, router: Router, stopping: CancellationToken) {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        // What guards a route asks for it.
+        request.extensions_mut().insert(origin);
+        router.call(request)
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_PATIENCE)
         .keep_alive(false)
         .max_buf_size(HEADER_BYTES_MAX)
-        .serve_connection(TokioIo::new(socket.into()), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(socket.into()), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
@@ -272,8 +280,12 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
-        let served =
-            tokio::spawn(serve(server, router(pages.clone(), &Guard::off(), &hosts()), CancellationToken::new()));
+        let served = tokio::spawn(serve(
+            server,
+            Origin::default(),
+            router(pages.clone(), &Guard::off(), &hosts()),
+            CancellationToken::new(),
+        ));
         let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
         client.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -289,7 +301,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         let router = router(Pages::new(Metrics::new()), &Guard::off(), &hosts());
-        let served = tokio::spawn(serve(server, router, CancellationToken::new()));
+        let served = tokio::spawn(serve(server, Origin::default(), router, CancellationToken::new()));
         client.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
@@ -347,7 +359,8 @@ mod tests {
         let (server, _) = listener.accept().await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
         let begun = tokio::time::Instant::now();
-        serve(server, router(Pages::new(Metrics::new()), &Guard::off(), &hosts()), CancellationToken::new()).await;
+        let router = router(Pages::new(Metrics::new()), &Guard::off(), &hosts());
+        serve(server, Origin::default(), router, CancellationToken::new()).await;
         assert!(begun.elapsed() >= HEADER_PATIENCE);
     }
 }

@@ -5,8 +5,8 @@
 //!                          └───────► pipe ─► grpc ───────► controller
 //! ```
 //!
-//! Clients in the process speak the same protocols over pipes, so they get the same answers, guarantees and limits as over a
-//! socket. Nobody has to prove who they are: whoever runs in the process can read its memory anyway.
+//! Clients in the process speak the same protocols over pipes, so they get the same answers, guarantees and limits as
+//! over a socket. Nobody has to prove who they are: whoever runs in the process can read its memory anyway.
 
 use std::fmt;
 use std::io;
@@ -161,7 +161,8 @@ impl InProcess {
 }
 
 impl Drop for InProcess {
-    /// Without [`stop`](InProcess::stop), the store closes by itself, and its directory is free for another one after that.
+    /// Without [`stop`](InProcess::stop), the store closes by itself, and its directory is free for another one after
+    /// that.
     #[allow(clippy::disallowed_methods, reason = "closing may wait for the disk, and there may be no runtime any more")]
     fn drop(&mut self) {
         if self.is_stopped {

@@ -1,8 +1,8 @@
 //! Taking connections, within limits.
 //!
 //! Guarantees:
-//! * at most as many connections as the listener's [`Gate`] has places; further ones wait unaccepted in the kernel's queue,
-//!   where they cost us nothing, and the store always has files left to open
+//! * at most as many connections as the listener's [`Gate`] has places; further ones wait unaccepted in the kernel's
+//!   queue, where they cost us nothing, and the store always has files left to open
 //! * a TLS handshake holds up nobody: it has the place of its connection, and a limit of time
 //! * every accepted socket sends without delay and notices, in the end, that its peer is gone
 //! * a failing `accept` (no memory, no files) is tried again and ends nothing
@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Origin;
 use crate::metrics::Metrics;
 use crate::socket::Socket;
 use crate::tls::Handshake;
@@ -50,13 +51,15 @@ pub(crate) struct Gate {
 pub(crate) struct Place {
     _permit: OwnedSemaphorePermit,
     connections: Gauge,
+    /// Where the peer is.
+    pub(crate) origin: Origin,
 }
 
 impl Place {
-    fn new(permit: OwnedSemaphorePermit, metrics: &Metrics) -> Self {
+    fn new(permit: OwnedSemaphorePermit, origin: Origin, metrics: &Metrics) -> Self {
         metrics.accepted.inc();
         metrics.connections.inc();
-        Self { _permit: permit, connections: metrics.connections.clone() }
+        Self { _permit: permit, connections: metrics.connections.clone(), origin }
     }
 }
 
@@ -85,9 +88,9 @@ pub(crate) async fn accept(listener: &TcpListener, gate: &Gate) -> (TcpStream, P
     let permit = gate.places.clone().acquire_owned().await.expect("places are never closed");
     loop {
         match listener.accept().await {
-            Ok((socket, _)) => {
+            Ok((socket, peer)) => {
                 prepare(&socket);
-                return (socket, Place::new(permit, &gate.metrics));
+                return (socket, Place::new(permit, peer.ip().into(), &gate.metrics));
             }
             Err(error) => {
                 tracing::warn!(%error, "could not accept a connection");
@@ -104,7 +107,7 @@ pub(crate) async fn accept_each<F>(
     handshake: Handshake,
     stopping: CancellationToken,
     tasks: tokio_util::task::TaskTracker,
-    serve: impl Fn(Socket) -> F + Clone + Send + 'static,
+    serve: impl Fn(Socket, Origin) -> F + Clone + Send + 'static,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -112,7 +115,7 @@ pub(crate) async fn accept_each<F>(
         let (handshake, serve, stopping) = (handshake.clone(), serve.clone(), stopping.clone());
         tasks.spawn(async move {
             if let Some(Some(socket)) = stopping.run_until_cancelled(handshake.open(socket)).await {
-                serve(socket).await;
+                serve(socket, place.origin).await;
             }
             drop(place);
         });
@@ -130,20 +133,22 @@ fn prepare(socket: &TcpStream) {
 #[derive(Debug)]
 pub(crate) struct Placed {
     socket: Socket,
-    _place: Place,
+    place: Place,
 }
 
 impl Placed {
     pub(crate) fn new(socket: Socket, place: Place) -> Self {
-        Self { socket, _place: place }
+        Self { socket, place }
     }
 }
 
 impl tonic::transport::server::Connected for Placed {
-    /// Nothing depends on where a caller is.
-    type ConnectInfo = ();
+    /// Each call has it among its extensions. Nothing but a place in a line depends on it.
+    type ConnectInfo = Origin;
 
-    fn connect_info(&self) -> Self::ConnectInfo {}
+    fn connect_info(&self) -> Origin {
+        self.place.origin
+    }
 }
 
 impl AsyncRead for Placed {

@@ -1,7 +1,7 @@
 //! Counts what is stored in each segment, so that streams can be scaled by it.
 //!
-//! A writer looks its counters up once, when it is set up, and then only adds to them. Counters of segments that no writer
-//! has any more are dropped when they are read.
+//! A writer looks its counters up once, when it is set up, and then only adds to them. Counters of segments that no
+//! writer has any more are dropped when they are read.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -9,7 +9,8 @@
 //!
 //! Guarantees:
 //! * many answers leave in one write; a write ends only when nothing is left to send or the peer stops reading
-//! * data of reads that the peer has not taken is bounded: what comes on top is let go and read again later (`readahead`)
+//! * data of reads that the peer has not taken is bounded: what comes on top is let go and read again later
+//!   (`readahead`)
 //! * everything else that waits was charged by the reading half, which stops reading when the charges are used up
 //! * after the connection's end nothing is written, and reads that still wait are abandoned ([`Waiting::is_abandoned`])
 
@@ -79,7 +80,8 @@ pub(crate) struct Line {
 pub(crate) struct Charge {
     /// Of the connection's; given back when the answer is in a frame.
     pub(crate) _connection: OwnedSemaphorePermit,
-    /// Of what all connections share for requests under way and small answers, kept until the peer has taken the answer.
+    /// Of what all connections share for requests under way and small answers, kept until the peer has taken the
+    /// answer.
     pub(crate) common: Option<OwnedSemaphorePermit>,
     /// Of what all connections share.
     pub(crate) shared: Shared,
@@ -294,8 +296,8 @@ impl Line {
     }
 
     /// Deletes the transient segments of this connection, once it has ended. A merge or creation that was asked for
-    /// before is done first: the store lets a deletion overtake no write to the same segment, and a merge that waits for
-    /// memory was not acknowledged.
+    /// before is done first: the store lets a deletion overtake no write to the same segment, and a merge that waits
+    /// for memory was not acknowledged.
     pub(crate) fn delete_transients(&self) {
         let transients = std::mem::take(&mut *self.transients.lock().expect("a panic ends the process"));
         for segment in transients {

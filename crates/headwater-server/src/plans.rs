@@ -55,8 +55,8 @@ impl From<RetentionPlan> for Retention {
     }
 }
 
-/// `GET /v1/scopes/{scope}/streams/{stream}/retention`: 200 with the plan, 404 for no such stream, 204 for one without a
-/// retention policy.
+/// `GET /v1/scopes/{scope}/streams/{stream}/retention`: 200 with the plan, 404 for no such stream, 204 for one without
+/// a retention policy.
 pub(crate) async fn retention(
     State(pages): State<Pages>,
     Path((scope, stream)): Path<(String, String)>,

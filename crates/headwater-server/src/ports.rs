@@ -26,8 +26,8 @@ use crate::private::{PRIVATE_TABLES, client_tables, forget_client_table};
 
 /// Who appends for the controller; all its appends say where, so one name serves them all.
 const WRITER: WriterId = WriterId(0x6865_6164_7761_7465_7200_0000_0000_0001);
-/// How long an append or a creation for the controller may take. On a full disk they wait for room, and whoever asks must
-/// not: it may hold what making room needs.
+/// How long an append or a creation for the controller may take. On a full disk they wait for room, and whoever asks
+/// must not: it may hold what making room needs.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// One request of the controller may have this part of what all requests share.
 const ROOM_SHARE: usize = 2;
@@ -438,8 +438,8 @@ impl MetadataTable for EnginePorts {
             TableChange { key, value: put, expect }
         });
         let request = Request::TableUpdate { segment, changes: changes.collect(), at: None };
-        // No room is taken for it: clients' appends that a full disk makes wait have all of it, and what is to make room on
-        // the disk would wait for them. What the controller has under way is bounded by its calls.
+        // No room is taken for it: clients' appends that a full disk makes wait have all of it, and what is to make
+        // room on the disk would wait for them. What the controller has under way is bounded by its calls.
         match self.call(request).await {
             Ok(Response::Versions(versions)) => Ok(versions),
             Ok(other) => unexpected(&other),

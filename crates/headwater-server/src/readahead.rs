@@ -69,7 +69,8 @@ impl ReadAhead {
         Self { room, bytes: AtomicUsize::new(0) }
     }
 
-    /// Counts the data of a read, shortened if it has to be. `None`: let it go and read again when something was written.
+    /// Counts the data of a read, shortened if it has to be. `None`: let it go and read again when something was
+    /// written.
     pub(crate) fn admit(&self, read: ReadResult) -> Option<ReadResult> {
         let bytes = size(&read);
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);

@@ -1,8 +1,8 @@
 //! Room for large frames that are being received, shared by all connections.
 //!
-//! A frame is announced with 8 bytes and may have 16 MiB, so room is taken as its bytes arrive, in steps: who announces and
-//! does not send takes nothing. Frames that each hold a part and wait for the rest would wait for one another; so beside
-//! the common room there is one place for a whole frame:
+//! A frame is announced with 8 bytes and may have 16 MiB, so room is taken as its bytes arrive, in steps: who announces
+//! and does not send takes nothing. Frames that each hold a part and wait for the rest would wait for one another; so
+//! beside the common room there is one place for a whole frame:
 //!
 //! ```text
 //!   first step ──► in turn ──────────────► half of the common room
@@ -15,8 +15,8 @@
 //! * peers that have not shown who they are have a small room of their own: they take nothing from those who have
 //! * the frame that has the place needs nothing else to complete
 //! * whoever joins waits for those before it once, and not again at each step
-//! * while somebody waits, who holds room has to send ([`Share::is_hogged`]), and the faster the longer that one has waited:
-//!   a turn of a peer that stops sending lasts half a second, and an eighth in the end
+//! * while somebody waits, who holds room has to send ([`Share::is_hogged`]), and the faster the longer that one has
+//!   waited: a turn of a peer that stops sending lasts half a second, and an eighth in the end
 //!
 //! Start reading at [`Places`], which decides; [`Share::grow`] waits.
 
@@ -35,7 +35,8 @@ pub(crate) const FREE_BYTES: usize = 16 << 10;
 const STEP_BYTES: usize = 256 << 10;
 /// How often it is looked whether a frame that holds room goes on.
 pub(crate) const LOOK: Duration = Duration::from_millis(60);
-/// For so long a frame that holds room may bring less than it has to while others wait: longer than a round trip to anywhere.
+/// For so long a frame that holds room may bring less than it has to while others wait: longer than a round trip to
+/// anywhere.
 const PAUSE: Duration = Duration::from_millis(500);
 /// In this time it has to bring so much at least.
 const PROGRESS_BYTES: usize = 64 << 10;
@@ -58,8 +59,8 @@ pub struct ReceivingRoom {
 }
 
 impl ReceivingRoom {
-    /// Of about so many bytes, but at least of one largest frame and a half. `has_strangers`: there are peers of whom one
-    /// does not know yet who they are. What they may take comes on top.
+    /// Of about so many bytes, but at least of one largest frame and a half. `has_strangers`: there are peers of whom
+    /// one does not know yet who they are. What they may take comes on top.
     pub fn new(bytes: u64, has_strangers: bool) -> Self {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let common = bytes.saturating_sub(SERVER_FRAME_BYTES_MAX).max(SERVER_FRAME_BYTES_MAX / 2);
@@ -306,8 +307,8 @@ impl Share {
         Ok(begun.elapsed())
     }
 
-    /// Whether it holds what others wait for and has not brought enough of late. To be asked when everything that has arrived
-    /// was received: then it is not we who are slow.
+    /// Whether it holds what others wait for and has not brought enough of late. To be asked when everything that has
+    /// arrived was received: then it is not we who are slow.
     pub(crate) fn is_hogged(&mut self, received: usize) -> bool {
         let now = Instant::now();
         let waits_since = if self.holds_room() { self.pool.places().first_waits_since() } else { None };

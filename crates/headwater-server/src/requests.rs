@@ -38,8 +38,8 @@ pub(crate) enum Plan {
     Decided(Verdict),
 }
 
-/// Reads the name of a segment to be created: `stream/number` or `scope/stream/number`, the number with or without epoch
-/// and transaction. Nothing else has a place in a stream or table, so nobody would find it again.
+/// Reads the name of a segment to be created: `stream/number` or `scope/stream/number`, the number with or without
+/// epoch and transaction. Nothing else has a place in a stream or table, so nobody would find it again.
 fn new_name(text: &str) -> Option<SegmentName> {
     let name = public_name(text)?;
     let base = name.parent();

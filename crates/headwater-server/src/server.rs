@@ -50,7 +50,8 @@ const CONTAINERS_MAX: usize = 64;
 const HTTP_CONNECTIONS: u64 = 64;
 /// Part of the connections that is set aside for the controller.
 const CONTROLLER_SHARE: u64 = 8;
-/// Part of the memory that the store leaves to the connections themselves, which take 6 KiB each, and to the controller.
+/// Part of the memory that the store leaves to the connections themselves, which take 6 KiB each, and to the
+/// controller.
 const CONNECTIONS_SHARE: u64 = 8;
 /// Part of the memory for large frames that are being received.
 const RECEIVING_SHARE: u64 = 8;
@@ -92,8 +93,8 @@ pub struct Config {
     pub segment_store: SocketAddr,
     /// Where HTTP is served; port 0 takes a free one.
     pub http: SocketAddr,
-    /// Host that clients reach the segment store and the controller at: an IPv4 address or a name of letters, digits, dots
-    /// and hyphens. `None`: the address of the segment store's listener.
+    /// Host that clients reach the segment store and the controller at: an IPv4 address or a name of letters, digits,
+    /// dots and hyphens. `None`: the address of the segment store's listener.
     pub advertise: Option<String>,
     /// Further names that HTTP is asked for under, beside the advertised host, when nobody has to prove who they are.
     pub http_hosts: Vec<String>,
@@ -355,7 +356,7 @@ impl Server {
             http_tasks.clone(),
             {
                 let silent = silent.clone();
-                move |socket| http::serve(socket, router.clone(), silent.clone())
+                move |socket, origin| http::serve(socket, origin, router.clone(), silent.clone())
             },
         ));
 
@@ -377,7 +378,7 @@ impl Server {
             handshake(&[]),
             stopping.clone(),
             tasks.clone(),
-            move |socket| connection::serve(socket, context.clone()),
+            move |socket, _| connection::serve(socket, context.clone()),
         ));
         let (store_port, controller_port) = (segment_store.address.port(), controller.address.port());
         let service = ControllerGrpc::new(recovered.clone(), advertised.clone(), store_port, controller_port);
@@ -441,8 +442,8 @@ impl Server {
         }
     }
 
-    /// Takes no more requests, answers those under way, closes the store. Connections that do not end in time are given up;
-    /// how long the store takes is the disk's affair.
+    /// Takes no more requests, answers those under way, closes the store. Connections that do not end in time are given
+    /// up; how long the store takes is the disk's affair.
     pub async fn stop(self) {
         self.pages.enter(Phase::Stopping);
         self.stopping.cancel();
@@ -608,8 +609,8 @@ pub(crate) fn lock(data_dir: &std::path::Path) -> Result<DirectoryLock, StartErr
     })
 }
 
-/// A name in a directory that has entries and never was a store. A directory that cannot be listed is refused by the lock,
-/// with the system's word.
+/// A name in a directory that has entries and never was a store. A directory that cannot be listed is refused by the
+/// lock, with the system's word.
 fn foreign(data_dir: &std::path::Path) -> Option<String> {
     let entries = headwater_engine::io::entries(data_dir, "").ok()?;
     // A process that is killed while it makes a store leaves some; the root of a file system has the last.

@@ -86,7 +86,8 @@ impl ReadHalf {
         }
     }
 
-    /// Appends what is there, up to the buffer's capacity and `bytes_max`, neither of which is 0; 0 once the peer has ended.
+    /// Appends what is there, up to the buffer's capacity and `bytes_max`, neither of which is 0; 0 once the peer has
+    /// ended.
     ///
     /// # Errors
     /// `WouldBlock` if nothing is there.

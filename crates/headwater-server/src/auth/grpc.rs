@@ -1,5 +1,5 @@
-//! The controller's calls, guarded: who calls is found out before a message is read, what they may do before it is carried
-//! out.
+//! The controller's calls, guarded: who calls is found out before a message is read, what they may do before it is
+//! carried out.
 //!
 //! ```text
 //!   HTTP/2 ─► Authenticated ─► decoding ─► Guarded ─► ControllerGrpc
@@ -29,7 +29,7 @@ use tonic::codegen::Service;
 use tonic::server::NamedService;
 use tonic::{Code, Request, Response, Status};
 
-use super::{Caller, Guard, Unknown};
+use super::{Caller, Guard, Origin, Unknown};
 use crate::grpc::ControllerGrpc;
 
 /// Source of both texts: what Pravega's controller says.
@@ -41,8 +41,8 @@ fn denied() -> Status {
     Status::permission_denied("Authorization failed")
 }
 
-/// Whatever bytes come as a message are its sender's doing, while tonic calls it a failure of its own: clients would try
-/// that again for a minute and more.
+/// Whatever bytes come as a message are its sender's doing, while tonic calls it a failure of its own: clients would
+/// try that again for a minute and more.
 fn blamed(answer: http::Response<Body>) -> http::Response<Body> {
     let Some(status) = Status::from_header_map(answer.headers()) else { return answer };
     let is_theirs = ["failed to decode Protobuf message", "Missing request message"];
@@ -95,7 +95,8 @@ where
         Box::pin(async move {
             let name = request.uri().path().rsplit('/').next().unwrap_or_default();
             let is_open = Rpc::named(name).is_some_and(Rpc::is_open);
-            match guard.identify(request.headers()).await {
+            let origin = request.extensions().get::<Origin>().copied().unwrap_or_default();
+            match guard.identify(request.headers(), origin).await {
                 Ok(caller) if is_open || !caller.is_nobody() => {
                     request.extensions_mut().insert(caller);
                     inner.call(request).await.map(blamed)
@@ -195,8 +196,8 @@ impl Guarded {
         check(rpc, &caller, &request.get_ref().target()).map(|()| caller)
     }
 
-    /// The same for the configuration of a group: one that holds back retention needs on each of its streams what telling
-    /// the retention a position needs.
+    /// The same for the configuration of a group: one that holds back retention needs on each of its streams what
+    /// telling the retention a position needs.
     fn admit_group(&self, rpc: Rpc, request: &Request<proto::ReaderGroupConfiguration>) -> Result<(), Status> {
         let caller = self.admit(rpc, request)?;
         let config = request.get_ref();

@@ -8,14 +8,14 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::MethodRouter;
 use headwater_auth::{Access, HttpRoute, Target};
 
-use super::{Guard, Unknown};
+use super::{Guard, Origin, Unknown};
 use crate::problem::Problem;
 
 /// What browsers and tools are told to come back with.
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"headwater\", Bearer realm=\"headwater\"");
 
-/// A handler that is reached only by those who may, and that finds out who it is by the [`Caller`](super::Caller) among the
-/// request's extensions. A route that is open asks nobody.
+/// A handler that is reached only by those who may, and that finds out who it is by the [`Caller`](super::Caller) among
+/// the request's extensions. A route that is open asks nobody.
 ///
 /// What changes something does not take orders from pages in a browser: these come with an `Origin`, and on a server
 /// where nobody has to prove anything any page could send them.
@@ -31,7 +31,8 @@ where
             if route.is_open() {
                 return next.run(request).await;
             }
-            let caller = match guard.identify(request.headers()).await {
+            let origin = request.extensions().get::<Origin>().copied().unwrap_or_default();
+            let caller = match guard.identify(request.headers(), origin).await {
                 Ok(caller) => caller,
                 Err(Unknown::Refused) => return unauthenticated(),
                 Err(Unknown::Busy) => {

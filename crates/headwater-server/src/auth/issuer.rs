@@ -61,8 +61,8 @@ impl Issuer {
         Ok(Self { trust, source })
     }
 
-    /// Judges a token, and says by which keys; asks the issuer first if it may have a key that is not known yet, and calls
-    /// `changed` if it has others now.
+    /// Judges a token, and says by which keys; asks the issuer first if it may have a key that is not known yet, and
+    /// calls `changed` if it has others now.
     pub(super) async fn check(
         &self,
         token: &str,

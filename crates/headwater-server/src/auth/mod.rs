@@ -7,9 +7,10 @@
 //!
 //! Guarantees:
 //! * without a word about who calls, a caller is nobody, to whom nothing is granted
-//! * a wrong password costs a derivation, and no more of those run at a time than leave a processor to others, also when
-//!   callers do not wait for them
+//! * a wrong password costs a derivation, and no more of those run at a time than leave a processor to others, also
+//!   when callers do not wait for them
 //! * whoever was known before waits for at most the derivations that run already, however many strangers wait
+//! * a crowd of strangers delays a stranger from elsewhere by one derivation of its own and keeps nobody out
 //! * what was decided by files or keys that were replaced since is not kept
 //! * a file that is no good when it is read again, or still being written, changes nothing
 //!
@@ -19,6 +20,7 @@ mod files;
 pub(crate) mod grpc;
 pub(crate) mod http;
 mod issuer;
+mod line;
 pub mod users;
 pub(crate) mod wire;
 
@@ -40,12 +42,14 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::files::SIGNING_KEY;
 use self::files::{Look, Watched};
 use self::issuer::Issuer;
+pub(crate) use self::line::Origin;
+use self::line::Strangers;
 use crate::metrics::Metrics;
 pub use crate::secrets::FileError;
 use crate::secrets::chain;
 
-/// Derivations that may wait for a processor, of strangers and of those known before; further ones are refused.
-const WAITING_MAX: usize = 32;
+/// Callers known before that may wait for a processor; further ones are refused.
+const RETURNING_MAX: usize = 32;
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long a changed file has to stay as it is before it is taken.
@@ -186,9 +190,7 @@ struct Inner {
     known: Mutex<Cache<Caller>>,
     deriving: Arc<Semaphore>,
     /// Taken before `deriving` by callers who were never known, so that only few of them are ever in that queue.
-    strangers: Arc<Semaphore>,
-    /// Strangers who wait.
-    waiting: Arc<AtomicUsize>,
+    strangers: Strangers,
     /// Others who wait.
     returning: Arc<AtomicUsize>,
     clock: Clock,
@@ -232,8 +234,7 @@ impl Guard {
             lifetime_seconds: config.token_lifetime_seconds,
             known: Mutex::new(Cache::new(&files::chance()?)),
             deriving: Arc::new(Semaphore::new(at_once)),
-            strangers: Arc::new(Semaphore::new((at_once - 1).max(1))),
-            waiting: Arc::default(),
+            strangers: Strangers::new((at_once - 1).max(1)),
             returning: Arc::default(),
             clock,
             look: Notify::new(),
@@ -247,15 +248,15 @@ impl Guard {
         self.0.is_some()
     }
 
-    /// Who calls, by the headers of a call.
-    pub(crate) async fn identify(&self, headers: &HeaderMap) -> Result<Caller, Unknown> {
+    /// Who calls, by the headers of a call and where it comes from.
+    pub(crate) async fn identify(&self, headers: &HeaderMap, origin: Origin) -> Result<Caller, Unknown> {
         let Some(inner) = &self.0 else { return Ok(Caller::Anyone) };
         let mut said = headers.get_all(axum::http::header::AUTHORIZATION).iter();
         let (first, more) = (said.next(), said.next());
         let Some(header) = first else { return Ok(Caller::Nobody) };
         let header = header.to_str().ok().filter(|header| more.is_none() && header.len() <= HEADER_BYTES_MAX);
         let header = header.unwrap_or_default();
-        let identified = inner.identify(header).await;
+        let identified = inner.identify(header, origin).await;
         match &identified {
             Ok(_) => {}
             Err(Unknown::Refused) => _ = inner.metrics.auth_refused(kind(header)).inc(),
@@ -344,31 +345,29 @@ impl Inner {
         self.known.lock().expect("a panic ends the process").find(header.as_bytes(), now)
     }
 
-    async fn identify(self: &Arc<Self>, header: &str) -> Result<Caller, Unknown> {
+    async fn identify(self: &Arc<Self>, header: &str, origin: Origin) -> Result<Caller, Unknown> {
         let now = self.now();
         if let Some(caller) = self.found(header, now) {
             return Ok(caller);
         }
         let (method, rest) = header.split_once(' ').ok_or(Unknown::Refused)?;
         match kind(method) {
-            Kind::Basic => self.basic(header, rest.trim(), now).await,
+            Kind::Basic => self.basic(header, rest.trim(), origin, now).await,
             Kind::Bearer => self.bearer(header, rest.trim(), now).await,
             Kind::Other => Err(Unknown::Refused),
         }
     }
 
-    async fn basic(self: &Arc<Self>, header: &str, token: &str, now: i64) -> Result<Caller, Unknown> {
+    async fn basic(self: &Arc<Self>, header: &str, token: &str, origin: Origin, now: i64) -> Result<Caller, Unknown> {
         let passwords = self.passwords.as_ref().ok_or(Unknown::Refused)?.current();
         let pair = String::from_utf8(STANDARD.decode(token).map_err(|_| Unknown::Refused)?);
         let pair = pair.map_err(|_| Unknown::Refused)?;
         let (user, password) = pair.split_once(':').ok_or(Unknown::Refused)?;
         // Every minute everybody comes again who is who they say: they are not to queue behind those who are not.
         let returns = self.known.lock().expect("a panic ends the process").was_good(header.as_bytes());
-        let places = if returns { &self.returning } else { &self.waiting };
-        let waiting = Waiting::join(places.clone()).ok_or(Unknown::Busy)?;
-        let turn = match returns {
-            true => None,
-            false => Some(self.strangers.clone().acquire_owned().await.expect("never closed")),
+        let (turn, place) = match returns {
+            true => (None, Some(Returning::join(self.returning.clone()).ok_or(Unknown::Busy)?)),
+            false => (Some(self.strangers.turn(origin).await.ok_or(Unknown::Busy)?), None),
         };
         let permit = self.deriving.clone().acquire_owned().await.expect("never closed");
         // Another call of the same client may have come first.
@@ -386,16 +385,16 @@ impl Inner {
                 });
             }
             drop(passwords);
-            // Not before, whether or not the caller still waits: nothing ends a derivation that has begun. And not before
-            // the answer is kept, so that whoever is next with the same password finds it.
-            drop((permit, turn, waiting));
+            // Not before, whether or not the caller still waits: nothing ends a derivation that has begun. And not
+            // before the answer is kept, so that whoever is next with the same password finds it.
+            drop((permit, turn, place));
             caller
         });
         deriving.await.expect("a panic ends the process").ok_or(Unknown::Refused)
     }
 
-    /// Keeps what was found if what it was found by is still in force. Asked under the lock that [`forget`](Self::forget)
-    /// takes after every change, so that nothing is kept beyond one.
+    /// Keeps what was found if what it was found by is still in force. Asked under the lock that
+    /// [`forget`](Self::forget) takes after every change, so that nothing is kept beyond one.
     fn keep(&self, header: &str, caller: &Caller, now: i64, until: i64, is_in_force: impl FnOnce() -> bool) {
         let mut known = self.known.lock().expect("a panic ends the process");
         if is_in_force() {
@@ -451,18 +450,18 @@ fn kind(header: &str) -> Kind {
     }
 }
 
-/// A place among those who wait for a derivation.
-struct Waiting(Arc<AtomicUsize>);
+/// A place among those who were known before and wait for a derivation.
+struct Returning(Arc<AtomicUsize>);
 
-impl Waiting {
+impl Returning {
     fn join(count: Arc<AtomicUsize>) -> Option<Self> {
         // Made first, so that a refusal gives the place back.
         let place = Self(count);
-        if place.0.fetch_add(1, Ordering::Relaxed) < WAITING_MAX { Some(place) } else { None }
+        if place.0.fetch_add(1, Ordering::Relaxed) < RETURNING_MAX { Some(place) } else { None }
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Returning {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -475,7 +474,12 @@ type Shared<T> = RwLock<Arc<T>>;
 mod tests {
     use std::sync::atomic::AtomicI64;
 
+    use futures::FutureExt as _;
+
+    use super::line::LINE_MAX;
     use super::*;
+
+    const HERE: Origin = Origin::UNKNOWN;
 
     fn of_user(user: &str, password: &str) -> HeaderMap {
         let header = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
@@ -499,30 +503,30 @@ mod tests {
             Arc::new(move || now.load(Ordering::Relaxed))
         };
         let guard = Guard::open(&config, directory.path(), clock, metrics.clone()).unwrap();
-        guard.identify(&of_user("good", "right")).await.unwrap();
+        guard.identify(&of_user("good", "right"), HERE).await.unwrap();
         for round in 1..=3 {
             now.fetch_add(61_000, Ordering::Relaxed);
             let inner = guard.0.as_ref().unwrap();
             assert!(inner.found("Basic Z29vZDpyaWdodA==", inner.now()).is_none(), "it is looked at again");
-            let strangers: Vec<_> = (0..WAITING_MAX)
+            let strangers: Vec<_> = (0..LINE_MAX)
                 .map(|number| {
                     let (guard, asked) = (guard.clone(), asked.clone());
                     tokio::spawn(async move {
-                        let _ = guard.identify(&of_user("good", &format!("wrong {round} {number}"))).await;
+                        let _ = guard.identify(&of_user("good", &format!("wrong {round} {number}")), HERE).await;
                         asked.fetch_add(1, Ordering::Relaxed);
                     })
                 })
                 .collect();
-            while inner.waiting.load(Ordering::Relaxed) < WAITING_MAX - 1 {
+            while inner.strangers.waiting() < LINE_MAX - 1 {
                 tokio::task::yield_now().await;
             }
             let before = asked.load(Ordering::Relaxed);
-            guard.identify(&of_user("good", "right")).await.expect("there is a place for who was known before");
+            guard.identify(&of_user("good", "right"), HERE).await.expect("there is a place for who was known before");
             let passed = asked.load(Ordering::Relaxed) - before;
             let running = i64::try_from(std::thread::available_parallelism().map_or(1, usize::from)).unwrap();
-            assert!(passed <= 2 * running, "{passed} of {WAITING_MAX} strangers went first");
+            assert!(passed <= 2 * running, "{passed} of {LINE_MAX} strangers went first");
             strangers.iter().for_each(tokio::task::JoinHandle::abort);
-            while inner.waiting.load(Ordering::Relaxed) > 0 {
+            while inner.strangers.waiting() > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
@@ -546,7 +550,7 @@ mod tests {
         let mut most = 0;
         for number in 0..limit * 4 + 16 {
             let headers = headers(&format!("user{number}"));
-            let _ = tokio::time::timeout(Duration::from_millis(5), guard.identify(&headers)).await;
+            let _ = tokio::time::timeout(Duration::from_millis(5), guard.identify(&headers, HERE)).await;
             most = most.max(running());
             assert!(running() <= limit, "{} derivations after {number} calls", running());
         }
@@ -555,11 +559,29 @@ mod tests {
         while running() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let waiting: Vec<_> = (0..WAITING_MAX).map(|_| Waiting::join(inner.waiting.clone()).unwrap()).collect();
-        assert_eq!(guard.identify(&headers("late")).await.unwrap_err(), Unknown::Busy);
-        assert_eq!(metrics.auth_busy.get(), 1);
-        drop(waiting);
-        assert_eq!(guard.identify(&headers("last")).await.unwrap_err(), Unknown::Refused);
+        let strangers = inner.strangers.clone();
+        let turn = || {
+            let strangers = strangers.clone();
+            Box::pin(async move { strangers.turn(HERE).await })
+        };
+        let mut crowd: Vec<_> = (0..LINE_MAX + limit).map(|_| turn()).collect();
+        let mut turns = Vec::new();
+        crowd.retain_mut(|waits| waits.now_or_never().map(|turn| turns.extend(turn)).is_none());
+        assert_eq!(inner.strangers.waiting(), LINE_MAX);
+        assert_eq!(guard.identify(&headers("late"), HERE).await.unwrap_err(), Unknown::Busy);
+        let before = metrics.auth_busy.get();
+        assert!(before > 0);
+        // Somebody from elsewhere is in nobody's way.
+        let elsewhere = std::net::IpAddr::from([10, 0, 0, 1]).into();
+        let headers_elsewhere = headers("elsewhere");
+        let mut waits = Box::pin(guard.identify(&headers_elsewhere, elsewhere));
+        assert!(futures::poll!(&mut waits).is_pending());
+        drop(turns);
+        let crowd = tokio::spawn(futures::future::join_all(crowd.into_iter().map(|waits| async { drop(waits.await) })));
+        assert_eq!(waits.await.unwrap_err(), Unknown::Refused, "the password was looked at");
+        assert_eq!(metrics.auth_busy.get(), before);
+        crowd.await.unwrap();
+        assert_eq!(guard.identify(&headers("last"), HERE).await.unwrap_err(), Unknown::Refused);
         assert!(metrics.auth_refused(Kind::Basic).get() > 0);
     }
 }

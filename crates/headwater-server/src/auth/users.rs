@@ -36,8 +36,8 @@ pub fn list(path: &Path) -> Result<Vec<Listed>, UserError> {
     Ok(file.users().map(|(name, grants)| (name.to_owned(), grants.iter().map(ToString::to_string).collect())).collect())
 }
 
-/// Puts a user into a file, which is made if it is not there, or gives one a new password. Without `grants` a user who is
-/// there keeps theirs. True if the user was there.
+/// Puts a user into a file, which is made if it is not there, or gives one a new password. Without `grants` a user who
+/// is there keeps theirs. True if the user was there.
 ///
 /// # Errors
 /// Any [`UserError`]; the file is as it was.

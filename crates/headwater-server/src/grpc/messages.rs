@@ -1,7 +1,8 @@
 //! Messages to the controller's values and back, and its outcomes to statuses.
 //!
 //! A name that breaks the rule names nothing, so it is answered like one that does not exist; an absent or empty one is
-//! a mistake of the caller. Mistakes that stay mistakes are INVALID_ARGUMENT, so that clients do not retry them for a minute.
+//! a mistake of the caller. Mistakes that stay mistakes are INVALID_ARGUMENT, so that clients do not retry them for a
+//! minute.
 
 use std::collections::BTreeMap;
 

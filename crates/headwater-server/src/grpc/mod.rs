@@ -415,7 +415,8 @@ impl ControllerService for ControllerGrpc {
         answer(proto::DeleteScopeStatus { status: status.into() })
     }
 
-    /// Empty, whatever it is asked for: also for tables and groups. Where authorization is on, the guard in front answers.
+    /// Empty, whatever it is asked for: also for tables and groups. Where authorization is on, the guard in front
+    /// answers.
     async fn get_delegation_token(&self, _: Request<proto::StreamInfo>) -> Answer<proto::DelegationToken> {
         answer(proto::DelegationToken { delegation_token: String::new() })
     }

@@ -83,8 +83,8 @@ impl Operation {
             .problem(500, "Its records are damaged; the server's log says more.")
     }
 
-    /// Of something that writes.
-    fn writes(self) -> Self {
+    /// Of something that takes room on the disk or in memory.
+    fn takes_room(self) -> Self {
         self.problem(507, "Disk, memory or a limit is used up; come back later.")
     }
 
@@ -117,7 +117,11 @@ pub(super) fn described(route: HttpRoute) -> Operation {
         HttpRoute::OpenApi => Operation::new(SERVER, "This document").json("Document"),
         HttpRoute::Ping => Operation::new(SERVER, "Says that it is there").answers(200, "It is.", Answer::Nothing),
         HttpRoute::Healthz => Operation::new(SERVER, "Whether the process is worth keeping")
-            .answers(200, "`ok`; `doubtful` if stored bytes have rotted; `full` if writes wait for room on the disk.", Answer::Other("text/plain"))
+            .answers(
+                200,
+                "`ok`; `doubtful` if stored bytes have rotted; `full` if writes wait for room on the disk.",
+                Answer::Other("text/plain"),
+            )
             .answers(503, "The store cannot go on.", Answer::Other("text/plain")),
         HttpRoute::Readyz => Operation::new(SERVER, "Whether clients are served")
             .answers(200, "They are.", Answer::Other("text/plain"))
@@ -141,13 +145,13 @@ pub(super) fn described(route: HttpRoute) -> Operation {
             .body("CreateScopeRequest")
             .answers(201, "It is new.", Answer::Json("ScopeProperty"))
             .problem(409, "There is one of that name.")
-            .writes(),
+            .takes_room(),
         HttpRoute::GetScope => Operation::new(SCOPES, "A scope").exists().json("ScopeProperty"),
         HttpRoute::DeleteScope => Operation::new(SCOPES, "Delete a scope that is empty")
             .exists()
             .answers(204, "It is gone.", Answer::Nothing)
             .problem(412, "There is something in it.")
-            .writes(),
+            .takes_room(),
         HttpRoute::ListStreams => Operation::new(STREAMS, "Streams of a scope that the caller may read")
             .exists()
             .asks(
@@ -164,7 +168,7 @@ pub(super) fn described(route: HttpRoute) -> Operation {
             .answers(201, "It can be written to.", Answer::Json("StreamProperty"))
             .problem(404, "There is no such scope.")
             .problem(409, "There is a stream of that name.")
-            .writes(),
+            .takes_room(),
         HttpRoute::GetStream => Operation::new(STREAMS, "Configuration of a stream").exists().json("StreamProperty"),
         HttpRoute::UpdateStream => Operation::new(
             STREAMS,
@@ -176,19 +180,19 @@ pub(super) fn described(route: HttpRoute) -> Operation {
         .json("StreamProperty")
         .problem(409, "Somebody else is changing it.")
         .problem(412, "It is sealed.")
-        .writes(),
+        .takes_room(),
         HttpRoute::DeleteStream => Operation::new(STREAMS, "Delete a sealed stream")
             .exists()
             .answers(204, "It is gone.", Answer::Nothing)
             .problem(412, "It is not sealed.")
-            .writes(),
+            .takes_room(),
         HttpRoute::SealStream => Operation::new(STREAMS, "Seal a stream; nothing happens to a sealed one")
             .exists()
             .body("StreamState")
             .json("StreamState")
             .problem(409, "Somebody else is changing it.")
             .problem(412, "It cannot be sealed.")
-            .writes(),
+            .takes_room(),
         HttpRoute::ScalingEvents => Operation::new(
             STREAMS,
             "Epochs of a stream that began between two times, behind the last one before them",
@@ -233,19 +237,19 @@ pub(super) fn described(route: HttpRoute) -> Operation {
             Operation::new(GROUPS, "Streams and online readers of a group")
                 .exists()
                 .json("ReaderGroupProperty")
-                .writes()
+                .takes_room()
         }
         HttpRoute::DeleteGroup => Operation::new(GROUPS, "Delete a group")
             .exists()
             .answers(204, "It is gone.", Answer::Nothing)
-            .writes(),
+            .takes_room(),
         HttpRoute::GroupLag => Operation::new(
             VIEWS,
             "How far a group is behind by what its readers last wrote down, in the streams that the caller may read",
         )
         .exists()
         .json("ReaderGroupLag")
-        .writes(),
+        .takes_room(),
         HttpRoute::BeginBackup => Operation::new(BACKUPS, "Begin an online backup")
             .answers(201, "It holds for a minute after each request.", Answer::Json("Backup"))
             .problem(409, "Another one is under way.")

@@ -41,8 +41,8 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// The whole body. One that is too long is read on and thrown away while it is bearable: whoever is still sending when the
-/// connection closes does not get to see why.
+/// The whole body. One that is too long is read on and thrown away while it is bearable: whoever is still sending when
+/// the connection closes does not get to see why.
 async fn read(headers: &HeaderMap, mut body: Body) -> Result<Vec<u8>, Problem> {
     let too_long =
         || Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is longer than {BODY_BYTES_MAX} bytes"));

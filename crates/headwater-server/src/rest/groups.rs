@@ -54,7 +54,8 @@ pub(crate) async fn list(
     lists::document("{\"readerGroups\":[", "]}", part.limit, seen.boxed()).await
 }
 
-/// `GET /v1/scopes/{scope}/readergroups/{group}`: its streams and the readers that are online, as its own readers know them.
+/// `GET /v1/scopes/{scope}/readergroups/{group}`: its streams and the readers that are online, as its own readers know
+/// them.
 pub(crate) async fn show(
     State(pages): State<Pages>,
     Path((scope, group)): Path<(String, String)>,
@@ -131,8 +132,8 @@ impl From<SegmentReading> for SegmentLag {
     }
 }
 
-/// `GET /v1/scopes/{scope}/readergroups/{group}/lag`: how far the group is behind, by what its readers last wrote down, in
-/// those of its streams that the caller may read. Also of groups of Rust and Python clients, which are in no list.
+/// `GET /v1/scopes/{scope}/readergroups/{group}/lag`: how far the group is behind, by what its readers last wrote down,
+/// in those of its streams that the caller may read. Also of groups of Rust and Python clients, which are in no list.
 pub(crate) async fn lag(
     State(pages): State<Pages>,
     Extension(caller): Extension<Caller>,

@@ -1,7 +1,7 @@
 //! How the server is, component by component, in Pravega's words.
 //!
-//! There are two components: `store`, where everything is kept, and `controller`, which knows what a stream is. The root,
-//! `headwater`, is as well as the worse of them. Probes have simpler pages: `/healthz`, `/readyz` and `/ping`.
+//! There are two components: `store`, where everything is kept, and `controller`, which knows what a stream is. The
+//! root, `headwater`, is as well as the worse of them. Probes have simpler pages: `/healthz`, `/readyz` and `/ping`.
 
 use std::collections::BTreeMap;
 

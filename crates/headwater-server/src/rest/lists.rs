@@ -1,8 +1,8 @@
 //! Lists of any length as one JSON document, written page by page while it is sent.
 //!
-//! The first page is looked at before anything is answered, so that what is wrong gets its status. A list that breaks later
-//! ends the connection before the end of the document, which no reader takes for a whole one. Who wants less asks with
-//! `limit`, and goes on `after` the last name.
+//! The first page is looked at before anything is answered, so that what is wrong gets its status. A list that breaks
+//! later ends the connection before the end of the document, which no reader takes for a whole one. Who wants less asks
+//! with `limit`, and goes on `after` the last name.
 
 use std::future::Future;
 

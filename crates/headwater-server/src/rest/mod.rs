@@ -1,5 +1,5 @@
-//! Pravega's `/v1` interface for administrators, and views of our own for operators. JSON in, one call of the controller,
-//! JSON out; nothing is decided here.
+//! Pravega's `/v1` interface for administrators, and views of our own for operators. JSON in, one call of the
+//! controller, JSON out; nothing is decided here.
 //!
 //! | module | what |
 //! |---|---|
@@ -12,8 +12,8 @@
 //! Guarantees:
 //! * whoever asks for a list gets only what they may read
 //! * a list takes the memory of one page, however long it is
-//! * a mistake of the caller is a status from 400 to 499 and a problem that says which; a name that breaks the rules names
-//!   nothing, so it is answered like one that does not exist, and is a mistake only where something is created
+//! * a mistake of the caller is a status from 400 to 499 and a problem that says which; a name that breaks the rules
+//!   names nothing, so it is answered like one that does not exist, and is a mistake only where something is created
 //!
 //! What each route needs is in the table of `headwater-auth`, what it takes and answers in [`crate::openapi`].
 

@@ -187,8 +187,8 @@ fn changed(stream: &ScopedStream, outcome: UpdateStream) -> Result<(), Problem> 
     }
 }
 
-/// `GET /v1/scopes/{scope}/streams/{stream}/scaling-events`: the epochs that began between two times, and before them the
-/// last one before, from which they come.
+/// `GET /v1/scopes/{scope}/streams/{stream}/scaling-events`: the epochs that began between two times, and before them
+/// the last one before, from which they come.
 pub(crate) async fn scaling_events(
     State(pages): State<Pages>,
     Path((scope, stream)): Path<(String, String)>,

@@ -95,7 +95,8 @@ struct StreamHeat {
     segments: Vec<Heat>,
 }
 
-/// `GET /v1/scopes/{scope}/streams/{stream}/heat`: rates of the open segments, by ascending key; none of a sealed stream.
+/// `GET /v1/scopes/{scope}/streams/{stream}/heat`: rates of the open segments, by ascending key; none of a sealed
+/// stream.
 pub(crate) async fn heat(
     State(pages): State<Pages>,
     Path((scope, stream)): Path<(String, String)>,
@@ -134,7 +135,8 @@ impl From<EpochRecord> for Epoch {
     }
 }
 
-/// `GET /v1/scopes/{scope}/streams/{stream}/epochs`: all of them, oldest first, or `limit` of them from number `first` on.
+/// `GET /v1/scopes/{scope}/streams/{stream}/epochs`: all of them, oldest first, or `limit` of them from number `first`
+/// on.
 pub(crate) async fn epochs(
     State(pages): State<Pages>,
     Path((scope, stream)): Path<(String, String)>,
@@ -205,8 +207,8 @@ struct Transactions {
     next: Option<String>,
 }
 
-/// `GET /v1/scopes/{scope}/streams/{stream}/transactions`: those that are not over; `limit` of them (100), going on at the
-/// place `next` of the answer before.
+/// `GET /v1/scopes/{scope}/streams/{stream}/transactions`: those that are not over; `limit` of them (100), going on at
+/// the place `next` of the answer before.
 pub(crate) async fn transactions(
     State(pages): State<Pages>,
     Path((scope, stream)): Path<(String, String)>,
@@ -237,8 +239,8 @@ struct OpenTransactions {
     next: Option<String>,
 }
 
-/// `GET /v1/transactions`: open ones of all streams that the caller may read; `limit` of them (100) at most, going on at
-/// the place `next` of the answer before.
+/// `GET /v1/transactions`: open ones of all streams that the caller may read; `limit` of them (100) at most, going on
+/// at the place `next` of the answer before.
 pub(crate) async fn open_transactions(
     State(pages): State<Pages>,
     Extension(caller): Extension<Caller>,
