@@ -1,8 +1,9 @@
 //! The controller's records as bytes.
 //!
 //! A record is one version byte and its fields, big-endian, counted texts and lists. A binary form of our own and not
-//! JSON, because key bounds must come back bit for bit (they are stored as the bits of the double), and because an epoch
-//! of 10,000 segments has to fit one table value. A record whose version is newer than this code is refused, never guessed at.
+//! JSON, because key bounds must come back bit for bit (they are stored as the bits of the double), and because an
+//! epoch of 10,000 segments has to fit one table value. A record whose version is newer than this code is refused,
+//! never guessed at.
 //!
 //! Counts are checked against the bytes that remain before anything is allocated.
 

@@ -352,7 +352,8 @@ pub enum ScaleProgress {
 pub struct CreatedTransaction {
     /// Its id.
     pub id: TransactionId,
-    /// Parents of its segments, by ascending key. The id's epoch is that of the transaction; such a segment need not exist.
+    /// Parents of its segments, by ascending key. The id's epoch is that of the transaction; such a segment need not
+    /// exist.
     pub segments: Vec<SegmentRange>,
 }
 
@@ -656,8 +657,8 @@ pub struct OpenTransactionPage {
     pub token: Option<String>,
 }
 
-/// Where a reader group stands, as its readers last wrote it down. They read on before they do so again, by default within
-/// half a minute, so a group is never behind what this says.
+/// Where a reader group stands, as its readers last wrote it down. They read on before they do so again, by default
+/// within half a minute, so a group is never behind what this says.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct GroupReaders {
     /// Readers that have not been declared offline, in the order of their names.

@@ -230,8 +230,8 @@ pub trait SegmentOps: Send + Sync + 'static {
         to: i64,
     ) -> Result<bool, PortError>;
 
-    /// Entries of a table that a client made, ascending, from behind the key `after`, at most `limit`. `None` if there is no
-    /// such table.
+    /// Entries of a table that a client made, ascending, from behind the key `after`, at most `limit`. `None` if there
+    /// is no such table.
     async fn scan_client_table(
         &self,
         segment: &SegmentName,
@@ -343,8 +343,8 @@ pub trait LoadMeter: Send + Sync + 'static {
     /// What came in since the last call, per segment; nothing for a segment that got nothing.
     fn take(&self) -> Vec<Load>;
 
-    /// Whether segments can be created now. A scale that has to wait for room on the disk would keep its stream from being
-    /// truncated or deleted, and so from making that room.
+    /// Whether segments can be created now. A scale that has to wait for room on the disk would keep its stream from
+    /// being truncated or deleted, and so from making that room.
     fn has_room(&self) -> bool;
 }
 

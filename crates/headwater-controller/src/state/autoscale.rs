@@ -1,10 +1,11 @@
 //! When a stream splits and merges its segments by itself.
 //!
-//! Each segment's load is folded every five seconds into averages over 2, 5, 10 and 20 minutes. A segment that is over its
-//! target is split: within a minute if it is over it by a fifth all the time, later if by less or with pauses. Two
+//! Each segment's load is folded every five seconds into averages over 2, 5, 10 and 20 minutes. A segment that is over
+//! its target is split: within a minute if it is over it by a fifth all the time, later if by less or with pauses. Two
 //! neighbours are merged when both are below half of their targets on the average of twenty minutes and would be below
-//! three quarters of it together. So a merged segment has to grow by a third before it is split again, and after any change the
-//! segments that it made begin with no history: a split and the merge that takes it back lie at least twenty minutes apart.
+//! three quarters of it together. So a merged segment has to grow by a third before it is split again, and after any
+//! change the segments that it made begin with no history: a split and the merge that takes it back lie at least twenty
+//! minutes apart.
 //!
 //! The windows are those of Pravega's segment store, the thresholds our own: it waits ten minutes before anything.
 

@@ -1,8 +1,8 @@
 //! Taking apart CBOR, in which Rust and Python clients keep what their reader groups share.
 //!
-//! Guarantee: nesting is bounded, counts are checked against the bytes that remain, and against what memory may be taken,
-//! before anything is allocated, and no bytes make this panic. What those clients do not write (tags, floats, pieces of unknown length) is refused.
-//! Source: RFC 8949.
+//! Guarantee: nesting is bounded, counts are checked against the bytes that remain, and against what memory may be
+//! taken, before anything is allocated, and no bytes make this panic. What those clients do not write (tags, floats,
+//! pieces of unknown length) is refused. Source: RFC 8949.
 
 use headwater_records::{Allowance, Exceeded};
 

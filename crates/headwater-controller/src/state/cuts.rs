@@ -30,8 +30,8 @@ pub(crate) fn creation_epochs(cut: &StreamCut) -> Option<(i32, i32)> {
 /// The surface of a valid cut; `None` for an invalid one. `history` covers the cut's creation epochs.
 ///
 /// Valid means: every segment exists; positions on opened segments do not overlap; keys without one are covered by
-/// future entries; a future entry is younger than the positions it shares keys with; and no segment would have to be both
-/// read to the end for some keys and not yet opened for others. Offsets are not compared with lengths.
+/// future entries; a future entry is younger than the positions it shares keys with; and no segment would have to be
+/// both read to the end for some keys and not yet opened for others. Offsets are not compared with lengths.
 pub(crate) fn surface(cut: &StreamCut, history: &History) -> Option<Surface> {
     surface_among(cut, history, &history.segments())
 }
@@ -171,8 +171,8 @@ pub(crate) enum Order {
     Overlaps,
 }
 
-/// How a valid cut `a` lies to a valid cut `b`: by the segments that they stand on for each key, and by the offsets where
-/// it is the same one. `history` covers the creation epochs of both. `None` if one of them is not valid.
+/// How a valid cut `a` lies to a valid cut `b`: by the segments that they stand on for each key, and by the offsets
+/// where it is the same one. `history` covers the creation epochs of both. `None` if one of them is not valid.
 pub(crate) fn order(a: &StreamCut, b: &StreamCut, history: &History) -> Option<Order> {
     let segments = history.segments();
     let (on_a, on_b) = (surface_among(a, history, &segments)?, surface_among(b, history, &segments)?);

@@ -1,7 +1,7 @@
 //! Epochs: which segments share the key space at one time in the life of a stream.
 //!
-//! Epochs are numbered from 0. Each has exactly one segment for every key. A scale ends one epoch and begins the next; a
-//! rolling commit begins two. Records of epochs are written once and never change or go away while the stream exists:
+//! Epochs are numbered from 0. Each has exactly one segment for every key. A scale ends one epoch and begins the next;
+//! a rolling commit begins two. Records of epochs are written once and never change or go away while the stream exists:
 //! successors, cuts and transactions of any age refer to them.
 //!
 //! Invariant, checked where a record is made or read: the segments, by ascending key, tile [0, 1) with bit-identical

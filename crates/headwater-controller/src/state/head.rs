@@ -1,7 +1,7 @@
 //! The head record of a stream: what it is now, and what is being done to it.
 //!
-//! One thing at a time is done to a stream, and it is written here before it begins. So whoever reads the record after a
-//! crash knows what to finish, and each step may be run again.
+//! One thing at a time is done to a stream, and it is written here before it begins. So whoever reads the record after
+//! a crash knows what to finish, and each step may be run again.
 
 use bytes::Bytes;
 use headwater_types::TransactionId;

@@ -1,8 +1,8 @@
 //! Where the readers of a group stand, as far as they have written it down.
 //!
-//! Only what tells positions is followed. Checkpoints are left out, but for the positions that readers report to them: a
-//! client could make the server copy all positions with a few bytes, and as often as it likes. Updates that contradict the
-//! state change nothing, as clients never write such.
+//! Only what tells positions is followed. Checkpoints are left out, but for the positions that readers report to them:
+//! a client could make the server copy all positions with a few bytes, and as often as it likes. Updates that
+//! contradict the state change nothing, as clients never write such.
 //!
 //! Whoever wrote the bytes decides what becomes of them. So all memory, that of the answer included, is taken from an
 //! allowance first.
@@ -20,8 +20,8 @@ use crate::model::{GroupReaders, SegmentReading, StreamReading};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ReadersState {
     group: State,
-    /// What each segment's present reader has said. Further than assigned offsets, which are those of an acquisition or a
-    /// checkpoint.
+    /// What each segment's present reader has said. Further than assigned offsets, which are those of an acquisition or
+    /// a checkpoint.
     read: Offsets,
 }
 
@@ -157,7 +157,8 @@ impl ReadersState {
         }
     }
 
-    /// Where the group stands; what is unread is not known here. The allowance is for what it takes to tell it, as well.
+    /// Where the group stands; what is unread is not known here. The allowance is for what it takes to tell it, as
+    /// well.
     pub(crate) fn readers(&self, allowance: &Allowance) -> Result<GroupReaders, Exceeded> {
         let held = self.group.assigned().values().flat_map(Offsets::keys);
         for StreamSegment { stream, .. } in self.group.unassigned().keys().chain(self.group.future().keys()).chain(held)

@@ -1,7 +1,7 @@
 //! How much of a stream is kept: which of the cuts taken down now and then becomes the stream's head.
 //!
-//! Every run takes down where the stream ends, at what time and after how many bytes. Truncation happens at one of these
-//! cuts, or where the slowest subscriber stands. Source of the rules: Pravega's retention service.
+//! Every run takes down where the stream ends, at what time and after how many bytes. Truncation happens at one of
+//! these cuts, or where the slowest subscriber stands. Source of the rules: Pravega's retention service.
 
 use std::collections::BTreeMap;
 
@@ -99,10 +99,9 @@ pub(crate) struct Position {
     pub(crate) bytes: i64,
 }
 
-/// Where to truncate, if anywhere; it may be where the stream begins already. `readers` is where all subscribers together
-/// stand. `kept` has the cuts that were taken down, oldest first, the newest of this moment;
-/// `order` says how a
-/// cut of `kept` lies to that of `readers`.
+/// Where to truncate, if anywhere; it may be where the stream begins already. `readers` is where all subscribers
+/// together stand. `kept` has the cuts that were taken down, oldest first, the newest of this moment; `order` says how
+/// a cut of `kept` lies to that of `readers`.
 pub(crate) fn choose(
     policy: RetentionPolicy,
     now_ms: i64,

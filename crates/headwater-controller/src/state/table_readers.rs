@@ -1,7 +1,7 @@
 //! Where the readers of a Rust or Python client's group stand: the state that they keep in the group's table.
 //!
-//! Each key is an outer name with its length before it, and behind a slash an inner one; each value says its type and has
-//! its bytes. Source: the layout of `ReaderGroupState` in the crate `pravega-client` 0.3.7.
+//! Each key is an outer name with its length before it, and behind a slash an inner one; each value says its type and
+//! has its bytes. Source: the layout of `ReaderGroupState` in the crate `pravega-client` 0.3.7.
 
 use std::collections::BTreeSet;
 
@@ -113,8 +113,8 @@ fn named_segment(name: &str) -> Result<StreamSegment, Foreign> {
 mod tests {
     use super::*;
 
-    /// Entries that the Python client 0.3.8 wrote, key and value: a configuration, a segment that waits for a reader, one that
-    /// a reader has, and a tombstone of the time before that.
+    /// Entries that the Python client 0.3.8 wrote, key and value: a configuration, a segment that waits for a reader,
+    /// one that a reader has, and a tombstone of the time before that.
     const RECORDED: [(&str, &str); 4] = [
         (
             "703036636f6e6669672f64656661756c74",

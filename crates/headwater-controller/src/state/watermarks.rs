@@ -254,7 +254,8 @@ impl MarkReader {
     }
 }
 
-/// The watermarks at the beginning of a mark segment, each with where it begins in `bytes`; one that is cut off is left out.
+/// The watermarks at the beginning of a mark segment, each with where it begins in `bytes`; one that is cut off is left
+/// out.
 pub(crate) fn watermarks(bytes: &[u8]) -> Result<Vec<(u64, Watermark)>, RecordError> {
     let (mut events, mut found) = (Events::new(0, EVENT_BYTES_MAX), Vec::new());
     events.feed(bytes);

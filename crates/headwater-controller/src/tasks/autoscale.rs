@@ -1,9 +1,9 @@
-//! Scaling streams by their load: every five seconds what came in is folded into each segment's rates, and a stream whose
-//! segments are too busy or too idle is scaled as a client would scale it.
+//! Scaling streams by their load: every five seconds what came in is folded into each segment's rates, and a stream
+//! whose segments are too busy or too idle is scaled as a client would scale it.
 //!
 //! Only streams that were written to lately are kept in memory, and streams by rate that have more segments than they
-//! must. A table of their own, `scaling`, names the streams by rate; a start goes through it slowly, since a stream that
-//! nobody writes to any more has to come back to its least number of segments all the same.
+//! must. A table of their own, `scaling`, names the streams by rate; a start goes through it slowly, since a stream
+//! that nobody writes to any more has to come back to its least number of segments all the same.
 //!
 //! Rates are lost with the process: a start is followed by twenty minutes without merges.
 

@@ -1,10 +1,10 @@
 //! Merging committed transactions into their stream, and deleting aborted ones.
 //!
-//! One commit run per stream at a time, under the stream's lock. Transactions of the lowest epoch go first, in the order
-//! in which their commits were accepted. As long as the stream still has the layout that they were written for, each of
-//! their segments is merged into the open segment of the same number. Otherwise they are *rolled* in: one epoch repeats their
-//! layout and takes their events, and the next repeats the layout that was current. Readers pass through both, so what
-//! was in the stream before the commit is read before it, and what comes after it after it.
+//! One commit run per stream at a time, under the stream's lock. Transactions of the lowest epoch go first, in the
+//! order in which their commits were accepted. As long as the stream still has the layout that they were written for,
+//! each of their segments is merged into the open segment of the same number. Otherwise they are *rolled* in: one epoch
+//! repeats their layout and takes their events, and the next repeats the layout that was current. Readers pass through
+//! both, so what was in the stream before the commit is read before it, and what comes after it after it.
 
 use std::sync::Arc;
 
@@ -84,8 +84,8 @@ impl Open {
         Ok(batch)
     }
 
-    /// Merges a batch into the segments of an epoch with the transactions' layout. For each segment the ends that it had
-    /// after each transaction; `None` if a segment is sealed or gone.
+    /// Merges a batch into the segments of an epoch with the transactions' layout. For each segment the ends that it
+    /// had after each transaction; `None` if a segment is sealed or gone.
     async fn merge(&self, batch: &[Waiting], into: &Epoch) -> Result<Option<Ends>> {
         let name = &self.slot.name;
         let steps: Vec<_> = into
@@ -189,7 +189,8 @@ impl Open {
         }
     }
 
-    /// Decides that some of the open transactions are aborted, since the stream is being sealed. Returns how many it saw.
+    /// Decides that some of the open transactions are aborted, since the stream is being sealed. Returns how many it
+    /// saw.
     pub(super) async fn abort_open(&mut self) -> Result<usize> {
         let inner = Arc::clone(&self.inner);
         let page = inner.ports.tables.scan(&self.slot.table, keys::OPEN_PREFIX, None, BATCH).await?;

@@ -20,8 +20,8 @@ use crate::ports::{Ports, Room};
 /// Scopes, streams and transactions. A cheap clone; all clones share everything.
 ///
 /// Call [`recover`](Self::recover) once before anything else. Must be used inside a Tokio runtime: work goes on after a
-/// call was answered or dropped. Every method can fail with [`ControllerError::Unavailable`] when a port does not answer;
-/// what was asked may have happened then, and asking again is safe.
+/// call was answered or dropped. Every method can fail with [`ControllerError::Unavailable`] when a port does not
+/// answer; what was asked may have happened then, and asking again is safe.
 #[derive(Clone)]
 pub struct Controller {
     inner: Arc<Inner>,
@@ -33,23 +33,23 @@ impl fmt::Debug for Controller {
     }
 }
 
-/// What creates something, updates or scales a stream, or opens a transaction answers [`ControllerError::Exhausted`] while
-/// the disk is full.
+/// What creates something, updates or scales a stream, or opens a transaction answers [`ControllerError::Exhausted`]
+/// while the disk is full.
 impl Controller {
     /// A controller on these ports. No other may work on the same tables.
     pub fn new(ports: Ports, options: ControllerOptions) -> Self {
         Self { inner: Arc::new(Inner::new(ports, options)) }
     }
 
-    /// Makes an empty store usable, and has what an earlier run left unfinished done in the background. Takes a read per
-    /// thousand streams that had work or open transactions; idle streams cost nothing.
+    /// Makes an empty store usable, and has what an earlier run left unfinished done in the background. Takes a read
+    /// per thousand streams that had work or open transactions; idle streams cost nothing.
     pub async fn recover(&self) -> Result<(), ControllerError> {
         let inner = self.running()?;
         detached(async move { inner.recover().await }).await
     }
 
-    /// Stops the background work. Calls that change something answer [`ControllerError::Unavailable`] from now on; steps
-    /// under way run to their next record.
+    /// Stops the background work. Calls that change something answer [`ControllerError::Unavailable`] from now on;
+    /// steps under way run to their next record.
     pub fn shutdown(&self) {
         self.inner.stopped.send_replace(true);
     }
@@ -134,8 +134,8 @@ impl Controller {
         self.inner.stream_configuration(stream).await
     }
 
-    /// Replaces the configuration. A fixed stream with another number of segments, and any with too few, is scaled to the
-    /// least number. Returns when everything is in force.
+    /// Replaces the configuration. A fixed stream with another number of segments, and any with too few, is scaled to
+    /// the least number. Returns when everything is in force.
     pub async fn update_stream(
         &self,
         stream: &ScopedStream,
@@ -168,9 +168,9 @@ impl Controller {
         detached(async move { inner.delete_stream(stream).await }).await
     }
 
-    /// Deletes a scope with everything in it: reader groups, key-value tables, streams, what clients made by themselves.
-    /// Nothing new can be created in it meanwhile. Returns when it is gone, or at once if that is under way already; once
-    /// begun, it is finished even if this call fails.
+    /// Deletes a scope with everything in it: reader groups, key-value tables, streams, what clients made by
+    /// themselves. Nothing new can be created in it meanwhile. Returns when it is gone, or at once if that is under way
+    /// already; once begun, it is finished even if this call fails.
     pub async fn delete_scope_recursive(&self, scope: &Name) -> Result<DeleteScope, ControllerError> {
         let (inner, scope) = (self.running()?, scope.clone());
         detached(async move { inner.delete_scope_recursive(scope).await }).await
@@ -284,13 +284,14 @@ impl Controller {
     /// answer made of it, is held until the room is dropped, and so is the turn: one group is looked at at a time.
     ///
     /// # Errors
-    /// [`ControllerError::NotFound`] for no such group, [`ControllerError::Damaged`] if what its stream holds is not the
-    /// state of a group, [`ControllerError::Exhausted`] if telling it takes too much memory.
+    /// [`ControllerError::NotFound`] for no such group, [`ControllerError::Damaged`] if what its stream holds is not
+    /// the state of a group, [`ControllerError::Exhausted`] if telling it takes too much memory.
     pub async fn readers(&self, scope: &Name, group: &Name) -> Result<(GroupReaders, Room), ControllerError> {
         self.inner.readers(scope, group).await
     }
 
-    /// As [`readers`](Self::readers), with what is unread of the streams that `wanted` says yes to; others are left out.
+    /// As [`readers`](Self::readers), with what is unread of the streams that `wanted` says yes to; others are left
+    /// out.
     pub async fn group_lag(
         &self,
         scope: &Name,
@@ -303,8 +304,8 @@ impl Controller {
     /// As [`group_lag`](Self::group_lag), of a group that Rust or Python clients keep in a table of theirs.
     ///
     /// # Errors
-    /// [`ControllerError::NotFound`] for no such table, or one that is no group's; [`ControllerError::Damaged`] if what a
-    /// group's table holds is not the state of a group.
+    /// [`ControllerError::NotFound`] for no such table, or one that is no group's; [`ControllerError::Damaged`] if what
+    /// a group's table holds is not the state of a group.
     pub async fn table_group_lag(
         &self,
         scope: &Name,
@@ -335,8 +336,9 @@ impl Controller {
     /// Takes down that a writer has written everything up to a time, and where it was then. Watermarks follow from it.
     ///
     /// # Errors
-    /// [`ControllerError::NotFound`] for no such stream, [`ControllerError::Invalid`] for an internal one or a writer id
-    /// beyond the limit, [`ControllerError::Exhausted`] for more than [`WRITERS_MAX`](crate::model::WRITERS_MAX) writers.
+    /// [`ControllerError::NotFound`] for no such stream, [`ControllerError::Invalid`] for an internal one or a writer
+    /// id beyond the limit, [`ControllerError::Exhausted`] for more than [`WRITERS_MAX`](crate::model::WRITERS_MAX)
+    /// writers.
     pub async fn note_time(
         &self,
         stream: &ScopedStream,
@@ -387,7 +389,8 @@ impl Controller {
     /// beginning.
     ///
     /// # Errors
-    /// [`ControllerError::NotFound`] for no such stream, [`ControllerError::Invalid`] for a token that never was in a page.
+    /// [`ControllerError::NotFound`] for no such stream, [`ControllerError::Invalid`] for a token that never was in a
+    /// page.
     pub async fn live_transactions(
         &self,
         stream: &ScopedStream,

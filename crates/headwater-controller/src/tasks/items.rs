@@ -1,5 +1,5 @@
-//! What key-value tables and reader groups have in common: a record in their scope, changed under a lock of its own, and
-//! a note in the work table while something is being done to it.
+//! What key-value tables and reader groups have in common: a record in their scope, changed under a lock of its own,
+//! and a note in the work table while something is being done to it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,8 +73,8 @@ impl Inner {
         }
     }
 
-    /// Puts the first record of an item into its scope, and a note that something is to be done. False if there is no such
-    /// scope. The caller holds the item's lock.
+    /// Puts the first record of an item into its scope, and a note that something is to be done. False if there is no
+    /// such scope. The caller holds the item's lock.
     pub(super) async fn begin_item(&self, item: &Item, record: Bytes) -> Result<bool> {
         // Before the note, which would outlive a scope that is not there.
         if !self.scope_is_active(&item.scope).await? {

@@ -1,8 +1,8 @@
 //! How far reader groups are behind. Nothing changes here.
 //!
-//! The readers of a Java client's group write down in the group's stream who reads what and how far; this reads it as they
-//! do, from the last whole state on. Rust and Python clients keep the same in a table of their own, which the controller has
-//! no record of. What readers have read and not written down yet counts as unread.
+//! The readers of a Java client's group write down in the group's stream who reads what and how far; this reads it as
+//! they do, from the last whole state on. Rust and Python clients keep the same in a table of their own, which the
+//! controller has no record of. What readers have read and not written down yet counts as unread.
 //!
 //! What clients wrote may become much larger than it is. So one group is looked at at a time, and all of it, the answer
 //! included, is within memory taken from what requests share: little at first, and more if it does not do.
@@ -35,8 +35,9 @@ const ROOM_BYTES_MAX: usize = 32 << 20;
 const ATTEMPTS: usize = 5;
 
 /// What is known of a group.
-struct Known<S = Option<Box<ReadersState>>> {
-    state: S,
+struct Known {
+    /// `None`: nobody has written one.
+    state: Option<Box<ReadersState>>,
     readers: GroupReaders,
     /// Has place for all of it.
     room: Room,
@@ -102,17 +103,16 @@ impl Inner {
         let table = SegmentName::parse(&format!("{scope}/{name}_kvtable/0.#epoch.0")).map_err(|_| missing())?;
         let turn = self.looking.clone().acquire_owned().await.expect("never closed");
         let mut bytes = ROOM_BYTES;
-        let known = loop {
+        let (state, readers, room) = loop {
             let room = self.ports.segments.room(bytes).await?;
             match self.table_state(&table, Allowance::new(bytes)).await? {
-                Looked::All { state, readers } => break Known { state: state.ok_or_else(missing)?, readers, room },
+                Looked::All { state, readers } => break (state.ok_or_else(missing)?, readers, room),
                 Looked::TooMuch => bytes = more(bytes, scope, name)?,
                 Looked::Foreign(why) => return Err(foreign(scope, name, &why)),
                 Looked::Gone => return Err(missing()),
             }
         };
-        let known = Known { state: Some(known.state), readers: known.readers, room: known.room.with(turn) };
-        self.measured(known, &[], wanted).await
+        self.measured(Known { state: Some(state), readers, room: room.with(turn) }, &[], wanted).await
     }
 
     /// What a table says; without a state if it is no group's.

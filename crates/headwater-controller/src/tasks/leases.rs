@@ -1,7 +1,7 @@
 //! Timers of open transactions.
 //!
-//! Each open transaction has one timer. A ping only moves the lease in the record; when the timer fires, the record says
-//! whether the lease is really over, so a ping that races with its timer wins.
+//! Each open transaction has one timer. A ping only moves the lease in the record; when the timer fires, the record
+//! says whether the lease is really over, so a ping that races with its timer wins.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;

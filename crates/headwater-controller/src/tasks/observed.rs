@@ -1,5 +1,5 @@
-//! What operators ask and no client does: a stream's epochs over time, its transactions under way, and the open ones of all
-//! streams. Nothing changes here.
+//! What operators ask and no client does: a stream's epochs over time, its transactions under way, and the open ones of
+//! all streams. Nothing changes here.
 //!
 //! Answers come in pages, so that none is larger than a few records however long the stream has lived.
 

@@ -145,7 +145,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Takes the note back. The caller holds `slot.work` and knows that nothing is unfinished and no transaction is alive.
+    /// Takes the note back. The caller holds `slot.work` and knows that nothing is unfinished and no transaction is
+    /// alive.
     pub(super) async fn unmark(&self, slot: &Slot) -> Result<()> {
         let mut mark = slot.mark.lock().await;
         let Some(version) = mark.take() else { return Ok(()) };

@@ -4,11 +4,11 @@
 //! force and taken back by the run that finds none.
 //!
 //! Age is counted by a clock of retention's own: it goes on with the monotonic clock while the server runs, and over a
-//! restart by what the wall clock says, unless that is more than a day or less than nothing. So no jump of the wall clock,
-//! in whatever direction and however often, makes anything older than it is.
+//! restart by what the wall clock says, unless that is more than a day or less than nothing. So no jump of the wall
+//! clock, in whatever direction and however often, makes anything older than it is.
 //!
-//! A decision is made and recorded under the stream's lock, and so are subscriptions, so that nothing is truncated on facts
-//! that have changed meanwhile.
+//! A decision is made and recorded under the stream's lock, and so are subscriptions, so that nothing is truncated on
+//! facts that have changed meanwhile.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Scopes, and the index of streams, tags, tables and groups inside each.
 //!
-//! Adding a stream to a scope and deleting the scope exclude each other by a lock, so no stream is added to a scope that
-//! was found empty.
+//! Adding a stream to a scope and deleting the scope exclude each other by a lock, so no stream is added to a scope
+//! that was found empty.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -141,8 +141,8 @@ impl Inner {
         Ok(DeleteScope::Success)
     }
 
-    /// Deletes what is in a scope that takes nothing new, then the scope. Groups go first, since they own streams. What was
-    /// being created as the scope closed is in the listing, and its deletion waits for the end of its creation.
+    /// Deletes what is in a scope that takes nothing new, then the scope. Groups go first, since they own streams. What
+    /// was being created as the scope closed is in the listing, and its deletion waits for the end of its creation.
     async fn empty_scope(self: &Arc<Self>, scope: &Name) -> Result<()> {
         for kind in [keys::GROUP_PREFIX, keys::TABLE_PREFIX, keys::STREAM_PREFIX] {
             loop {
@@ -220,8 +220,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Lists the stream in its scope. False if there is no such scope. A stream that belongs to something in the scope is
-    /// also taken while the scope is being emptied: who owns it ends it.
+    /// Lists the stream in its scope. False if there is no such scope. A stream that belongs to something in the scope
+    /// is also taken while the scope is being emptied: who owns it ends it.
     pub(super) async fn add_to_scope(&self, stream: &ScopedStream, owned: bool) -> Result<bool> {
         let _lock = self.scope_lock(&stream.scope).read().await;
         if !self.scope_takes(&stream.scope, owned).await? {

@@ -41,7 +41,8 @@ pub(super) struct Slot {
     pub(super) mark: tokio::sync::Mutex<Option<Version>>,
     /// Position of the last commit that was accepted; `None` until it is looked up.
     pub(super) position: tokio::sync::Mutex<Option<i64>>,
-    /// Held by who looks at or changes the marks of the stream's writers. The innermost lock: never wait for `work` in it.
+    /// Held by who looks at or changes the marks of the stream's writers. The innermost lock: never wait for `work` in
+    /// it.
     pub(super) times: tokio::sync::Mutex<()>,
     /// Open transactions of an earlier run have to be given their timers.
     pub(super) rearm: AtomicBool,

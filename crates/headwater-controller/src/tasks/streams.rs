@@ -205,8 +205,8 @@ impl Open {
         self.commit(Head { state: State::Active, ..view.head.clone() }, None, Vec::new()).await
     }
 
-    /// Puts the new configuration in force. Ends without finishing when the stream has to be scaled for it; the scale is
-    /// recorded then, and this is called again after it.
+    /// Puts the new configuration in force. Ends without finishing when the stream has to be scaled for it; the scale
+    /// is recorded then, and this is called again after it.
     pub(super) async fn finish_update(&mut self) -> Result<()> {
         let view = self.view()?;
         let (inner, name) = (Arc::clone(&self.inner), self.slot.name.clone());

@@ -1,4 +1,5 @@
-//! Key-value tables: their partitions are table segments, and that is all there is to them. They neither scale nor seal.
+//! Key-value tables: their partitions are table segments, and that is all there is to them. They neither scale nor
+//! seal.
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
 //! Taking down what writers say the time is, and writing watermarks every ten seconds into the mark streams of the
 //! streams that have such writers.
 //!
-//! A table of their own, `times`, names those streams, so that a start finds them without looking at all streams. A note
-//! is written into it before the first writer's mark is, and taken back, under the same lock, when no writer is left.
+//! A table of their own, `times`, names those streams, so that a start finds them without looking at all streams. A
+//! note is written into it before the first writer's mark is, and taken back, under the same lock, when no writer is
+//! left.
 //!
 //! Locks: `Slot::times` is the innermost. Who holds it never waits for `Slot::work`.
 
