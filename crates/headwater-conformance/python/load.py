@@ -134,8 +134,8 @@ async def at_a_rate(client, arguments, event):
     for number in range(count):
         due = started + number / arguments.rate
         await asyncio.sleep(max(due - time.perf_counter(), 0))
-        if any(task.done() for task in under_way):
-            # One that failed: gather tells how.
+        if any(task.done() and task.exception() for task in under_way):
+            # Gather tells how.
             break
         task = asyncio.ensure_future(one(due))
         under_way.add(task)

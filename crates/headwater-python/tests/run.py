@@ -21,8 +21,14 @@ ROOT = HERE.parents[2]
 TOOLS = ["maturin==1.16.0", "mypy==2.4.1"]
 
 
+# What a cargo that started us told of a package of its own. Build scripts look at these, and would build half the tree
+# again, and the next build by hand would build it back.
+TOLD = ("CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_")
+
+
 def run(*command, **more):
-    subprocess.run([str(part) for part in command], check=True, **more)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(TOLD)}
+    subprocess.run([str(part) for part in command], check=True, env=environment, **more)
 
 
 def python(environment):

@@ -6,6 +6,7 @@
 mod backup;
 mod check;
 mod cli;
+mod demo;
 mod doctor;
 mod exit;
 mod load;
@@ -42,6 +43,8 @@ enum Action {
         #[arg(long)]
         recover_from_chunks: bool,
     },
+    /// Stream flights through a store that is made for it, split the stream meanwhile, and read them back
+    Demo(demo::Arguments),
     /// Verify a data directory that no server uses, or a backup: reads every byte, changes nothing without --repair
     Check(check::Arguments),
     /// Measure this machine, or a server on it
@@ -133,6 +136,7 @@ fn run(action: Action) -> i32 {
         },
         Action::Backup(arguments) => backup::backup(&arguments),
         Action::Restore(arguments) => backup::restore(&arguments),
+        Action::Demo(arguments) => demo::run(&arguments),
         Action::Check(arguments) => check::run(&arguments),
         Action::User { action } => user::run(&action),
         Action::Bench { what: Measure::Load(arguments) } => load::run(&arguments),

@@ -188,3 +188,24 @@ async fn a_reader_that_is_interrupted_leaves_its_group() {
     let described = run(&store, &["group", "describe", "shop/billing"], "").await;
     assert_eq!(described.out, "reads     shop/orders\nreaders   none\nunread    0 bytes\n");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_streams_flights_of_anybody_and_says_what_is_wrong_with_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("flights.csv");
+    let flights: String = (0..3000).map(|number| format!("{number},carrier {},x\n", number % 7)).collect();
+    std::fs::write(&file, flights).unwrap();
+    let demo = async |column: &'static str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
+        command.arg("demo").arg(&file).args(["--key-column", column]);
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    };
+    let odd = demo("4").await;
+    assert_eq!(odd.status.code(), Some(65));
+    assert!(String::from_utf8_lossy(&odd.stderr).contains("line 1 has no column 4"));
+    let shown = demo("2").await;
+    let said = String::from_utf8(shown.stdout).unwrap();
+    assert_eq!(shown.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&shown.stderr));
+    assert!(said.contains("every segment is split: 4 now\n"), "{said}");
+    assert!(said.ends_with("all 3000 flights were read once, and those of each carrier in order\n"), "{said}");
+}
