@@ -18,6 +18,8 @@
 //! A connection answers one request. A peer that is slow to send its header is closed after [`HEADER_PATIENCE`], and
 //! any peer after [`CONNECTION_PATIENCE`].
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -35,6 +37,7 @@ use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::http::guarded;
@@ -51,6 +54,9 @@ use crate::{openapi, plans};
 const CONNECTION_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a request's header may take.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long, and how much, a peer may go on sending after its answer.
+const PARTING_PATIENCE: Duration = Duration::from_secs(1);
+const PARTING_BYTES_MAX: usize = 1 << 20;
 /// Longest header; every request that has an answer here is far shorter.
 const HEADER_BYTES_MAX: usize = 16 << 10;
 /// Source: the OpenMetrics specification, which Prometheus asks for.
@@ -208,25 +214,47 @@ pub(crate) async fn serve(socket: impl Into<Socket>, origin: Origin, router: Rou
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         // What guards a route asks for it.
         request.extensions_mut().insert(origin);
-        router.call(request)
+        Box::pin(router.call(request))
     });
-    let connection = hyper::server::conn::http1::Builder::new()
+    let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_PATIENCE)
         .keep_alive(false)
         .max_buf_size(HEADER_BYTES_MAX)
         .serve_connection(TokioIo::new(socket.into()), service);
-    tokio::pin!(connection);
     let ended = tokio::select! {
-        ended = &mut connection => ended,
+        ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
         () = tokio::time::sleep(CONNECTION_PATIENCE) => return,
         () = stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            Pin::new(&mut connection).graceful_shutdown();
+            poll_fn(|cx| connection.poll_without_shutdown(cx)).await
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "HTTP connection closed");
+    match ended {
+        Ok(()) => part(connection.into_parts().io.into_inner()).await,
+        Err(error) => tracing::debug!(%error, "HTTP connection closed"),
+    }
+}
+
+/// Ends a connection whose answer is sent. Closing one that still sends resets it, and a client that is told so while it is
+/// writing may never look at the answer: what it sends is read for a while and dropped.
+/// Source: HTTP/1.1, RFC 9112, 9.6.
+async fn part(mut socket: Socket) {
+    let parting = async {
+        socket.shutdown().await?;
+        let mut dropped = vec![0; 16 << 10];
+        let mut left = PARTING_BYTES_MAX;
+        while left > 0 {
+            match socket.read(&mut dropped).await? {
+                0 => break,
+                bytes => left = left.saturating_sub(bytes),
+            }
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    match tokio::time::timeout(PARTING_PATIENCE, parting).await {
+        Ok(Err(error)) => tracing::debug!(%error, "HTTP connection lost after its answer"),
+        Ok(Ok(())) | Err(_) => {}
     }
 }
 
@@ -290,6 +318,7 @@ mod tests {
         client.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
+        drop(client);
         served.await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.lines().next().unwrap().to_owned(), body.to_owned())
@@ -305,8 +334,29 @@ mod tests {
         client.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
+        drop(client);
         served.await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn whoever_is_still_sending_gets_the_answer_and_no_reset() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let router = router(Pages::new(Metrics::new()), &Guard::off(), &hosts());
+        let serving = tokio::spawn(serve(server, Origin::default(), router, CancellationToken::new()));
+        let piece = vec![b'x'; 50 << 10];
+        client.write_all(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 102400\r\n\r\n").await.unwrap();
+        client.write_all(&piece).await.unwrap();
+        // By now it is answered, with half of the body unread.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        client.write_all(&piece).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+        drop(client);
+        serving.await.unwrap();
     }
 
     #[tokio::test]
