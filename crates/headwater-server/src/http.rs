@@ -19,7 +19,6 @@
 //! any peer after [`CONNECTION_PATIENCE`].
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -226,7 +225,7 @@ pub(crate) async fn serve(socket: impl Into<Socket>, origin: Origin, router: Rou
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
         () = tokio::time::sleep(CONNECTION_PATIENCE) => return,
         () = stopping.cancelled() => {
-            Pin::new(&mut connection).graceful_shutdown();
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
             poll_fn(|cx| connection.poll_without_shutdown(cx)).await
         }
     };
@@ -252,9 +251,8 @@ async fn part(mut socket: Socket) {
         }
         Ok::<_, std::io::Error>(())
     };
-    match tokio::time::timeout(PARTING_PATIENCE, parting).await {
-        Ok(Err(error)) => tracing::debug!(%error, "HTTP connection lost after its answer"),
-        Ok(Ok(())) | Err(_) => {}
+    if let Ok(Err(error)) = tokio::time::timeout(PARTING_PATIENCE, parting).await {
+        tracing::debug!(%error, "HTTP connection lost after its answer");
     }
 }
 
