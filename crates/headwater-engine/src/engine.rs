@@ -21,8 +21,8 @@ use crate::journal::Reserve;
 use crate::scrub::Scrubber;
 use crate::store::{self, Options};
 use crate::tasks::{
-    ContainerFigures, ContainerInput, Figures, JournalInput, JournalTask, KeeperInput, KeeperTask, Merges, Neighbours,
-    SharedContainer, WitnessTask, once, start_lookups, start_readers, start_reaper,
+    ContainerFigures, ContainerInput, Figures, JournalInput, JournalTask, KeeperInput, KeeperTask, Lull, Merges,
+    Neighbours, SharedContainer, WitnessTask, once, start_lookups, start_readers, start_reaper,
 };
 
 /// How long closing waits for each of its steps before it goes on without; a full disk can make a step endless.
@@ -132,6 +132,7 @@ impl Engine {
         let mut threads = start_readers(readers_inbox, &containers, &chunks, &figures, &fatal);
         threads.push(start_reaper(chunks.clone(), closing, fatal.clone()));
         threads.extend(start_lookups(lookups_inbox, &containers, &chunks, &figures, &fatal));
+        let lull = Arc::new(Lull::default());
         let journal_task = JournalTask {
             journal: opened.journal,
             inbox: journal_inbox,
@@ -141,6 +142,7 @@ impl Engine {
             asked: BTreeMap::new(),
             pins: pins.clone(),
             reserve: opened.reserve.clone(),
+            lull: lull.clone(),
             figures: figures.clone(),
         };
         threads.push(journal_task.start(fatal.clone()));
@@ -155,6 +157,7 @@ impl Engine {
             afterwards: opened.afterwards,
             flush_bytes: options.limits(count as u32, journal_file_bytes).flush_bytes,
             flush_age: options.flush_age,
+            lull,
             reserve: opened.reserve.clone(),
             figures: figures.clone(),
         };

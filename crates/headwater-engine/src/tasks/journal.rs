@@ -13,7 +13,7 @@ use crate::container::Ack;
 use crate::error::StoreError;
 use crate::journal::{FRAME_BODY_BYTES, Journal, Record, Reserve};
 
-use super::{Answer, ContainerInput, Figures, JournalInput, SharedContainer, announce, start};
+use super::{Answer, ContainerInput, Figures, JournalInput, Lull, SharedContainer, announce, start};
 
 /// How long a commit that found the disk full waits before it tries again.
 const FULL_PAUSE: Duration = Duration::from_millis(500);
@@ -50,6 +50,8 @@ pub(crate) struct JournalTask {
     /// Keeps files from being released.
     pub(crate) pins: Arc<Pins>,
     pub(crate) reserve: Arc<Reserve>,
+    /// Told of the end of each commit.
+    pub(crate) lull: Arc<Lull>,
     pub(crate) figures: Arc<Figures>,
 }
 
@@ -137,6 +139,7 @@ impl JournalTask {
                     rest = later;
                     self.figures.journal_records.fetch_add(count as u64, Relaxed);
                     self.acknowledge(frame, &mut durable, &mut acks);
+                    self.lull.begins();
                 }
                 Err(error) if error.is_full() => {
                     self.figures

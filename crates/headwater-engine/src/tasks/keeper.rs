@@ -17,11 +17,12 @@ use crate::error::StoreError;
 use crate::io::{Clock, Disk};
 use crate::journal::Reserve;
 
-use super::{ContainerInput, Figures, KeeperInput, Merges, SharedContainer, announce, start};
+use super::{ContainerInput, Figures, KeeperInput, Lull, Merges, SharedContainer, announce, start};
 
 /// Pause after a checkpoint that found the disk full or object storage away.
 const TURN: Duration = Duration::from_millis(500);
-/// Between two writes of about a mebibyte to a chunk while there is time: bursts delay the journal's commits.
+/// Between two writes of about a mebibyte to a chunk while there is time: bursts delay the journal's commits. The second half
+/// of it ends as soon as a commit does.
 const WRITE_PAUSE: Duration = Duration::from_millis(4);
 
 /// Slices of merges between two looks at the inbox: merges keep pace with checkpoints, and these do not wait long.
@@ -43,6 +44,7 @@ pub(crate) struct KeeperTask {
     pub(crate) flush_bytes: u64,
     /// Bytes stay in no chunk for about this long at most.
     pub(crate) flush_age: Duration,
+    pub(crate) lull: Arc<Lull>,
     pub(crate) reserve: Arc<Reserve>,
     pub(crate) figures: Arc<Figures>,
 }
@@ -107,7 +109,7 @@ impl KeeperTask {
     fn checkpoint(&mut self, first: CheckpointJob) -> Result<Option<Sender<()>>, StoreError> {
         let mut jobs = VecDeque::from([first]);
         let figures = self.figures.clone();
-        let pace = Pace::new();
+        let pace = Pace::new(self.lull.clone());
         let mut pause = || {
             let unstored = figures.containers.iter().map(|one| one.unstored_bytes.load(Relaxed)).max();
             pace.wait(unstored.unwrap_or(0), self.flush_bytes);
@@ -162,17 +164,19 @@ impl KeeperTask {
 struct Pace {
     /// Waiting is waiting for what nobody sends.
     never: (Sender<()>, Receiver<()>),
+    lull: Arc<Lull>,
 }
 
 impl Pace {
-    fn new() -> Self {
-        Self { never: channel() }
+    fn new(lull: Arc<Lull>) -> Self {
+        Self { never: channel(), lull }
     }
 
     fn wait(&self, unstored: u64, flush_bytes: u64) {
         let pause = pause(unstored, flush_bytes);
         if !pause.is_zero() {
-            let _ = self.never.1.recv_timeout(pause);
+            let _ = self.never.1.recv_timeout(pause / 2);
+            self.lull.wait(pause / 2);
         }
     }
 }
