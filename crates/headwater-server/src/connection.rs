@@ -82,7 +82,8 @@ const READ_BYTES: usize = 64 << 10;
 const FIRST_READ_BYTES: usize = 8 << 10;
 /// How long a large frame may wait for room, and then for the answers before it to leave.
 const ROOM_PATIENCE: Duration = Duration::from_secs(60);
-/// A frame of which more than this has arrived gets a buffer for all of it.
+/// A frame of at most this, or of which more has arrived, gets a buffer for all of it: memory that nothing was written to
+/// takes no room.
 const PART_BYTES: usize = 1 << 20;
 /// A large frame has to arrive at this rate at least, in bytes per second, since others may wait for its room.
 const LARGE_FRAME_RATE_MIN: usize = 64 << 10;
@@ -284,10 +285,11 @@ impl Inbound {
                     large.until += large.share.grow(ROOM_PATIENCE).await.map_err(|NoRoom| ReadEnd::NoRoom)?;
                     heard = Instant::now();
                 }
-                // Who sends only a part gets a buffer of that size. Then one for the whole frame, and no larger: what
-                // is stored of it shares the buffer.
+                // One for the whole frame, and no larger: what is stored of it shares the buffer. Of a very large one who
+                // sends only a part gets a buffer of that size at first.
                 let allowed = large.share.allowed();
-                let buffer = if allowed <= PART_BYTES { allowed } else { frame_bytes };
+                let is_whole = frame_bytes <= PART_BYTES || allowed > PART_BYTES;
+                let buffer = if is_whole { frame_bytes } else { allowed };
                 if input.capacity() < buffer {
                     let begun = std::mem::replace(&mut input, BytesMut::with_capacity(buffer));
                     input.extend_from_slice(&begun);
