@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::connection::{Connection, refused};
 use crate::error::{BenchError, Context};
+use crate::event::HEADER_BYTES;
+use crate::latency::median;
 use crate::machine::Machine;
 use crate::target::Place;
 
@@ -26,8 +28,6 @@ const IN_FLIGHT_BYTES: usize = 4 << 20;
 const IN_FLIGHT_MAX: usize = 20_000;
 /// Before each program.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Of an event, where it is stored.
-const HEADER_BYTES: u64 = 8;
 /// Names of what is always measured.
 const OWN: &str = "headwater";
 const EMBEDDED: &str = "embedded";
@@ -118,16 +118,18 @@ pub(crate) fn run(args: &ClientsArgs) -> Result<ClientsReport, BenchError> {
         let attached = args.place.attach()?;
         let controller = &attached.own().expect("the server is our own").controller;
         let data = attached.own_data().expect("the server is our own");
+        // Our own, then all others, by what they are called, what runs, and its first words.
+        let address = format!("tcp://{controller}");
+        let mut over_sockets = vec![(OWN, own.clone(), vec!["bench", "load", "--controller", &address])];
+        for Other { name, program } in &args.others {
+            let program = std::fs::canonicalize(program).on("find", program.display())?;
+            over_sockets.push((name, program, vec!["load", "--controller", controller]));
+        }
         for round in 0..args.rounds {
-            let address = format!("tcp://{controller}");
-            let figures = one_run(args, &own, &["bench", "load", "--controller", &address], size, round, OWN)?;
-            verify(&attached.server, &stream_of(OWN, size, round), size, &figures)?;
-            clients.entry(OWN.to_owned()).or_default().push(figures);
-            for Other { name, program } in &args.others {
-                let program = std::fs::canonicalize(program).on("find", program.display())?;
-                let figures = one_run(args, &program, &["load", "--controller", controller], size, round, name)?;
+            for (name, program, words) in &over_sockets {
+                let figures = one_run(args, program, words, size, round, name)?;
                 verify(&attached.server, &stream_of(name, size, round), size, &figures)?;
-                clients.entry(name.clone()).or_default().push(figures);
+                clients.entry((*name).to_owned()).or_default().push(figures);
             }
             let directory = data.with_file_name(format!("embedded-{round}"));
             let words = ["bench", "load", "--embedded", &directory.to_string_lossy()];
@@ -189,18 +191,12 @@ fn verify(server: &str, stream: &str, size: u32, figures: &Figures) -> Result<()
     let Reply::StreamSegmentInfo { write_offset, .. } = reply else {
         return Err(refused("GetStreamSegmentInfo", &reply));
     };
-    let expected = figures.written * (HEADER_BYTES + u64::from(size));
+    let expected = figures.written * (HEADER_BYTES as u64 + u64::from(size));
     if u64::try_from(write_offset) == Ok(expected) {
         return Ok(());
     }
     let what = format!("{stream}: {expected} bytes of events acknowledged, {write_offset} stored");
     Err(BenchError::Client { what })
-}
-
-fn median(of: &[Figures], figure: impl Fn(&Figures) -> f64) -> f64 {
-    let mut sorted: Vec<f64> = of.iter().map(figure).collect();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
 }
 
 impl fmt::Display for ClientsReport {
@@ -225,8 +221,8 @@ impl fmt::Display for ClientsReport {
             )?;
             for (name, rounds) in clients {
                 let ours = clients.get(&format!("{OWN}-{name}")).unwrap_or(&clients[OWN]);
-                let of_ours = |figure: fn(&Figures) -> f64| median(ours, figure);
-                let figure = |figure: fn(&Figures) -> f64| median(rounds, figure);
+                let of_ours = |figure: fn(&Figures) -> f64| median(ours.iter().map(figure));
+                let figure = |figure: fn(&Figures) -> f64| median(rounds.iter().map(figure));
                 let (write, read) = (figure(|it| it.write_events_per_second), figure(|it| it.read_events_per_second));
                 writeln!(
                     f,

@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use std::ops::Range;
 
 /// Bytes of an event's header in a segment.
-pub(crate) const HEADER_BYTES: usize = 8;
+pub const HEADER_BYTES: usize = 8;
 /// Bytes that the checksum covers behind the filler.
 const IDENTITY_BYTES: usize = 24;
 /// Identity and checksum.

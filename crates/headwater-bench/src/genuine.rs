@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use serde::Serialize;
 
 use crate::error::{BenchError, Context};
+use crate::latency::median;
 use crate::own::OwnServer;
 use crate::target::Place;
 
@@ -72,7 +73,7 @@ pub(crate) fn measure(place: &Place, load: &GenuineLoad) -> Result<GenuineReport
     }
     Ok(GenuineReport {
         event_bytes: load.size,
-        ratio: median(&server_rates) / median(&null_rates),
+        ratio: median(server_rates.iter().copied()) / median(null_rates.iter().copied()),
         server_events_per_second: server_rates,
         null_events_per_second: null_rates,
     })
@@ -102,12 +103,6 @@ fn rate(said: &str) -> Option<f64> {
     })
 }
 
-fn median(rates: &[f64]) -> f64 {
-    let mut sorted = rates.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
-}
-
 impl std::fmt::Display for GenuineReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let rates = |rates: &[f64]| rates.iter().map(|rate| format!("{rate:9.0}")).collect::<String>();
@@ -133,6 +128,6 @@ mod tests {
 
     #[test]
     fn the_median_ignores_one_outlier() {
-        assert_eq!(median(&[3.0, 900.0, 2.0]), 3.0);
+        assert_eq!(median([3.0, 900.0, 2.0]), 3.0);
     }
 }

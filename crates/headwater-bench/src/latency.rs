@@ -8,15 +8,22 @@ const LONGEST_NS: u64 = 600_000_000_000;
 
 /// A histogram of nanoseconds with three significant digits.
 #[derive(Clone, Debug)]
-pub(crate) struct Latencies(Histogram<u64>);
+pub struct Latencies(Histogram<u64>);
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Latencies {
-    pub(crate) fn new() -> Self {
+    /// Without any.
+    pub fn new() -> Self {
         Self(Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("these bounds are valid for three digits"))
     }
 
-    /// Counts one event; longer than the longest counts as the longest.
-    pub(crate) fn record(&mut self, ns: u64) {
+    /// Counts one event, in nanoseconds; longer than ten minutes counts as ten minutes.
+    pub fn record(&mut self, ns: u64) {
         self.record_many(ns, 1);
     }
 
@@ -33,7 +40,8 @@ impl Latencies {
         self.0.len()
     }
 
-    pub(crate) fn quantiles(&self) -> Quantiles {
+    /// What is printed of them.
+    pub fn quantiles(&self) -> Quantiles {
         let at = |quantile: f64| self.0.value_at_quantile(quantile) as f64 / 1000.0;
         Quantiles {
             count: self.0.len(),
@@ -45,6 +53,16 @@ impl Latencies {
             max_us: self.0.max() as f64 / 1000.0,
         }
     }
+}
+
+/// The one in the middle; of an even number, the greater of the two there.
+///
+/// # Panics
+/// Without any figure.
+pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = figures.into_iter().collect();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
 }
 
 /// What is printed of a histogram, in microseconds. All zero when nothing was counted.

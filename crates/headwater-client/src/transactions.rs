@@ -1,5 +1,6 @@
 //! Transactions: events that become readable together, or never.
 
+use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -67,6 +68,20 @@ pub enum TransactionState {
     Aborted,
     /// It never was, or is forgotten: servers remember those that are over for a day or two.
     Unknown,
+}
+
+impl fmt::Display for TransactionState {
+    /// One word in small letters.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Committing => "committing",
+            Self::Committed => "committed",
+            Self::Aborting => "aborting",
+            Self::Aborted => "aborted",
+            Self::Unknown => "unknown",
+        })
+    }
 }
 
 /// Begins transactions on a stream. Cheap to clone.

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use headwater::client::{
-    Client, ClientOptions, Error, EventWriterOptions, Name, ReadFrom, SegmentSlice, TransactionOptions,
-    TransactionState, basic, bearer,
+    Client, ClientOptions, Error, EventWriterOptions, Name, ReadFrom, SegmentSlice, TransactionOptions, basic, bearer,
 };
 use headwater::{Embedded, EmbeddedOptions};
 use pyo3::prelude::*;
@@ -91,17 +90,6 @@ pub(crate) fn _open(
 
 fn names(names: Vec<Name>) -> Vec<String> {
     names.iter().map(Name::to_string).collect()
-}
-
-fn state_word(state: TransactionState) -> &'static str {
-    match state {
-        TransactionState::Open => "open",
-        TransactionState::Committing => "committing",
-        TransactionState::Committed => "committed",
-        TransactionState::Aborting => "aborting",
-        TransactionState::Aborted => "aborted",
-        TransactionState::Unknown => "unknown",
-    }
 }
 
 /// What every writer of events is made with.
@@ -282,7 +270,7 @@ impl NativeClient {
 
     fn transaction_state(&self, stream: &str, id: &str) -> PyResult<Pending> {
         let (client, stream, id) = (self.client.clone(), self::stream(stream)?, transaction(id)?);
-        Pending::start(async move { client.transaction_state(&stream, id).await.map(state_word) })
+        Pending::start(async move { client.transaction_state(&stream, id).await.map(|state| state.to_string()) })
     }
 
     /// Ids of those completed last, newest first, and whether each was committed.

@@ -12,19 +12,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use hdrhistogram::Histogram;
 use headwater::Embedded;
 use headwater::client::{
     Ack, Batch, Client, ClientOptions, EventWriter, Name, ReaderGroupConfig, ReaderOptions, ScopedStream, StreamConfig,
 };
-use serde::Serialize;
+use headwater_bench::{EVENT_HEADER_BYTES, Figures, Latencies, median};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use crate::cli::scope_name;
 use crate::exit;
 
-/// Bytes of an event's header where it is stored.
-const HEADER_BYTES: u64 = 8;
 /// Times that what is there to be read is read; the median counts.
 const READINGS: usize = 5;
 /// Events taken at a time, if they are there.
@@ -42,10 +40,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     embedded: Option<PathBuf>,
     /// Scope of the stream; may exist
-    #[arg(long, default_value = "bench", value_parser = name)]
+    #[arg(long, default_value = "bench", value_parser = scope_name)]
     scope: Name,
     /// The stream, which must not exist
-    #[arg(long, value_parser = name)]
+    #[arg(long, value_parser = scope_name)]
     stream: Name,
     /// Bytes of each event
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=8_000_000))]
@@ -67,27 +65,9 @@ pub(crate) struct Arguments {
     read_mib: u32,
 }
 
-fn name(text: &str) -> Result<Name, String> {
-    Name::parse(text).map_err(|error| error.to_string())
-}
-
 fn seconds(text: &str) -> Result<f64, String> {
     let sane = text.parse().ok().filter(|seconds| (0.0..=3600.0).contains(seconds));
     sane.ok_or_else(|| "not between 0 and 3600".to_owned())
-}
-
-/// One line of JSON; every client's program prints the same.
-#[derive(Debug, Serialize)]
-struct Report {
-    written: u64,
-    write_events_per_second: f64,
-    write_p50_us: f64,
-    write_p99_us: f64,
-    rate_p50_us: f64,
-    rate_p99_us: f64,
-    read: u64,
-    read_events_per_second: f64,
-    resident_bytes: u64,
 }
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
@@ -107,7 +87,7 @@ pub(crate) fn run(arguments: &Arguments) -> i32 {
     }
 }
 
-async fn measure(arguments: &Arguments) -> Result<Report, Fault> {
+async fn measure(arguments: &Arguments) -> Result<Figures, Fault> {
     let (client, store) = match &arguments.embedded {
         Some(directory) => {
             let store = Embedded::open(directory).await?;
@@ -124,17 +104,18 @@ async fn measure(arguments: &Arguments) -> Result<Report, Fault> {
     let (written, write_events_per_second, write) = as_fast_as_it_can(arguments, &writer, &event).await?;
     let first = client.current_segments(&stream).await?.first().ok_or("the stream has no segment")?.id;
     let stored = client.segment_info(&stream, first).await?.end;
-    if stored != (written + paced) * (HEADER_BYTES + u64::from(arguments.size)) {
+    if stored != (written + paced) * (EVENT_HEADER_BYTES as u64 + u64::from(arguments.size)) {
         return Err(format!("{} events were acknowledged, and {stored} bytes are stored", written + paced).into());
     }
     let (read, read_events_per_second) = read(&client, arguments, &event).await?;
-    let report = Report {
+    let (write, rate) = (write.quantiles(), rate.quantiles());
+    let report = Figures {
         written: written + paced,
         write_events_per_second,
-        write_p50_us: quantile(&write, 0.5),
-        write_p99_us: quantile(&write, 0.99),
-        rate_p50_us: quantile(&rate, 0.5),
-        rate_p99_us: quantile(&rate, 0.99),
+        write_p50_us: write.p50_us,
+        write_p99_us: write.p99_us,
+        rate_p50_us: rate.p50_us,
+        rate_p99_us: rate.p99_us,
         read,
         read_events_per_second,
         resident_bytes: peak_bytes(),
@@ -150,10 +131,10 @@ async fn as_fast_as_it_can(
     arguments: &Arguments,
     writer: &EventWriter,
     event: &Bytes,
-) -> Result<(u64, f64, Histogram<u64>), Fault> {
+) -> Result<(u64, f64, Latencies), Fault> {
     let in_flight = arguments.in_flight as usize;
     let mut pending: VecDeque<(Instant, Ack)> = VecDeque::with_capacity(in_flight);
-    let mut latencies = histogram();
+    let mut latencies = Latencies::new();
     let (mut written, mut acknowledged) = (0_u64, 0_u64);
     let started = Instant::now();
     let (warmup, counted) = (Duration::from_secs_f64(arguments.warmup), Duration::from_secs_f64(arguments.seconds));
@@ -170,7 +151,7 @@ async fn as_fast_as_it_can(
         let mut count = |sent: Instant, now: Instant| {
             acknowledged += 1;
             if counting.is_some() {
-                latencies.saturating_record((now - sent).as_nanos() as u64);
+                latencies.record((now - sent).as_nanos() as u64);
             }
         };
         for _ in 0..STEP {
@@ -196,14 +177,14 @@ async fn as_fast_as_it_can(
 }
 
 /// How many, and their latencies from when each was due.
-async fn at_a_rate(arguments: &Arguments, writer: &EventWriter, event: &Bytes) -> Result<(u64, Histogram<u64>), Fault> {
+async fn at_a_rate(arguments: &Arguments, writer: &EventWriter, event: &Bytes) -> Result<(u64, Latencies), Fault> {
     let count = (f64::from(arguments.rate) * arguments.seconds).ceil() as u32;
     let (sender, mut acks) = mpsc::unbounded_channel::<(Instant, Ack)>();
     let collected = tokio::spawn(async move {
-        let mut latencies = histogram();
+        let mut latencies = Latencies::new();
         while let Some((due, ack)) = acks.recv().await {
             ack.await?;
-            latencies.saturating_record(due.elapsed().as_nanos() as u64);
+            latencies.record(due.elapsed().as_nanos() as u64);
         }
         Ok::<_, Fault>(latencies)
     });
@@ -243,7 +224,11 @@ async fn read(client: &Client, arguments: &Arguments, event: &Bytes) -> Result<(
         let mut reader = group.reader_with("reader", ReaderOptions::at_once()).await?;
         let (mut read, mut since) = (0_u64, Instant::now());
         while read < count {
-            let Some(Batch::Events(found)) = reader.next_batch(BATCH).await? else { continue };
+            let found = match reader.next_batch(BATCH).await? {
+                Some(Batch::Events(found)) => found,
+                Some(Batch::Checkpoint(_)) => continue,
+                None => return Err(format!("the group ended after {read} of {count} events").into()),
+            };
             // Joining the group is not reading.
             if read == 0 {
                 since = Instant::now();
@@ -256,8 +241,7 @@ async fn read(client: &Client, arguments: &Arguments, event: &Bytes) -> Result<(
         rates.push(count as f64 / since.elapsed().as_secs_f64());
         reader.close().await?;
     }
-    rates.sort_by(f64::total_cmp);
-    Ok((count, rates[READINGS / 2]))
+    Ok((count, median(rates)))
 }
 
 async fn create(client: &Client, stream: &ScopedStream) -> Result<(), Fault> {
@@ -275,15 +259,6 @@ fn noise(length: usize) -> Bytes {
         (state >> 56) as u8
     };
     (0..length).map(next).collect()
-}
-
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("these bounds are valid for three digits")
-}
-
-/// In microseconds.
-fn quantile(latencies: &Histogram<u64>, at: f64) -> f64 {
-    latencies.value_at_quantile(at) as f64 / 1000.0
 }
 
 /// Most memory this process ever had, in bytes; 0 if the system does not say.

@@ -228,7 +228,7 @@ fn stream_name(text: &str) -> Result<ScopedStream, String> {
 }
 
 /// Reads a scope.
-fn scope_name(text: &str) -> Result<headwater_client::Name, String> {
+pub(crate) fn scope_name(text: &str) -> Result<headwater_client::Name, String> {
     headwater_client::Name::parse(text).map_err(|error| error.to_string())
 }
 

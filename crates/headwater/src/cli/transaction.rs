@@ -52,21 +52,9 @@ fn transaction(text: &str) -> Result<TransactionId, String> {
     id.map(TransactionId).ok_or_else(|| format!("{text:?} is no transaction's id: 32 hexadecimal digits"))
 }
 
-fn word(state: TransactionState) -> &'static str {
-    match state {
-        TransactionState::Open => "open",
-        TransactionState::Committing => "committing",
-        TransactionState::Committed => "committed",
-        TransactionState::Aborting => "aborting",
-        TransactionState::Aborted => "aborted",
-        TransactionState::Unknown => "unknown",
-    }
-}
-
 pub(super) async fn run(action: Action, client: &Client, out: &mut Output) -> Result<(), Failure> {
     let mut say = |id: TransactionId, state: TransactionState| {
-        let state = word(state);
-        out.say(&json!({"transaction": id.to_string(), "state": state}), format!("{id} {state}"))
+        out.say(&json!({"transaction": id.to_string(), "state": state.to_string()}), format!("{id} {state}"))
     };
     match action {
         Action::List { stream } => {
