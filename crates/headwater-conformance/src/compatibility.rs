@@ -287,7 +287,9 @@ pub fn run(places: &Places, write: bool) -> Result<Outcome> {
 fn compare(findings: &Findings, page: &str) -> Result<String> {
     let part = findings.render();
     let missing: Vec<&str> = part.lines().filter(|line| !page.contains(line)).collect();
-    if missing.is_empty() && (page.contains(&part) || !findings.is_complete()) {
+    // Another row behind them is one that was not found.
+    let is_whole = page.find(&part).is_some_and(|at| !page[at + part.len()..].starts_with('|'));
+    if missing.is_empty() && (is_whole || !findings.is_complete()) {
         return Ok(format!("{} features", findings.features.len()));
     }
     bail!(
