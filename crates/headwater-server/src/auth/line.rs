@@ -2,10 +2,10 @@
 //!
 //! Guarantees:
 //! * at most as many have their turn at the same time as there are turns, and at most [`LINE_MAX`] wait
-//! * among those who wait, every origin has a turn before any has another: whoever comes from a place of their own waits
-//!   for at most one of each other place, however many a crowd sends from its own
-//! * when the line is full, whoever would be last goes: the first of a place is turned away only when so many other places
-//!   each have one in front of it
+//! * turns go in rounds, in each of which an origin has one at most: whoever comes from a place of their own waits for what
+//!   is left of this round and for one more turn of each other place, however many a crowd sends from its own
+//! * when the line is full, whoever would be last goes. So a few crowds keep nobody else out, and one at as many places as the
+//!   line has does
 //! * who has gone away has no turn and no place
 //!
 //! [`Rounds`] decides, [`Strangers`] holds the turns.

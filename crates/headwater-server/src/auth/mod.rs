@@ -10,7 +10,8 @@
 //! * a wrong password costs a derivation, and no more of those run at a time than leave a processor to others, also
 //!   when callers do not wait for them
 //! * whoever was known before waits for at most the derivations that run already, however many strangers wait
-//! * a crowd of strangers delays a stranger from elsewhere by one derivation of its own and keeps nobody out
+//! * a crowd of strangers at one address delays a stranger from elsewhere by two derivations at most and does not keep it out;
+//!   crowds at as many addresses as the line has places do
 //! * what was decided by files or keys that were replaced since is not kept
 //! * a file that is no good when it is read again, or still being written, changes nothing
 //!
@@ -32,7 +33,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use headwater_auth::cache::Cache;
+use headwater_auth::cache::{Cache, ENTRIES_MAX};
 use headwater_auth::keys::KeysError;
 use headwater_auth::passwords::{FileError as PasswordFileError, PasswordFile};
 use headwater_auth::{Grants, Level, Resource, bearer, delegation};
@@ -48,8 +49,9 @@ use crate::metrics::Metrics;
 pub use crate::secrets::FileError;
 use crate::secrets::chain;
 
-/// Callers known before that may wait for a processor; further ones are refused.
-const RETURNING_MAX: usize = 32;
+/// Calls of callers known before that may wait for a processor; further ones are refused. As many as are known: the calls of
+/// one caller wait for one derivation, whose answer they share.
+const RETURNING_MAX: usize = ENTRIES_MAX;
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long a changed file has to stay as it is before it is taken.
@@ -347,13 +349,16 @@ impl Inner {
 
     async fn identify(self: &Arc<Self>, header: &str, origin: Origin) -> Result<Caller, Unknown> {
         let now = self.now();
-        if let Some(caller) = self.found(header, now) {
+        let (method, rest) = header.split_once(' ').ok_or(Unknown::Refused)?;
+        let (kind, token) = (kind(method), rest.trim());
+        // In one spelling: those of one credential are one caller, who is known once and derives once.
+        let header = format!("{} {token}", kind.as_str());
+        if let Some(caller) = self.found(&header, now) {
             return Ok(caller);
         }
-        let (method, rest) = header.split_once(' ').ok_or(Unknown::Refused)?;
-        match kind(method) {
-            Kind::Basic => self.basic(header, rest.trim(), origin, now).await,
-            Kind::Bearer => self.bearer(header, rest.trim(), now).await,
+        match kind {
+            Kind::Basic => self.basic(&header, token, origin, now).await,
+            Kind::Bearer => self.bearer(&header, token, now).await,
             Kind::Other => Err(Unknown::Refused),
         }
     }
