@@ -285,10 +285,10 @@ impl Inbound {
                     large.until += large.share.grow(ROOM_PATIENCE).await.map_err(|NoRoom| ReadEnd::NoRoom)?;
                     heard = Instant::now();
                 }
-                // One for the whole frame, and no larger: what is stored of it shares the buffer. Of a very large one who
-                // sends only a part gets a buffer of that size at first.
+                // One for the whole frame, and no larger: what is stored of it shares the buffer. Who only announces it gets
+                // none, and of a very large one who sends only a part gets a buffer of that size at first.
                 let allowed = large.share.allowed();
-                let is_whole = frame_bytes <= PART_BYTES || allowed > PART_BYTES;
+                let is_whole = allowed > PART_BYTES || frame_bytes <= PART_BYTES && allowed > FREE_BYTES;
                 let buffer = if is_whole { frame_bytes } else { allowed };
                 if input.capacity() < buffer {
                     let begun = std::mem::replace(&mut input, BytesMut::with_capacity(buffer));
