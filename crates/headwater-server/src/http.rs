@@ -226,13 +226,16 @@ pub(crate) async fn serve(socket: impl Into<Socket>, origin: Origin, router: Rou
         () = tokio::time::sleep(CONNECTION_PATIENCE) => return,
         () = stopping.cancelled() => {
             std::pin::Pin::new(&mut connection).graceful_shutdown();
-            poll_fn(|cx| connection.poll_without_shutdown(cx)).await
+            let last = poll_fn(|cx| connection.poll_without_shutdown(cx));
+            let Ok(ended) = tokio::time::timeout(CONNECTION_PATIENCE, last).await else { return };
+            ended
         }
     };
-    match ended {
-        Ok(()) => part(connection.into_parts().io.into_inner()).await,
-        Err(error) => tracing::debug!(%error, "HTTP connection closed"),
+    if let Err(error) = ended {
+        tracing::debug!(%error, "HTTP connection closed");
     }
+    // Also after a request that is none: that was answered, too.
+    part(connection.into_parts().io.into_inner()).await;
 }
 
 /// Ends a connection whose answer is sent. Closing one that still sends resets it, and a client that is told so while it is
