@@ -6,7 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "shows real time to a person; nothing here runs in the simulator")]
 
 use std::collections::BTreeMap;
-use std::io::BufRead as _;
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -47,6 +47,13 @@ pub(crate) struct Arguments {
     key_column: u32,
 }
 
+/// Whoever reads our output may have enough of it.
+macro_rules! say {
+    ($($words:tt)*) => {
+        writeln!(std::io::stdout(), $($words)*)?
+    };
+}
+
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// Returns the code to end with.
@@ -62,11 +69,16 @@ pub(crate) fn run(arguments: &Arguments) -> i32 {
     match runtime.map_err(Fault::from).and_then(|runtime| runtime.block_on(show(flights))) {
         Ok(true) => 0,
         Ok(false) => exit::INTERRUPTED,
+        Err(error) if is_broken_pipe(&*error) => 0,
         Err(error) => {
             eprintln!("headwater: {}", crate::serve::chain(&*error));
             exit::DOUBT
         }
     }
+}
+
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// A routing key, and what is written.
@@ -80,13 +92,19 @@ fn flights(arguments: &Arguments) -> Result<Vec<Flight>, (i32, String)> {
     let Some(path) = &arguments.file else { return Ok((0..FLIGHTS).map(made_up).collect()) };
     let unreadable = |error: std::io::Error| (exit::NO_INPUT, format!("{} cannot be read: {error}", path.display()));
     let odd = |what: String| (exit::DATA, format!("{}: {what}", path.display()));
-    let file = std::io::BufReader::new(std::fs::File::open(path).map_err(unreadable)?);
+    let mut file = std::io::BufReader::new(std::fs::File::open(path).map_err(unreadable)?);
     let mut flights = Vec::new();
-    for (number, line) in file.lines().enumerate() {
-        let (line, number) = (line.map_err(unreadable)?, number + 1);
-        if line.len() > LINE_BYTES_MAX {
+    for number in 1.. {
+        let mut line = Vec::new();
+        let bytes = (&mut file).take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut line).map_err(unreadable)?;
+        if bytes == 0 {
+            break;
+        }
+        if bytes > LINE_BYTES_MAX {
             return Err(odd(format!("line {number} has more than {LINE_BYTES_MAX} bytes")));
         }
+        let line = String::from_utf8(line).map_err(|_| odd(format!("line {number} is no text")))?;
+        let line = line.trim_end_matches(['\r', '\n']).to_owned();
         let column = arguments.key_column;
         let carrier = line.split(',').nth(column as usize - 1);
         let carrier = carrier.ok_or_else(|| odd(format!("line {number} has no column {column}")))?.to_owned();
@@ -119,7 +137,7 @@ struct Found {
 /// `false` if it was interrupted. The store is gone in any case.
 async fn show(flights: Arc<Vec<Flight>>) -> Result<bool, Fault> {
     let directory = tempfile::Builder::new().prefix("headwater-demo-").tempdir()?;
-    println!("a store in {}", directory.path().display());
+    say!("a store in {}", directory.path().display());
     let store = Embedded::open(directory.path()).await?;
     let outcome = tokio::select! {
         outcome = fly(store.client(), flights) => outcome.map(|()| true),
@@ -133,10 +151,7 @@ async fn fly(client: &Client, flights: Arc<Vec<Flight>>) -> Result<(), Fault> {
     let stream = ScopedStream::parse("demo/flights")?;
     client.create_scope(&stream.scope).await?;
     client.create_stream(&stream, &StreamConfig::fixed(1)).await?;
-    println!(
-        "{} flights go into the stream {stream} by their carriers, and {READERS} readers read along",
-        flights.len()
-    );
+    say!("{} flights go into the stream {stream} by their carriers, and {READERS} readers read along", flights.len());
     let group = Name::parse("watchers")?;
     let config = ReaderGroupConfig::of(&stream).every(EVERY / 5, Some(EVERY / 2));
     client.create_reader_group(&stream.scope, &group, &config).await?;
@@ -164,28 +179,29 @@ async fn fly(client: &Client, flights: Arc<Vec<Flight>>) -> Result<(), Fault> {
             _ = tick.tick() => {}
         }
         let so_far = written.load(Ordering::Relaxed);
-        tell(begun, so_far, &found, &segments);
+        tell(begun, so_far, &found, &segments)?;
         if splits < 2 && so_far > third * (splits + 1) {
             splits += 1;
             segments = split(client, &stream, &segments).await?;
-            println!("        every segment is split: {} now", segments.len());
+            say!("        every segment is split: {} now", segments.len());
         }
     }
     client.seal_stream(&stream).await?;
     while let Some(ended) = readers.join_next().await {
         ended??;
     }
-    tell(begun, flights.len() as u64, &found, &segments);
+    tell(begun, flights.len() as u64, &found, &segments)?;
     verify(&flights, &order.flights.lock().expect("readers do not panic"))?;
-    println!("all {} flights were read once, and those of each carrier in order", flights.len());
+    say!("all {} flights were read once, and those of each carrier in order", flights.len());
     Ok(())
 }
 
-fn tell(begun: Instant, written: u64, found: &[Arc<Found>], segments: &[SegmentRange]) {
+fn tell(begun: Instant, written: u64, found: &[Arc<Found>], segments: &[SegmentRange]) -> Result<(), Fault> {
     let seconds = begun.elapsed().as_secs_f64();
     let read: Vec<String> = found.iter().map(|it| it.count.load(Ordering::Relaxed).to_string()).collect();
     let keys: Vec<String> = segments.iter().map(|it| format!("{:.2}–{:.2}", it.range.low(), it.range.high())).collect();
-    println!("{seconds:5.1} s  written {written:>7}  read {:>15}  segments {}", read.join(" + "), keys.join(" "));
+    say!("{seconds:5.1} s  written {written:>7}  read {:>15}  segments {}", read.join(" + "), keys.join(" "));
+    Ok(())
 }
 
 async fn write(

@@ -5,10 +5,11 @@ use std::time::Duration;
 use clap::{Subcommand, ValueEnum};
 use futures::FutureExt as _;
 use headwater_client::{
-    Client, Cut, Delivery, Error, ErrorKind, EventReader, GroupRetention, ReadEvent, ReaderGroup, ReaderGroupConfig,
-    ReaderOptions, ScopedStream,
+    Client, Cut, Delivery, Error, ErrorKind, EventReader, GroupRetention, Position, ReadEvent, ReaderGroup,
+    ReaderGroupConfig, ReaderOptions, ScopedStream,
 };
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use super::event::{Format, put};
@@ -251,18 +252,37 @@ async fn read(
     format: Format,
     out: &mut Output,
 ) -> Result<(), Failure> {
+    // Before it joins: whoever is told to end meanwhile leaves, too.
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
     let mut reader = group.reader_with(id, ReaderOptions::at_once()).await?;
-    let outcome = tokio::select! {
-        outcome = print(&mut reader, max, idle, format, out) => outcome,
-        Ok(()) = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
+    // Behind what was written to the output, whatever the reader has handed out since.
+    let mut shown = reader.position();
+    let mut outcome = tokio::select! {
+        outcome = print(&mut reader, max, idle, format, out, &mut shown) => outcome,
+        _ = interrupted.recv() => Err(Failure::Interrupted),
+        _ = terminated.recv() => Err(Failure::Interrupted),
     };
-    match (outcome, timeout(LEAVING, reader.close()).await) {
-        (Ok(()), Ok(closed)) => Ok(closed?),
-        (Ok(()), Err(_)) => {
+    if matches!(outcome, Err(Failure::Interrupted)) {
+        outcome = out.flush().map_or_else(|error| Err(error.into()), |()| outcome);
+    }
+    let left = timeout(LEAVING, async {
+        match outcome {
+            Ok(()) | Err(Failure::Interrupted) => reader.close().await,
+            Err(_) => {
+                // Nobody has seen what could not be shown: others read it again.
+                drop(reader);
+                group.reader_offline(id, Some(&shown)).await.map(drop)
+            }
+        }
+    });
+    match (left.await, outcome) {
+        // What went wrong first is what a person has to know.
+        (_, Err(failure)) => Err(failure),
+        (Ok(left), Ok(())) => Ok(left?),
+        (Err(_), Ok(())) => {
             Err(Failure::Client(Error::new(ErrorKind::Unavailable, "the reader could not leave its group")))
         }
-        // What went wrong first is what a person has to know.
-        (Err(failure), _) => Err(failure),
     }
 }
 
@@ -272,10 +292,11 @@ async fn print(
     idle: Option<Duration>,
     format: Format,
     out: &mut Output,
+    shown: &mut Position,
 ) -> Result<(), Failure> {
     let mut left = max;
     while left > 0 {
-        match next(reader, idle, out).await {
+        match next(reader, idle, out, shown).await {
             Ok(None) => break,
             Ok(Some(Delivery::Event(event))) => {
                 let pointer = ReadEvent { event: event.event, segment: event.segment.id, offset: event.offset };
@@ -288,16 +309,24 @@ async fn print(
             Err(failure) => return Err(failure),
         }
     }
-    Ok(out.flush()?)
+    out.flush()?;
+    *shown = reader.position();
+    Ok(())
 }
 
 /// `None` at the end, and when nothing has come for so long.
-async fn next(reader: &mut EventReader, idle: Option<Duration>, out: &mut Output) -> Result<Option<Delivery>, Failure> {
+async fn next(
+    reader: &mut EventReader,
+    idle: Option<Duration>,
+    out: &mut Output,
+    shown: &mut Position,
+) -> Result<Option<Delivery>, Failure> {
     if let Some(next) = reader.next().now_or_never() {
         return Ok(next?);
     }
     // What is shown so far is seen before waiting for more.
     out.flush()?;
+    *shown = reader.position();
     match idle {
         None => Ok(reader.next().await?),
         Some(idle) => timeout(idle, reader.next()).await.map_or(Ok(None), |next| Ok(next?)),

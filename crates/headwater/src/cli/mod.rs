@@ -106,7 +106,7 @@ pub(crate) enum Action {
 /// Whether a first argument names one of these commands, which end with codes of their own.
 pub(crate) fn is_ours(first: Option<std::ffi::OsString>) -> bool {
     first.is_some_and(|first| {
-        ["scope", "stream", "event", "group", "bytes", "table", "txn", "explain", "completions", "man"]
+        ["scope", "stream", "event", "group", "bytes", "table", "txn", "demo", "explain", "completions", "man"]
             .iter()
             .any(|it| first == *it)
     })

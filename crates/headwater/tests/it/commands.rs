@@ -185,6 +185,15 @@ async fn a_reader_that_is_interrupted_leaves_its_group() {
         reading.wait().unwrap().code()
     });
     assert_eq!(code.await.unwrap(), Some(130));
+    // What could not be shown was not read.
+    assert_eq!(run(&store, &["event", "write", "shop/orders", "--key", "a"], "two\n").await.code, 0);
+    let mut refused = Command::new(env!("CARGO_BIN_EXE_headwater"));
+    refused.args(["group", "read", "shop/billing", "--max", "1", "--server", &store.address()]);
+    refused.stdout(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap()).stderr(Stdio::null());
+    let code = tokio::task::spawn_blocking(move || refused.status().unwrap().code());
+    assert_eq!(code.await.unwrap(), Some(74));
+    let again = run(&store, &["group", "read", "shop/billing", "--max", "1"], "").await;
+    assert_eq!((again.code, again.out.as_str()), (0, "two\n"), "{}", again.error);
     let described = run(&store, &["group", "describe", "shop/billing"], "").await;
     assert_eq!(described.out, "reads     shop/orders\nreaders   none\nunread    0 bytes\n");
 }
