@@ -39,6 +39,8 @@ mod _native {
     #[pymodule_export]
     use crate::reading::{NativeEntries, NativeSliceReader, NativeStreamReader, PyEvent};
     #[pymodule_export]
+    use crate::runtime::_after_fork;
+    #[pymodule_export]
     use crate::synchronizing::{
         _revisioned_stream, _state_synchronizer, NativeRevisionReader, NativeRevisionedStream, NativeStateSynchronizer,
     };

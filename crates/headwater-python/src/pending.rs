@@ -331,10 +331,19 @@ pub(crate) fn _deliver(py: Python<'_>, told: &Bound<'_, PyList>) -> PyResult<()>
         if future.call_method0("done")?.is_truthy()? {
             continue;
         }
-        match pending.get().slot.tell(py) {
-            Ok(value) => future.call_method1("set_result", (value,))?,
-            Err(error) => future.call_method1("set_exception", (error,))?,
+        let told = match pending.get().slot.tell(py) {
+            Ok(value) => future.call_method1("set_result", (value,)),
+            Err(error) => match future.call_method1("set_exception", (error.clone_ref(py),)) {
+                // A future takes no StopIteration, which Python code that we called may have raised.
+                Err(refused) => {
+                    refused.set_cause(py, Some(error));
+                    future.call_method1("set_exception", (refused,))
+                }
+                taken => taken,
+            },
         };
+        // One that was done meanwhile does not keep the others from being told.
+        drop(told);
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -34,15 +35,32 @@ pub(crate) fn runtime() -> PyResult<&'static Runtime> {
         }
     };
     if *of != process {
-        let what =
-            "headwater was used before this process was forked: use it in the child only, or start children by spawn";
-        return Err(PyRuntimeError::new_err(what));
+        return Err(forked());
     }
     Ok(runtime)
 }
 
-/// The runtime for those who have something that was made with it: no look at the process, which costs a system call.
+/// Whether this process was forked off one that had used the runtime.
+static IS_FORKED: AtomicBool = AtomicBool::new(false);
+
+/// Python calls it in the child of a fork.
+#[pyfunction]
+pub(crate) fn _after_fork() {
+    IS_FORKED.store(RUNTIME.get().is_some(), Ordering::Relaxed);
+}
+
+fn forked() -> PyErr {
+    let what =
+        "headwater was used before this process was forked: use it in the child only, or start children by spawn";
+    PyRuntimeError::new_err(what)
+}
+
+/// The runtime for those who have something that was made with it: no look at the process, which costs a system call, but
+/// at what Python said of it.
 pub(crate) fn entered() -> PyResult<tokio::runtime::EnterGuard<'static>> {
+    if IS_FORKED.load(Ordering::Relaxed) {
+        return Err(forked());
+    }
     match RUNTIME.get() {
         Some((runtime, _)) => Ok(runtime.enter()),
         None => runtime().map(Runtime::enter),

@@ -116,3 +116,14 @@ class Asyncio(unittest.IsolatedAsyncioTestCase):
         entries = await self.client.revisioned_stream(await self.made())
         await entries.write(b"entry")
         self.assertEqual([entry async for _, entry in await entries.read()], [b"entry"])
+
+    async def test_code_that_raises_what_a_future_cannot_take_fails_and_stops_nobody_else(self):
+        class Odd:
+            def encode(self, state):
+                return next(iter(()))
+
+        state = await self.client.state_synchronizer(await self.made(), Odd())
+        odd, other = state.initialize(1), self.client.scopes()
+        odd, other = await asyncio.wait_for(asyncio.gather(odd, other, return_exceptions=True), 10)
+        self.assertIsInstance(odd, (TypeError, RuntimeError))
+        self.assertIn("tests", other)

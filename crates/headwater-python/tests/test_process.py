@@ -67,12 +67,16 @@ class Process(unittest.TestCase):
     def test_a_forked_child_is_told_instead_of_waiting_for_ever(self):
         code = (
             "import headwater, os, warnings; warnings.simplefilter('ignore')\n"
-            "client = headwater.memory()\n"
+            "client = headwater.memory(); client.create_scope('s'); client.create_stream('s/a')\n"
+            "writer = client.event_writer('s/a')\n"
             "process = os.fork()\n"
             "if process == 0:\n"
-            "    try: client.scopes()\n"
-            "    except RuntimeError as error: os._exit(0 if 'fork' in str(error) else 3)\n"
-            "    os._exit(4)\n"
+            "    for call in [client.scopes, lambda: writer.write(b'x'), lambda: writer.write_many([b'x'])]:\n"
+            "        try: call()\n"
+            "        except RuntimeError as error: ok = 'fork' in str(error)\n"
+            "        else: os._exit(4)\n"
+            "        if not ok: os._exit(3)\n"
+            "    os._exit(0)\n"
             "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))\n"
         )
         ended = child(code)

@@ -10,6 +10,7 @@
 """
 
 import atexit as _atexit
+import os as _os
 
 from . import _native
 from ._blocking import (
@@ -148,3 +149,6 @@ __all__ = [
 
 # The interpreter ends by force what asks for it too late.
 _atexit.register(_native._stop)
+# A child has none of the threads that its parent's objects need.
+if hasattr(_os, "register_at_fork"):
+    _os.register_at_fork(after_in_child=_native._after_fork)
