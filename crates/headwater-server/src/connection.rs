@@ -82,8 +82,7 @@ const READ_BYTES: usize = 64 << 10;
 const FIRST_READ_BYTES: usize = 8 << 10;
 /// How long a large frame may wait for room, and then for the answers before it to leave.
 const ROOM_PATIENCE: Duration = Duration::from_secs(60);
-/// A frame of at most this, or of which more has arrived, gets a buffer for all of it: memory that nothing was written to
-/// takes no room.
+/// A longer frame gets a buffer for all of it only once it was allowed more than this.
 const PART_BYTES: usize = 1 << 20;
 /// A large frame has to arrive at this rate at least, in bytes per second, since others may wait for its room.
 const LARGE_FRAME_RATE_MIN: usize = 64 << 10;
@@ -93,9 +92,6 @@ const HELLO_BYTES: usize = 1024;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a peer may take to read the last answers.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(3);
-/// How long we go on reading after we said the last word, so that the peer hears it: a socket that is closed with
-/// unread bytes resets the connection, and the peer's system may drop what it had not read yet.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// What every connection needs.
 #[derive(Clone, Debug)]
@@ -189,7 +185,7 @@ pub async fn serve(socket: impl Into<Socket>, context: Context) {
         ended = &mut writing => {
             if let Ok(Ended::Closing(reason)) = ended {
                 tracing::debug!(reason, "connection closed by an answer");
-                inbound.linger().await;
+                inbound.socket.linger().await;
             }
             line.delete_transients();
             return;
@@ -285,11 +281,8 @@ impl Inbound {
                     large.until += large.share.grow(ROOM_PATIENCE).await.map_err(|NoRoom| ReadEnd::NoRoom)?;
                     heard = Instant::now();
                 }
-                // One for the whole frame, and no larger: what is stored of it shares the buffer. Who only announces it gets
-                // none, and of a very large one who sends only a part gets a buffer of that size at first.
                 let allowed = large.share.allowed();
-                let is_whole = allowed > PART_BYTES || frame_bytes <= PART_BYTES && allowed > FREE_BYTES;
-                let buffer = if is_whole { frame_bytes } else { allowed };
+                let buffer = buffer_bytes_of(frame_bytes, allowed);
                 if input.capacity() < buffer {
                     let begun = std::mem::replace(&mut input, BytesMut::with_capacity(buffer));
                     input.extend_from_slice(&begun);
@@ -546,25 +539,17 @@ impl Inbound {
         if timeout(FLUSH_PATIENCE, &mut writing).await.is_err() {
             writing.abort();
         } else {
-            self.linger().await;
+            self.socket.linger().await;
         }
     }
+}
 
-    /// Reads and forgets until the peer closes, too.
-    async fn linger(&mut self) {
-        let mut scrap = BytesMut::with_capacity(4096);
-        let forget = async {
-            while self.socket.readable().await.is_ok() {
-                match self.socket.try_read_buf(&mut scrap, READ_BYTES) {
-                    Ok(0) => break,
-                    Ok(_) => scrap.clear(),
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                    Err(_) => break,
-                }
-            }
-        };
-        let _ = timeout(LINGER, forget).await;
-    }
+/// The buffer of a large frame of which so many bytes may have come: one for the whole frame, and no larger, since what is
+/// stored of it shares the buffer. Who only announces a frame gets none for it, and who sends only a part of a very
+/// large one gets a buffer for that part at first.
+fn buffer_bytes_of(frame_bytes: usize, allowed: usize) -> usize {
+    let is_whole = allowed > PART_BYTES || frame_bytes <= PART_BYTES && allowed > FREE_BYTES;
+    if is_whole { frame_bytes } else { allowed }
 }
 
 /// What a request may hold, in bytes, until it is answered and the answer is taken, besides [`carried`] and
@@ -608,6 +593,16 @@ mod tests {
     use headwater_wire::{TableKey, Token};
 
     use super::*;
+
+    #[test]
+    fn who_only_announces_a_frame_gets_no_buffer_for_it() {
+        for frame_bytes in [FREE_BYTES + 1, PART_BYTES, PART_BYTES + 1, 16 << 20] {
+            assert_eq!(buffer_bytes_of(frame_bytes, FREE_BYTES), FREE_BYTES, "a frame of {frame_bytes} bytes");
+        }
+        assert_eq!(buffer_bytes_of(PART_BYTES, FREE_BYTES + 1), PART_BYTES);
+        assert_eq!(buffer_bytes_of(16 << 20, PART_BYTES), PART_BYTES);
+        assert_eq!(buffer_bytes_of(16 << 20, PART_BYTES + 1), 16 << 20);
+    }
 
     #[test]
     fn a_lookup_of_any_number_of_keys_fits_the_limit_of_a_connection() {

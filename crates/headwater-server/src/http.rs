@@ -36,7 +36,7 @@ use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::http::guarded;
@@ -53,9 +53,6 @@ use crate::{openapi, plans};
 const CONNECTION_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a request's header may take.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
-/// How long, and how much, a peer may go on sending after its answer.
-const PARTING_PATIENCE: Duration = Duration::from_secs(1);
-const PARTING_BYTES_MAX: usize = 1 << 20;
 /// Longest header; every request that has an answer here is far shorter.
 const HEADER_BYTES_MAX: usize = 16 << 10;
 /// Source: the OpenMetrics specification, which Prometheus asks for.
@@ -235,27 +232,10 @@ pub(crate) async fn serve(socket: impl Into<Socket>, origin: Origin, router: Rou
         tracing::debug!(%error, "HTTP connection closed");
     }
     // Also after a request that is none: that was answered, too.
-    part(connection.into_parts().io.into_inner()).await;
-}
-
-/// Ends a connection whose answer is sent. Closing one that still sends resets it, and a client that is told so while it is
-/// writing may never look at the answer: what it sends is read for a while and dropped.
-/// Source: HTTP/1.1, RFC 9112, 9.6.
-async fn part(mut socket: Socket) {
-    let parting = async {
-        socket.shutdown().await?;
-        let mut dropped = vec![0; 16 << 10];
-        let mut left = PARTING_BYTES_MAX;
-        while left > 0 {
-            match socket.read(&mut dropped).await? {
-                0 => break,
-                bytes => left = left.saturating_sub(bytes),
-            }
-        }
-        Ok::<_, std::io::Error>(())
-    };
-    if let Ok(Err(error)) = tokio::time::timeout(PARTING_PATIENCE, parting).await {
-        tracing::debug!(%error, "HTTP connection lost after its answer");
+    let mut socket = connection.into_parts().io.into_inner();
+    match socket.shutdown().await {
+        Ok(()) => socket.into_split().0.linger().await,
+        Err(error) => tracing::debug!(%error, "HTTP connection lost after its answer"),
     }
 }
 
@@ -356,6 +336,22 @@ mod tests {
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+        drop(client);
+        serving.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_header_that_is_too_large_is_refused_and_the_refusal_arrives() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let router = router(Pages::new(Metrics::new()), &Guard::off(), &hosts());
+        let serving = tokio::spawn(serve(server, Origin::default(), router, CancellationToken::new()));
+        let request = format!("GET / HTTP/1.1\r\nHost: h\r\nX-Long: {}\r\n\r\n", "x".repeat(4 * HEADER_BYTES_MAX));
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
         drop(client);
         serving.await.unwrap();
     }

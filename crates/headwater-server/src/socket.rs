@@ -9,11 +9,16 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+/// How long, and how much at once, is read after the last word.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 4096;
 
 /// Bytes that are not the system's own: a TLS session over a socket, or a pipe inside the process.
 pub trait Layered: AsyncBufRead + AsyncWrite + fmt::Debug + Send + Unpin + 'static {}
@@ -108,6 +113,23 @@ impl ReadHalf {
                 Ok(bytes)
             }
         }
+    }
+
+    /// Reads and forgets until the peer closes too, for 1 s at most. A socket that is closed with unread bytes resets the
+    /// connection, and the peer's system may then drop the last word that it had not read yet. Source: RFC 9112, 9.6.
+    pub(crate) async fn linger(&self) {
+        let mut scrap = BytesMut::with_capacity(LINGER_BYTES);
+        let forget = async {
+            while self.readable().await.is_ok() {
+                match self.try_read_buf(&mut scrap, LINGER_BYTES) {
+                    Ok(0) => break,
+                    Ok(_) => scrap.clear(),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => break,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(LINGER, forget).await;
     }
 }
 
