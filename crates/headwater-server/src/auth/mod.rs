@@ -512,7 +512,7 @@ mod tests {
         for round in 1..=3 {
             now.fetch_add(61_000, Ordering::Relaxed);
             let inner = guard.0.as_ref().unwrap();
-            assert!(inner.found("Basic Z29vZDpyaWdodA==", inner.now()).is_none(), "it is looked at again");
+            assert!(inner.found("basic Z29vZDpyaWdodA==", inner.now()).is_none(), "it is looked at again");
             let strangers: Vec<_> = (0..LINE_MAX)
                 .map(|number| {
                     let (guard, asked) = (guard.clone(), asked.clone());
@@ -534,6 +534,10 @@ mod tests {
             while inner.strangers.waiting() > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
+            assert!(
+                inner.found("basic Z29vZDpyaWdodA==", inner.now()).is_some(),
+                "it is known as it is looked for here"
+            );
         }
         assert_eq!(metrics.auth_busy.get(), 0);
     }
