@@ -103,13 +103,10 @@ pub(crate) enum Action {
     },
 }
 
-/// Whether a first argument names one of these commands, which end with codes of their own.
+/// Whether a first argument names a command whose codes tell what was answered, not how a server ended.
 pub(crate) fn is_ours(first: Option<std::ffi::OsString>) -> bool {
-    first.is_some_and(|first| {
-        ["scope", "stream", "event", "group", "bytes", "table", "txn", "demo", "explain", "completions", "man"]
-            .iter()
-            .any(|it| first == *it)
-    })
+    let first = first.as_deref().and_then(std::ffi::OsStr::to_str);
+    first.is_some_and(|it| Action::has_subcommand(it) || ["demo", "explain", "completions", "man"].contains(&it))
 }
 
 /// Returns the code to end with.
