@@ -15,7 +15,7 @@ use headwater::client::{
 use pyo3::exceptions::{PyStopAsyncIteration, PyStopIteration};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, Notify};
 
 use crate::errors::raise;
 use crate::pending::{Pending, Slot};
@@ -36,6 +36,8 @@ pub(crate) trait Source: Send + 'static {
 /// A source and what was taken from it while nobody was there any more.
 pub(crate) struct Cursor<S: Source> {
     inner: Arc<Mutex<Taken<S>>>,
+    /// Somebody stands in line for the source while it is waited for what comes.
+    wanted: Arc<Notify>,
     /// The wait that was begun last.
     waiting: StdMutex<Option<Arc<Slot>>>,
 }
@@ -47,7 +49,8 @@ pub(crate) struct Taken<S: Source> {
 
 impl<S: Source> Cursor<S> {
     pub(crate) fn of(source: S) -> Self {
-        Self { inner: Arc::new(Mutex::new(Taken { source, ready: None })), waiting: StdMutex::new(None) }
+        let inner = Arc::new(Mutex::new(Taken { source, ready: None }));
+        Self { inner, wanted: Arc::new(Notify::new()), waiting: StdMutex::new(None) }
     }
 
     /// The next one if it is here; `None` if it has to be waited for.
@@ -62,15 +65,21 @@ impl<S: Source> Cursor<S> {
 
     /// Waits until there is something to take.
     pub(crate) fn fill(&self) -> PyResult<Pending> {
-        let inner = self.inner.clone();
+        let (inner, wanted) = (self.inner.clone(), self.wanted.clone());
         let pending = Pending::start(async move {
-            let mut taken = inner.lock().await;
-            if taken.ready.is_none() {
+            loop {
+                let mut taken = inner.lock().await;
+                if taken.ready.is_some() {
+                    return Ok::<_, headwater::client::Error>(());
+                }
                 taken.source.about_to_wait();
-                let next = taken.source.next().await;
-                taken.ready = Some(next);
+                tokio::select! {
+                    biased;
+                    next = taken.source.next() => taken.ready = Some(next),
+                    // Whoever wants it is before us in its line.
+                    () = wanted.notified() => {}
+                }
             }
-            Ok::<_, headwater::client::Error>(())
         })?;
         *self.waiting.lock().expect("nobody panics while it holds a handle") = Some(pending.slot());
         Ok(pending)
@@ -143,11 +152,16 @@ impl<S: Source> Cursor<S> {
         self.inner.try_lock().ok().map(|mut taken| work(&mut taken)).transpose()
     }
 
-    /// The source, once nobody waits for it any more.
+    /// The source: a wait for what comes is interrupted for it, and loses nothing.
     pub(crate) fn locked(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Taken<S>>> {
-        match self.inner.try_lock() {
-            Ok(taken) => Ok(taken),
-            Err(_) => wait(py, std::pin::pin!(self.inner.lock())),
+        let mut locking = std::pin::pin!(self.inner.lock());
+        // First into the line, then the wait is asked to let go.
+        match now(locking.as_mut())? {
+            Some(taken) => Ok(taken),
+            None => {
+                self.wanted.notify_one();
+                wait(py, locking)
+            }
         }
     }
 

@@ -82,6 +82,10 @@ where
     F: Future + Send,
     F::Output: Send,
 {
+    if tokio::runtime::Handle::try_current().is_ok() {
+        let what = "a callback cannot wait for the client that called it: call it beside, or with what is known before";
+        return Err(PyRuntimeError::new_err(what));
+    }
     let runtime = runtime()?;
     loop {
         let slice = future.as_mut();

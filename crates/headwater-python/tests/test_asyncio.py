@@ -80,6 +80,25 @@ class Asyncio(unittest.IsolatedAsyncioTestCase):
         with self.assertRaises(asyncio.CancelledError):
             await waiting
 
+    async def test_where_a_reader_is_can_be_asked_while_it_waits(self):
+        stream, group = await self.made(), fresh("group")
+        await self.client.create_reader_group(group, stream)
+        async with await (await self.client.reader_group(group)).reader("r") as member:
+            alone = await self.client.stream_reader(stream)
+            waiting = [asyncio.ensure_future(reader.next()) for reader in (alone, member)]
+            await asyncio.sleep(0.1)
+            begun = asyncio.get_running_loop().time()
+            for _ in range(20):
+                self.assertEqual(alone.cut().offsets, {0: 0})
+                member.position()
+            self.assertLess(asyncio.get_running_loop().time() - begun, 5)
+            self.assertEqual([it.done() for it in waiting], [False, False])
+            async with await self.client.event_writer(stream) as writer:
+                await writer.write(b"event", "k")
+            found = await asyncio.wait_for(asyncio.gather(*waiting), 10)
+            self.assertEqual([it.data for it in found], [b"event", b"event"])
+            self.assertEqual(alone.cut().offsets, {0: 13})
+
     async def test_transactions_commit_and_abort_with_their_block(self):
         stream = await self.made()
         transactions = self.client.transaction_writer(stream)

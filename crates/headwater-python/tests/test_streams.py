@@ -403,6 +403,8 @@ class Operations:
             mine.update(lambda state: 1 / 0)
         with self.assertRaises(ValueError):
             mine.update(lambda state: [("unwritable", 0)])
+        with self.assertRaisesRegex(RuntimeError, "a callback cannot wait"):
+            mine.update(lambda state: mine.state)
         self.assertEqual(mine.fetch(), {"a": 11, "b": 2})
         mine.compact()
         self.assertEqual(self.client.state_synchronizer(stream, Counters()).fetch(), {"a": 11, "b": 2})
