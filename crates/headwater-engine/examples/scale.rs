@@ -151,6 +151,7 @@ fn segments(directory: &Path, count: u64, memory_bytes: u64) {
         segment: segment(number),
         kind: SegmentKind::Stream,
         policy: SegmentPolicy::default(),
+        on_reserve: false,
     };
     let begun = Instant::now();
     let latencies = store.run((0..count).map(create), WINDOW, |outcome| drop(outcome.unwrap()));
@@ -211,6 +212,7 @@ fn fill(store: &Store, table: &SegmentName, keys: u64) -> f64 {
         segment: table.clone(),
         kind: SegmentKind::Table { key_length: 0 },
         policy: SegmentPolicy::default(),
+        on_reserve: false,
     };
     store.run(std::iter::once(create), 1, |outcome| drop(outcome.unwrap()));
     let batch = |first: u64| {

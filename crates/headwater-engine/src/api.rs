@@ -17,6 +17,9 @@ pub enum Request {
         kind: SegmentKind,
         /// Scaling policy that travels with it.
         policy: SegmentPolicy,
+        /// Also while the disk is full, as what frees room: for whoever has to finish what was begun before, so that it can
+        /// be sealed or deleted. Everybody else waits for room.
+        on_reserve: bool,
     },
     /// → [`Response::Info`].
     Info {

@@ -57,7 +57,7 @@ impl EnginePorts {
 
     async fn create_table(&self, segment: SegmentName) -> Result<(), PortError> {
         let (kind, policy) = (SegmentKind::Table { key_length: 0 }, SegmentPolicy::default());
-        self.create(Request::Create { segment, kind, policy }).await.map(drop)
+        self.create(Request::Create { segment, kind, policy, on_reserve: false }).await.map(drop)
     }
 
     /// Creates a segment. One that took too long may be there later.
@@ -147,7 +147,8 @@ impl SegmentOps for EnginePorts {
         rollover_bytes: u64,
     ) -> Result<Created, PortError> {
         let policy = policy(scale, rollover_bytes)?;
-        let request = Request::Create { segment: segment.clone(), kind: SegmentKind::Stream, policy };
+        // The controller begins nothing on a full disk that makes the store grow, but what it began has to be finished.
+        let request = Request::Create { segment: segment.clone(), kind: SegmentKind::Stream, policy, on_reserve: true };
         self.create(request).await
     }
 
@@ -224,7 +225,7 @@ impl SegmentOps for EnginePorts {
     ) -> Result<Created, PortError> {
         let kind = SegmentKind::Table { key_length: key_bytes };
         let policy = policy(ScaleHint::default(), rollover_bytes)?;
-        self.create(Request::Create { segment: segment.clone(), kind, policy }).await
+        self.create(Request::Create { segment: segment.clone(), kind, policy, on_reserve: false }).await
     }
 
     async fn delete_table_segment(&self, segment: &SegmentName) -> Result<Deleted, PortError> {
@@ -485,13 +486,87 @@ mod tests {
         let ports = EnginePorts::open(engine.clone()).await.unwrap();
         let name = SegmentName::parse("s/x_kvtable/0.#epoch.0").unwrap();
         let (kind, policy) = (SegmentKind::Stream, SegmentPolicy::default());
-        engine.call(Request::Create { segment: name.clone(), kind, policy }).await.unwrap();
+        engine.call(Request::Create { segment: name.clone(), kind, policy, on_reserve: false }).await.unwrap();
         // A client's attempt to make a table of this name leaves its note behind.
         engine.call(crate::private::note_client_table(&name)).await.unwrap();
         let scope = Name::parse("s").unwrap();
         ports.drop_tables_of_scope(&scope).await.unwrap();
         ports.drop_tables_of_scope(&scope).await.unwrap();
         assert!(engine.call(Request::Info { segment: name }).await.is_ok(), "what is no table stays");
+        tokio::task::spawn_blocking(move || engine.close()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_commit_over_a_scale_is_finished_on_a_full_disk_and_its_stream_can_go() {
+        use std::sync::Arc;
+        use std::time::Duration;
+
+        use headwater_controller::model::{
+            ControllerError, ControllerOptions, DeleteStream, Scale, ScaleProgress, ScalingPolicy, StreamConfig,
+            TransactionState, UpdateStream,
+        };
+        use headwater_controller::{Controller, Ports};
+        use headwater_engine::api::Append;
+        use headwater_engine::io::{Io, MemoryDisk, RealClock, RealRandom};
+        use headwater_types::ScopedStream;
+
+        let disk = Arc::new(MemoryDisk::default());
+        let io = Io { disk: disk.clone(), clock: Arc::new(RealClock::default()), random: Arc::new(RealRandom) };
+        let options = headwater_engine::Options { journal_file_bytes: 1 << 20, ..Default::default() };
+        let engine = Engine::open(io, &options, Arc::new(|fault| panic!("{fault}"))).unwrap();
+        let segments = Arc::new(EnginePorts::open(engine.clone()).await.unwrap());
+        let loads = crate::loads::Meter { loads: crate::loads::Loads::default(), engine: engine.clone() };
+        let ports = Ports {
+            segments: segments.clone(),
+            tables: segments.clone(),
+            loads: Arc::new(loads),
+            clock: Arc::new(|| 1_000_000),
+        };
+        let controller = Controller::new(ports, ControllerOptions::default());
+        controller.recover().await.unwrap();
+        controller.create_scope("s").await.unwrap();
+        let config = StreamConfig::new(ScalingPolicy::fixed(1));
+        controller.create_stream("s", "t", config).await.unwrap();
+        let stream = ScopedStream::parse("s/t").unwrap();
+        let transaction = controller.create_transaction(&stream, 600_000).await.unwrap();
+        let halves = vec![(0.0, 0.5), (0.5, 1.0)];
+        let scaled = controller.scale(&stream, vec![transaction.segments[0].id], halves).await.unwrap();
+        assert!(matches!(scaled, Scale::Started { .. }), "{scaled:?}");
+        let other = SegmentName::parse("s/other/0.#epoch.0").unwrap();
+        segments.create_segment(&other, ScaleHint::default(), 0).await.unwrap();
+        while controller.check_scale(&stream, 0).await.unwrap() != ScaleProgress::Success {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+
+        disk.set_full(true);
+        for number in 0.. {
+            let append = Append {
+                segment: other.clone(),
+                writer: WriterId(7),
+                data: vec![1; 100 << 10].into(),
+                event_count: 1,
+                previous: (number > 0).then_some(number),
+                number: number + 1,
+                expected_length: None,
+            };
+            let engine = engine.clone();
+            let answer = tokio::spawn(async move { engine.call(Request::Append(append)).await });
+            if tokio::time::timeout(Duration::from_millis(500), answer).await.is_err() {
+                break;
+            }
+        }
+        assert!(engine.is_full());
+        let refused = controller.create_transaction(&stream, 600_000).await;
+        assert!(matches!(refused, Err(ControllerError::Exhausted(_))), "{refused:?}");
+        controller.commit_transaction(&stream, transaction.id, String::new(), i64::MIN).await.unwrap();
+        assert_eq!(controller.seal_stream(&stream).await.unwrap(), UpdateStream::Success);
+        assert_eq!(
+            controller.transaction_state(&stream, transaction.id).await.unwrap(),
+            TransactionState::Committed,
+            "what was accepted is there before the seal"
+        );
+        assert_eq!(controller.delete_stream(&stream).await.unwrap(), DeleteStream::Success);
+        disk.set_full(false);
         tokio::task::spawn_blocking(move || engine.close()).await.unwrap();
     }
 

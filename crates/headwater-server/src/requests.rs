@@ -90,7 +90,7 @@ pub(crate) fn plan(request: Wire, transient_name: impl FnOnce(&SegmentName, Writ
                 return refuse(&segment, "scale type is none of 0, 1 and 2");
             };
             let asked = Asked { request_id, segment, what: What::Create };
-            Ask(Request::Create { segment: name, kind: SegmentKind::Stream, policy }, asked)
+            Ask(Request::Create { segment: name, kind: SegmentKind::Stream, policy, on_reserve: false }, asked)
         }
         Wire::CreateTransientSegment { writer, parent, .. } => {
             let Some(name) = public_name(&parent).filter(|parent| !parent.is_transient()) else {
@@ -102,7 +102,7 @@ pub(crate) fn plan(request: Wire, transient_name: impl FnOnce(&SegmentName, Writ
             }
             let asked = Asked { request_id, segment: transient.as_str().into(), what: What::CreateTransient };
             let (kind, policy) = (SegmentKind::Transient, SegmentPolicy::default());
-            let request = Request::Create { segment: transient.clone(), kind, policy };
+            let request = Request::Create { segment: transient.clone(), kind, policy, on_reserve: false };
             Plan::AskTransient(transient, request, asked)
         }
         Wire::SealSegment { segment, .. } => ask(&segment, What::Seal, &|segment| Request::Seal { segment }),
@@ -175,7 +175,7 @@ pub(crate) fn plan(request: Wire, transient_name: impl FnOnce(&SegmentName, Writ
             let kind = SegmentKind::Table { key_length: key_length.unsigned_abs() };
             let rollover_bytes = u64::try_from(rollover_bytes).unwrap_or(0);
             let policy = SegmentPolicy { rollover_bytes, ..SegmentPolicy::default() };
-            let create = Request::Create { segment: name.clone(), kind, policy };
+            let create = Request::Create { segment: name.clone(), kind, policy, on_reserve: false };
             if is_client_table(&name) {
                 let what = What::CreateClientTable { request: Box::new(create) };
                 Ask(note_client_table(&name), Asked { request_id, segment, what })

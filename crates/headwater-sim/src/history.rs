@@ -342,7 +342,7 @@ mod tests {
     fn asked() -> (History, Ledger, [Ticket; 3]) {
         let (mut history, ledger) = (History::new(vec![vec![State::default()]], Numbers::default()), Ledger::default());
         let policy = SegmentPolicy::default();
-        let create = Request::Create { segment: name(), kind: SegmentKind::Stream, policy };
+        let create = Request::Create { segment: name(), kind: SegmentKind::Stream, policy, on_reserve: false };
         let append = |previous, number| {
             Request::Append(Append {
                 segment: name(),

@@ -113,7 +113,7 @@ impl Workload {
             return match history.newest(&table.0).find(&table.0) {
                 None => {
                     let kind = SegmentKind::Table { key_length: table.1 };
-                    Request::Create { segment: table.0, kind, policy: SegmentPolicy::default() }
+                    Request::Create { segment: table.0, kind, policy: SegmentPolicy::default(), on_reserve: false }
                 }
                 Some(_) if self.chance.percent(70) => self.table_update(history, ledger, table),
                 Some(_) => self.table_look(history, ledger, table),
@@ -170,11 +170,12 @@ impl Workload {
         let tables_missing = self.universe.tables.iter().any(|(name, _)| !Self::exists(history, name));
         if self.chance.percent(if tables_missing { 40 } else { 3 }) {
             let (segment, key_length) = self.chance.pick(&self.universe.tables).clone();
-            return Request::Create { segment, kind: SegmentKind::Table { key_length }, policy };
+            return Request::Create { segment, kind: SegmentKind::Table { key_length }, policy, on_reserve: false };
         }
         let segment = self.byte_segment(history, 10);
         let kind = if segment.is_transient() { SegmentKind::Transient } else { SegmentKind::Stream };
-        Request::Create { segment, kind, policy }
+        // Drawn with the rate, so that seeds go on meaning what they meant.
+        Request::Create { segment, kind, policy, on_reserve: policy.rate % 3 == 0 }
     }
 
     /// Bytes that no other payload holds, so that bytes in the wrong place are noticed.

@@ -81,7 +81,7 @@ impl<T: Token> Container<T> {
         let Some(id) = found else {
             let Pending { request, token, .. } = pending;
             let (after, outcome) = match request {
-                Request::Create { segment, kind, policy } => {
+                Request::Create { segment, kind, policy, .. } => {
                     let key = segment.key().into_owned();
                     match kind {
                         SegmentKind::Table { key_length } if key_length > 256 => {

@@ -870,7 +870,7 @@ struct Touched {
 }
 
 /// Requests that free room on the disk, now or later, or end what holds it: records of a few bytes. Changes of system
-/// tables belong to them.
+/// tables and creations on the reserve belong to them.
 fn frees_room(request: &Request) -> bool {
     match request {
         Request::Seal { .. }
@@ -880,6 +880,7 @@ fn frees_room(request: &Request) -> bool {
         | Request::Merge { .. }
         | Request::MergeBatch { .. } => true,
         Request::TableUpdate { segment, .. } => segment.as_str().starts_with(SYSTEM_TABLES),
+        Request::Create { on_reserve, .. } => *on_reserve,
         _ => false,
     }
 }

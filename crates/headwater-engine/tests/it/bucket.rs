@@ -145,7 +145,7 @@ fn carry_out(stepper: &mut Stepper, request: Request) -> Outcome {
 
 fn create(stepper: &mut Stepper, segment: &str) {
     let policy = SegmentPolicy::default();
-    let request = Request::Create { segment: name(segment), kind: SegmentKind::Stream, policy };
+    let request = Request::Create { segment: name(segment), kind: SegmentKind::Stream, policy, on_reserve: false };
     carry_out(stepper, request).unwrap();
 }
 

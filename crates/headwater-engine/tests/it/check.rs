@@ -143,7 +143,12 @@ fn what_a_killed_process_leaves_is_noted_and_no_doubt() {
         stepper.run_all().unwrap();
         ticket
     };
-    run(Request::Create { segment: name(S), kind: SegmentKind::Stream, policy: SegmentPolicy::default() });
+    run(Request::Create {
+        segment: name(S),
+        kind: SegmentKind::Stream,
+        policy: SegmentPolicy::default(),
+        on_reserve: false,
+    });
     for number in 1..=5 {
         run(Request::Append(append(S, (number > 1).then_some(number - 1), number, &[1; 6000])));
     }

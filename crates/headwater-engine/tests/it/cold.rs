@@ -212,8 +212,12 @@ fn requests_to_a_segment_that_has_to_be_found_first_keep_their_order() {
             }
         }
         assert!(matches!(store.wait(&seal), Ok(Ok(Response::Sealed { length: 25 }))));
-        let again =
-            Request::Create { segment: name(&segment), kind: SegmentKind::Stream, policy: SegmentPolicy::default() };
+        let again = Request::Create {
+            segment: name(&segment),
+            kind: SegmentKind::Stream,
+            policy: SegmentPolicy::default(),
+            on_reserve: false,
+        };
         assert_eq!(store.call(again).unwrap_err(), Refusal::SegmentExists);
     }
     assert_eq!(store.info("scope/idle/300.#epoch.0").unwrap_err(), Refusal::NoSuchSegment);

@@ -41,8 +41,12 @@ fn packed(stepper: &mut Stepper, count: usize, bytes: usize) -> Vec<String> {
     let names = (0..).map(|number| format!("scope/stream{number}/0.#epoch.0"));
     let segments: Vec<_> = names.filter(|segment| name(segment).container(2) == 0).take(count).collect();
     for (number, segment) in segments.iter().enumerate() {
-        let create =
-            Request::Create { segment: name(segment), kind: SegmentKind::Stream, policy: SegmentPolicy::default() };
+        let create = Request::Create {
+            segment: name(segment),
+            kind: SegmentKind::Stream,
+            policy: SegmentPolicy::default(),
+            on_reserve: false,
+        };
         carry_out(stepper, create).unwrap();
         carry_out(stepper, Request::Append(append(segment, None, 1, &vec![number as u8; bytes]))).unwrap();
     }

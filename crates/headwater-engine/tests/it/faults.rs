@@ -18,7 +18,7 @@ fn directory() -> Arc<tempfile::TempDir> {
 }
 
 fn create(segment: &str, kind: SegmentKind) -> Request {
-    Request::Create { segment: name(segment), kind, policy: SegmentPolicy::default() }
+    Request::Create { segment: name(segment), kind, policy: SegmentPolicy::default(), on_reserve: false }
 }
 
 /// The `number`th append of [`WRITER`], from 1 on.

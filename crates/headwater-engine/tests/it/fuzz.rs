@@ -295,7 +295,7 @@ fn base(kind: Kind) -> &'static (Files, Files) {
             store.run_all().unwrap();
         };
         let policy = SegmentPolicy::default();
-        let create = |text: &str, kind| Request::Create { segment: name(text), kind, policy };
+        let create = |text: &str, kind| Request::Create { segment: name(text), kind, policy, on_reserve: false };
         ask(create(STREAM, SegmentKind::Stream));
         ask(create(TABLE, SegmentKind::Table { key_length: 0 }));
         ask(create("scope/gone/0.#epoch.0", SegmentKind::Stream));

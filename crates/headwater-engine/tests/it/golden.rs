@@ -90,7 +90,7 @@ impl Author {
 
     fn create(&mut self, segment: &str, kind: SegmentKind) {
         let policy = SegmentPolicy { scale_type: 1, rate: 20, rollover_bytes: 1 << 20 };
-        self.call(Request::Create { segment: name(segment), kind, policy });
+        self.call(Request::Create { segment: name(segment), kind, policy, on_reserve: false });
     }
 
     fn append(&mut self, segment: &'static str, data: &[u8]) {

@@ -113,7 +113,8 @@ impl Fixture {
     }
 
     fn create(&self, segment: &str, kind: SegmentKind) {
-        let request = Request::Create { segment: name(segment), kind, policy: SegmentPolicy::default() };
+        let request =
+            Request::Create { segment: name(segment), kind, policy: SegmentPolicy::default(), on_reserve: false };
         assert!(matches!(self.call(request), Ok(Response::Done)), "{segment} was not created");
     }
 

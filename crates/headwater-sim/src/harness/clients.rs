@@ -370,7 +370,7 @@ impl<L: Launch> Run<'_, L> {
         self.events.push(Event::Opened);
         let mut running = self.world.open(&disk, &mut self.chance)?;
         for (segment, kind) in clients.segments() {
-            let request = Request::Create { segment, kind, policy: SegmentPolicy::default() };
+            let request = Request::Create { segment, kind, policy: SegmentPolicy::default(), on_reserve: false };
             running.ask(request, &mut self.chance)?.map_err(|refusal| refusal.to_string())?;
         }
         while clients.report.operations < operations {

@@ -5,7 +5,7 @@
 //! after a power cut that follows the first. [`full_run`]: a store on a full disk refuses nothing and forgets nothing, goes on
 //! reading, and answers everything once there is room.
 
-use headwater_engine::api::Request;
+use headwater_engine::api::{Request, SegmentKind, SegmentPolicy};
 
 use super::crash::NUDGE_PERCENT;
 use super::{Event, Failure, Known, Launch, Run, Running, Store, World};
@@ -216,17 +216,22 @@ impl<L: Launch> Run<'_, L> {
 }
 
 impl<L: Launch> Run<'_, L> {
-    /// Deletes everything while the disk is full: that must go through, and make room.
+    /// Creates on the reserve what is missing and deletes everything while the disk is full: that must go through, and make
+    /// room.
     fn delete_all(
         &mut self,
         running: &mut Running<L::Store>,
         history: &mut History,
         capacity: u64,
     ) -> Result<(), String> {
+        let missing = self.world.universe.byte_segments().map(|name| {
+            let kind = if name.is_transient() { SegmentKind::Transient } else { SegmentKind::Stream };
+            Request::Create { segment: name.clone(), kind, policy: SegmentPolicy::default(), on_reserve: true }
+        });
         let bytes = self.world.universe.byte_segments().map(|name| Request::Delete { segment: name.clone() });
         let tables = self.world.universe.tables.iter();
         let tables = tables.map(|(name, _)| Request::DeleteTable { segment: name.clone(), must_be_empty: false });
-        for request in bytes.chain(tables).collect::<Vec<_>>() {
+        for request in missing.chain(bytes).chain(tables).collect::<Vec<_>>() {
             let (ticket, result) = running.submit(&request, history, &self.ledger);
             self.events.push(Event::Asked(ticket, request));
             result?;
@@ -238,7 +243,7 @@ impl<L: Launch> Run<'_, L> {
                 self.run_one(running, history)?;
             }
             if history.is_waiting(ticket) {
-                return Err(format!("request {ticket} would free room and waits for the full disk"));
+                return Err(format!("request {ticket} may use the reserve and waits for the full disk"));
             }
         }
         for _ in 0..RELIEF_STEPS {

@@ -371,6 +371,7 @@ fn frees_room(request: &Request) -> bool {
         | Request::Merge { .. }
         | Request::MergeBatch { .. } => true,
         Request::TableUpdate { segment, .. } => segment.as_str().starts_with(SYSTEM_TABLES),
+        Request::Create { on_reserve, .. } => *on_reserve,
         _ => false,
     }
 }

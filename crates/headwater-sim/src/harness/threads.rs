@@ -94,7 +94,7 @@ fn run(launch: &EngineLaunch, seed: u64, operations: u64, clients: &Mutex<Client
     let mut chance = Chance::new(seed);
     let mut store = Store::open(launch, SimDisk::new(chance.bits()), &mut chance)?;
     for (segment, kind) in lock(clients).segments() {
-        let request = Request::Create { segment, kind, policy: SegmentPolicy::default() };
+        let request = Request::Create { segment, kind, policy: SegmentPolicy::default(), on_reserve: false };
         store.ask(request)?.ok_or("the store went down")?.map_err(|refusal| refusal.to_string())?;
     }
     let crashes = chance.below(4);

@@ -208,7 +208,7 @@ impl State {
 
     /// What `request` does to this state. Reads are not decided here: what they show depends on when they are served.
     pub fn decide(&self, request: &Request, ledger: &Ledger, numbers: &mut Numbers) -> Decision {
-        if let Request::Create { segment, kind, policy } = request {
+        if let Request::Create { segment, kind, policy, .. } = request {
             return self.create(segment, *kind, *policy, numbers);
         }
         if let Request::MergeBatch { target, sources } = request {

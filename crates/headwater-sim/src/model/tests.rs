@@ -32,7 +32,7 @@ impl Sandbox {
 
     fn create(&mut self, text: &str, kind: SegmentKind) {
         let policy = SegmentPolicy::default();
-        assert_eq!(self.ask(Request::Create { segment: name(text), kind, policy }), Answer::Done);
+        assert_eq!(self.ask(Request::Create { segment: name(text), kind, policy, on_reserve: false }), Answer::Done);
     }
 
     fn append(&mut self, text: &str, data: &'static str, previous: Option<i64>, expected: Option<u64>) -> Answer {
