@@ -60,6 +60,8 @@ pub struct Faults {
     pub crash_at_call: Option<u64>,
     /// These calls fail with `EIO`. A write may have happened in part; a sync has failed as in `fail_sync`.
     pub error_at_calls: BTreeSet<u64>,
+    /// These calls find no room, if they would take some: they create or lengthen nothing and fail with `StorageFull`.
+    pub full_at_calls: BTreeSet<u64>,
     /// These syncs (of files and directories, counted together) fail.
     pub fail_syncs: BTreeSet<u64>,
     /// What reads show afterwards.
@@ -383,10 +385,16 @@ impl Inner {
         self.trace = mixed ^ (mixed >> 29);
     }
 
+    /// Whether the call that has begun finds no room, however much there is.
+    fn is_full_now(&self) -> bool {
+        self.faults.full_at_calls.contains(&(self.counts.calls - 1))
+    }
+
     /// Bytes by which `inode` may grow to `length`.
     fn room(&self, inode: Inode, length: u64) -> u64 {
         let now = self.state.content(inode).length();
         match self.faults.capacity {
+            _ if self.is_full_now() => 0,
             Some(capacity) if length > now => {
                 let used = self.state.used(|inode| self.handles.contains_key(&inode));
                 (length - now).min(capacity.saturating_sub(used))
@@ -407,6 +415,9 @@ impl Disk for SimDisk {
     fn create(&self, path: &str) -> Result<Arc<dyn File>> {
         let mut inner = self.lock();
         inner.begin_or_fail(Kind::Create, path, [0; 2])?;
+        if inner.is_full_now() {
+            return Err(ErrorKind::StorageFull.into());
+        }
         let inode = inner.state.create(path)?;
         Ok(self.handle(&mut inner, inode, path))
     }
@@ -439,6 +450,9 @@ impl Disk for SimDisk {
     fn create_directory(&self, directory: &str) -> Result<()> {
         let mut inner = self.lock();
         inner.begin_or_fail(Kind::CreateDirectory, directory, [0; 2])?;
+        if inner.is_full_now() {
+            return Err(ErrorKind::StorageFull.into());
+        }
         inner.state.create_directory(directory)
     }
 

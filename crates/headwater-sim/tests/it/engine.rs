@@ -142,13 +142,16 @@ fn nothing_served_after_a_failed_sync_and_a_restart_disappears_with_the_power() 
 
 #[test]
 fn every_call_of_the_disk_may_fail() {
-    let calls: Vec<u64> = (0..300).collect();
-    let outcomes = in_parallel(&calls, |call| {
-        let faults = Faults { error_at_calls: [*call].into(), ..Faults::default() };
-        fault_run(&EngineLaunch::default(), 1, 40, faults)
-    });
+    let run = |faults| fault_run(&EngineLaunch::default(), 1, 300, faults);
+    let (_, counts) = run(Faults::default()).unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(counts.calls > 500, "{} calls", counts.calls);
+    let calls: Vec<u64> = (0..counts.calls).collect();
+    let outcomes = in_parallel(&calls, |call| run(Faults { error_at_calls: [*call].into(), ..Faults::default() }));
     let stopped = outcomes.iter().filter(|outcome| matches!(outcome, (FaultOutcome::Stopped(_), _))).count();
-    assert!(stopped > 50, "{stopped} runs met their failing call");
+    assert!(stopped > calls.len() * 9 / 10, "{stopped} of {} calls stop the store when they fail", calls.len());
+    let outcomes = in_parallel(&calls, |call| run(Faults { full_at_calls: [*call].into(), ..Faults::default() }));
+    let others = outcomes.iter().filter(|(_, found)| *found != counts).count();
+    assert!(others > 20, "{others} of {} calls found no room", calls.len());
     let met = hold(Mode::Error, 300);
     assert!(met > 100, "{met}");
 }
