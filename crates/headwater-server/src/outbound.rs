@@ -297,7 +297,8 @@ impl Line {
 
     /// Deletes the transient segments of this connection, once it has ended. A merge or creation that was asked for
     /// before is done first: the store lets a deletion overtake no write to the same segment, and a merge that waits
-    /// for memory was not acknowledged.
+    /// for memory was not acknowledged. On a full disk it does overtake a creation, and such a segment stays, empty, until
+    /// the next start deletes it.
     pub(crate) fn delete_transients(&self) {
         let transients = std::mem::take(&mut *self.transients.lock().expect("a panic ends the process"));
         for segment in transients {

@@ -309,6 +309,8 @@ fn read_is_right(found: Option<&Segment>, offset: Offset, bytes_max: usize, outc
         Err(Refusal::BehindEnd { length }) => {
             segment.sealed && *length == segment.length() && offset > segment.length()
         }
+        // It waited there when the segment was sealed.
+        Err(Refusal::Sealed) => segment.sealed && offset > segment.length(),
         Ok(Response::Read(read)) => offset >= segment.start && bytes_are_right(segment, offset, bytes_max, read),
         _ => false,
     }

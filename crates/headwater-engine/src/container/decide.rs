@@ -279,7 +279,8 @@ impl<T: Token> Container<T> {
     }
 
     /// An upload into a sealed parent is told so at its first piece, not after the last: the Rust client repeats an
-    /// upload for ever if only the merge fails.
+    /// upload for ever if only the merge fails. A parent that is gone was sealed before, or its transaction is over: whoever
+    /// looks for what follows a sealed segment finds out which.
     fn parent_sealed(&mut self, name: &SegmentName) -> Result<bool, StoreError> {
         let Some(parent) = name.parent() else { return Ok(false) };
         Ok(match self.find(&parent)? {
@@ -346,10 +347,10 @@ impl<T: Token> Container<T> {
         sources: &[SegmentName],
         effects: &mut Effects<T>,
     ) -> Result<Decided, StoreError> {
-        if let Some(refusal) = self.merge_refusal(target, None) {
-            return Ok(self.now(target, Err(refusal)));
+        if self.segment(target).is_table() {
+            return Ok(self.now(target, Err(Refusal::WrongKind)));
         }
-        // Before the first is merged: a refusal says that nothing was done.
+        // Sources that are gone were merged: where nothing is left to do a seal is no hindrance. Otherwise before the first is merged: a refusal says that nothing was done.
         for source in sources {
             if let Some(source) = self.find(source)?
                 && let Some(refusal) = self.merge_refusal(target, Some(source)).filter(|it| *it != Refusal::WrongKind)

@@ -50,7 +50,8 @@ pub(super) fn is_read(request: &Request) -> bool {
 pub(crate) struct ColdRead<T> {
     again: Again<T>,
     stretches: Vec<Stretch>,
-    end_of_segment: bool,
+    /// Whether it ends at the tail, or with the segment.
+    ends: (bool, bool),
     /// What follows, for a reader that goes on.
     ahead: Vec<Stretch>,
 }
@@ -95,7 +96,8 @@ impl<T> ColdRead<T> {
                 Err(error) => return ColdOutcome::Failed(self.again.parked.token, error),
             }
         }
-        let result = ReadResult { data: data.finish(), at_tail: false, end_of_segment: self.end_of_segment };
+        let (at_tail, end_of_segment) = self.ends;
+        let result = ReadResult { data: data.finish(), at_tail, end_of_segment };
         ColdOutcome::Answer(self.again.parked.token, Ok(Response::Read(result)))
     }
 }
@@ -165,22 +167,25 @@ impl<T: Token> Container<T> {
         // Eight bytes are an event's header: less would make no progress for a client. Source: stock's minimum.
         let wanted = bytes_max.clamp(8, READ_BYTES_MAX) as u64;
         let end = visible.min(offset + wanted);
+        // Whether what was read up to there ends at the tail, or with the segment: then it had room for more.
+        let ends = |reached: u64| {
+            let at_end = reached == visible && reached - offset < wanted;
+            (at_end && !is_finished, at_end && is_finished)
+        };
         let data = self.memory(id, offset, end);
         if !data.is_empty() {
             let read: usize = data.iter().map(Bytes::len).sum();
-            let reached = offset + read as u64;
-            let at_end = reached == visible && (read as u64) < wanted;
-            let result = ReadResult { data, at_tail: at_end && !is_finished, end_of_segment: at_end && is_finished };
+            let (at_tail, end_of_segment) = ends(offset + read as u64);
+            let result = ReadResult { data, at_tail, end_of_segment };
             effects.replies.push((token, Ok(Response::Read(result))));
             return Ok(());
         }
         let stretches = self.stretches(id, offset, end)?;
         let reached = offset + stretches.iter().map(|stretch| stretch.length).sum::<u64>();
-        let end_of_segment = reached == visible && reached - offset < wanted && is_finished;
         let ahead_end = visible.min(reached.saturating_add(self.chunks.objects().ahead_bytes()));
         let ahead = if reached < ahead_end { self.stretches(id, reached, ahead_end)? } else { Vec::new() };
         let again = Again { segment: id, parked: Parked { offset, bytes_max, token }, is_second: false };
-        effects.reads.push(ColdRead { again, stretches, end_of_segment, ahead });
+        effects.reads.push(ColdRead { again, stretches, ends: ends(reached), ahead });
         Ok(())
     }
 
@@ -222,8 +227,16 @@ impl<T: Token> Container<T> {
     /// Looks at the parked reads of a segment again: it has grown, or ended.
     pub(super) fn wake(&mut self, id: u64, effects: &mut Effects<T>) -> Result<(), StoreError> {
         let Some(segment) = self.segments.get_mut(&id) else { return Ok(()) };
+        let is_finished = segment.sealed && segment.last_sequence <= self.durable;
+        let length = segment.durable_length;
         for parked in std::mem::take(&mut segment.parked) {
-            if !parked.token.is_abandoned() {
+            if parked.token.is_abandoned() {
+                continue;
+            }
+            if is_finished && parked.offset > length {
+                // It was no mistake to wait there before the end was known, as it is to ask from now on.
+                effects.replies.push((parked.token, Err(Refusal::Sealed)));
+            } else {
                 self.read(id, parked.offset, parked.bytes_max, parked.token, effects)?;
             }
         }

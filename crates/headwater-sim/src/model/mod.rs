@@ -433,9 +433,6 @@ impl State {
         if found.is_table() {
             return Decision::refused([Refusal::WrongKind]);
         }
-        if found.sealed {
-            return Decision::refused([Refusal::Sealed]);
-        }
         let refusals: Vec<_> = sources
             .iter()
             .filter(|source| self.find(source).is_some())
