@@ -3,7 +3,7 @@
 use crate::metadata::{cargo, root};
 use crate::report::{Counts, Line, Report, Verdict};
 use crate::run::{end_children_when_interrupted, run};
-use crate::system::{CLIPPY, JAVA, LINKER, NODE, Need, PYTHON, RUSTFMT, provide};
+use crate::system::{CLIPPY, JAVA, LINKER, MOUNT, NODE, Need, PYTHON, RUSTFMT, provide};
 use crate::{layers, licences};
 use anyhow::{Result, bail};
 use std::process::Command;
@@ -193,7 +193,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "full-disk",
         work: Work::Conformance(&["full", "--prepared"]),
-        needs: &[PYTHON],
+        needs: &[PYTHON, MOUNT],
         quick: false,
         limit: minutes(4),
     },

@@ -50,6 +50,12 @@ pub(crate) const NODE: Need = Need {
     remedy: Remedy::Packages(&["nodejs", "npm"]),
 };
 
+pub(crate) const MOUNT: Need = Need {
+    name: "the right to mount a file system in memory",
+    probe: &["sh", "-c", "d=$(mktemp -d) && mount -t tmpfs tmpfs \"$d\" && umount \"$d\" && rmdir \"$d\""],
+    remedy: Remedy::Packages(&["mount"]),
+};
+
 /// Is it there? With `install`, tries to make it so first. `Err` says what is missing.
 pub(crate) fn provide(need: &Need, install: bool) -> Result<(), String> {
     if succeeds(need.probe) {
