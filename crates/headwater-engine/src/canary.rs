@@ -1,8 +1,8 @@
 //! Planted bugs. A test that has never failed proves nothing: a build with `RUSTFLAGS="--cfg canary"` can plant one of
 //! these bugs, and the simulation must catch every one of them.
 //!
-//! In every other build [`is`] is the constant `false` and nothing of this remains. The numbers up to 24 are those of
-//! `docs/internals/promises.md`; those that concern other crates are missing here.
+//! In every other build [`is`] is the constant `false` and nothing of this remains. A number that is missing up to 24 is of
+//! a bug in another crate.
 
 /// Whether this bug is planted in the thread that asks.
 #[cfg(not(canary))]

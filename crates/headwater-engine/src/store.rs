@@ -269,7 +269,7 @@ fn origin(io: &Io, options: &Options) -> Result<Origin, StoreError> {
         (_, Some(_), None) => return refuse("the chunks of this store are in object storage: name it with --chunks"),
         (Some(_), None, Some(_)) => {
             return refuse(
-                "this store keeps its chunks in its directory; they do not move to object storage by --chunks",
+                "without a file `bucket` this store keeps its chunks in its directory; they do not move to object storage by --chunks",
             );
         }
         (Some(own), Some(local), Some(bucket)) => {

@@ -72,6 +72,7 @@ fn find(round: u64) -> Option<(Mode, u64, String)> {
             | Mode::CrashBucket
             | Mode::Rot
             | Mode::RotTiny
+            | Mode::RotBucket
             | Mode::EveryBit
             | Mode::Repair => 1,
             Mode::Error

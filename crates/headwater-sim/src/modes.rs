@@ -38,6 +38,8 @@ pub enum Mode {
     Rot,
     /// The same in a store with almost no memory, which has more in its chunks and less in its journal.
     RotTiny,
+    /// Files of a store whose chunks are in a bucket are damaged.
+    RotBucket,
     /// Each bit of the small files is flipped.
     EveryBit,
     /// Littered and damaged stores are repaired.
@@ -76,7 +78,7 @@ const CALLS: u64 = 320;
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Crash,
         Self::CrashTiny,
         Self::CrashClock,
@@ -88,6 +90,7 @@ impl Mode {
         Self::FullTiny,
         Self::Rot,
         Self::RotTiny,
+        Self::RotBucket,
         Self::EveryBit,
         Self::Repair,
         Self::Histories,
@@ -108,6 +111,7 @@ impl Mode {
             Self::FullTiny => "full-tiny",
             Self::Rot => "rot",
             Self::RotTiny => "rot-tiny",
+            Self::RotBucket => "rot-bucket",
             Self::EveryBit => "every-bit",
             Self::Repair => "repair",
             Self::Histories => "histories",
@@ -157,6 +161,7 @@ impl Mode {
             Self::FullTiny => full(tiny, seed, chance.below(FULL_BYTES)),
             Self::Rot => rot(usual, seed),
             Self::RotTiny => rot(tiny, seed),
+            Self::RotBucket => rot(&tiny.clone().in_bucket(), seed),
             Self::EveryBit => {
                 let report = every_bit_run(chance.pick(&both), seed)?;
                 Ok(Summary { count: report.count(), text: format!("{:?}", report.tally), trace: report.trace })

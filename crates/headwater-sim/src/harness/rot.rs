@@ -47,6 +47,18 @@ pub enum FileKind {
 }
 
 impl FileKind {
+    /// Of the files that a store has while nothing is done to them.
+    pub const STORED: [Self; 8] = [
+        Self::Identity,
+        Self::Journal,
+        Self::Spare,
+        Self::Witness,
+        Self::Manifest,
+        Self::Run,
+        Self::Chunk,
+        Self::Bucket,
+    ];
+
     /// The kind of the file at a path.
     pub fn of(path: &str) -> Self {
         let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));

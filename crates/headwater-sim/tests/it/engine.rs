@@ -1,5 +1,6 @@
 //! The engine under crashes. `HEADWATER_SIM_SEED=N` adds a seed to the fixed ones; a failure prints its own.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -171,7 +172,11 @@ fn a_full_disk_makes_writes_wait_and_nothing_else() {
 #[test]
 fn damage_is_detected_before_it_is_served() {
     let reports = in_parallel(&seeds(32), |seed| {
-        let launch = if seed % 2 == 0 { EngineLaunch::default() } else { EngineLaunch::tiny() };
+        let launch = match seed % 4 {
+            0 | 2 => EngineLaunch::default(),
+            1 => EngineLaunch::tiny(),
+            _ => EngineLaunch::tiny().in_bucket(),
+        };
         rot_run(&launch, *seed, 100)
     });
     let mut total = RotReport::default();
@@ -182,6 +187,10 @@ fn damage_is_detected_before_it_is_served() {
     assert!(total.count() >= 2_000);
     assert!(total.ends(Verdict::RefusedToStart) > 500 && total.ends(Verdict::RefusedToRead) > 200);
     assert!(total.ends(Verdict::Blind) > 0, "the window that is known was looked into");
+    let kinds: BTreeSet<_> = total.tally.keys().map(|(kind, _)| *kind).collect();
+    for kind in FileKind::STORED {
+        assert!(kinds.contains(&kind), "no {kind:?} was damaged");
+    }
     for (kind, verdict) in total.tally.keys() {
         let redundant = matches!(kind, FileKind::Spare | FileKind::Witness);
         assert!(!redundant || *verdict == Verdict::Harmless, "{kind:?} {verdict:?}: nobody needs it");
