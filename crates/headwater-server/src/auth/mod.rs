@@ -10,8 +10,8 @@
 //! * a wrong password costs a derivation, and no more of those run at a time than leave a processor to others, also
 //!   when callers do not wait for them
 //! * whoever was known before waits for at most the derivations that run already, however many strangers wait
-//! * a crowd of strangers at one address delays a stranger from elsewhere by two derivations at most and does not keep it out;
-//!   crowds at as many addresses as the line has places do
+//! * crowds of strangers delay one who comes from elsewhere by one derivation for each of their networks at most, and only
+//!   while these are new, too
 //! * what was decided by files or keys that were replaced since is not kept
 //! * a file that is no good when it is read again, or still being written, changes nothing
 //!
@@ -540,6 +540,48 @@ mod tests {
             );
         }
         assert_eq!(metrics.auth_busy.get(), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_knows_the_password_gets_in_past_crowds_at_more_addresses_than_the_line_has_places() {
+        const CROWDS: u8 = 40;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("users");
+        let salt = [7; headwater_auth::passwords::SALT_BYTES];
+        let iterations = 10_000.try_into().unwrap();
+        let entry =
+            headwater_auth::passwords::new_entry("good", b"right", &["prn::*,READ".into()], &salt, iterations).unwrap();
+        crate::secrets::put(&path, &entry, 0o600).unwrap();
+        let config = AuthConfig { passwords: Some(path), bearer: None, token_key: None, token_lifetime_seconds: 600 };
+        let metrics = Metrics::new();
+        let guard = Guard::open(&config, directory.path(), Arc::new(|| 0), metrics.clone()).unwrap();
+        let derived = || metrics.auth_refused(Kind::Basic).get();
+        let at = |last: u8| Origin::from(std::net::IpAddr::from([10, 0, 0, last]));
+        let crowds: Vec<_> = (0..CROWDS)
+            .map(|number| {
+                let (guard, headers) = (guard.clone(), of_user("good", &format!("wrong {number}")));
+                tokio::spawn(async move {
+                    loop {
+                        let refused = guard.identify(&headers, at(number)).await.unwrap_err();
+                        if refused == Unknown::Busy {
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                })
+            })
+            .collect();
+        let inner = guard.0.as_ref().unwrap();
+        while inner.strangers.waiting() < LINE_MAX {
+            tokio::task::yield_now().await;
+        }
+        let before = derived();
+        while let Err(refused) = guard.identify(&of_user("good", "right"), at(CROWDS)).await {
+            assert_eq!(refused, Unknown::Busy);
+            tokio::task::yield_now().await;
+        }
+        let passed = derived() - before;
+        assert!(passed <= 2 * u64::from(CROWDS), "{passed} derivations of {CROWDS} crowds went first");
+        crowds.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
     #[tokio::test(flavor = "multi_thread")]
