@@ -438,6 +438,11 @@ async fn a_tables_life_passes_through() {
     assert_eq!(gone.status(), proto::delete_scope_status::Status::Success);
     let again = client.delete_scope_recursive(scope("s")).await.unwrap().into_inner();
     assert_eq!(again.status(), proto::delete_scope_status::Status::Success, "as the original");
+    let own = client.delete_scope_recursive(scope("_system")).await.unwrap().into_inner();
+    assert_eq!(own.status(), proto::delete_scope_status::Status::Failure, "the system's own stays");
+    assert!(client.check_scope_exists(scope("_system")).await.unwrap().into_inner().exists);
+    let own = client.delete_scope(scope("_system")).await.unwrap().into_inner();
+    assert_eq!(own.status(), proto::delete_scope_status::Status::ScopeNotEmpty);
 }
 
 #[tokio::test]

@@ -406,7 +406,8 @@ impl ControllerService for ControllerGrpc {
         let Some(scope) = name(&request.into_inner().scope, "scope")? else {
             return delete_scope_status(DeleteScope::Success);
         };
-        // Also for a scope that is not there. What cannot go is a failure here, and not a matter of emptiness.
+        // Also for a scope that is not there. That of the system does not go, and of the statuses that clients know of this
+        // call FAILURE is the one that says so and is not tried again.
         use proto::delete_scope_status::Status as Wire;
         let status = match self.controller.delete_scope_recursive(&scope).await.map_err(status)? {
             DeleteScope::Success | DeleteScope::NotFound => Wire::Success,
