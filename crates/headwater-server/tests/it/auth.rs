@@ -827,6 +827,19 @@ async fn tokens_of_an_issuer_are_believed_and_forgeries_are_not() {
         ("no token", "Bearer x".to_owned()),
         ("nothing", "Bearer ".to_owned()),
     ];
+    // Nothing is wrong with this one, and it is for something else.
+    let grants = r#""realm":{"grants":["prn::/scope:other,READ_UPDATE","prn::/scope:other/*,READ_UPDATE"]}"#;
+    let elsewhere = issuer.sign(header, &claims(now, now + 300, home, us, grants));
+    for rpc in Rpc::ALL.iter().copied() {
+        let denied = call(&running, rpc, Some(&elsewhere)).await.err().map(|status| status.code());
+        let is_open = rpc == Rpc::GetControllerServerList;
+        assert_eq!(denied, (!is_open).then_some(Code::PermissionDenied), "{rpc:?} of another scope");
+    }
+    for route in HttpRoute::ALL.iter().filter(|route| !OPEN.contains(&route.path())) {
+        let header = format!("Authorization: {elsewhere}\r\n");
+        let answer = running.http(route.method(), &filled(*route), &header).await;
+        assert!(answer.starts_with("HTTP/1.1 403"), "{route} of another scope: {answer}");
+    }
     // What is wrong with a token does not depend on what it is for.
     for (kind, token) in &forgeries {
         for rpc in Rpc::ALL.iter().copied() {
