@@ -270,6 +270,9 @@ async fn whatever_is_wrong_with_a_call_is_its_callers_mistake() {
         cases.extend((1..good.len()).map(|cut| good[..cut].to_vec()));
         cases.extend(spoilt(&good, 5, 2));
         cases.extend(values(11).into_iter().map(|value| [&good[..], &value].concat()));
+        // Behind a field that nobody knows there is more than a request may have.
+        let beyond = [&good[..], &counted(15, &vec![b'n'; 1 << 20])].concat();
+        assert_eq!(call(&mut client, rpc, beyond).await, Err(Code::OutOfRange), "{} of a megabyte", rpc.name());
         for case in cases {
             let answer = call(&mut client, rpc, case.clone()).await;
             calls += 1;
