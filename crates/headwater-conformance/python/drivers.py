@@ -386,6 +386,34 @@ def refused(arguments):
 # ---------------------------------------------------------------- streams
 
 
+def once(arguments):
+    """One thing, done once: whoever starts this looks at whether it goes through."""
+    m = manager(arguments)
+    scope = arguments.scope
+    m.create_scope(scope)
+    m.create_stream(scope, "once", 1)
+
+    async def read():
+        group = m.create_reader_group(f"group-{time.time_ns()}", scope, "once")
+        reader = group.create_reader("reader")
+        seen = await read_all(reader, 1, 1.0)
+        ensure(set(seen) == {b"once"}, f"{seen}")
+        tell(events=len(seen))
+        await leave(reader)
+
+    if arguments.what == "write":
+        writer = m.create_writer(scope, "once", 0)
+        writer.write_event("once")
+        writer.flush()
+    elif arguments.what == "read":
+        asyncio.run(read())
+    else:
+        stream = m.create_byte_stream(scope, "once")
+        # A header of eight bytes and the event.
+        ensure(stream.current_tail_offset() >= 12, f"the tail is {stream.current_tail_offset()}")
+        ensure(read_bytes(stream, 12).endswith(b"once"), "other bytes")
+
+
 def tags(arguments):
     """Scopes, streams with tags, listings of more than one page, sealing and deletion."""
     import pravega_client as client
@@ -460,6 +488,94 @@ def policies(arguments):
         updated = m.update_stream_with_policy(arguments.scope, name + "-updated", scaling, retention, [name])
         ensure(updated is True, f"stream {name}-updated not updated")
     held("every scaling and retention policy is accepted")
+
+
+# ---------------------------------------------------------------- retention
+
+
+def retention(arguments):
+    """The server truncates streams by itself, once a minute, while this client writes to them and reads from them."""
+    import pravega_client as client
+
+    m = manager(arguments)
+    scope = arguments.scope
+    m.create_scope(scope)
+    fixed = client.StreamScalingPolicy.fixed_scaling_policy(1)
+    # A run takes the streams in the order of their names: with the last of them it has been at all three.
+    for name, policy in [
+        ("by-size", client.StreamRetentionPolicy.by_size(1)),
+        ("by-time", client.StreamRetentionPolicy.by_time(0)),
+        ("by-time-bytes", client.StreamRetentionPolicy.by_time(0)),
+    ]:
+        ensure(m.create_stream_with_policy(scope, name, fixed, policy, []) is True, f"{name} existed")
+    writers = {name: m.create_writer(scope, name, 100) for name in ("by-size", "by-time")}
+    written = {name: write(writer, numbered(range(100))) for name, writer in writers.items()}
+    content = noise(7, 4 * 1024 * 1024)
+    stream = m.create_byte_stream(scope, "by-time-bytes")
+    count = 0
+    while count < len(content):
+        count += stream.write(content[count : count + 1_000_003])
+    stream.flush()
+    behind = m.create_byte_stream(scope, "by-time-bytes")
+    for one in (stream, behind):
+        ensure(read_bytes(one, 1000) == content[:1000], "the bytes came back changed")
+
+    def until_head(wanted):
+        start = time.monotonic()
+        while stream.current_head_offset() != wanted:
+            ensure(time.monotonic() - start < 90, f"the byte stream begins at {stream.current_head_offset()}")
+            time.sleep(0.5)
+
+    async def expect(reader, events, what):
+        seen = await read_all(reader, len(events))
+        order_per_key(seen, what)
+        same_elements(seen, events, what)
+
+    async def run():
+        readers = {}
+        for name, events in written.items():
+            readers[name] = m.create_reader_group(f"{name}-ahead", scope, name).create_reader("reader")
+            await expect(readers[name], events, name)
+
+        async def left(name, events):
+            reader = m.create_reader_group(f"{name}-new", scope, name).create_reader("reader")
+            await expect(reader, events, f"what is left of {name}")
+            await leave(reader)
+
+        until_head(len(content))
+        more = write(writers["by-time"], numbered(range(100, 150)))
+        await expect(readers["by-time"], more, "by-time")
+        await left("by-time", more)
+        held("what is older than the policy's time goes: a reader that was ahead reads on, a new group begins at the new head")
+
+        stream.seek(stream.current_head_offset(), 0)
+        after = noise(8, 100_000)
+        ensure(stream.write(after) == len(after), "the bytes were written in parts")
+        stream.flush()
+        ensure(read_bytes(stream, len(after)) == after, "other bytes from the new head on")
+        at = 1000
+        try:
+            # What it read ahead is as it was written, and then it is told.
+            while at < len(content):
+                piece = read_bytes(behind, 10_000)
+                ensure(piece == content[at : at + len(piece)], f"other bytes at {at}")
+                at += len(piece)
+        except OSError as reason:
+            tell(refused=str(reason), at=at)
+        ensure(at < len(content), "a reader behind the head was not told")
+        held("a byte reader that asks for the new head goes on there, and one that does not is told")
+
+        # Something is written beyond what the last run saw, so this one truncates; the wheel tells the head of byte
+        # streams only, and the last of the run is one.
+        more = write(writers["by-size"], numbered(range(100, 150)))
+        await expect(readers["by-size"], more, "by-size")
+        until_head(len(content) + len(after))
+        await left("by-size", more)
+        held("what is more than the policy's size goes: a reader that was ahead reads on, a new group begins at the new head")
+        for reader in readers.values():
+            await leave(reader)
+
+    asyncio.run(run())
 
 
 # ---------------------------------------------------------------- byte streams
@@ -757,6 +873,8 @@ COMMANDS = {
     "scaling": scaling,
     "restart": restart,
     "refused": refused,
+    "once": once,
+    "retention": retention,
     "tags": tags,
     "make-stream": make_stream,
     "remove-stream": remove_stream,
@@ -782,6 +900,7 @@ def main():
     parser.add_argument("--out", help="file to write")
     parser.add_argument("--count", type=int, default=1100, help="streams to list")
     parser.add_argument("--because", help="what a refusal has to say")
+    parser.add_argument("--what", choices=["write", "read", "bytes"], help="what to do once")
     parser.add_argument("--mib", type=int, default=8)
     arguments = parser.parse_args()
     if not arguments.command.startswith("flights-"):

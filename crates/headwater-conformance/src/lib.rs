@@ -23,6 +23,7 @@
 
 pub mod chance;
 pub mod compatibility;
+pub mod courier;
 pub mod driver;
 pub mod flights;
 pub mod ledger;

@@ -98,7 +98,7 @@ pub async fn scale_to(context: &Context, stream: &ScopedStream, to: usize) -> Re
     Ok((sealed.len(), after.key_segment_map.len()))
 }
 
-async fn current_segments(context: &Context, stream: &ScopedStream) -> Result<StreamSegments> {
+pub async fn current_segments(context: &Context, stream: &ScopedStream) -> Result<StreamSegments> {
     context.controller().get_current_segments(stream).await.map_err(|e| anyhow!("segments of {stream}: {}", e.error))
 }
 

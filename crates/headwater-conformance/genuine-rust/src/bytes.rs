@@ -114,7 +114,7 @@ pub async fn run(context: &Context, arguments: &mut Arguments) -> Result<()> {
     Ok(())
 }
 
-async fn write(writer: &mut pravega_client::byte::ByteWriter, bytes: &[u8]) -> Result<()> {
+pub async fn write(writer: &mut pravega_client::byte::ByteWriter, bytes: &[u8]) -> Result<()> {
     let mut written = 0;
     while written < bytes.len() {
         written += soon("write", writer.write(&bytes[written..])).await?.map_err(|e| anyhow!("write: {e}"))?;
@@ -122,7 +122,7 @@ async fn write(writer: &mut pravega_client::byte::ByteWriter, bytes: &[u8]) -> R
     soon("flush", writer.flush()).await?.map_err(|e| anyhow!("flush: {e}"))
 }
 
-async fn read(reader: &mut ByteReader, length: usize) -> Result<Vec<u8>> {
+pub async fn read(reader: &mut ByteReader, length: usize) -> Result<Vec<u8>> {
     let mut bytes = vec![0; length];
     let mut filled = 0;
     while filled < length {

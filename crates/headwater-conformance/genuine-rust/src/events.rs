@@ -1,16 +1,20 @@
 //! Plain events: writers with and without keys, writers and readers while the stream scales, and the end of a stream.
 
-use crate::admin::scale_to;
+use crate::admin::{current_segments, scale_to};
 use crate::context::{
-    order_per_key, read_all, same_elements, soon, take_slice, texts, Arguments, Context, Seen, PATIENCE,
+    fixed, order_per_key, read_all, same_elements, soon, take_slice, texts, Arguments, Context, Seen, PATIENCE,
 };
 use anyhow::{anyhow, ensure, Result};
 use pravega_client::event::reader::EventReader;
 use pravega_client::event::EventWriter;
-use pravega_client_shared::ScopedStream;
+use pravega_client_shared::{ScaleType, Scaling, ScopedStream};
+use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 const QUIET: Duration = Duration::from_secs(2);
+/// Of a stream whose load is ten times its policy's all the time.
+const SPLIT_WITHIN: Duration = Duration::from_secs(60);
 /// A writer makes so many keys.
 const KEYS: usize = 20;
 
@@ -139,19 +143,53 @@ pub async fn scaling(context: &Context, _arguments: &mut Arguments) -> Result<()
     }
     context.held("writers follow splits and merges while they write");
 
+    let epochs = all_come(&mut events, seen, written, "over splits and merges").await?;
+    ensure!(epochs > 2, "all events are in segments of {epochs} epochs");
+    context.held("readers follow splits and merges: every event once, in order per key");
+    offline(events).await
+}
+
+/// Reads until everything came: once, and in order per key. Returns of how many epochs the segments are.
+async fn all_come(events: &mut EventReader, mut seen: Vec<Seen>, written: Vec<String>, what: &str) -> Result<usize> {
     let started = Instant::now();
     while seen.len() < written.len() {
-        seen.extend(take_slice(&mut events).await?.unwrap_or_default());
+        seen.extend(take_slice(events).await?.unwrap_or_default());
         ensure!(started.elapsed() < PATIENCE, "{} of {} events came", seen.len(), written.len());
     }
-    seen.extend(read_all(&mut events, 0, QUIET).await?);
-    let epochs: std::collections::BTreeSet<&str> =
-        seen.iter().filter_map(|event| event.segment.rsplit('.').next()).collect();
-    ensure!(epochs.len() > 2, "all events are in segments of the epochs {epochs:?}");
+    seen.extend(read_all(events, 0, QUIET).await?);
+    let epochs: BTreeSet<&str> = seen.iter().filter_map(|event| event.segment.rsplit('.').next()).collect();
     let seen = texts(&seen)?;
-    order_per_key(&seen, "over splits and merges")?;
-    same_elements(seen, written, "over splits and merges")?;
-    context.held("readers follow splits and merges: every event once, in order per key");
+    order_per_key(&seen, what)?;
+    same_elements(seen, written, what)?;
+    Ok(epochs.len())
+}
+
+/// A stream that is to split by itself, under a load of ten times what it is made for.
+pub async fn elastic(context: &Context, _arguments: &mut Arguments) -> Result<()> {
+    context.create_scope().await?;
+    let stream = context.stream("elastic");
+    let mut config = fixed(&stream, 1);
+    config.scaling =
+        Scaling { scale_type: ScaleType::ByRateInEventsPerSec, target_rate: 10, scale_factor: 2, min_num_segments: 1 };
+    let created =
+        context.controller().create_stream(&config).await.map_err(|e| anyhow!("create {stream}: {}", e.error))?;
+    ensure!(created, "{stream} existed");
+    let mut writer = context.factory.create_event_writer(stream.clone());
+    let mut events = reader(context, &stream).await;
+    let (mut written, mut seen) = (Vec::new(), Vec::<Seen>::new());
+    let started = Instant::now();
+    while current_segments(context, &stream).await?.key_segment_map.len() < 2 {
+        ensure!(started.elapsed() < SPLIT_WITHIN, "no split after {} events in {SPLIT_WITHIN:?}", written.len());
+        let from = written.len();
+        written.extend(write_slowly(&mut writer, from..from + 100).await?);
+        seen.extend(take_slice(&mut events).await?.unwrap_or_default());
+    }
+    context.print(json!({ "split_after_ms": started.elapsed().as_millis() as u64, "events": written.len() }));
+    let from = written.len();
+    written.extend(write_slowly(&mut writer, from..from + 500).await?);
+    let epochs = all_come(&mut events, seen, written, "over a split by load").await?;
+    ensure!(epochs > 1, "all events are in segments of one epoch");
+    context.held("a stream by rate splits by itself within a minute of overload: every event once, in order per key");
     offline(events).await
 }
 

@@ -15,6 +15,8 @@ mod index;
 mod jumbo;
 mod ledger;
 mod load;
+mod once;
+mod retention;
 mod synchronizer;
 mod table;
 mod txn;
@@ -35,7 +37,10 @@ usage: genuine COMMAND --controller HOST:PORT --scope SCOPE [OPTION...]
   streams        [--count N]                        create, update, tags, seal, delete; list N streams over pages
   writer                                            events with and without keys, their sizes, the end of a stream
   scaling                                           write and read while the stream splits and merges
+  elastic                                           write and read until the stream splits by itself
   refused        --because TEXT                     nothing may be done; each refusal has TEXT in it
+  once           --what write|read|table|bytes      one thing, which is to go through or not
+  retention                                         the server truncates streams that are written and read
   truncate                                          truncate a stream at a cut, read what is left
   policies       --stream S                         print the configuration of a stream
   segments       --stream S                         print the current segments and their ranges
@@ -85,7 +90,7 @@ fn run(command: &str, mut arguments: Arguments) -> Result<()> {
         .controller_uri(PravegaNodeUri::from(controller.as_str()))
         // The variables that the client itself reads its credentials from.
         .is_auth_enabled(std::env::var_os("pravega_client_auth_method").is_some());
-    if command == "refused" {
+    if command == "refused" || command == "once" {
         // By itself the client asks ten times for a minute in all before it believes that it is not known.
         config.retry_policy(RetryWithBackoff::default_setting().max_delay(Duration::from_millis(10)));
     }
@@ -99,7 +104,10 @@ fn run(command: &str, mut arguments: Arguments) -> Result<()> {
             "streams" => admin::streams(&context, &mut arguments).await,
             "writer" => events::writer(&context, &mut arguments).await,
             "scaling" => events::scaling(&context, &mut arguments).await,
+            "elastic" => events::elastic(&context, &mut arguments).await,
             "refused" => events::refused(&context, &mut arguments).await,
+            "once" => once::run(&context, &mut arguments).await,
+            "retention" => retention::run(&context, &mut arguments).await,
             "truncate" => admin::truncate(&context, &mut arguments).await,
             "policies" => admin::policies(&context, &mut arguments).await,
             "segments" => admin::segments(&context, &mut arguments).await,

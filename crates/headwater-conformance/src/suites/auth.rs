@@ -5,10 +5,13 @@
 
 use super::{Case, Outcome, in_scratch, run_cases};
 use crate::compatibility::Gathered;
+use crate::courier::{Change, Courier};
 use crate::driver::{Client, Driver};
 use crate::prepare::{self, Places};
 use crate::server::{Launch, Server};
 use anyhow::{Context, Result, bail, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -23,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Most of the time the drivers wait for the clients' own timers, so several run at once.
 const AT_ONCE: usize = 4;
 
+/// Shows nothing.
+const NOBODY: &str = "";
 /// Of the user that the clients are.
 const PASSWORD: &str = "app-secret";
 
@@ -59,8 +64,21 @@ const ENCRYPTED: &[(Client, &str, &str)] = &[
     (Client::Python, "byte", "byte streams"),
 ];
 
+/// What each client does once with a token for the segment store that is good, and with ones that are not.
+const ONCE: &[(Client, &[&str])] =
+    &[(Client::Rust, &["write", "read", "table", "bytes"]), (Client::Python, &["write", "read", "bytes"])];
+/// Those of them that ask for another token when theirs is refused as expired. The set-up of a writer is repeated for ever as
+/// it was; by itself no client comes with a token whose end its own clock has seen.
+const RENEWED: [(&str, &[&str]); 2] = [
+    ("readers renew a token that is refused as expired", &["read"]),
+    ("tables renew a token that is refused as expired", &["table"]),
+];
+/// How long a client that was refused is watched: most of them try again.
+const AFTER_A_REFUSAL: Duration = Duration::from_secs(2);
+
 /// Who gets nothing done: name, password, what the refusal says, and a sentence.
-const REFUSED: [(&str, &str, &str, &str); 3] = [
+const REFUSED: [(&str, &str, &str, &str); 4] = [
+    (NOBODY, "", "Unauthenticated", "who says nothing is refused"),
     ("app", "wrong", "Unauthenticated", "a wrong password is refused"),
     ("nobody", PASSWORD, "Unauthenticated", "an unknown user is refused"),
     ("stranger", PASSWORD, "PermissionDenied", "who was granted nothing in a scope makes nothing there"),
@@ -107,6 +125,11 @@ pub fn run(places: &Places) -> Result<Outcome> {
             .into_iter()
             .flat_map(|client| REFUSED.map(|refused| refusal(places, found, &passwords, client, refused)))
             .collect();
+        cases.extend(ONCE.iter().map(|(client, whats)| {
+            let name = format!("{} once: tokens for the segment store that are no good", client.short_name());
+            let users = &users;
+            Case::new(name, move || tampered(places, scratch, users, found, *client, whats))
+        }));
         let suites =
             [(BY_PASSWORD, FEATURES, &passwords), (BY_TOKEN, BELIEVED, &believing), (TLS, ENCRYPTED, &encrypted)];
         for (group, features, place) in suites {
@@ -167,10 +190,99 @@ fn refusal<'a>(
         let arguments = ["--scope", "auth-refused", "--because", because];
         let mut driver = client.command(places, &place.controller, "refused", &arguments);
         driver.env("pravega_client_tls_cert_path", &place.authority);
-        prove(&mut driver, user, password);
+        if user != NOBODY {
+            prove(&mut driver, user, password);
+        }
         found.one(client, BY_PASSWORD, sentence, || Driver::run(driver, LIMIT))?;
         Ok(String::new())
     })
+}
+
+/// Somebody between the client and the controller changes the tokens that the client goes to the segment store with. The
+/// client would not come with such a one by itself: it renews its tokens in time and cannot make any.
+fn tampered(
+    places: &Places,
+    scratch: &Path,
+    users: &Path,
+    found: &Gathered,
+    client: Client,
+    whats: &[&str],
+) -> Result<String> {
+    let directory = scratch.join(format!("courier-{}", client.short_name()));
+    std::fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
+    let mut launch = Launch::new(places.server(), &directory);
+    let users = users.to_str().context("the scratch directory is UTF-8")?;
+    // Without TLS, which would keep anybody from changing anything.
+    launch.extra = ["--auth-passwords", users, "--token-lifetime", "60"].map(str::to_owned).to_vec();
+    let server = launch.start()?;
+    let courier = Courier::start(&server.ready.controller, &launch.data.join("token.key"))?;
+    let (scope, address) = (format!("auth-{}-once", client.short_name()), courier.address.to_string());
+    let once = |what: &str| {
+        let mut command = client.command(places, &address, "once", &["--scope", &scope, "--what", what]);
+        prove(&mut command, "app", PASSWORD);
+        command
+    };
+    let refused = || tokens_refused(&server.ready.http);
+    let events = || {
+        let printed = Driver::run(once("read"), LIMIT)?;
+        printed.iter().find_map(|line| line.get("events")?.as_u64()).context("how many events there are")
+    };
+    for what in whats {
+        Driver::run(once(what), LIMIT).with_context(|| format!("{what} with good tokens"))?;
+    }
+    ensure!(refused()? == 0, "good tokens are refused");
+
+    let sentence = "a token that is forged, signed with another key, for another scope or expired opens nothing";
+    found.one(client, BY_PASSWORD, sentence, || {
+        for change in Change::FOR_EVER {
+            courier.do_with_tokens(change);
+            for what in whats {
+                let (before, begun) = (refused()?, Instant::now());
+                let mut driver = Driver::start(once(what))?;
+                while refused()? == before {
+                    ensure!(begun.elapsed() < PATIENCE, "{what} with a token that is {change:?} is not refused");
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                let done = driver.wait_for("an end", AFTER_A_REFUSAL, |line| line.get("done").map(drop));
+                ensure!(done.is_err(), "{what} with a token that is {change:?} goes through");
+            }
+        }
+        courier.do_with_tokens(Change::Nothing);
+        let events = events()?;
+        ensure!(events == 1, "{events} events are stored instead of one");
+        Ok(())
+    })?;
+    let all = refused()?;
+
+    for (sentence, renewing) in RENEWED {
+        let whats: Vec<_> = whats.iter().filter(|what| renewing.contains(what)).collect();
+        if whats.is_empty() {
+            continue;
+        }
+        found.one(client, BY_PASSWORD, sentence, || {
+            for what in whats {
+                courier.do_with_tokens(Change::ExpiredOnce);
+                let before = refused()?;
+                Driver::run(once(what), LIMIT).with_context(|| format!("{what} with a token that has expired"))?;
+                ensure!(refused()? > before, "{what}: no token was refused as expired");
+            }
+            Ok(())
+        })?;
+    }
+    let renewed = refused()? - all;
+    server.stop()?;
+    Ok(format!("{all} times refused for good, {renewed} times for a new token"))
+}
+
+/// How many commands of the segment store's protocol were refused for their tokens.
+fn tokens_refused(http: &str) -> Result<u64> {
+    let who = STANDARD.encode(format!("app:{PASSWORD}"));
+    let head =
+        format!("GET /metrics HTTP/1.1\r\nHost: {http}\r\nAuthorization: Basic {who}\r\nConnection: close\r\n\r\n");
+    let (status, page) = exchange(http, &head)?;
+    ensure!(status == 200, "{status} for the figures");
+    let value = page.lines().find_map(|line| line.strip_prefix("tokens_refused_total "));
+    value.context("a figure of refused tokens")?.trim().parse().context("a number")
 }
 
 /// A server with TLS that runs, and what a client has to know of it.

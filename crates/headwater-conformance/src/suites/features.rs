@@ -21,6 +21,9 @@ const AT_ONCE: usize = 4;
 
 /// Commands of the drivers, and the groups of features that they belong to, which are those of the Java client's tests.
 const RUST: &[(&str, &str)] = &[
+    // Two runs of the server long, so it begins before all others.
+    ("retention", "retention"),
+    ("elastic", "scaling"),
     ("reader-group", "reader groups"),
     ("txn", "transactions"),
     ("streams", "stream manager"),
@@ -35,6 +38,7 @@ const RUST: &[(&str, &str)] = &[
 ];
 
 const PYTHON: &[(&str, &str)] = &[
+    ("retention", "retention"),
     ("reader-group", "reader groups"),
     ("cuts", "reader groups"),
     ("txn", "transactions"),
@@ -55,7 +59,10 @@ pub fn run(places: &Places, client: Client, only: &[String]) -> Result<Outcome> 
         Client::Python => PYTHON,
     };
     in_scratch(places, name, |scratch| {
-        let server = Launch::new(places.server(), scratch).start()?;
+        let mut launch = Launch::new(places.server(), scratch);
+        // Drivers wait for retention to run, and this is the shortest time from one run to the next.
+        launch.extra = ["--retention-minutes", "1"].map(str::to_owned).to_vec();
+        let server = launch.start()?;
         let controller = &server.ready.controller;
         let found = &Gathered::default();
         let wanted = |command: &str| only.is_empty() || only.iter().any(|o| o == command);
