@@ -43,17 +43,7 @@ impl Client {
     /// # Errors
     /// `NotFound`.
     pub async fn slices(&self, stream: &ScopedStream) -> Result<Vec<SegmentSlice>> {
-        let head = self.head_segments(stream).await?;
-        let from = head.into_iter().map(|(id, offset)| (id.as_i64(), offset.cast_signed())).collect();
-        let asked = proto::StreamCutRange { stream_info: Some(stream_info(stream)), from, ..Default::default() };
-        let answer = call!(self, "getSegmentsBetween", get_segments_between, asked)?;
-        let odd = || Error::new(ErrorKind::Protocol, "controller sent a segment without a proper id");
-        let mut segments = Vec::with_capacity(answer.segments.len());
-        for segment in answer.segments {
-            segments.push(SegmentId::from_i64(segment.segment_id).ok_or_else(odd)?);
-        }
-        // The answer has no order; a successor has a later epoch than what it follows on.
-        segments.sort();
+        let segments = self.segment_ids(stream).await?;
         let mut slices = Vec::with_capacity(segments.len());
         for segment in segments {
             match self.segment_info(stream, segment).await {
@@ -66,6 +56,22 @@ impl Client {
             }
         }
         Ok(slices)
+    }
+
+    /// All segments that the stream has, later ones after those that they follow on.
+    pub(crate) async fn segment_ids(&self, stream: &ScopedStream) -> Result<Vec<SegmentId>> {
+        let head = self.head_segments(stream).await?;
+        let from = head.into_iter().map(|(id, offset)| (id.as_i64(), offset.cast_signed())).collect();
+        let asked = proto::StreamCutRange { stream_info: Some(stream_info(stream)), from, ..Default::default() };
+        let answer = call!(self, "getSegmentsBetween", get_segments_between, asked)?;
+        let odd = || Error::new(ErrorKind::Protocol, "controller sent a segment without a proper id");
+        let mut segments = Vec::with_capacity(answer.segments.len());
+        for segment in answer.segments {
+            segments.push(SegmentId::from_i64(segment.segment_id).ok_or_else(odd)?);
+        }
+        // The answer has no order; a successor has a later epoch than what it follows on.
+        segments.sort();
+        Ok(segments)
     }
 
     /// Reads the events of a slice in order.

@@ -52,4 +52,4 @@ pub use tables::{
 };
 pub use transactions::{Committing, Transaction, TransactionOptions, TransactionState, TransactionWriter};
 pub use transport::{Duplex, Service, Transport};
-pub use writer::{Ack, EVENT_BYTES_MAX, EventWriter, EventWriterOptions, Written};
+pub use writer::{Ack, EVENT_BYTES_MAX, EventWriter, EventWriterOptions, NumberedWriter, Written};

@@ -292,7 +292,7 @@ impl Transaction {
     /// # Errors
     /// As there; `Conflict`: the transaction is not open any more.
     pub async fn write(&self, routing_key: &str, event: impl Into<Bytes>) -> Result<Ack> {
-        self.writing.push(hash::routing_key(routing_key), &[event.into()]).await
+        self.writing.push(hash::routing_key(routing_key), None, &[event.into()]).await
     }
 
     /// Waits until everything that was handed over before is stored.

@@ -4,6 +4,11 @@
 //! * every key has one segment at a time, and changes it only together with all its events under way
 //! * bytes under way never exceed the window, except by one event that is larger than the window
 //! * once the stream is sealed, every event fails with that
+//! * where events have numbers, each segment gets them in the order of their numbers, and only after everything before it
+//!   was stored that belongs to its keys: what a segment has as last number tells of all its keys up to there
+//!
+//! The last one takes care where segments are merged: as long as a key of the new segment belongs to one of the old, nothing
+//! goes to the new one ([`Flow::is_blocked`]), and the old one is taken for sealed, which it is or is about to be.
 //!
 //! What has to be done outside is left in [`Core::effects`], in the order in which it has to be done.
 
@@ -13,8 +18,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use headwater_types::{EventNumber, SegmentId, WriterId};
 
-use super::flow::{Flow, Link, Send};
-use super::ticket::{Ack, Place, Ticket};
+use super::flow::{Batch, Flow, Link, Send};
+use super::numbered::Kept;
+use super::ticket::{Ack, Outcome, Place, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{SegmentRange, Successor};
 
@@ -46,6 +52,8 @@ pub(crate) struct Limits {
     /// Bytes put before each event. 0: what is written is no events but bytes, of which none may be missing before others,
     /// and their places are offsets in one segment.
     pub(crate) header_bytes: usize,
+    /// Each event comes with a number; none may be missing before others.
+    pub(crate) is_numbered: bool,
 }
 
 #[derive(Debug)]
@@ -64,6 +72,10 @@ pub(crate) struct Core {
     flows: BTreeMap<SegmentId, Flow>,
     writer: WriterId,
     limits: Limits,
+    /// What segments have got under the writer's id, if events come with numbers.
+    kept: Kept,
+    /// Last number that came with an event.
+    last_number: EventNumber,
     bytes: usize,
     /// Why nothing is taken any more.
     over: Option<Error>,
@@ -74,13 +86,15 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(writer: WriterId, segments: &[SegmentRange], limits: Limits) -> Self {
+    pub(crate) fn new(writer: WriterId, segments: &[SegmentRange], limits: Limits, kept: Kept) -> Self {
         let mut core = Self {
             effects: Vec::new(),
             routes: Vec::new(),
             flows: BTreeMap::new(),
             writer,
             limits,
+            kept,
+            last_number: 0,
             bytes: 0,
             over: None,
             failures: 0,
@@ -104,20 +118,33 @@ impl Core {
     ///
     /// # Errors
     /// Nothing is taken any more.
-    pub(crate) fn push(&mut self, hash: f64, events: &[Bytes]) -> Result<Option<Ack>> {
+    pub(crate) fn push(&mut self, hash: f64, number: Option<EventNumber>, events: &[Bytes]) -> Result<Option<Ack>> {
         if let Some(error) = &self.over {
             return Err(error.clone());
+        }
+        if let Some(number) = number
+            && number <= self.last_number
+        {
+            let what = format!("event {number} comes after event {}", self.last_number);
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        if let Some(stored) = number.and_then(|number| self.stored_in(hash, number)) {
+            self.last_number = number.unwrap_or_default();
+            let ticket = Ticket::resolved(Outcome::Stored { segment: stored, start: None });
+            let length = events.iter().map(|event| self.limits.header_bytes + event.len()).sum::<usize>() as u64;
+            return Ok(Some(Ack::new(Place { ticket, index: 0, start: 0 }, length)));
         }
         let bytes: usize = events.iter().map(|event| self.limits.header_bytes + event.len()).sum();
         if self.bytes > 0 && self.bytes + bytes > self.limits.window_bytes {
             return Ok(None);
         }
         self.bytes += bytes;
+        self.last_number = number.unwrap_or_default();
         let segment = self.segment_of(hash);
         let flow = self.flows.get_mut(&segment).expect("every route leads to a flow");
         let mut ack = None;
         // Of events that are stored together the last one's place tells of all.
-        flow.push(hash, events, |place, length| ack = Some(Ack::new(place, length)));
+        flow.push(hash, number, events, |place, length| ack = Some(Ack::new(place, length)));
         if self.limits.lingers
             && let Some(sequence) = flow.just_opened(events.len())
         {
@@ -131,6 +158,13 @@ impl Core {
         // The first bound that is not below: a key on a bound belongs to the lower segment, as in Pravega's clients.
         let at = self.routes.partition_point(|route| route.high < hash);
         self.routes[at.min(self.routes.len() - 1)].segment
+    }
+
+    /// The segment that has the event of this key and number, as far as is known.
+    pub(crate) fn stored_in(&self, hash: f64, number: EventNumber) -> Option<SegmentId> {
+        let segment = self.segment_of(hash);
+        let now = self.flows.get(&segment).and_then(Flow::stored).filter(|stored| *stored >= number);
+        now.map(|_| segment).or_else(|| self.kept.find(hash, number))
     }
 
     /// Sends what can be sent, and sees to it that the segment can be sent to.
@@ -225,7 +259,9 @@ impl Core {
         }
         match flow.set_up(last) {
             Ok(bytes) => {
-                self.release(bytes);
+                let again = if flow.repeats() { flow.take_all() } else { Vec::new() };
+                let found = self.place(again);
+                self.release(bytes + found);
                 self.go_on(segment);
             }
             Err(error) => self.fail(segment, &error),
@@ -276,14 +312,19 @@ impl Core {
         }
     }
 
-    /// Gives up what is under way to a segment; what comes later is tried anew.
+    /// Gives up what is under way to a segment; what comes later is tried anew, unless nothing may be missing before it.
     pub(crate) fn fail(&mut self, segment: SegmentId, error: &Error) {
+        if self.limits.header_bytes == 0 || self.limits.is_numbered {
+            self.end(error);
+        } else {
+            self.give_up(segment, error);
+        }
+    }
+
+    fn give_up(&mut self, segment: SegmentId, error: &Error) {
         let Some(flow) = self.flows.get_mut(&segment) else { return };
         flow.disconnect();
         let bytes = flow.fail(error);
-        if self.limits.header_bytes == 0 {
-            self.over.get_or_insert_with(|| error.clone());
-        }
         self.failures += 1;
         self.failure = Some(error.clone());
         self.effects.push(Effect::ForgetTrouble { segment });
@@ -296,13 +337,14 @@ impl Core {
         self.over.get_or_insert_with(|| error.clone());
         let segments: Vec<_> = self.flows.keys().copied().collect();
         for segment in segments {
-            self.fail(segment, error);
+            self.give_up(segment, error);
         }
         self.effects.push(Effect::Room);
     }
 
-    /// What follows on a sealed segment: its keys and all their events move there.
-    pub(crate) fn succeeded(&mut self, segment: SegmentId, successors: &[Successor]) {
+    /// What follows on a sealed segment: its keys and all their events move there. `last` is the last number that it has got,
+    /// if events come with numbers: some may be the work of a process before this one.
+    pub(crate) fn succeeded(&mut self, segment: SegmentId, successors: &[Successor], last: Option<EventNumber>) {
         let Some(flow) = self.flows.get(&segment) else { return };
         let range = flow.segment.range;
         let mut following: Vec<SegmentRange> =
@@ -335,11 +377,21 @@ impl Core {
         }
         self.routes = routes;
         let mut flow = self.flows.remove(&segment).expect("it was there above");
-        flow.move_all(|hash, events, places: &mut Vec<Place>| {
-            let next = self.segment_of(hash);
-            let next = self.flows.get_mut(&next).expect("every route leads to a flow");
-            next.push(hash, events, |place, _| places.push(place));
-        });
+        let oldest = self.flows.values().chain([&flow]).filter_map(Flow::first_number).min();
+        let mut batches = flow.take_all();
+        if self.limits.is_numbered {
+            if let Some(last) = last {
+                self.kept.add(flow.segment, last);
+            }
+            self.kept.forget_below(oldest.unwrap_or(self.last_number));
+            let blocked = self.flows.values().filter(|flow| flow.is_blocked && !following.contains(&flow.segment));
+            following.extend(blocked.map(|flow| flow.segment).collect::<Vec<_>>());
+            for next in &following {
+                self.wait_for_earlier(*next, &mut batches);
+            }
+        }
+        let found = self.place(batches);
+        self.release(found);
         for next in following {
             // They have waited long enough.
             if let Some(flow) = self.flows.get_mut(&next.id) {
@@ -347,6 +399,66 @@ impl Core {
             }
             self.go_on(next.id);
         }
+    }
+
+    /// A segment gets nothing while one before it has keys of it. What has waited so far is added to what is placed anew: it
+    /// may have come before what others waited with.
+    fn wait_for_earlier(&mut self, next: SegmentRange, batches: &mut Vec<Batch>) {
+        let (mut earlier, mut low) = (Vec::new(), 0.0);
+        for route in &self.routes {
+            // Of segments that share keys the one of the earlier epoch comes first.
+            let overlaps = next.range.low() < route.high && next.range.high() > low;
+            if overlaps && route.segment.epoch < next.id.epoch {
+                earlier.push(route.segment);
+            }
+            low = route.high;
+        }
+        let flow = self.flows.get_mut(&next.id).expect("every route leads to a flow");
+        if flow.is_blocked {
+            batches.extend(flow.take_all());
+        }
+        flow.is_blocked = !earlier.is_empty();
+        for segment in earlier {
+            let generation = self.generation(segment);
+            self.sealed(segment, generation);
+        }
+    }
+
+    /// Gives events that were under way to where their keys are now, those with numbers by these. Returns the bytes of those
+    /// that turn out to be stored.
+    fn place(&mut self, batches: Vec<Batch>) -> usize {
+        let header_bytes = self.limits.header_bytes;
+        let apart = batches.iter().enumerate().flat_map(|(at, batch)| {
+            batch.taken_apart(header_bytes).into_iter().enumerate().map(move |(nth, together)| (at, nth, together))
+        });
+        let mut apart: Vec<_> = apart.collect();
+        apart.sort_by_key(|(.., together)| together.number);
+        let (mut placed, mut bytes) = (Vec::with_capacity(apart.len()), 0);
+        for (at, nth, together) in apart {
+            let mut places = Vec::with_capacity(together.events.len());
+            let stored = together.number.and_then(|number| self.stored_in(together.hash, number));
+            if let Some(segment) = stored {
+                let ticket = Ticket::resolved(Outcome::Stored { segment, start: None });
+                let place = |index| Place { ticket: ticket.clone(), index, start: 0 };
+                places.extend((0..together.events.len()).map(place));
+                bytes += together.events.iter().map(|event| header_bytes + event.len()).sum::<usize>();
+            } else {
+                let next = self.segment_of(together.hash);
+                let flow = self.flows.get_mut(&next).expect("every route leads to a flow");
+                flow.push(together.hash, together.number, &together.events, |place, _| places.push(place));
+            }
+            placed.push((at, nth, places));
+        }
+        placed.sort_by_key(|(at, nth, _)| (*at, *nth));
+        let mut placed = placed.into_iter().peekable();
+        for (at, batch) in batches.iter().enumerate() {
+            let mut places = Vec::new();
+            while let Some((.., more)) = placed.next_if(|(of, ..)| *of == at) {
+                places.extend(more);
+            }
+            batch.resolve(Outcome::Moved(places.into()));
+        }
+        bytes
     }
 }
 

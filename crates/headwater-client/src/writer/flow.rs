@@ -8,7 +8,8 @@
 //!
 //! Invariants:
 //! * events are stored in the order in which they were pushed
-//! * numbers are given once, when a batch is sent first, and only grow: the segment takes no number twice
+//! * numbers are given once, when a batch is sent first, or come with the events; they only grow: the segment takes no number
+//!   twice
 //! * nothing is sent before the segment has said what it has got of this writer ([`Flow::set_up`])
 //! * a large event travels alone
 
@@ -30,7 +31,7 @@ pub(crate) const HEADER_BYTES: usize = 8;
 /// more would only be smaller.
 const SENT_SMALL_MAX: usize = 2;
 /// No writer lives to give half of all numbers.
-const NUMBER_MAX: EventNumber = EventNumber::MAX / 2;
+pub(crate) const NUMBER_MAX: EventNumber = EventNumber::MAX / 2;
 
 /// An event inside a batch.
 #[derive(Clone, Copy, Debug)]
@@ -45,9 +46,11 @@ struct Member {
 
 /// Events that are appended together or not at all.
 #[derive(Debug)]
-struct Batch {
+pub(crate) struct Batch {
     data: Bytes,
     members: Vec<Member>,
+    /// The caller's number of each event; empty if the caller gives none.
+    numbers: Vec<EventNumber>,
     ticket: Arc<Ticket>,
     /// Of its last event; `None` until it is sent.
     last_number: Option<EventNumber>,
@@ -60,9 +63,42 @@ struct Batch {
 struct OpenBatch {
     data: BytesMut,
     members: Vec<Member>,
+    numbers: Vec<EventNumber>,
     ticket: Arc<Ticket>,
     /// Counts the open batches of a flow.
     sequence: u64,
+}
+
+/// Events that are stored together.
+#[derive(Clone, Debug)]
+pub(crate) struct Together {
+    /// Of their key.
+    pub(crate) hash: f64,
+    /// The caller's number, if it gives one.
+    pub(crate) number: Option<EventNumber>,
+    pub(crate) events: Vec<Bytes>,
+}
+
+impl Batch {
+    pub(crate) fn resolve(&self, outcome: Outcome) {
+        self.ticket.resolve(outcome);
+    }
+
+    /// Its events, without headers.
+    pub(crate) fn taken_apart(&self, header_bytes: usize) -> Vec<Together> {
+        let (mut start, mut index) = (0, 0);
+        let mut event = |member: &Member| {
+            let event = self.data.slice(start + header_bytes..member.end);
+            start = member.end;
+            event
+        };
+        let together = |members: &[Member]| {
+            let number = self.numbers.get(index).copied();
+            index += members.len();
+            Together { hash: members[0].hash, number, events: members.iter().map(&mut event).collect() }
+        };
+        self.members.chunk_by(|_, next| next.joined).map(together).collect()
+    }
 }
 
 /// Something to be sent.
@@ -122,11 +158,15 @@ pub(crate) struct Flow {
     header_bytes: usize,
     /// The open batch waits until it is full or told to go.
     lingers: bool,
+    /// Numbers come with the events.
+    is_numbered: bool,
+    /// Keys of it still belong to segments before it: nothing is sent.
+    pub(crate) is_blocked: bool,
 }
 
 impl Flow {
     pub(crate) fn new(segment: SegmentRange, writer: WriterId, limits: Limits) -> Self {
-        let Limits { batch_bytes, header_bytes, lingers, .. } = limits;
+        let Limits { batch_bytes, header_bytes, lingers, is_numbered, .. } = limits;
         Self {
             segment,
             writer,
@@ -143,6 +183,8 @@ impl Flow {
             batch_bytes,
             header_bytes,
             lingers,
+            is_numbered,
+            is_blocked: false,
         }
     }
 
@@ -163,7 +205,14 @@ impl Flow {
     }
 
     /// Takes events that have to be stored together, and returns the place of each.
-    pub(crate) fn push(&mut self, hash: f64, events: &[Bytes], mut placed: impl FnMut(Place, u64)) {
+    pub(crate) fn push(
+        &mut self,
+        hash: f64,
+        number: Option<EventNumber>,
+        events: &[Bytes],
+        mut placed: impl FnMut(Place, u64),
+    ) {
+        assert_eq!(number.is_some(), self.is_numbered, "a writer gives all its events numbers, or none");
         let bytes: usize = events.iter().map(|event| self.header_bytes + event.len()).sum();
         let is_large = bytes > HEADER_BYTES + EVENT_BYTES_MAX;
         if is_large || self.open.data.len() + bytes > self.batch_bytes {
@@ -183,6 +232,7 @@ impl Flow {
             let end = self.open.data.len();
             let index = self.open.members.len();
             self.open.members.push(Member { hash, end, joined: at > 0 });
+            self.open.numbers.extend(number);
             placed(Place { ticket: self.open.ticket.clone(), index, start: start as u64 }, (end - start) as u64);
         }
         if is_large || self.open.data.len() >= self.batch_bytes {
@@ -199,14 +249,14 @@ impl Flow {
         let room = self.open.data.len().min(self.batch_bytes);
         let events = self.open.members.len();
         let next = OpenBatch { sequence, ..OpenBatch::default() };
-        let OpenBatch { data, members, ticket, .. } = std::mem::replace(&mut self.open, next);
+        let OpenBatch { data, members, numbers, ticket, .. } = std::mem::replace(&mut self.open, next);
         // Batches of a busy writer are alike: the next one gets its room at once.
         if self.queued.len() + self.sent.len() >= SENT_SMALL_MAX {
             self.open.data.reserve(room);
             self.open.members.reserve(events);
         }
         let is_large = data.len() > HEADER_BYTES + EVENT_BYTES_MAX;
-        self.queued.push_back(Batch { data: data.freeze(), members, ticket, last_number: None, is_large });
+        self.queued.push_back(Batch { data: data.freeze(), members, numbers, ticket, last_number: None, is_large });
     }
 
     /// The open batch goes, if it is still this one.
@@ -223,7 +273,7 @@ impl Flow {
 
     /// What can be sent now.
     pub(crate) fn next(&mut self) -> Option<Send> {
-        if self.link != Link::Up {
+        if self.link != Link::Up || self.is_blocked {
             return None;
         }
         let may_go = !self.lingers && self.sent.len() < SENT_SMALL_MAX;
@@ -236,7 +286,10 @@ impl Flow {
         }
         let mut batch = self.queued.pop_front()?;
         let number = *batch.last_number.get_or_insert_with(|| {
-            self.given += i64::try_from(batch.members.len()).expect("a batch has fewer events than bytes");
+            self.given = match batch.numbers.last() {
+                Some(number) => *number,
+                None => self.given + i64::try_from(batch.members.len()).expect("a batch has fewer events than bytes"),
+            };
             self.given
         });
         let data = batch.data.clone();
@@ -270,7 +323,8 @@ impl Flow {
         }
         let may_be_late = last.is_some_and(|last| last <= self.given_up);
         let is_ours = may_be_late || last == self.stored || self.queued.iter().any(|batch| batch.last_number == last);
-        if !is_ours && !self.is_new {
+        // Numbers that the caller gives mean the same events, whichever of its processes has written them.
+        if !is_ours && !self.is_new && !self.is_numbered {
             let what = format!("another process writes to segment {} under this writer's id", self.segment.id);
             return Err(Error::new(ErrorKind::Conflict, what));
         }
@@ -330,23 +384,25 @@ impl Flow {
         bytes
     }
 
-    /// Hands over everything under way, in order: `push` takes events that have to be stored together, with the hash of
-    /// their key, and adds their new places.
-    pub(crate) fn move_all(&mut self, mut push: impl FnMut(f64, &[Bytes], &mut Vec<Place>)) {
+    /// Everything under way, in order. The segment gets nothing of it any more.
+    pub(crate) fn take_all(&mut self) -> Vec<Batch> {
         self.close();
-        for batch in self.sent.drain(..).chain(self.queued.drain(..)) {
-            let mut places = Vec::with_capacity(batch.members.len());
-            let mut start = 0;
-            let mut event = |member: &Member| {
-                let event = batch.data.slice(start + self.header_bytes..member.end);
-                start = member.end;
-                event
-            };
-            for together in batch.members.chunk_by(|_, next| next.joined) {
-                let events: Vec<_> = together.iter().map(&mut event).collect();
-                push(together[0].hash, &events, &mut places);
-            }
-            batch.ticket.resolve(Outcome::Moved(places.into()));
-        }
+        self.sent.drain(..).chain(self.queued.drain(..)).collect()
+    }
+
+    /// Last number that the segment has for sure.
+    pub(crate) fn stored(&self) -> Option<EventNumber> {
+        self.stored
+    }
+
+    /// The caller's number of the first event under way.
+    pub(crate) fn first_number(&self) -> Option<EventNumber> {
+        let first = self.sent.front().or(self.queued.front());
+        first.map_or(self.open.numbers.first(), |batch| batch.numbers.first()).copied()
+    }
+
+    /// Something is under way that the segment has, by the caller's number.
+    pub(crate) fn repeats(&self) -> bool {
+        self.first_number().is_some_and(|first| Some(first) <= self.stored)
     }
 }

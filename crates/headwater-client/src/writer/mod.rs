@@ -12,6 +12,9 @@
 mod core;
 mod flow;
 mod large;
+mod numbered;
+#[cfg(test)]
+mod simulated;
 mod ticket;
 
 use std::collections::BTreeMap;
@@ -22,13 +25,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use headwater_proto::controller as proto;
 use headwater_proto::controller::stream_info::AccessOperation;
-use headwater_types::{ScopedStream, SegmentId, TransactionId, WriterId, hash};
+use headwater_types::{EventNumber, ScopedStream, SegmentId, TransactionId, WriterId, hash};
 use headwater_wire::{OutgoingAppend, Reply, TokenFailure};
 use tokio::sync::Notify;
 
 use self::core::{Core, Effect, Limits};
 pub(crate) use self::flow::HEADER_BYTES;
 use self::flow::Send;
+use self::numbered::Kept;
+pub use self::numbered::NumberedWriter;
 pub use self::ticket::{Ack, Written};
 use crate::client::Client;
 use crate::connection::{AppendSink, Connection};
@@ -115,6 +120,7 @@ pub(crate) struct Shared {
     /// Its segments are written to, instead of the stream's own.
     transaction: Option<TransactionId>,
     writer: WriterId,
+    is_numbered: bool,
     linger: Duration,
     state: Mutex<State>,
     room: Notify,
@@ -220,7 +226,7 @@ impl EventWriter {
     }
 
     pub(crate) async fn push(&self, hash: f64, events: &[Bytes]) -> Result<Ack> {
-        self.shared.push(hash, events).await
+        self.shared.push(hash, None, events).await
     }
 
     /// Waits until everything that was handed over before is stored.
@@ -294,14 +300,28 @@ impl Shared {
         options: &EventWriterOptions,
     ) -> Arc<Self> {
         let writer = WriterId(uuid::Uuid::new_v4().as_u128());
+        Self::open_as(client, stream, transaction, segments, options, writer, None)
+    }
+
+    /// Under an id that is given; with what the stream has of it, if events come with numbers.
+    fn open_as(
+        client: &Client,
+        stream: &ScopedStream,
+        transaction: Option<TransactionId>,
+        segments: &[SegmentRange],
+        options: &EventWriterOptions,
+        writer: WriterId,
+        kept: Option<Kept>,
+    ) -> Arc<Self> {
         let limits = Limits {
             batch_bytes: options.batch_bytes,
             window_bytes: options.window_bytes,
             lingers: !options.linger.is_zero(),
             header_bytes: options.header_bytes,
+            is_numbered: kept.is_some(),
         };
         let state = State {
-            core: Core::new(writer, segments, limits),
+            core: Core::new(writer, segments, limits, kept.unwrap_or_default()),
             connections: BTreeMap::new(),
             registered: BTreeMap::new(),
             troubled: BTreeMap::new(),
@@ -311,6 +331,7 @@ impl Shared {
             stream: stream.clone(),
             transaction,
             writer,
+            is_numbered: limits.is_numbered,
             linger: options.linger,
             state: Mutex::new(state),
             room: Notify::new(),
@@ -319,7 +340,7 @@ impl Shared {
     }
 
     /// Takes events of one key as soon as there is room for them.
-    pub(crate) async fn push(&self, hash: f64, events: &[Bytes]) -> Result<Ack> {
+    pub(crate) async fn push(&self, hash: f64, number: Option<EventNumber>, events: &[Bytes]) -> Result<Ack> {
         check(events)?;
         loop {
             // Listening begins before looking, so that no news is missed in between.
@@ -327,7 +348,7 @@ impl Shared {
             tokio::pin!(room);
             {
                 let mut state = self.locked();
-                if let Some(ack) = state.core.push(hash, events)? {
+                if let Some(ack) = state.core.push(hash, number, events)? {
                     self.carry_out(&mut state);
                     return Ok(ack);
                 }
@@ -514,14 +535,19 @@ async fn register(shared: &Arc<Shared>, target: &Target, segment: SegmentId, gen
 /// Asks what follows on a sealed segment.
 async fn resolve(this: Weak<Shared>, segment: SegmentId) {
     let Some(shared) = this.upgrade() else { return };
-    let (client, stream) = (shared.client.clone(), shared.stream.clone());
+    let (client, stream, writer) = (shared.client.clone(), shared.stream.clone(), shared.writer);
+    let is_numbered = shared.is_numbered;
     drop(shared);
-    let successors = client.successors(&stream, segment).await;
+    let last_number = if is_numbered { client.final_number(&stream, writer, segment).await } else { Ok(None) };
+    let successors = match last_number {
+        Ok(last) => client.successors(&stream, segment).await.map(|successors| (successors, last)),
+        Err(error) => Err(error),
+    };
     let Some(shared) = this.upgrade() else { return };
     shared.change(|state| match successors {
-        Ok(successors) => {
+        Ok((successors, last)) => {
             state.troubled.remove(&segment);
-            state.core.succeeded(segment, &successors);
+            state.core.succeeded(segment, &successors, last);
         }
         Err(error) if error.kind() == ErrorKind::NotFound => state.core.end(&error),
         Err(error) => state.core.fail(segment, &error),

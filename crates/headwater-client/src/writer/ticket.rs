@@ -87,6 +87,11 @@ struct State {
 }
 
 impl Ticket {
+    /// Of events whose fate is known.
+    pub(crate) fn resolved(outcome: Outcome) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State { outcome: Some(outcome), waiting: Vec::new() })))
+    }
+
     fn locked(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("nobody panics while it holds a ticket")
     }

@@ -12,6 +12,7 @@ mod embedded;
 mod groups;
 mod indexing;
 mod members;
+mod numbered;
 mod reading;
 mod restarts;
 mod sharing;
