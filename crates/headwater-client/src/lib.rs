@@ -34,8 +34,8 @@ pub use endpoint::Endpoint;
 pub use error::{Error, ErrorKind, Result};
 pub use follow::{ReadEvent, ReadFrom, StreamReader};
 pub use groups::{
-    Batch, CheckpointUnderWay, Delivery, EventBatch, EventReader, GroupEvent, GroupRetention, Handover, ReaderGroup,
-    ReaderGroupConfig, ReaderOptions,
+    Acknowledger, AcknowledgingOptions, AcknowledgingReader, Batch, CheckpointUnderWay, Delivery, EventBatch,
+    EventReader, GroupEvent, GroupRetention, Handover, ReaderGroup, ReaderGroupConfig, ReaderOptions, Received,
 };
 pub use headwater_records::{Checkpoint, Cut, EventPointer, Position, StreamCut};
 pub use headwater_types::{

@@ -16,6 +16,7 @@
 //!
 //! Nobody finds out by itself that a reader died: whoever runs it has to say so.
 
+mod acknowledging;
 mod batch;
 mod calls;
 mod config;
@@ -24,6 +25,7 @@ mod reader;
 mod reading;
 mod replica;
 
+pub use acknowledging::{Acknowledger, AcknowledgingOptions, AcknowledgingReader, Received};
 pub use batch::{Batch, EventBatch};
 pub use config::ReaderGroupConfig;
 pub use group::{CheckpointUnderWay, ReaderGroup};

@@ -24,6 +24,7 @@ use headwater_records::{EventPointer, Position, Ranges, StreamCut};
 use headwater_types::StreamSegment;
 use tokio::time::Instant;
 
+use super::acknowledging::{Acknowledger, Place};
 use super::batch::Batch;
 use super::calls::GroupName;
 use super::group::adopt;
@@ -122,6 +123,8 @@ pub struct EventReader {
     origin: Instant,
     /// The group has put it out.
     out: Option<Error>,
+    /// Events are acknowledged one by one; the machine is told of those instead of what was handed out.
+    pub(super) out_events: Option<Acknowledger>,
     /// Events up to there were handed out, and the machine does not know yet.
     unreported: Option<(Arc<StreamSegment>, i64)>,
     /// Events handed out since the clock was looked at, and how many may be until it is again.
@@ -145,7 +148,7 @@ struct Pending {
 }
 
 /// What may be handed out.
-enum Ready {
+pub(super) enum Ready {
     /// Events, if there are any.
     Events,
     Checkpoint(String),
@@ -201,6 +204,7 @@ impl EventReader {
             truncated: VecDeque::new(),
             origin,
             out: None,
+            out_events: None,
             unreported: None,
             events: 0,
             events_max: 1,
@@ -302,7 +306,7 @@ impl EventReader {
     }
 
     /// Does what has to be done before events may be handed out.
-    async fn ready(&mut self) -> Result<Ready> {
+    pub(super) async fn ready(&mut self) -> Result<Ready> {
         if let Some(error) = &self.out {
             return Err(error.clone());
         }
@@ -331,7 +335,7 @@ impl EventReader {
     }
 
     /// Waits until there may be events, or it is time to look at the group.
-    async fn wait(&mut self) -> Result<()> {
+    pub(super) async fn wait(&mut self) -> Result<()> {
         // There is time for the clock.
         self.events = self.events_max;
         match self.turn().await? {
@@ -362,6 +366,9 @@ impl EventReader {
         let what = format!("group {} has put reader {} out: declared offline, or reset", self.group, self.id());
         let error = Error::caused(ErrorKind::Closed, what, offline);
         self.out = Some(error.clone());
+        if let Some(out) = &self.out_events {
+            out.locked().closed_all();
+        }
         error
     }
 
@@ -394,7 +401,13 @@ impl EventReader {
         Ok(())
     }
 
-    fn report(&mut self) {
+    pub(super) fn report(&mut self) {
+        if let Some(out) = &self.out_events {
+            let moved = out.locked().take_moved();
+            for (segment, place) in moved {
+                self.moved(&segment, place);
+            }
+        }
         if let Some((segment, end)) = self.unreported.take()
             && self.member.read_to(&segment, end)
         {
@@ -403,7 +416,50 @@ impl EventReader {
         }
     }
 
+    /// Events of a segment are acknowledged up to there.
+    fn moved(&mut self, segment: &StreamSegment, place: Place) {
+        let ends = match place {
+            // No segment is as long as a signed number goes.
+            Place::At(offset) => self.member.read_to(segment, offset.cast_signed()),
+            Place::End => {
+                self.member.read_to_end(segment);
+                true
+            }
+        };
+        if ends {
+            self.reading.close(segment);
+            self.look_at = Duration::ZERO;
+        }
+    }
+
+    /// The next event that is here, and where it ends. The machine hears of it when it is acknowledged.
+    pub(super) fn take_unreported(&mut self) -> Result<Option<(GroupEvent, u64)>> {
+        let Some(found) = self.reading.take()? else { return Ok(None) };
+        self.events += 1;
+        if found.is_bounded && self.member.ends_at(&found.segment, signed(found.end)?) {
+            // Nothing behind it is the group's.
+            self.reading.close(&found.segment);
+        }
+        let event = GroupEvent { event: found.event, segment: found.segment, offset: found.offset };
+        Ok(Some((event, found.end)))
+    }
+
+    /// Time since the reader began.
+    pub(super) fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    /// Lets a moment pass in which nothing is read.
+    pub(super) async fn idle(&mut self) {
+        tokio::time::sleep(IDLE_LOOK_EVERY).await;
+        (self.events, self.look_at) = (self.events_max, Duration::ZERO);
+    }
+
     fn read_to(&mut self, segment: &StreamSegment, offset: u64) -> Result<()> {
+        if let Some(out) = &self.out_events {
+            out.locked().skipped(segment, offset);
+            return Ok(());
+        }
         self.report();
         if self.member.read_to(segment, signed(offset)?) {
             self.reading.close(segment);
@@ -413,8 +469,12 @@ impl EventReader {
     }
 
     fn read_to_end(&mut self, segment: &StreamSegment) {
-        self.report();
-        self.member.read_to_end(segment);
+        if let Some(out) = &self.out_events {
+            out.locked().ended(segment);
+        } else {
+            self.report();
+            self.member.read_to_end(segment);
+        }
         self.reading.close(segment);
         self.look_at = Duration::ZERO;
     }
@@ -570,10 +630,18 @@ impl EventReader {
             match effect {
                 Effect::Open { segment, offset, end } => {
                     let offset = u64::try_from(offset).expect("segments are opened at an offset of 0 or more");
+                    if let Some(out) = &self.out_events {
+                        out.locked().opened(segment.clone(), offset);
+                    }
                     self.reading.open(&self.client, segment, offset, end.is_some(), self.piece_bytes);
                     self.at_tail = now;
                 }
-                Effect::Close(segment) => self.reading.close(&segment),
+                Effect::Close(segment) => {
+                    self.reading.close(&segment);
+                    if let Some(out) = &self.out_events {
+                        out.locked().closed(&segment);
+                    }
+                }
             }
         }
         Ok(())

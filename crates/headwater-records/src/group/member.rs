@@ -240,6 +240,11 @@ impl Member {
         ends
     }
 
+    /// Whether an offset of a segment is where the group ends, or behind.
+    pub fn ends_at(&self, segment: &StreamSegment, offset: i64) -> bool {
+        self.open.get(segment).is_some_and(|open| open.end.is_some_and(|end| offset >= end))
+    }
+
     /// A segment was read to its own end.
     pub fn read_to_end(&mut self, segment: &StreamSegment) {
         if self.open.remove(segment).is_some() {

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "starts processes and waits; nothing here runs in the simulator")]
 #![allow(clippy::let_underscore_future, reason = "an Ack that nobody waits for changes nothing; a flush follows")]
 
+mod acknowledging;
 mod agreeing;
 mod bytes;
 mod commands;
