@@ -35,7 +35,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use follow::{ReadEvent, ReadFrom, StreamReader};
 pub use groups::{
     Acknowledger, AcknowledgingOptions, AcknowledgingReader, Batch, CheckpointUnderWay, Delivery, EventBatch,
-    EventReader, GroupEvent, GroupRetention, Handover, ReaderGroup, ReaderGroupConfig, ReaderOptions, Received,
+    EventReader, GroupEvent, GroupRetention, GroupWatch, Handover, ReaderGroup, ReaderGroupConfig, ReaderOptions,
+    Received,
 };
 pub use headwater_records::{Checkpoint, Cut, EventPointer, Position, StreamCut};
 pub use headwater_types::{

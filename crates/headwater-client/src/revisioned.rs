@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use headwater_proto::controller::stream_info::AccessOperation;
 use headwater_types::limits::EVENT_BYTES_MAX;
-use headwater_types::{ScopedStream, SegmentId, SegmentName, attribute};
+use headwater_types::{AttributeId, ScopedStream, SegmentId, SegmentName, attribute};
 use tokio::sync::Mutex;
 
 use crate::appending::Appender;
@@ -206,7 +206,7 @@ impl RevisionedStream {
     /// # Cancel safety
     /// It only asks.
     pub async fn mark(&self) -> Result<Option<Revision>> {
-        let value = self.shared.stores.attribute(&self.shared.reading, attribute::REVISION_MARK).await?;
+        let value = self.attribute(attribute::REVISION_MARK).await?;
         value.map(|value| Ok(Revision::at(offset(value)?))).transpose()
     }
 
@@ -219,8 +219,23 @@ impl RevisionedStream {
     /// It may have moved.
     pub async fn replace_mark(&self, expected: Option<Revision>, new: Option<Revision>) -> Result<bool> {
         let value = |revision: Option<Revision>| revision.map(|revision| signed(revision.offset)).transpose();
-        let (expected, new) = (value(expected)?, value(new)?.unwrap_or(attribute::NULL));
-        self.shared.stores.replace_attribute(&self.shared.writing, attribute::REVISION_MARK, expected, new).await
+        self.replace_attribute(attribute::REVISION_MARK, value(expected)?, value(new)?).await
+    }
+
+    /// An attribute of the segment.
+    pub(crate) async fn attribute(&self, attribute: AttributeId) -> Result<Option<i64>> {
+        self.shared.stores.attribute(&self.shared.reading, attribute).await
+    }
+
+    /// Sets or removes an attribute if it is as expected; whether it was. After `Unavailable` it **may be set**.
+    pub(crate) async fn replace_attribute(
+        &self,
+        attribute: AttributeId,
+        expected: Option<i64>,
+        new: Option<i64>,
+    ) -> Result<bool> {
+        let new = new.unwrap_or(attribute::NULL);
+        self.shared.stores.replace_attribute(&self.shared.writing, attribute, expected, new).await
     }
 
     /// Drops all entries before `to`. Nothing happens if they are gone already.

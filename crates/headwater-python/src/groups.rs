@@ -98,7 +98,8 @@ impl NativeReaderGroup {
 
     fn reader(&self, id: String, at_once: bool, delay: f64, piece_bytes: usize) -> PyResult<Pending> {
         let handover = if at_once { Handover::AtOnce } else { Handover::AtCheckpoint };
-        let (group, options) = (self.group.clone(), ReaderOptions { handover, delay: duration(delay)?, piece_bytes });
+        let (group, options) =
+            (self.group.clone(), ReaderOptions { handover, delay: duration(delay)?, piece_bytes, dead_after: None });
         Pending::start(async move { group.reader_with(&id, options).await.map(|it| NativeEventReader::of(it, group)) })
     }
 

@@ -40,6 +40,8 @@ pub struct AcknowledgingOptions {
     pub delay: Duration,
     /// As [`ReaderOptions::piece_bytes`].
     pub piece_bytes: usize,
+    /// As [`ReaderOptions::dead_after`].
+    pub dead_after: Option<Duration>,
 }
 
 impl Default for AcknowledgingOptions {
@@ -51,6 +53,7 @@ impl Default for AcknowledgingOptions {
             redeliver_after: Duration::from_secs(30),
             delay,
             piece_bytes,
+            dead_after: None,
         }
     }
 }
@@ -291,9 +294,9 @@ impl ReaderGroup {
     /// # Cancel safety
     /// The reader may be in the group.
     pub async fn acknowledging_reader(&self, id: &str, options: AcknowledgingOptions) -> Result<AcknowledgingReader> {
-        let AcknowledgingOptions { delay, piece_bytes, .. } = options;
+        let AcknowledgingOptions { delay, piece_bytes, dead_after, .. } = options;
         // What the group's machine is told to be read is acknowledged.
-        let reading = ReaderOptions { handover: Handover::AtOnce, delay, piece_bytes };
+        let reading = ReaderOptions { handover: Handover::AtOnce, delay, piece_bytes, dead_after };
         let mut reader = self.reader_with(id, reading).await?;
         let out = Acknowledger(Arc::new(Mutex::new(Out::new(options))));
         reader.out_events = Some(out.clone());

@@ -11,12 +11,14 @@ use headwater_types::{Name, ScopedStream, StreamSegment};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use super::beating::{self, Beating};
 use super::calls::GroupName;
 use super::config::ReaderGroupConfig;
 use super::reader::{EventReader, ReaderOptions};
 use super::replica::{Replica, entry};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
+use crate::revisioned::RevisionedStream;
 
 /// How often is looked whether a checkpoint is complete. Readers look less often.
 const CHECKPOINT_LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -113,7 +115,12 @@ impl ReaderGroup {
         Ok(at(&replica.state))
     }
 
-    async fn change(&self, decide: impl FnMut(&State) -> Result<Vec<Update>>) -> Result<bool> {
+    /// Where the readers agree.
+    pub(super) async fn stream(&self) -> RevisionedStream {
+        self.shared.replica.lock().await.stream.clone()
+    }
+
+    pub(super) async fn change(&self, decide: impl FnMut(&State) -> Result<Vec<Update>>) -> Result<bool> {
         self.shared.replica.lock().await.change(decide).await
     }
 
@@ -149,7 +156,29 @@ impl ReaderGroup {
         if id.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "a reader's id is empty"));
         }
-        EventReader::join(self.shared.client.clone(), self.shared.group.clone(), id, options).await
+        let mut beating = None;
+        if let Some(dead_after) = options.dead_after {
+            // Not in the name of one that is there: it may be dead.
+            if self.look(|state| state.is_online(id)).await? {
+                let what = format!("reader {id} of group {} exists", self.shared.group);
+                return Err(Error::new(ErrorKind::AlreadyExists, what));
+            }
+            // Before it joins, so that whatever happens then, others see that it has stopped.
+            beating = Some(Beating::begin(self, id, options.handover, dead_after).await?);
+        }
+        let joined = EventReader::join(self.shared.client.clone(), self.shared.group.clone(), id, options).await;
+        match (joined, beating) {
+            (Ok(mut reader), Some(beating)) => {
+                reader.watch = Some(self.watch_for(id, beating));
+                Ok(reader)
+            }
+            (Err(error), Some(mut beating)) => {
+                // Nobody has to wait for a reader that is not there; if this fails, nobody does.
+                let _ = beating.end().await;
+                Err(error)
+            }
+            (joined, None) => joined,
+        }
     }
 
     /// Ids of all readers that are in the group, dead ones included.
@@ -176,7 +205,11 @@ impl ReaderGroup {
     pub async fn reader_offline(&self, id: &str, position: Option<&Position>) -> Result<bool> {
         let none = Offsets::new();
         let offsets = position.map_or(&none, |position| &position.offsets);
-        self.change(|state| Ok(decide::offline(state, id, offsets).into_iter().collect())).await
+        let was_online = self.change(|state| Ok(decide::offline(state, id, offsets).into_iter().collect())).await?;
+        if was_online {
+            beating::forget(&self.stream().await, id).await?;
+        }
+        Ok(was_online)
     }
 
     /// Begins a checkpoint: each reader is told of it in the order of its events, and where all of them were becomes the

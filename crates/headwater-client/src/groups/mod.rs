@@ -14,10 +14,12 @@
 //! * a reader that dies loses nothing: what it has goes on from the position that it is [declared
 //!   offline](ReaderGroup::reader_offline) with, or from its last checkpoint. What came behind that is read again
 //!
-//! Nobody finds out by itself that a reader died: whoever runs it has to say so.
+//! That a reader died others find out by themselves if it [beats](ReaderOptions::dead_after). Of others, as Java's, whoever runs
+//! them has to say so.
 
 mod acknowledging;
 mod batch;
+mod beating;
 mod calls;
 mod config;
 mod group;
@@ -27,6 +29,7 @@ mod replica;
 
 pub use acknowledging::{Acknowledger, AcknowledgingOptions, AcknowledgingReader, Received};
 pub use batch::{Batch, EventBatch};
+pub use beating::GroupWatch;
 pub use config::ReaderGroupConfig;
 pub use group::{CheckpointUnderWay, ReaderGroup};
 pub use headwater_records::group::{Handover, Retention as GroupRetention};

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use super::acknowledging::{Acknowledger, Place};
 use super::batch::Batch;
+use super::beating::GroupWatch;
 use super::calls::GroupName;
 use super::group::adopt;
 use super::reading::{Reading, Taken, Turn};
@@ -54,11 +55,15 @@ pub struct ReaderOptions {
     pub delay: Duration,
     /// Most bytes asked for at a time, for each segment; at least 1 KiB. Up to twice as many are kept in memory.
     pub piece_bytes: usize,
+    /// It beats while it lives, whether it is asked for events or not; others that beat declare it offline once it has not for
+    /// so long, and it does the same with them. At least 1 s; 10 s to 30 s are usual. `None`, the default: it neither beats nor
+    /// watches, as Java's readers.
+    pub dead_after: Option<Duration>,
 }
 
 impl Default for ReaderOptions {
     fn default() -> Self {
-        Self { handover: Handover::AtCheckpoint, delay: Duration::ZERO, piece_bytes: 512 << 10 }
+        Self { handover: Handover::AtCheckpoint, delay: Duration::ZERO, piece_bytes: 512 << 10, dead_after: None }
     }
 }
 
@@ -105,7 +110,7 @@ impl GroupEvent {
 /// One reader of a group. It takes part in the group only while it is asked for events: ask at least every few seconds.
 ///
 /// Dropping it leaves it in the group, with what it has: [close](Self::close) it, or [declare it
-/// offline](super::ReaderGroup::reader_offline).
+/// offline](super::ReaderGroup::reader_offline). If it [beats](ReaderOptions::dead_after), others will do so.
 pub struct EventReader {
     client: Client,
     group: GroupName,
@@ -123,6 +128,8 @@ pub struct EventReader {
     origin: Instant,
     /// The group has put it out.
     out: Option<Error>,
+    /// If it beats.
+    pub(super) watch: Option<GroupWatch>,
     /// Events are acknowledged one by one; the machine is told of those instead of what was handed out.
     pub(super) out_events: Option<Acknowledger>,
     /// Events up to there were handed out, and the machine does not know yet.
@@ -204,6 +211,7 @@ impl EventReader {
             truncated: VecDeque::new(),
             origin,
             out: None,
+            watch: None,
             out_events: None,
             unreported: None,
             events: 0,
@@ -302,7 +310,11 @@ impl EventReader {
         self.report();
         let replica = self.replica.as_mut().expect(IDLE);
         let member = &self.member;
-        replica.change(|state| Ok(member.leave(state).into_iter().collect())).await.map(drop)
+        replica.change(|state| Ok(member.leave(state).into_iter().collect())).await?;
+        match self.watch.take() {
+            Some(_) => super::beating::forget(&replica.stream, self.member.id()).await,
+            None => Ok(()),
+        }
     }
 
     /// Does what has to be done before events may be handed out.

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::revisioned::{Revision, RevisionedStream};
 
 pub(super) struct Replica {
-    stream: RevisionedStream,
+    pub(super) stream: RevisionedStream,
     pub(super) state: State,
     revision: Revision,
     /// Where the last whole state begins that is known of.

@@ -6,6 +6,7 @@
 
 mod acknowledging;
 mod agreeing;
+mod beating;
 mod bytes;
 mod commands;
 mod doubt;
