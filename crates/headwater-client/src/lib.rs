@@ -36,7 +36,7 @@ pub use follow::{ReadEvent, ReadFrom, StreamReader};
 pub use groups::{
     Acknowledger, AcknowledgingOptions, AcknowledgingReader, Batch, CheckpointUnderWay, Delivery, EventBatch,
     EventReader, GroupEvent, GroupRetention, GroupWatch, Handover, ReaderGroup, ReaderGroupConfig, ReaderOptions,
-    Received,
+    Received, TimeWindow,
 };
 pub use headwater_records::{Checkpoint, Cut, EventPointer, Position, StreamCut};
 pub use headwater_types::{

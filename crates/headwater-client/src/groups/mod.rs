@@ -26,6 +26,7 @@ mod group;
 mod reader;
 mod reading;
 mod replica;
+mod windows;
 
 pub use acknowledging::{Acknowledger, AcknowledgingOptions, AcknowledgingReader, Received};
 pub use batch::{Batch, EventBatch};
@@ -34,3 +35,4 @@ pub use config::ReaderGroupConfig;
 pub use group::{CheckpointUnderWay, ReaderGroup};
 pub use headwater_records::group::{Handover, Retention as GroupRetention};
 pub use reader::{Delivery, EventReader, GroupEvent, ReaderOptions};
+pub use windows::TimeWindow;

@@ -10,7 +10,7 @@
 //! * what is appended for it is settled before anything else is done: a dropped future takes nothing with it, and after a
 //!   failure whose outcome is unknown the same entry is offered again, at the same place
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use headwater_records::group::{Effect, Handover, Intent, Member, Offline, Step, Successor, Update};
+use headwater_records::group::{Effect, Handover, Intent, Member, Offline, State, Step, Successor, Update};
 use headwater_records::{EventPointer, Position, Ranges, StreamCut};
-use headwater_types::StreamSegment;
+use headwater_types::{ScopedStream, StreamSegment};
 use tokio::time::Instant;
 
 use super::acknowledging::{Acknowledger, Place};
@@ -31,6 +31,7 @@ use super::calls::GroupName;
 use super::group::adopt;
 use super::reading::{Reading, Taken, Turn};
 use super::replica::{First, Replica, entry};
+use super::windows::Marks;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::segments::signed;
@@ -128,6 +129,8 @@ pub struct EventReader {
     origin: Instant,
     /// The group has put it out.
     out: Option<Error>,
+    /// Marks of the streams that times were asked of.
+    pub(super) marks: BTreeMap<ScopedStream, Marks>,
     /// If it beats.
     pub(super) watch: Option<GroupWatch>,
     /// Events are acknowledged one by one; the machine is told of those instead of what was handed out.
@@ -211,6 +214,7 @@ impl EventReader {
             truncated: VecDeque::new(),
             origin,
             out: None,
+            marks: BTreeMap::new(),
             watch: None,
             out_events: None,
             unreported: None,
@@ -454,6 +458,19 @@ impl EventReader {
         }
         let event = GroupEvent { event: found.event, segment: found.segment, offset: found.offset };
         Ok(Some((event, found.end)))
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What the group has agreed on, as far as this reader knows.
+    pub(super) async fn state(&mut self) -> Result<&State> {
+        if let Some(error) = &self.out {
+            return Err(error.clone());
+        }
+        self.work().await?;
+        Ok(&self.replica.as_ref().expect(IDLE).state)
     }
 
     /// Time since the reader began.

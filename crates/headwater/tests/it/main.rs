@@ -22,6 +22,7 @@ mod store;
 mod streams;
 mod tables;
 mod transactions;
+mod windows;
 mod writing;
 
 use store::Store;
