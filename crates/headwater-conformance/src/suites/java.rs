@@ -1,5 +1,6 @@
 //! The genuine Java client, driven by JUnit tests of its own (`java/`) in one JVM against one server, a second one with
 //! TLS, and two more with TLS that ask who calls: one knows users, one believes an OpenID Connect issuer.
+//! Some of its readers share groups with those of our own command line.
 //!
 //! Maven fetches the client, compiles and runs. Its repository is below the target directory and is not asked again
 //! once everything was there. The tests append one line per feature to a file; a test that wants the server killed and
@@ -135,6 +136,7 @@ impl Tests {
         maven.arg(property("headwater.results", &results));
         maven.arg(property("headwater.restart", &scratch.join("restart")));
         maven.arg(property("headwater.log", &scratch.join("client.log")));
+        maven.arg(property("headwater.binary", &places.server()));
         maven.arg(format!("-Dheadwater.controller={}", server.ready.controller));
         maven.arg(format!("-Dheadwater.http=http://{}", server.ready.http));
         for (name, server) in trusted {
