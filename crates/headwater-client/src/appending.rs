@@ -123,6 +123,11 @@ impl Appender {
                     self.stores.forget_place(&self.target);
                     (error, true)
                 }
+                // A server that cannot be understood may have stored it all the same.
+                Err(error) if error.kind() == ErrorKind::Protocol && number.is_some() => {
+                    let what = format!("{}: whether an event is stored is not known", self.target.name);
+                    (Error::caused(ErrorKind::Unavailable, what, error), true)
+                }
                 Err(error) if is_doubtful => {
                     let what = format!("{}: whether an event is stored is not known", self.target.name);
                     return Err(Error::caused(ErrorKind::Unavailable, what, error));

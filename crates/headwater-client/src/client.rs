@@ -1,12 +1,16 @@
 //! A client of one cluster.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::controller::Controllers;
 use crate::error::Result;
 use crate::options::ClientOptions;
 use crate::pool::Pool;
 use crate::segments::SegmentStores;
+
+/// Below, nothing can be told from a busy moment.
+const REQUEST_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 
 /// A client of one cluster: everything begins here. Cheap to clone; all clones share connections.
 #[derive(Clone, Debug)]
@@ -33,7 +37,7 @@ impl Client {
     pub(crate) fn new(options: ClientOptions) -> Result<Self> {
         let transport = options.make_transport()?;
         let controllers = Controllers::new(&options, &transport);
-        let pool = Pool::new(transport, options.connect_timeout);
+        let pool = Pool::new(transport, options.connect_timeout, options.request_timeout.max(REQUEST_TIMEOUT_MIN));
         let segments = SegmentStores::new(controllers.clone(), pool, options.request_timeout, options.retry_for);
         Ok(Self { shared: Arc::new(Shared { controllers, segments }) })
     }

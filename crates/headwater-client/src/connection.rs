@@ -10,7 +10,7 @@
 //! * frames leave in the order in which the methods of [`Connection`] were called, whoever called them
 //! * every request ends: with its reply, or with the error that ended the connection
 //! * a caller that gives up (drops its future) leaves the connection usable; the reply is thrown away when it comes
-//! * a server that owes answers and says nothing for [`SILENCE_MAX`] has gone
+//! * a server that owes answers and says nothing for the time that a request may take has gone
 //!
 //! The inbox is not bounded here: whoever appends keeps a window of its own, and requests are as many as callers wait.
 
@@ -35,12 +35,10 @@ use tokio_util::io::{poll_read_buf, poll_write_buf};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::Duplex;
 
-/// Looked at so often whether the server still speaks.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// A server that owes answers is asked for a sign of life after this silence.
-const ASK_AFTER: Duration = Duration::from_secs(10);
-/// A server that owes answers and has not said anything for so long has gone.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Looks whether the server still speaks, in the time after which a silent one has gone.
+const LOOKS: u32 = 6;
+/// After so many of them in silence, a server that owes answers is asked for a sign of life.
+const ASK_AFTER_LOOKS: u32 = 2;
 /// Room made for what comes in; a large frame gets more, as it says how long it is.
 const READ_BYTES: usize = 64 << 10;
 /// Most room made at a time.
@@ -149,12 +147,13 @@ impl Drop for Forget<'_> {
 }
 
 impl Connection {
-    /// Takes over a stream whose server has said nothing yet, and waits for its hello. Needs a Tokio runtime.
-    pub(crate) async fn open(stream: Box<dyn Duplex>) -> Result<Self> {
+    /// Takes over a stream whose server has said nothing yet, and waits for its hello. A server that owes answers and is silent
+    /// for so long has gone. Needs a Tokio runtime.
+    pub(crate) async fn open(stream: Box<dyn Duplex>, silence_max: Duration) -> Result<Self> {
         let shared =
             Arc::new(Shared { inbox: Mutex::default(), waker: AtomicWaker::new(), next_id: AtomicI64::new(1) });
         let (greet, greeted) = oneshot::channel();
-        tokio::spawn(Task::new(stream, shared.clone(), greet).run());
+        tokio::spawn(Task::new(stream, shared.clone(), greet, silence_max).run());
         let connection = Self { last: Arc::new(CloseOnDrop(shared.clone())), shared };
         match greeted.await {
             Ok(()) => Ok(connection),
@@ -280,6 +279,7 @@ struct Task {
     routes: BTreeMap<i64, Route>,
     taken: Vec<Command>,
     heard: Instant,
+    silence_max: Duration,
     asked: bool,
     look: Pin<Box<Sleep>>,
     /// Why it ended.
@@ -295,7 +295,7 @@ impl Drop for Task {
 }
 
 impl Task {
-    fn new(stream: Box<dyn Duplex>, shared: Arc<Shared>, greet: oneshot::Sender<()>) -> Self {
+    fn new(stream: Box<dyn Duplex>, shared: Arc<Shared>, greet: oneshot::Sender<()>, silence_max: Duration) -> Self {
         let mut out = FrameQueue::new();
         let end = ClientEnd::connect(&mut out);
         Self {
@@ -308,8 +308,9 @@ impl Task {
             routes: BTreeMap::new(),
             taken: Vec::new(),
             heard: Instant::now(),
+            silence_max,
             asked: false,
-            look: Box::pin(tokio::time::sleep(LOOK_EVERY)),
+            look: Box::pin(tokio::time::sleep(silence_max / LOOKS)),
             why: None,
         }
     }
@@ -339,8 +340,9 @@ impl Task {
             match poll_write_buf(Pin::new(&mut *self.stream), cx, &mut self.out) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) => return Err(lost()),
-                // A slow line is no silent server.
-                Poll::Ready(Ok(_)) => self.heard = Instant::now(),
+                // A slow line is no silent server. What a line takes at once says nothing of the server.
+                Poll::Ready(Ok(_)) if self.out.has_remaining() => self.heard = Instant::now(),
+                Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Err(broken(error)),
             }
         }
@@ -466,18 +468,18 @@ impl Task {
     /// Asks a silent server for a sign of life, and gives up one that gives none.
     fn watch(&mut self, cx: &mut Context<'_>) -> Result<()> {
         while self.look.as_mut().poll(cx).is_ready() {
-            self.look.as_mut().reset(Instant::now() + LOOK_EVERY);
+            self.look.as_mut().reset(Instant::now() + self.silence_max / LOOKS);
             if self.routes.is_empty() {
                 // It owes us nothing; the next request starts the clock anew.
                 self.heard = Instant::now();
                 continue;
             }
             let silence = self.heard.elapsed();
-            if silence >= SILENCE_MAX {
-                let what = format!("server said nothing for {} s", silence.as_secs());
+            if silence >= self.silence_max {
+                let what = format!("server said nothing for {silence:?}");
                 return Err(Error::new(ErrorKind::Unavailable, what));
             }
-            if silence >= ASK_AFTER && !self.asked {
+            if silence >= self.silence_max / LOOKS * ASK_AFTER_LOOKS && !self.asked {
                 self.asked = true;
                 self.end.keep_alive(&mut self.out);
                 cx.waker().wake_by_ref();

@@ -108,7 +108,9 @@ impl ClientOptions {
         self
     }
 
-    /// How long one attempt may take to be answered. Default 30 s.
+    /// How long one attempt may take to be answered, and how long a server that owes answers may be silent. Default 30 s. A
+    /// server that gives signs of life is waited for where that is the nature of what was asked: events that there is no
+    /// room for yet, reads at the end of what is written.
     #[must_use]
     pub fn request_timeout(mut self, limit: Duration) -> Self {
         self.request_timeout = limit;

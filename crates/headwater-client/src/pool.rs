@@ -37,6 +37,8 @@ pub(crate) struct Pool {
 struct Shared {
     transport: Arc<dyn Transport>,
     connect_timeout: Duration,
+    /// See [`Connection::open`].
+    silence_max: Duration,
     idle: Mutex<BTreeMap<Endpoint, Vec<(Connection, Instant)>>>,
     shared: Mutex<BTreeMap<Endpoint, Vec<Connection>>>,
 }
@@ -79,9 +81,15 @@ impl Drop for Lease {
 }
 
 impl Pool {
-    pub(crate) fn new(transport: Arc<dyn Transport>, connect_timeout: Duration) -> Self {
+    pub(crate) fn new(transport: Arc<dyn Transport>, connect_timeout: Duration, silence_max: Duration) -> Self {
         Self {
-            shared: Arc::new(Shared { transport, connect_timeout, idle: Mutex::default(), shared: Mutex::default() }),
+            shared: Arc::new(Shared {
+                transport,
+                connect_timeout,
+                silence_max,
+                idle: Mutex::default(),
+                shared: Mutex::default(),
+            }),
         }
     }
 
@@ -126,7 +134,7 @@ impl Pool {
             let stream = stream.map_err(|error| {
                 Error::caused(ErrorKind::Unavailable, format!("could not connect to segment store {endpoint}"), error)
             })?;
-            Connection::open(stream).await
+            Connection::open(stream, self.shared.silence_max).await
         };
         tokio::time::timeout(limit, open).await.unwrap_or_else(|_| {
             let what = format!("segment store {endpoint} did not take a connection within {limit:?}");

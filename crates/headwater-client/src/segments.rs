@@ -313,8 +313,11 @@ impl SegmentStores {
                 request_id,
             });
             match reply.await? {
-                Reply::SegmentRead { offset: sent, .. } if sent != at => {
-                    let what = format!("segment store sent bytes at {sent} that were asked at {at}");
+                Reply::SegmentRead { segment, offset: sent, .. } if sent != at || segment != target.text() => {
+                    let what = format!(
+                        "segment store sent bytes of {segment} at {sent} that were asked of {} at {at}",
+                        target.name
+                    );
                     return Err(Error::new(ErrorKind::Protocol, what));
                 }
                 Reply::SegmentRead { mut data, .. } if !data.is_empty() => {

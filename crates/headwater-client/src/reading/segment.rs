@@ -187,8 +187,10 @@ async fn attempt(
         Verdict::Refused(error) => return Err(error),
     };
     match reply {
-        Reply::SegmentRead { offset: at, .. } if at != asked => {
-            Err(Error::new(ErrorKind::Protocol, format!("segment store sent bytes at {at} that were asked at {asked}")))
+        Reply::SegmentRead { segment, offset: at, .. } if at != asked || segment != target.text() => {
+            let what =
+                format!("segment store sent bytes of {segment} at {at} that were asked of {} at {asked}", target.name);
+            Err(Error::new(ErrorKind::Protocol, what))
         }
         Reply::SegmentRead { data, end_of_segment: true, .. } if data.is_empty() => Ok(Attempt::Piece(Piece::End)),
         Reply::SegmentRead { data, .. } if data.is_empty() => Ok(Attempt::Empty),

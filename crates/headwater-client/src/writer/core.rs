@@ -221,6 +221,11 @@ impl Core {
         self.current(segment, generation).map(|flow| flow.writer)
     }
 
+    /// Whether this registration is not answered yet.
+    pub(crate) fn is_setting_up(&self, segment: SegmentId, generation: u64) -> bool {
+        self.current(segment, generation).is_some_and(|flow| flow.link == Link::SettingUp)
+    }
+
     /// Whether something is under way to the segment.
     pub(crate) fn is_busy(&self, segment: SegmentId) -> bool {
         self.flows.get(&segment).is_some_and(|flow| !flow.is_empty())

@@ -529,7 +529,21 @@ async fn register(shared: &Arc<Shared>, target: &Target, segment: SegmentId, gen
     let sink = Sink { writer: shared.this.clone(), segment, generation };
     let id = connection.set_up(writer, target.text(), token, Arc::new(sink))?;
     state.registered.insert(segment, (connection, id));
+    tokio::spawn(expect_set_up(shared.this.clone(), segment, generation, segments.request_timeout()));
     Ok(())
+}
+
+/// A registration is answered in time, or tried anew.
+async fn expect_set_up(this: Weak<Shared>, segment: SegmentId, generation: u64, limit: Duration) {
+    tokio::time::sleep(limit).await;
+    let Some(shared) = this.upgrade() else { return };
+    shared.change(|state| {
+        if state.core.is_setting_up(segment, generation) {
+            let what = format!("segment store did not answer about {} within {limit:?}", shared.target(segment).name);
+            shared.trouble(state, segment, Error::new(ErrorKind::Unavailable, what));
+            state.core.disconnected(segment, generation);
+        }
+    });
 }
 
 /// Asks what follows on a sealed segment.
@@ -566,6 +580,12 @@ impl AppendSink for Sink {
         let Some(shared) = self.writer.upgrade() else { return };
         let (segment, generation) = (self.segment, self.generation);
         shared.change(|state| match reply {
+            // It knows another writer's number; the next registration may be understood.
+            Reply::AppendSetup { segment: named, .. } if named != shared.target(segment).text() => {
+                let what = format!("segment store answered for segment {named} instead of {segment}");
+                shared.trouble(state, segment, Error::new(ErrorKind::Protocol, what));
+                state.core.disconnected(segment, generation);
+            }
             Reply::AppendSetup { last_event_number, .. } => {
                 let last = (last_event_number != headwater_types::attribute::NULL).then_some(last_event_number);
                 state.core.set_up(segment, generation, last);

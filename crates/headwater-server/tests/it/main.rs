@@ -10,6 +10,7 @@ mod full;
 mod hostile;
 mod hosts;
 mod limits;
+mod misbehaving;
 mod plans;
 mod rest;
 mod rest_auth;
