@@ -294,6 +294,8 @@ impl Client {
         let answer = call!(self, "scale", scale, asked)?;
         match answer.status() {
             ScaleStreamStatus::Started => {}
+            // An answer that was lost: it is done already.
+            ScaleStreamStatus::PreconditionFailed if self.is_scaled(stream, sealed, ranges).await? => return Ok(()),
             ScaleStreamStatus::PreconditionFailed => {
                 let what = format!(
                     "stream {stream} cannot be scaled so: other segments are current, or fewer would be left than its configuration wants"
@@ -316,6 +318,22 @@ impl Client {
                 ScaleStatus::InvalidInput | ScaleStatus::InternalError => return Err(failed("scale stream", stream)),
             }
         }
+    }
+
+    /// Whether these segments were replaced by such ones, and no others with them.
+    async fn is_scaled(&self, stream: &ScopedStream, sealed: &[SegmentId], ranges: &[KeyRange]) -> Result<bool> {
+        let mut found = Vec::new();
+        for id in sealed {
+            let successors = match self.successors(stream, *id).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+                successors => successors?,
+            };
+            found.extend(successors);
+        }
+        let are_from_these = found.iter().all(|it| it.predecessors.iter().all(|id| sealed.contains(id)));
+        let is_there = |range: &KeyRange| found.iter().any(|it| it.segment.range == *range);
+        let was_asked = found.iter().all(|it| ranges.contains(&it.segment.range));
+        Ok(!found.is_empty() && are_from_these && was_asked && ranges.iter().all(is_there))
     }
 }
 

@@ -18,7 +18,7 @@ mod simulated;
 mod ticket;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -124,6 +124,9 @@ pub(crate) struct Shared {
     linger: Duration,
     state: Mutex<State>,
     room: Notify,
+    /// Those that wait for room, in the order in which they came.
+    line: tokio::sync::Mutex<()>,
+    waiting: AtomicUsize,
     this: Weak<Shared>,
 }
 
@@ -335,6 +338,8 @@ impl Shared {
             linger: options.linger,
             state: Mutex::new(state),
             room: Notify::new(),
+            line: tokio::sync::Mutex::new(()),
+            waiting: AtomicUsize::new(0),
             this: this.clone(),
         })
     }
@@ -342,6 +347,16 @@ impl Shared {
     /// Takes events of one key as soon as there is room for them.
     pub(crate) async fn push(&self, hash: f64, number: Option<EventNumber>, events: &[Bytes]) -> Result<Ack> {
         check(events)?;
+        // Whoever waits is served first: an event as large as the window would never see it empty among small ones.
+        if self.waiting.load(Ordering::Relaxed) == 0 {
+            let mut state = self.locked();
+            if let Some(ack) = state.core.push(hash, number, events)? {
+                self.carry_out(&mut state);
+                return Ok(ack);
+            }
+        }
+        let _waiting = Waiting::new(&self.waiting);
+        let _turn = self.line.lock().await;
         loop {
             // Listening begins before looking, so that no news is missed in between.
             let room = self.room.notified();
@@ -468,6 +483,22 @@ impl Shared {
         trouble
             .and_modify(|trouble| trouble.error = error.clone())
             .or_insert_with(|| Trouble { backoff: Backoff::for_at_most(retry_for), error });
+    }
+}
+
+/// Somebody waits for room, for as long as this is kept.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

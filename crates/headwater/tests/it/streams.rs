@@ -63,6 +63,9 @@ async fn a_stream_is_scaled_and_knows_what_follows_on_what() {
     let successors = client.successors(&stream, before[0].id).await.unwrap();
     assert_eq!(successors.iter().map(|it| it.segment).collect::<Vec<_>>(), after);
     assert!(successors.iter().all(|it| it.predecessors == [before[0].id]));
+    // The same once more: an answer may have been lost.
+    client.scale_stream(&stream, &[before[0].id], &KeyRange::split(2)).await.unwrap();
+    assert_eq!(client.current_segments(&stream).await.unwrap(), after);
     let error = client.scale_stream(&stream, &[before[0].id], &KeyRange::split(3)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
 }

@@ -145,6 +145,29 @@ async fn a_full_window_makes_writers_wait_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_as_large_as_the_window_has_its_turn_among_small_ones() {
+    let store = Store::start().await;
+    let stream = store.stream("s/t", 1).await;
+    let options = EventWriterOptions::default().window_bytes(64 << 10);
+    let writer = store.client.event_writer(&stream, options).await.unwrap();
+    let small = (0..4).map(|_| {
+        let writer = writer.clone();
+        tokio::spawn(async move {
+            loop {
+                let _ = writer.write("a", vec![7; 1000]).await.unwrap();
+            }
+        })
+    });
+    let small: Vec<_> = small.collect();
+    for _ in 0..5 {
+        let large = async { writer.write("a", vec![8; 64 << 10]).await.unwrap().await };
+        let limit = std::time::Duration::from_secs(30);
+        tokio::time::timeout(limit, large).await.expect("small ones are always faster").unwrap();
+    }
+    small.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_lingers_goes_when_its_time_is_over_or_somebody_flushes() {
     let store = Store::start().await;
     let stream = store.stream("s/t", 1).await;
