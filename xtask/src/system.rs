@@ -51,8 +51,8 @@ pub(crate) const NODE: Need = Need {
 };
 
 pub(crate) const MOUNT: Need = Need {
-    name: "the right to mount a file system in memory",
-    probe: &["sh", "-c", "d=$(mktemp -d) && mount -t tmpfs tmpfs \"$d\" && umount \"$d\" && rmdir \"$d\""],
+    name: "mount, and the right to use it (root has it)",
+    probe: &["sh", "-c", "d=$(mktemp -d) && trap 'rmdir \"$d\"' EXIT && mount -t tmpfs tmpfs \"$d\" && umount \"$d\""],
     remedy: Remedy::Packages(&["mount"]),
 };
 

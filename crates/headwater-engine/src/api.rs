@@ -17,8 +17,8 @@ pub enum Request {
         kind: SegmentKind,
         /// Scaling policy that travels with it.
         policy: SegmentPolicy,
-        /// Also while the disk is full, as what frees room: for whoever has to finish what was begun before, so that it can
-        /// be sealed or deleted. Everybody else waits for room.
+        /// Also while the disk is full, as what frees room: for what has to be finished before a stream can be sealed and
+        /// deleted. Everybody else waits for room.
         on_reserve: bool,
     },
     /// → [`Response::Info`].
@@ -35,7 +35,8 @@ pub enum Request {
     },
     /// → [`Response::Appended`].
     Append(Append),
-    /// Waits at the end of an open segment until there is something to read. → [`Response::Read`].
+    /// Waits at the end of an open segment until there is something to read. → [`Response::Read`]; [`Refusal::Sealed`] if it
+    /// waited behind the end when the segment was sealed, [`Refusal::BehindEnd`] if it was sealed before.
     Read {
         /// Which.
         segment: SegmentName,

@@ -5,6 +5,7 @@
 //! * at most one event is taken and not handed out; readers' positions never include it
 
 use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
 
 use bytes::Bytes;
@@ -36,10 +37,34 @@ pub(crate) trait Source: Send + 'static {
 /// A source and what was taken from it while nobody was there any more.
 pub(crate) struct Cursor<S: Source> {
     inner: Arc<Mutex<Taken<S>>>,
-    /// Somebody stands in line for the source while it is waited for what comes.
-    wanted: Arc<Notify>,
+    /// Who stands in line for the source while it is waited for what comes.
+    wanted: Arc<Wanted>,
     /// The wait that was begun last.
     waiting: StdMutex<Option<Arc<Slot>>>,
+}
+
+/// How many want the source for themselves, for a moment; whoever waits with it is told when they are more.
+#[derive(Default)]
+struct Wanted {
+    count: AtomicUsize,
+    more: Notify,
+}
+
+/// Somebody who wants it.
+struct Wants<'a>(&'a Wanted);
+
+impl<'a> Wants<'a> {
+    fn of(wanted: &'a Wanted) -> Self {
+        wanted.count.fetch_add(1, Ordering::SeqCst);
+        wanted.more.notify_one();
+        Self(wanted)
+    }
+}
+
+impl Drop for Wants<'_> {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 pub(crate) struct Taken<S: Source> {
@@ -50,7 +75,7 @@ pub(crate) struct Taken<S: Source> {
 impl<S: Source> Cursor<S> {
     pub(crate) fn of(source: S) -> Self {
         let inner = Arc::new(Mutex::new(Taken { source, ready: None }));
-        Self { inner, wanted: Arc::new(Notify::new()), waiting: StdMutex::new(None) }
+        Self { inner, wanted: Arc::default(), waiting: StdMutex::new(None) }
     }
 
     /// The next one if it is here; `None` if it has to be waited for.
@@ -72,12 +97,17 @@ impl<S: Source> Cursor<S> {
                 if taken.ready.is_some() {
                     return Ok::<_, headwater::client::Error>(());
                 }
+                // Whoever wants it stands in its line, and is before us the next time.
+                if wanted.count.load(Ordering::SeqCst) > 0 {
+                    drop(taken);
+                    tokio::task::yield_now().await;
+                    continue;
+                }
                 taken.source.about_to_wait();
                 tokio::select! {
                     biased;
                     next = taken.source.next() => taken.ready = Some(next),
-                    // Whoever wants it is before us in its line.
-                    () = wanted.notified() => {}
+                    () = wanted.more.notified() => {}
                 }
             }
         })?;
@@ -159,7 +189,7 @@ impl<S: Source> Cursor<S> {
         match now(locking.as_mut())? {
             Some(taken) => Ok(taken),
             None => {
-                self.wanted.notify_one();
+                let _wants = Wants::of(&self.wanted);
                 wait(py, locking)
             }
         }

@@ -85,19 +85,19 @@ class Asyncio(unittest.IsolatedAsyncioTestCase):
         await self.client.create_reader_group(group, stream)
         async with await (await self.client.reader_group(group)).reader("r") as member:
             alone = await self.client.stream_reader(stream)
-            waiting = [asyncio.ensure_future(reader.next()) for reader in (alone, member)]
+            waiting = [asyncio.ensure_future(reader.next()) for reader in (alone, alone, member)]
             await asyncio.sleep(0.1)
             begun = asyncio.get_running_loop().time()
             for _ in range(20):
                 self.assertEqual(alone.cut().offsets, {0: 0})
                 member.position()
             self.assertLess(asyncio.get_running_loop().time() - begun, 5)
-            self.assertEqual([it.done() for it in waiting], [False, False])
+            self.assertEqual([it.done() for it in waiting], [False] * 3)
             async with await self.client.event_writer(stream) as writer:
-                await writer.write(b"event", "k")
+                await writer.write_many([b"one", b"two"], "k")
             found = await asyncio.wait_for(asyncio.gather(*waiting), 10)
-            self.assertEqual([it.data for it in found], [b"event", b"event"])
-            self.assertEqual(alone.cut().offsets, {0: 13})
+            self.assertEqual(sorted(it.data for it in found), [b"one", b"one", b"two"])
+            self.assertEqual(alone.cut().offsets, {0: 22})
 
     async def test_transactions_commit_and_abort_with_their_block(self):
         stream = await self.made()

@@ -53,6 +53,8 @@ use crate::{openapi, plans};
 const CONNECTION_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a request's header may take.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a peer may take to hear that its connection ends.
+const PARTING_PATIENCE: Duration = Duration::from_secs(1);
 /// Longest header; every request that has an answer here is far shorter.
 const HEADER_BYTES_MAX: usize = 16 << 10;
 /// Source: the OpenMetrics specification, which Prometheus asks for.
@@ -233,9 +235,11 @@ pub(crate) async fn serve(socket: impl Into<Socket>, origin: Origin, router: Rou
     }
     // Also after a request that is none: that was answered, too.
     let mut socket = connection.into_parts().io.into_inner();
-    match socket.shutdown().await {
-        Ok(()) => socket.into_split().0.linger().await,
-        Err(error) => tracing::debug!(%error, "HTTP connection lost after its answer"),
+    // TLS has a last word of its own, which a peer who takes nothing would keep waiting.
+    match tokio::time::timeout(PARTING_PATIENCE, socket.shutdown()).await {
+        Ok(Ok(())) => socket.into_split().0.linger().await,
+        Ok(Err(error)) => tracing::debug!(%error, "HTTP connection lost after its answer"),
+        Err(_) => tracing::debug!("HTTP peer takes no end of its connection"),
     }
 }
 

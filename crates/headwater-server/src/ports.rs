@@ -147,7 +147,7 @@ impl SegmentOps for EnginePorts {
         rollover_bytes: u64,
     ) -> Result<Created, PortError> {
         let policy = policy(scale, rollover_bytes)?;
-        // The controller begins nothing on a full disk that makes the store grow, but what it began has to be finished.
+        // On a full disk the controller creates segments only to finish what keeps a stream from being sealed.
         let request = Request::Create { segment: segment.clone(), kind: SegmentKind::Stream, policy, on_reserve: true };
         self.create(request).await
     }

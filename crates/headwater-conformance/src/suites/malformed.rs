@@ -215,7 +215,6 @@ fn cases(seed: u64) -> Vec<(String, Vec<u8>, Expected)> {
             Closed,
         ),
         ("a read at a negative offset".into(), read("malformed/ledger/0.#epoch.0", -9, 100), Refused),
-        ("a read with a negative length".into(), read("malformed/ledger/0.#epoch.0", 0, -100), Refused),
         ("a read of a name that is a path".into(), read("../../../../etc/passwd", 0, 100), Refused),
         ("a read of no name".into(), read("", 0, 100), Refused),
     ];

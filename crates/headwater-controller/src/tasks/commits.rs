@@ -141,7 +141,8 @@ impl Open {
         if !rolling.recorded {
             let config = view.head.update.as_ref().unwrap_or(&view.head.config);
             inner.create_segments(segment_names(&name, passing.segments()), config).await?;
-            // The duplicates are sealed already if this is run again after a crash; nothing is left to merge then.
+            // The duplicates may be sealed already if this is run again after a crash. Nothing is left to merge then, and the
+            // times are noted again, behind all that was merged: later than they need be, never too early.
             if let Some(ends) = self.merge(&rolling.transactions, &passing).await? {
                 self.note_times(&rolling.transactions, &ends).await?;
             }

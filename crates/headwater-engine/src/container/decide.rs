@@ -350,7 +350,8 @@ impl<T: Token> Container<T> {
         if self.segment(target).is_table() {
             return Ok(self.now(target, Err(Refusal::WrongKind)));
         }
-        // Sources that are gone were merged: where nothing is left to do a seal is no hindrance. Otherwise before the first is merged: a refusal says that nothing was done.
+        // Sources that are gone were merged: where nothing is left to do a seal is no hindrance. Otherwise before the first
+        // is merged: a refusal says that nothing was done.
         for source in sources {
             if let Some(source) = self.find(source)?
                 && let Some(refusal) = self.merge_refusal(target, Some(source)).filter(|it| *it != Refusal::WrongKind)

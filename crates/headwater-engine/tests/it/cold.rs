@@ -2,6 +2,7 @@
 
 use super::*;
 
+const S: &str = "scope/stream/0.#epoch.0";
 const T: &str = "scope/cold_kvtable/0.#epoch.0";
 
 /// A key, whose first byte spreads the order in which keys are put.
@@ -39,6 +40,18 @@ fn reopen_cold(store: Fixture) -> Fixture {
         assert!(matches!(store.wait(&receiver), Ok(Ok(Response::Done))));
     }
     store.reopen(&small())
+}
+
+#[test]
+fn a_read_from_chunks_says_where_it_ends() {
+    let store = Fixture::with(&small());
+    store.create(S, SegmentKind::Stream);
+    store.append(S, None, 1, b"0123456789").unwrap();
+    let store = reopen_cold(store);
+    assert_eq!(store.read(S, 4).unwrap(), (b"456789".to_vec(), true, false), "at the tail");
+    store.call(Request::Seal { segment: name(S) }).unwrap();
+    let store = reopen_cold(store);
+    assert_eq!(store.read(S, 4).unwrap(), (b"456789".to_vec(), false, true), "at the end");
 }
 
 fn values(store: &Fixture, numbers: impl Iterator<Item = u64>) -> Vec<Option<Bytes>> {

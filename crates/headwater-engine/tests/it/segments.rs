@@ -60,13 +60,18 @@ fn a_sealed_segment_ends_for_readers_that_wait_and_for_those_that_come() {
     let store = Fixture::new();
     store.create(S, SegmentKind::Stream);
     store.append(S, None, 1, b"abc").unwrap();
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    store.engine.submit(Request::Read { segment: name(S), offset: 3, bytes_max: 100 }, Box::new(sender));
+    let waits = |offset| {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        store.engine.submit(Request::Read { segment: name(S), offset, bytes_max: 100 }, Box::new(sender));
+        receiver
+    };
+    let (at_end, behind) = (waits(3), waits(4));
     assert!(matches!(store.call(Request::Seal { segment: name(S) }), Ok(Response::Sealed { length: 3 })));
     assert!(matches!(
-        receiver.blocking_recv().unwrap(),
+        at_end.blocking_recv().unwrap(),
         Ok(Response::Read(ReadResult { end_of_segment: true, at_tail: false, .. }))
     ));
+    assert!(matches!(behind.blocking_recv().unwrap(), Err(Refusal::Sealed)), "it was no mistake to wait there");
     assert_eq!(store.read(S, 0).unwrap(), (b"abc".to_vec(), false, true));
     assert_eq!(store.read(S, 3).unwrap(), (Vec::new(), false, true));
     assert_eq!(store.read(S, 4).unwrap_err(), Refusal::BehindEnd { length: 3 });
@@ -150,6 +155,21 @@ fn a_batch_of_merges_that_is_refused_has_merged_nothing() {
     let refused = store.call(Request::MergeBatch { target: name(S), sources });
     assert_eq!(refused.unwrap_err(), Refusal::SourceTruncated);
     assert_eq!((store.info(S).unwrap().length, store.info(&sound).unwrap().length), (0, 4));
+}
+
+#[test]
+fn a_batch_of_merges_that_all_happened_may_be_asked_for_again_after_the_seal() {
+    let store = Fixture::new();
+    let (source, other) = (transaction(1), transaction(2));
+    store.create(S, SegmentKind::Stream);
+    store.create(&source, SegmentKind::Stream);
+    store.append(&source, None, 1, b"data").unwrap();
+    let merge = |source: &str| store.call(Request::MergeBatch { target: name(S), sources: vec![name(source)] });
+    assert!(matches!(merge(&source), Ok(Response::MergedBatch(lengths)) if lengths == [4]));
+    store.call(Request::Seal { segment: name(S) }).unwrap();
+    assert!(matches!(merge(&source), Ok(Response::MergedBatch(lengths)) if lengths == [4]));
+    store.create(&other, SegmentKind::Stream);
+    assert_eq!(merge(&other).unwrap_err(), Refusal::Sealed);
 }
 
 #[test]

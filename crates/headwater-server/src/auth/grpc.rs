@@ -102,7 +102,8 @@ where
                     inner.call(request).await.map(blamed)
                 }
                 Ok(_) | Err(Unknown::Refused) => Ok(unauthenticated().into_http()),
-                Err(Unknown::Busy) => Ok(Status::resource_exhausted("too many others prove who they are").into_http()),
+                // What all clients come back after.
+                Err(Unknown::Busy) => Ok(Status::unavailable("too many others prove who they are").into_http()),
             }
         })
     }

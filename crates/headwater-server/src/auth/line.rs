@@ -2,35 +2,29 @@
 //!
 //! Guarantees:
 //! * at most as many have their turn at the same time as there are turns, and at most [`LINE_MAX`] wait
-//! * whoever comes from a network that had no turn [`LATELY`] goes before all whose network had one, and takes the place of
-//!   one of them when the line is full. So crowds at however many networks, up to [`LATELY_MAX`], keep nobody out for longer
-//!   than each of them takes to have its first turn; at more networks, that keep coming, they do
-//! * of the others turns go in rounds, in each of which an origin has one at most: whoever comes from a place of their own
-//!   waits for what is left of this round and for one more turn of each other place, however many a crowd sends from its own.
-//!   When the line is full, whoever would be last goes
+//! * the next turn is that of the network whose last one is longest ago; one that had none, as far as is known, goes before
+//!   all others. So crowds at however many networks, up to [`REMEMBERED_MAX`], keep nobody out for longer than each of them
+//!   takes to have one turn; at more networks, that keep coming, they do
+//! * within a network, turns go by origins in the same way, and of one origin in the order they came
+//! * when the line is full, whoever has most of the own network before them goes; among several, whose turn would be last
 //! * who has gone away has no turn and no place
 //!
 //! [`Rounds`] decides, [`Strangers`] holds the turns.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 /// Most strangers that wait. Each is a derivation of some tenths of a second ahead of whoever comes last.
 pub(super) const LINE_MAX: usize = 32;
-/// How long a network is one that had a turn. Long against what the first turns of a crowd take, since they are new again
-/// after it.
-const LATELY: Duration = Duration::from_secs(3600);
-/// Most networks that are known to have had a turn. Hundreds of kilobytes, and a quarter of an hour of turns.
-const LATELY_MAX: usize = 4096;
+/// Most networks, and most origins, whose last turns are remembered: hundreds of kilobytes, and a quarter of an hour of turns.
+const REMEMBERED_MAX: usize = 4096;
 
 /// Where callers come from who share what there is: one IPv4 address, or the half of an IPv6 address that a network has
 /// for all of its own; all that have no address together.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Origin(Option<IpAddr>);
 
 impl Origin {
@@ -38,7 +32,8 @@ impl Origin {
     #[cfg(test)]
     pub(super) const UNKNOWN: Self = Self(None);
 
-    /// What one owner has for sure: of IPv6 the 48 bits that a site is given, which are 65,536 origins.
+    /// What one owner may have: of IPv6 the 48 bits that a site is often given, which are 65,536 origins. Many owners may
+    /// share it, too, who then share its turns.
     fn network(self) -> Self {
         Self(self.0.map(|address| match address {
             IpAddr::V4(_) => address,
@@ -56,76 +51,88 @@ impl From<IpAddr> for Origin {
     }
 }
 
+/// Numbers of the last turns, of those who had one most lately.
+#[derive(Debug, Default)]
+struct Turns {
+    last: BTreeMap<Origin, u64>,
+    by_number: BTreeMap<u64, Origin>,
+}
+
+impl Turns {
+    /// 0: none that is known.
+    fn last(&self, of: Origin) -> u64 {
+        self.last.get(&of).copied().unwrap_or(0)
+    }
+
+    fn note(&mut self, of: Origin, number: u64) {
+        if let Some(before) = self.last.insert(of, number) {
+            self.by_number.remove(&before);
+        }
+        self.by_number.insert(number, of);
+        if self.by_number.len() > REMEMBERED_MAX
+            && let Some((_, longest_ago)) = self.by_number.pop_first()
+        {
+            self.last.remove(&longest_ago);
+        }
+    }
+}
+
 /// Who waits.
 #[derive(Debug)]
 struct Rounds<T> {
-    /// Those whose networks had no turn lately, one of each, as they came. They go first.
-    new: VecDeque<(Origin, T)>,
-    /// The others. In each round every origin has one turn at most, and rounds never fall from one to the next.
-    waiting: VecDeque<(u64, Origin, T)>,
-    /// Of the last turn of one of the others.
-    round: u64,
-    /// Networks that had a turn, the last one at the end.
-    lately: VecDeque<(Instant, Origin)>,
+    /// As they came.
+    waiting: Vec<(Origin, T)>,
+    networks: Turns,
+    origins: Turns,
+    /// There were so many.
+    turns: u64,
 }
 
 impl<T> Rounds<T> {
     fn new() -> Self {
-        Self { new: VecDeque::new(), waiting: VecDeque::new(), round: 0, lately: VecDeque::new() }
+        Self { waiting: Vec::new(), networks: Turns::default(), origins: Turns::default(), turns: 0 }
+    }
+
+    /// The least is next.
+    fn rank(&self, index: usize) -> (u64, u64, usize) {
+        let (origin, _) = &self.waiting[index];
+        (self.networks.last(origin.network()), self.origins.last(*origin), index)
     }
 
     /// Takes a place. Returns who is without one then, which may be who came.
-    fn join(&mut self, origin: Origin, who: T, now: Instant) -> Option<T> {
-        let network = origin.network();
-        while self.lately.front().is_some_and(|(when, _)| now.duration_since(*when) > LATELY) {
-            self.lately.pop_front();
-        }
-        let is_new = !self.lately.iter().any(|(_, known)| *known == network)
-            && !self.new.iter().any(|(from, _)| from.network() == network);
-        if is_new {
-            self.new.push_back((origin, who));
-        } else {
-            let own = self.waiting.iter().rev().find(|(_, from, _)| *from == origin).map(|(round, ..)| *round);
-            let round = own.unwrap_or(self.round) + 1;
-            let at = self.waiting.partition_point(|(other, ..)| *other <= round);
-            self.waiting.insert(at, (round, origin, who));
-        }
-        let places = self.new.len() + self.waiting.len();
-        assert!(places <= LINE_MAX + 1, "the line never grows beyond its places");
-        if places <= LINE_MAX {
+    fn join(&mut self, origin: Origin, who: T) -> Option<T> {
+        self.waiting.push((origin, who));
+        assert!(self.waiting.len() <= LINE_MAX + 1, "the line never grows beyond its places");
+        if self.waiting.len() <= LINE_MAX {
             return None;
         }
-        let last = self.waiting.pop_back().map(|(_, _, last)| last);
-        last.or_else(|| self.new.pop_back().map(|(_, last)| last))
+        let mut order: Vec<_> = (0..self.waiting.len()).map(|index| self.rank(index)).collect();
+        order.sort_unstable();
+        let mut before: BTreeMap<Origin, usize> = BTreeMap::new();
+        let last = order.into_iter().enumerate().max_by_key(|(place, (.., index))| {
+            let of_network = before.entry(self.waiting[*index].0.network()).or_default();
+            *of_network += 1;
+            (*of_network, *place)
+        });
+        last.map(|(_, (.., index))| self.waiting.remove(index).1)
     }
 
     /// Whose turn it is.
-    fn next(&mut self, now: Instant) -> Option<T> {
-        let (origin, who) = match self.new.pop_front() {
-            Some(first) => first,
-            None => {
-                let (round, origin, who) = self.waiting.pop_front()?;
-                assert!(round >= self.round, "rounds follow each other");
-                self.round = round;
-                (origin, who)
-            }
-        };
-        self.has_turn(origin, now);
+    fn next(&mut self) -> Option<T> {
+        let index = (0..self.waiting.len()).min_by_key(|index| self.rank(*index))?;
+        let (origin, who) = self.waiting.remove(index);
+        self.has_turn(origin);
         Some(who)
     }
 
-    fn has_turn(&mut self, origin: Origin, now: Instant) {
-        let network = origin.network();
-        self.lately.retain(|(_, known)| *known != network);
-        if self.lately.len() == LATELY_MAX {
-            self.lately.pop_front();
-        }
-        self.lately.push_back((now, network));
+    fn has_turn(&mut self, origin: Origin) {
+        self.turns += 1;
+        self.networks.note(origin.network(), self.turns);
+        self.origins.note(origin, self.turns);
     }
 
     fn retain(&mut self, stays: impl Fn(&T) -> bool) {
-        self.new.retain(|(_, who)| stays(who));
-        self.waiting.retain(|(_, _, who)| stays(who));
+        self.waiting.retain(|(_, who)| stays(who));
     }
 }
 
@@ -157,14 +164,14 @@ impl Strangers {
     pub(super) async fn turn(&self, origin: Origin) -> Option<Turn> {
         let (given, turn) = oneshot::channel();
         let last = {
-            let (mut state, now) = (self.state(), Instant::now());
+            let mut state = self.state();
             state.rounds.retain(|who| !who.is_closed());
             if state.free > 0 {
                 state.free -= 1;
-                state.rounds.has_turn(origin, now);
+                state.rounds.has_turn(origin);
                 return Some(Turn(self.clone()));
             }
-            state.rounds.join(origin, given, now)
+            state.rounds.join(origin, given)
         };
         drop(last);
         turn.await.ok()
@@ -175,7 +182,7 @@ impl Strangers {
     pub(super) fn waiting(&self) -> usize {
         let mut state = self.state();
         state.rounds.retain(|who| !who.is_closed());
-        state.rounds.new.len() + state.rounds.waiting.len()
+        state.rounds.waiting.len()
     }
 }
 
@@ -187,7 +194,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let next = {
             let mut state = self.0.state();
-            let next = state.rounds.next(Instant::now());
+            let next = state.rounds.next();
             if next.is_none() {
                 state.free += 1;
             }
@@ -209,19 +216,19 @@ mod tests {
     }
 
     /// A line, and what happens in it.
-    struct Line(Rounds<(u8, usize)>, Instant);
+    struct Line(Rounds<(u8, usize)>);
 
     impl Line {
         fn new() -> Self {
-            Self(Rounds::new(), Instant::now())
+            Self(Rounds::new())
         }
 
         fn join(&mut self, from: u8, number: usize) -> Option<(u8, usize)> {
-            self.0.join(origin(from), (from, number), self.1)
+            self.0.join(origin(from), (from, number))
         }
 
         fn next(&mut self) -> Option<(u8, usize)> {
-            self.0.next(self.1)
+            self.0.next()
         }
 
         fn drain(mut self) -> Vec<(u8, usize)> {
@@ -278,52 +285,56 @@ mod tests {
     fn crowds_at_many_addresses_keep_a_stranger_out_for_one_turn_of_each_at_most() {
         for crowds in [32_u8, 33, 100, 250] {
             for before in [0, 1, 40, usize::from(crowds), 1000] {
-                let mut line = Line::new();
-                let come = |line: &mut Line| (1..=crowds).for_each(|crowd| _ = line.join(crowd, 0));
-                for _ in 0..before {
-                    come(&mut line);
-                    line.next();
-                }
-                let (mut turns, mut waits) = (0, false);
-                loop {
-                    come(&mut line);
-                    // The stranger comes last each time, and again when it was sent away.
-                    waits = waits || line.join(255, 0) != Some((255, 0));
-                    turns += 1;
-                    if line.next().expect("a crowd waits").0 == 255 {
-                        break;
+                for was_here in [false, true] {
+                    let mut line = Line::new();
+                    let come = |line: &mut Line| (1..=crowds).for_each(|crowd| _ = line.join(crowd, 0));
+                    if was_here {
+                        line.0.has_turn(origin(255));
                     }
+                    for _ in 0..before {
+                        come(&mut line);
+                        line.next();
+                    }
+                    let mut turns = 0;
+                    loop {
+                        come(&mut line);
+                        // The stranger comes last each time, and again when it was sent away.
+                        line.join(255, 0);
+                        turns += 1;
+                        if line.next().expect("a crowd waits").0 == 255 {
+                            break;
+                        }
+                    }
+                    let left = usize::from(crowds).saturating_sub(before);
+                    assert!(turns <= left + 1, "{turns} turns with {crowds} crowds, of whose turns {before} had been");
                 }
-                let left = usize::from(crowds).saturating_sub(before);
-                assert!(turns <= left + 1, "{turns} turns with {crowds} crowds, of whose turns {before} had been");
             }
         }
     }
 
     #[test]
-    fn a_network_is_new_again_when_its_turn_was_long_ago_or_many_others_had_theirs() {
-        let mut line = Line::new();
-        let is_first = |line: &mut Line, from: u8| {
-            line.join(1, 1);
-            line.join(from, 0);
-            let first = line.next();
-            while line.next().is_some() {}
-            first == Some((from, 0))
-        };
-        line.join(1, 0);
-        line.next();
-        assert!(is_first(&mut line, 2));
-        assert!(!is_first(&mut line, 2), "it had a turn, and 1 was there before");
-        line.1 += LATELY + Duration::from_secs(1);
-        line.0.has_turn(origin(1), line.1);
-        assert!(is_first(&mut line, 2));
-        for other in 0..LATELY_MAX {
-            let address = IpAddr::from((0x0b00_0000 + other as u32).to_be_bytes());
-            line.0.has_turn(address.into(), line.1);
+    fn of_one_network_those_go_first_who_had_no_turn() {
+        let mut rounds = Rounds::new();
+        let of = |text: &str| Origin::from(text.parse::<IpAddr>().unwrap());
+        for number in 0..3 {
+            rounds.join(of("2001:db8:1:1::1"), (1, number));
         }
-        line.0.has_turn(origin(1), line.1);
-        assert_eq!(line.0.lately.len(), LATELY_MAX);
-        assert!(is_first(&mut line, 2));
+        rounds.join(of("2001:db8:1:2::1"), (2, 0));
+        let order: Vec<_> = std::iter::from_fn(|| rounds.next()).collect();
+        assert_eq!(order, [(1, 0), (2, 0), (1, 1), (1, 2)]);
+    }
+
+    #[test]
+    fn only_the_latest_turns_are_remembered() {
+        let mut turns = Turns::default();
+        for other in 0..=REMEMBERED_MAX as u32 {
+            turns.note(IpAddr::from(other.to_be_bytes()).into(), u64::from(other) + 1);
+        }
+        assert_eq!((turns.last.len(), turns.by_number.len()), (REMEMBERED_MAX, REMEMBERED_MAX));
+        assert_eq!(turns.last(IpAddr::from([0; 4]).into()), 0);
+        turns.note(IpAddr::from([0, 0, 0, 1]).into(), 1 << 20);
+        turns.note(IpAddr::from([0; 4]).into(), 1 << 21);
+        assert_eq!(turns.last(IpAddr::from([0, 0, 0, 1]).into()), 1 << 20, "the other one that is longest ago went");
     }
 
     #[test]

@@ -10,8 +10,7 @@
 //! * a wrong password costs a derivation, and no more of those run at a time than leave a processor to others, also
 //!   when callers do not wait for them
 //! * whoever was known before waits for at most the derivations that run already, however many strangers wait
-//! * crowds of strangers delay one who comes from elsewhere by one derivation for each of their networks at most, and only
-//!   while these are new, too
+//! * crowds of strangers delay one who comes from elsewhere by one derivation for each of their networks at most
 //! * what was decided by files or keys that were replaced since is not kept
 //! * a file that is no good when it is read again, or still being written, changes nothing
 //!
