@@ -196,6 +196,13 @@ impl Core {
         }
     }
 
+    /// What was placed anew has waited long enough, and nobody looks at its batch again.
+    fn hurry_all(&mut self, segment: SegmentId) {
+        if let Some(flow) = self.flows.get_mut(&segment) {
+            flow.hurry_all();
+        }
+    }
+
     /// Tickets of everything under way.
     pub(crate) fn tickets(&self) -> Vec<Arc<Ticket>> {
         self.flows.values().flat_map(Flow::tickets).collect()
@@ -264,9 +271,13 @@ impl Core {
         }
         match flow.set_up(last) {
             Ok(bytes) => {
-                let again = if flow.repeats() { flow.take_all() } else { Vec::new() };
+                let repeats = flow.repeats();
+                let again = if repeats { flow.take_all() } else { Vec::new() };
                 let found = self.place(again);
                 self.release(bytes + found);
+                if repeats {
+                    self.hurry_all(segment);
+                }
                 self.go_on(segment);
             }
             Err(error) => self.fail(segment, &error),
@@ -398,10 +409,7 @@ impl Core {
         let found = self.place(batches);
         self.release(found);
         for next in following {
-            // They have waited long enough.
-            if let Some(flow) = self.flows.get_mut(&next.id) {
-                flow.hurry_all();
-            }
+            self.hurry_all(next.id);
             self.go_on(next.id);
         }
     }

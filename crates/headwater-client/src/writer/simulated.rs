@@ -13,8 +13,9 @@ use super::ticket::Ack;
 use crate::model::{SegmentRange, Successor};
 
 const EVENTS: EventNumber = 60;
-const LIMITS: Limits =
-    Limits { batch_bytes: 64, window_bytes: 400, lingers: false, header_bytes: HEADER_BYTES, is_numbered: true };
+/// An event takes 16 bytes.
+const BATCH_BYTES: usize = 64;
+const WINDOW_BYTES: usize = 400;
 
 /// Numbers drawn from a seed.
 struct Chance(u64);
@@ -59,13 +60,17 @@ struct World {
     sessions: Vec<Session>,
     /// Segments whose successors are being asked for.
     asked: Vec<SegmentId>,
+    /// Batches to be looked at again.
+    lingering: Vec<(SegmentId, u64)>,
     core: Core,
     next: EventNumber,
     acks: Vec<Ack>,
 }
 
-fn open(current: &[SegmentRange], kept: Kept) -> Core {
-    Core::new(WriterId(7), current, LIMITS, kept)
+fn open(current: &[SegmentRange], kept: Kept, lingers: bool) -> Core {
+    let (batch_bytes, window_bytes, header_bytes) = (BATCH_BYTES, WINDOW_BYTES, HEADER_BYTES);
+    let limits = Limits { batch_bytes, window_bytes, lingers, header_bytes, is_numbered: true };
+    Core::new(WriterId(7), current, limits, kept)
 }
 
 impl World {
@@ -74,7 +79,7 @@ impl World {
         let ranges = KeyRange::split(1 + chance.below(4));
         let current: Vec<_> =
             (0..).zip(ranges).map(|(at, range)| SegmentRange { id: SegmentId::new(at, 0), range }).collect();
-        let core = open(&current, Kept::default());
+        let core = open(&current, Kept::default(), chance.below(2) == 0);
         let mut world = Self {
             chance,
             segments: BTreeMap::new(),
@@ -82,6 +87,7 @@ impl World {
             epoch: 0,
             sessions: Vec::new(),
             asked: Vec::new(),
+            lingering: Vec::new(),
             core,
             next: 1,
             acks: Vec::new(),
@@ -140,7 +146,8 @@ impl World {
                 Effect::Drop { segment } => {
                     self.sessions.iter_mut().filter(|it| it.segment == segment).for_each(|it| it.is_lost = true);
                 }
-                Effect::ForgetTrouble { .. } | Effect::Linger { .. } | Effect::Room => {}
+                Effect::Linger { segment, sequence } => self.lingering.push((segment, sequence)),
+                Effect::ForgetTrouble { .. } | Effect::Room => {}
             }
         }
     }
@@ -189,6 +196,7 @@ impl World {
     fn restart(&mut self) {
         self.sessions.iter_mut().for_each(|session| session.is_lost = true);
         self.asked.clear();
+        self.lingering.clear();
         self.acks.clear();
         let mut kept = Kept::default();
         for (id, segment) in &self.segments {
@@ -198,11 +206,11 @@ impl World {
         }
         let after = kept.of_all_keys().unwrap_or(0);
         self.next = 1 + self.chance.below(usize::try_from(after).unwrap() + 1) as EventNumber;
-        self.core = open(&self.current, kept);
+        self.core = open(&self.current, kept, self.chance.below(2) == 0);
     }
 
     fn step(&mut self, is_calm: bool) {
-        match self.chance.below(if is_calm { 20 } else { 26 }) {
+        match self.chance.below(if is_calm { 22 } else { 28 }) {
             0..=7 if self.next <= EVENTS => {
                 let event = Bytes::copy_from_slice(&self.next.to_be_bytes());
                 let taken = self.core.push(hash_of(self.next), Some(self.next), &[event]).unwrap();
@@ -220,15 +228,20 @@ impl World {
                 assert!(is_sealed, "a writer leaves only segments that are sealed");
                 self.core.succeeded(segment, &successors.clone(), *last);
             }
-            20 | 21 if self.epoch < 12 => self.scale(),
-            22..=24 => {
+            20 | 21 if !self.lingering.is_empty() => {
+                let at = self.chance.below(self.lingering.len());
+                let batch = self.lingering.swap_remove(at);
+                self.core.hurry(Some(batch));
+            }
+            22 | 23 if self.epoch < 12 => self.scale(),
+            24..=26 => {
                 let alive: Vec<_> = self.sessions.iter().filter(|it| !it.is_lost).collect();
                 if !alive.is_empty() {
                     let session = alive[self.chance.below(alive.len())];
                     self.core.disconnected(session.segment, session.generation);
                 }
             }
-            25 if self.chance.below(4) == 0 => self.restart(),
+            27 if self.chance.below(4) == 0 => self.restart(),
             _ => {}
         }
         self.collect();
