@@ -1,10 +1,12 @@
 //! What time it is where a group reads, from the marks that the server writes into the mark stream of each stream.
 //!
 //! A mark says of a place in the stream: writers had noted no time below its lower bound for anything behind it, and none above its
-//! upper bound for anything before it. The group has passed a mark when every reader has said that it is behind it.
+//! upper bound for anything before it. The group has passed a mark when every reader has said that it is at it or behind it.
 //!
-//! Source: what a window is, and when a mark is passed, are those of `getCurrentTimeWindow` of Pravega's Java client.
+//! Source: what a window is, and when a mark is passed, are those of `getCurrentTimeWindow` of Pravega's Java client; where no
+//! mark is ahead of all readers, that one names the upper bound of the last mark, which what was read may exceed.
 
+use std::collections::VecDeque;
 use std::fmt;
 
 use headwater_records::{READ, Watermark};
@@ -21,48 +23,90 @@ pub struct TimeWindow {
     /// Nothing that is read from here on was written before this time, as far as its writers noted times; `None` if no mark
     /// was passed yet.
     pub lower: Option<i64>,
-    /// Nothing that was read up to here was written after this time; `None` if there is no mark ahead, as at the end of the
-    /// stream.
+    /// Nothing that was read up to here was written after this time; `None` if no mark is ahead of all readers, as at the end
+    /// of the stream.
     pub upper: Option<i64>,
 }
 
-/// The marks of one stream, read no further than to the first that the group has not passed.
+/// Marks kept that the group has not passed: one that reads some segments long before others has many.
+const AHEAD_MAX: usize = 256;
+
+/// The marks of one stream, read no further than to the first that no reader is behind.
 pub(super) struct Marks {
     stream: RevisionedStream,
     /// Behind the last one that was read.
     revision: Option<Revision>,
     /// Those that are there.
     reader: Option<RevisionReader>,
-    ahead: Option<Watermark>,
-    passed: Option<i64>,
+    ahead: Ahead,
 }
 
 impl fmt::Debug for Marks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { revision, ahead, passed, .. } = self;
-        f.debug_struct("Marks")
-            .field("revision", revision)
-            .field("ahead", ahead)
-            .field("passed", passed)
-            .finish_non_exhaustive()
+        let Self { revision, ahead, .. } = self;
+        f.debug_struct("Marks").field("revision", revision).field("ahead", ahead).finish_non_exhaustive()
     }
 }
 
 /// Where the group is in one segment: its keys, if they are known, and the offset.
 type Place = (SegmentId, Option<KeyRange>, i64);
 
-/// Whether readers at these places have passed the mark.
-fn has_passed(places: &[Place], mark: &Watermark) -> bool {
-    places.iter().all(|(id, range, offset)| {
-        let before = |(marked, (keys, marked_offset)): (&SegmentId, &(KeyRange, i64))| {
+/// Whether readers at these places are before the mark anywhere, and whether they are behind it anywhere.
+fn compare(places: &[Place], mark: &Watermark) -> (bool, bool) {
+    let (mut before, mut behind) = (false, false);
+    for (id, range, offset) in places {
+        for (marked, (keys, marked_offset)) in &mark.position {
             if marked == id {
-                return *offset != READ && offset < marked_offset;
+                before |= *offset != READ && offset < marked_offset;
+                behind |= *offset == READ || offset > marked_offset;
+            } else if range.is_none_or(|range| range.overlaps(*keys)) {
+                // Of segments that share keys the one of the earlier epoch comes first; those of one epoch share none.
+                before |= id.epoch < marked.epoch;
+                behind |= id.epoch > marked.epoch;
             }
-            // Of segments that share keys the one of the earlier epoch comes first; those of one epoch share none.
-            id.epoch < marked.epoch && range.is_none_or(|range| range.overlaps(*keys))
-        };
-        !mark.position.iter().any(before)
-    })
+        }
+    }
+    (before, behind)
+}
+
+/// What marks say to a group.
+#[derive(Debug, Default)]
+struct Ahead {
+    /// Those that the group has not passed, in their order. Readers may be behind all but the last of them somewhere.
+    marks: VecDeque<Watermark>,
+    /// The lower bound of those that it has passed.
+    passed: Option<i64>,
+}
+
+impl Ahead {
+    /// The group is at these places now.
+    fn look(&mut self, places: &[Place]) {
+        while let Some(mark) = self.marks.pop_front_if(|mark| !compare(places, mark).0) {
+            self.passed = Some(mark.lower).max(self.passed);
+        }
+    }
+
+    /// Adds the next mark.
+    fn add(&mut self, places: &[Place], mark: Watermark) {
+        if !compare(places, &mark).0 {
+            self.passed = Some(mark.lower).max(self.passed);
+            return;
+        }
+        if self.marks.len() == AHEAD_MAX {
+            // The lower bound grows in larger steps then: the one goes whose neighbours are closest to each other.
+            let step = |at: &usize| self.marks[at + 1].lower.saturating_sub(self.marks[at - 1].lower);
+            if let Some(at) = (1..AHEAD_MAX - 1).min_by_key(step) {
+                self.marks.remove(at);
+            }
+        }
+        self.marks.push_back(mark);
+    }
+
+    /// The upper bound of the first mark that readers at these places are nowhere behind, if it is known already.
+    fn upper(&self, places: &[Place]) -> Option<i64> {
+        // A mark before it says nothing: what one reader has read behind that may be of a later time.
+        self.marks.back().filter(|mark| !compare(places, mark).1).map(|mark| mark.upper)
+    }
 }
 
 impl Marks {
@@ -70,23 +114,20 @@ impl Marks {
         let invalid = |error| Error::caused(ErrorKind::Invalid, format!("stream {stream} has no marks"), error);
         let name = Name::parse(&format!("_MARK{}", stream.stream)).map_err(invalid)?;
         let stream = client.revisioned_stream(&ScopedStream { scope: stream.scope.clone(), stream: name }).await?;
-        Ok(Self { stream, revision: None, reader: None, ahead: None, passed: None })
+        Ok(Self { stream, revision: None, reader: None, ahead: Ahead::default() })
     }
 
     /// The window of a group that is at these places. A dropped future loses nothing.
     async fn window(&mut self, places: &[Place]) -> Result<TimeWindow> {
+        self.ahead.look(places);
         loop {
-            match &self.ahead {
-                Some(mark) if has_passed(places, mark) => self.passed = Some(mark.lower).max(self.passed),
-                Some(_) => break,
-                None => {}
-            }
-            self.ahead = self.next().await?;
-            if self.ahead.is_none() {
-                break;
+            let upper = self.ahead.upper(places);
+            let next = if upper.is_none() { self.next().await? } else { None };
+            match next {
+                Some(mark) => self.ahead.add(places, mark),
+                None => return Ok(TimeWindow { lower: self.ahead.passed, upper }),
             }
         }
-        Ok(TimeWindow { lower: self.passed, upper: self.ahead.as_ref().map(|mark| mark.upper) })
     }
 
     async fn next(&mut self) -> Result<Option<Watermark>> {
@@ -179,7 +220,7 @@ mod tests {
     #[test]
     fn a_mark_is_passed_when_all_segments_are_at_it_or_behind() {
         let mark = mark(&[(0, 0, 0.0, 0.5, 10), (1, 0, 0.5, 1.0, 20)]);
-        let passed = |places: &[Place]| has_passed(places, &mark);
+        let passed = |places: &[Place]| !compare(places, &mark).0;
         let (low, high) = (Some((0.0, 0.5)), Some((0.5, 1.0)));
         assert!(passed(&[at(0, 0, low, 10), at(1, 0, high, 20)]));
         assert!(!passed(&[at(0, 0, low, 9), at(1, 0, high, 20)]));
@@ -192,10 +233,56 @@ mod tests {
     #[test]
     fn who_reads_what_came_before_a_scale_has_not_passed_a_mark_behind_it() {
         let mark = mark(&[(2, 1, 0.0, 0.5, 0), (1, 0, 0.5, 1.0, 20)]);
-        let passed = |places: &[Place]| has_passed(places, &mark);
+        let passed = |places: &[Place]| !compare(places, &mark).0;
         let (low, high) = (Some((0.0, 0.5)), Some((0.5, 1.0)));
         assert!(!passed(&[at(0, 0, low, 500), at(1, 0, high, 20)]));
         assert!(!passed(&[at(0, 0, None, READ), at(1, 0, high, 20)]), "unknown keys may be any");
         assert!(passed(&[at(2, 1, low, 0), at(1, 0, high, 20)]));
+    }
+
+    #[test]
+    fn what_was_read_bounds_the_window_from_above() {
+        let two = |lower, upper, first, second| Watermark {
+            lower,
+            upper,
+            ..mark(&[(0, 0, 0.0, 0.5, first), (1, 0, 0.5, 1.0, second)])
+        };
+        let places = |first, second| [at(0, 0, Some((0.0, 0.5)), first), at(1, 0, Some((0.5, 1.0)), second)];
+        let mut marks = VecDeque::from([two(100, 120, 10, 20), two(200, 220, 50, 150), two(300, 320, 60, 160)]);
+        let mut ahead = Ahead::default();
+        let mut window = |places: &[Place]| {
+            ahead.look(places);
+            while ahead.upper(places).is_none()
+                && let Some(mark) = marks.pop_front()
+            {
+                ahead.add(places, mark);
+            }
+            (ahead.passed, ahead.upper(places))
+        };
+        assert_eq!(window(&places(5, 20)), (None, Some(120)));
+        assert_eq!(window(&places(5, 100)), (None, Some(220)), "the second segment was read behind the first mark");
+        assert_eq!(window(&places(10, 150)), (Some(100), Some(220)));
+        assert_eq!(window(&places(49, 155)), (Some(100), Some(320)));
+        assert_eq!(window(&places(50, 161)), (Some(200), None), "no mark is ahead of both");
+        assert_eq!(window(&places(60, 161)), (Some(300), None));
+        assert_eq!(compare(&[at(2, 1, Some((0.0, 1.0)), 0)], &two(1, 2, 0, 0)), (false, true), "it follows on both");
+        assert_eq!(compare(&[at(0, 0, None, READ)], &two(1, 2, 7, 7)), (false, true));
+    }
+
+    #[test]
+    fn marks_between_a_slow_reader_and_a_fast_one_are_thinned_out() {
+        let places = |first, second| [at(0, 0, Some((0.0, 0.5)), first), at(1, 0, Some((0.5, 1.0)), second)];
+        let mut ahead = Ahead::default();
+        for at in 1..=10_000 {
+            assert_eq!(ahead.upper(&places(0, 10_000)), None);
+            let position = mark(&[(0, 0, 0.0, 0.5, at), (1, 0, 0.5, 1.0, at)]).position;
+            ahead.add(&places(0, 10_000), Watermark { lower: at, upper: at + 1, position });
+            assert!(ahead.marks.len() <= AHEAD_MAX);
+        }
+        assert_eq!(ahead.upper(&places(0, 10_000)), Some(10_001));
+        ahead.look(&places(5_000, 10_000));
+        assert!(ahead.passed.is_some_and(|passed| (4_000..=5_000).contains(&passed)), "{:?}", ahead.passed);
+        ahead.look(&places(10_000, 10_000));
+        assert_eq!(ahead.passed, Some(10_000));
     }
 }
