@@ -208,6 +208,11 @@ impl Core {
         self.flows.values().flat_map(Flow::tickets).collect()
     }
 
+    /// Least number of the events under way, if they have numbers.
+    pub(crate) fn first_number(&self) -> Option<EventNumber> {
+        self.flows.values().filter_map(Flow::first_number).min()
+    }
+
     /// How often events were given up so far, and why the last time.
     pub(crate) fn failures(&self) -> (u64, Option<&Error>) {
         (self.failures, self.failure.as_ref())
@@ -218,9 +223,10 @@ impl Core {
         self.bytes
     }
 
-    /// How far each segment was written, as far as this writer has seen.
-    pub(crate) fn observed(&self) -> impl Iterator<Item = (SegmentId, u64)> + '_ {
-        self.flows.values().filter_map(|flow| Some((flow.segment.id, flow.observed_end?)))
+    /// A place that everything lies before that this writer has written: offsets in segments, `None` if the segment has to be
+    /// asked for its end.
+    pub(crate) fn observed(&self) -> Vec<(SegmentId, Option<u64>)> {
+        self.flows.values().filter_map(|flow| Some((flow.segment.id, flow.observed()?))).collect()
     }
 
     /// The writer on a segment, if the flow still is at this generation.
@@ -371,7 +377,7 @@ impl Core {
             return;
         }
         for next in &following {
-            self.flow_to(*next);
+            self.flow_to(*next).follows();
         }
         // Each route to the segment is replaced by those to its successors, as far as they have keys there.
         let (mut routes, mut low) = (Vec::with_capacity(self.routes.len() + following.len()), 0.0);
@@ -392,8 +398,8 @@ impl Core {
             low = high;
         }
         self.routes = routes;
+        let oldest = self.first_number();
         let mut flow = self.flows.remove(&segment).expect("it was there above");
-        let oldest = self.flows.values().chain([&flow]).filter_map(Flow::first_number).min();
         let mut batches = flow.take_all();
         if self.limits.is_numbered {
             if let Some(last) = last {

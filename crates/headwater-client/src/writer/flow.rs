@@ -141,7 +141,9 @@ pub(crate) struct Flow {
     /// Grows with every set-up; what belongs to an older one is not listened to.
     pub(crate) generation: u64,
     /// Length of the segment as of the last acknowledgement.
-    pub(crate) observed_end: Option<u64>,
+    observed_end: Option<u64>,
+    /// It may have got something of this writer behind that: from a process before this one, or an acknowledgement was lost.
+    may_have_more: bool,
     open: OpenBatch,
     queued: VecDeque<Batch>,
     sent: VecDeque<Batch>,
@@ -173,6 +175,7 @@ impl Flow {
             link: Link::Idle,
             generation: 0,
             observed_end: None,
+            may_have_more: is_numbered,
             open: OpenBatch::default(),
             queued: VecDeque::new(),
             sent: VecDeque::new(),
@@ -330,6 +333,7 @@ impl Flow {
         }
         self.is_new = false;
         self.link = Link::Up;
+        self.may_have_more |= last != self.stored;
         self.stored = last;
         self.given = self.given.max(last.unwrap_or(0));
         let mut bytes = 0;
@@ -359,6 +363,7 @@ impl Flow {
         }
         self.stored = Some(number).max(self.stored);
         self.observed_end = length.max(self.observed_end);
+        self.may_have_more &= length.is_none();
         bytes
     }
 
@@ -390,9 +395,20 @@ impl Flow {
         self.sent.drain(..).chain(self.queued.drain(..)).collect()
     }
 
+    /// An offset that everything the segment has of this writer lies before, if that is anything: `Some(None)` if the segment has
+    /// to be asked.
+    pub(crate) fn observed(&self) -> Option<Option<u64>> {
+        (self.may_have_more || self.observed_end.is_some()).then(|| self.observed_end.filter(|_| !self.may_have_more))
+    }
+
     /// Last number that the segment has for sure.
     pub(crate) fn stored(&self) -> Option<EventNumber> {
         self.stored
+    }
+
+    /// Everything of this writer in segments before this one lies before its beginning.
+    pub(crate) fn follows(&mut self) {
+        self.observed_end.get_or_insert(0);
     }
 
     /// The caller's number of the first event under way.

@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
 use headwater_proto::controller as proto;
 use headwater_proto::controller::stream_info::AccessOperation;
 use headwater_types::{EventNumber, ScopedStream, SegmentId, TransactionId, WriterId, hash};
@@ -47,6 +48,9 @@ use crate::streams::call;
 /// Largest event, in bytes: its length is a signed number of 32 bits where it is stored. Above 8 MiB an event is uploaded
 /// as a segment of its own and then merged.
 pub const EVENT_BYTES_MAX: usize = (1 << 31) - 1 - flow::HEADER_BYTES;
+
+/// Segments and epochs asked for at a time.
+const ASKED_AT_ONCE: usize = 16;
 
 /// How an [`EventWriter`] works.
 #[derive(Clone, Debug)]
@@ -254,13 +258,17 @@ impl EventWriter {
     }
 
     /// Notes that everything this writer has written so far is not younger than `time`, in any unit that all writers of the
-    /// stream share. Readers get time windows from it.
+    /// stream share. Readers get time windows from it. [`flush`](Self::flush) first: what is not stored yet is not told of.
     ///
     /// # Errors
-    /// `Conflict`: a later time was noted before.
+    /// * `Conflict`: a later time was noted before;
+    /// * `NotFound`; `Unavailable`, `Denied`.
+    ///
+    /// # Cancel safety
+    /// The time may be noted or not.
     pub async fn note_time(&self, time: i64) -> Result<()> {
         use proto::timestamp_response::Status;
-        let cut = self.shared.locked().core.observed().map(|(id, end)| (id.as_i64(), end.cast_signed())).collect();
+        let cut = self.shared.position().await?;
         let asked = proto::TimestampFromWriter {
             writer: format!("{:032x}", self.shared.writer.0),
             position: Some(proto::StreamCut { stream_info: Some(stream_info(&self.shared.stream)), cut }),
@@ -395,6 +403,25 @@ impl Shared {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A place that everything lies before that was written so far: offsets by the numbers of segments.
+    async fn position(&self) -> Result<BTreeMap<i64, i64>> {
+        let observed = self.locked().core.observed();
+        let found = observed.into_iter().map(async |(id, end)| {
+            let end = match end {
+                Some(end) => Ok(end),
+                None => self.client.segments().info(&self.target(id)).await.map(|info| info.end),
+            };
+            match end {
+                Ok(end) => Ok(Some((id.as_i64(), end.cast_signed()))),
+                // Truncated away, or deleted with its stream.
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            }
+        });
+        let found = futures::stream::iter(found).buffer_unordered(ASKED_AT_ONCE).try_collect::<Vec<_>>().await?;
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// Gives up everything under way.

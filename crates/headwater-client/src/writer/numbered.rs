@@ -15,15 +15,12 @@ use headwater_types::{AttributeId, EventNumber, ScopedStream, SegmentId, WriterI
 
 use super::core::writer_on;
 use super::flow::NUMBER_MAX;
-use super::{Ack, EventWriter, EventWriterOptions, Shared};
+use super::{ASKED_AT_ONCE, Ack, EventWriter, EventWriterOptions, Shared};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::SegmentRange;
 use crate::retry::Backoff;
 use crate::segments::Target;
-
-/// Segments and epochs asked for at a time.
-const ASKED_AT_ONCE: usize = 16;
 
 /// The last number of one writer that segments have got.
 #[derive(Debug, Default)]
@@ -275,10 +272,14 @@ impl NumberedWriter {
         self.inner.bytes_under_way()
     }
 
-    /// As [`EventWriter::note_time`], in the name of whichever process writes.
+    /// As [`EventWriter::note_time`], in the name of whichever process writes, and of all that the processes before this one
+    /// have written: segments that this one has not written to are asked for their ends.
     ///
     /// # Errors
-    /// `Conflict`: a later time was noted before.
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
     pub async fn note_time(&self, time: i64) -> Result<()> {
         self.inner.note_time(time).await
     }

@@ -161,6 +161,7 @@ impl World {
             session.expected = Some(segment.last);
             if !session.is_lost {
                 self.core.set_up(id, generation, segment.last);
+                self.check_position();
             }
             return;
         };
@@ -187,13 +188,34 @@ impl World {
             }
             (segment.last, session.expected) = (Some(number), Some(Some(number)));
             if !session.is_lost {
-                self.core.acknowledged(id, generation, number, Some(0));
+                self.core.acknowledged(id, generation, number, Some(segment.stored.len() as u64));
+            }
+        }
+    }
+
+    /// Whatever is told as stored lies before the place that the writer would note.
+    fn check_position(&self) {
+        let end = |id| self.segments[&id].stored.len() as u64;
+        let cut = self.core.observed().into_iter().map(|(id, offset)| (id, offset.unwrap_or_else(|| end(id))));
+        let cut: Vec<_> = cut.collect();
+        let told = self.core.first_number().unwrap_or(self.next);
+        for (id, segment) in &self.segments {
+            for (at, number) in (1..).zip(&segment.stored).filter(|(_, number)| **number < told) {
+                let has_key = |range: KeyRange| {
+                    let hash = hash_of(*number);
+                    (range.low() < hash || range.low() == 0.0) && hash <= range.high()
+                };
+                let is_behind = |(of, offset): &(SegmentId, u64)| {
+                    if of == id { *offset >= at } else { of.epoch > id.epoch && has_key(self.segments[of].range) }
+                };
+                assert!(cut.iter().any(is_behind), "event {number} in segment {id} lies behind {cut:?}");
             }
         }
     }
 
     /// The process dies, and another one begins where it has to, or before.
     fn restart(&mut self) {
+        self.check_position();
         self.sessions.iter_mut().for_each(|session| session.is_lost = true);
         self.asked.clear();
         self.lingering.clear();
@@ -227,6 +249,7 @@ impl World {
                 let Segment { successors, last, is_sealed, .. } = &self.segments[&segment];
                 assert!(is_sealed, "a writer leaves only segments that are sealed");
                 self.core.succeeded(segment, &successors.clone(), *last);
+                self.check_position();
             }
             20 | 21 if !self.lingering.is_empty() => {
                 let at = self.chance.below(self.lingering.len());
@@ -260,6 +283,7 @@ impl World {
         }
         let count: usize = self.segments.values().map(|segment| segment.stored.len()).sum();
         assert_eq!(count, usize::try_from(EVENTS).unwrap(), "seed {seed}");
+        self.check_position();
         assert_eq!(self.core.bytes(), 0, "seed {seed}: everything is told of");
     }
 }

@@ -100,3 +100,33 @@ async fn the_server_makes_marks_of_what_writers_note() {
     // The server looks every ten seconds, and everything is read by then.
     until(&mut reader, &stream, TimeWindow { lower: Some(1000), upper: None }).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_is_noted_behind_what_a_process_before_has_written() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 3).await;
+    let mut reader = reader_of(client, &stream).await;
+    // The second process finds everything stored, and appends nothing itself.
+    for is_second in [false, true] {
+        let writer = client.numbered_writer(&stream, "writer", Default::default()).await.unwrap();
+        for number in 1..=50 {
+            let _ = writer.write(number, &number.to_string(), "x").await.unwrap();
+        }
+        writer.flush().await.unwrap();
+        if is_second {
+            writer.note_time(200).await.unwrap();
+        }
+    }
+    let begun = Instant::now();
+    let window = loop {
+        let window = reader.time_window(&stream).await.unwrap();
+        if window != TimeWindow::default() {
+            break window;
+        }
+        assert!(begun.elapsed() < LIMIT, "no mark is made");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(window, TimeWindow { lower: None, upper: Some(200) }, "nothing was read yet");
+    until(&mut reader, &stream, TimeWindow { lower: Some(200), upper: None }).await;
+}
