@@ -82,7 +82,9 @@ impl Kept {
 /// provided that
 /// * no process leaves out events, or gives a number to another event or key than the one before it did;
 /// * what is written again is not older than what the stream keeps: of a segment that was truncated away as a whole nobody
-///   knows what it got, and its events would be stored again. Begin behind `resume_after`, or keep a number of your own.
+///   knows what it got, and its events would be stored again. `resume_after` does not tell of this: it may lie before such
+///   events, and be 0. Where a stream is truncated or has a retention, keep a number of your own, up to which everything was
+///   [flushed](Self::flush), note it more often than events are let go, and begin behind the higher of the two.
 ///
 /// A second process that writes under the same name at the same time does no harm if it writes the same events.
 ///
@@ -96,11 +98,16 @@ impl Kept {
 /// let stream = ScopedStream::parse("shop/orders").expect("a name");
 /// let writer = client.numbered_writer(&stream, "importer-3", Default::default()).await?;
 /// let lines = ["7 one apple", "9 two pears", "7 a third"];
-/// for (number, line) in (1..).zip(lines).skip_while(|(number, _)| *number <= writer.resume_after()) {
+/// // What was flushed once stays behind us, also if the stream has let go of it.
+/// let noted = std::fs::read_to_string("importer-3.done").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+/// let done = writer.resume_after().max(noted);
+/// for (number, line) in (1..).zip(lines).skip_while(|(number, _)| *number <= done) {
 ///     let (customer, _) = line.split_once(' ').expect("two words");
 ///     let _ = writer.write(number, customer, line).await?;
 /// }
-/// writer.flush().await
+/// writer.flush().await?;
+/// std::fs::write("importer-3.done", lines.len().to_string()).expect("a place to note it");
+/// # Ok(())
 /// # }
 /// ```
 #[derive(Debug)]
@@ -209,7 +216,8 @@ impl NumberedWriter {
     /// may be stored as well: they are recognized when they are written.
     ///
     /// It is as high as what has come to each part of the stream's keys: with few keys, some parts never get any, and it
-    /// stays low or 0. That is right, and only means more to recognize.
+    /// stays low or 0. As long as the stream has all its segments, that only means more to recognize; events of segments
+    /// that were truncated away are [not recognized](Self#what-is-guaranteed).
     pub fn resume_after(&self) -> u64 {
         self.resume_after
     }
