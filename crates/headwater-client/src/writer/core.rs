@@ -167,6 +167,11 @@ impl Core {
         now.map(|_| segment).or_else(|| self.kept.find(hash, number))
     }
 
+    /// Whether the event of this key and number is known to be stored.
+    pub(crate) fn is_stored(&self, hash: f64, number: EventNumber) -> bool {
+        self.stored_in(hash, number).is_some() || self.kept.has_forgotten(number)
+    }
+
     /// Sends what can be sent, and sees to it that the segment can be sent to.
     fn go_on(&mut self, segment: SegmentId) {
         let Some(flow) = self.flows.get_mut(&segment) else { return };
@@ -402,10 +407,13 @@ impl Core {
         let mut flow = self.flows.remove(&segment).expect("it was there above");
         let mut batches = flow.take_all();
         if self.limits.is_numbered {
-            if let Some(last) = last {
+            if let Some(last) = last.max(flow.stored()) {
                 self.kept.add(flow.segment, last);
             }
-            self.kept.forget_below(oldest.unwrap_or(self.last_number));
+            // What was given up is neither under way nor stored.
+            if self.over.is_none() {
+                self.kept.forget_below(oldest.unwrap_or(self.last_number));
+            }
             let blocked = self.flows.values().filter(|flow| flow.is_blocked && !following.contains(&flow.segment));
             following.extend(blocked.map(|flow| flow.segment).collect::<Vec<_>>());
             for next in &following {

@@ -28,6 +28,8 @@ pub(crate) struct Kept {
     segments: Vec<(SegmentRange, EventNumber)>,
     /// Highest of them: most events are behind it, and nothing is looked for.
     highest: EventNumber,
+    /// Everything below is stored, whatever its key.
+    forgotten_below: EventNumber,
 }
 
 impl Kept {
@@ -36,12 +38,18 @@ impl Kept {
         self.segments.push((segment, number));
     }
 
-    /// Nobody asks for numbers below this any more.
+    /// Everything below this number is stored: which segment has it is not asked any more.
     pub(crate) fn forget_below(&mut self, number: EventNumber) {
+        self.forgotten_below = self.forgotten_below.max(number);
         self.segments.retain(|(_, last)| *last >= number);
     }
 
-    /// A segment that has the event of this key and number.
+    /// Whether events of this number are stored, whatever their keys.
+    pub(crate) fn has_forgotten(&self, number: EventNumber) -> bool {
+        number < self.forgotten_below
+    }
+
+    /// A segment that has the event of this key and number, which is not forgotten.
     pub(crate) fn find(&self, hash: f64, number: EventNumber) -> Option<SegmentId> {
         if number > self.highest {
             return None;
@@ -225,7 +233,7 @@ impl NumberedWriter {
     /// Whether the event of this key and number is known to be stored. What is under way is not, until it is acknowledged.
     pub fn is_stored(&self, number: u64, routing_key: &str) -> bool {
         let number = EventNumber::try_from(number).unwrap_or(EventNumber::MAX);
-        self.inner.shared.locked().core.stored_in(hash::routing_key(routing_key), number).is_some()
+        self.inner.shared.locked().core.is_stored(hash::routing_key(routing_key), number)
     }
 
     /// Hands over an event and returns as soon as there is room for it; the [`Ack`] resolves once it is stored. For one that
@@ -323,7 +331,7 @@ mod tests {
         let kept = kept(&[(0.0, 0.5, 7), (0.5, 1.0, 4)]);
         let find = |hash, number| kept.find(hash, number).map(|id| id.number);
         assert_eq!([find(0.0, 7), find(0.5, 7), find(0.5, 8)], [Some(0), Some(0), None]);
-        let upper = super::Kept { segments: vec![kept.segments[1]], highest: 7 };
+        let upper = super::Kept { segments: vec![kept.segments[1]], highest: 7, forgotten_below: 0 };
         assert_eq!([upper.find(0.0, 4), upper.find(0.5, 4)], [None; 2]);
         assert_eq!([find(0.6, 4), find(0.6, 5), find(0.6, 1)], [Some(1), None, Some(1)]);
     }

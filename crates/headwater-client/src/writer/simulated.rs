@@ -1,7 +1,7 @@
 //! Numbered writing against a model of segments, one step after the other in an order that is drawn: connections are lost,
 //! what was sent on them arrives late, segments are split and merged, and the process dies and starts again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Buf as _, Bytes};
 use headwater_types::{EventNumber, KeyRange, SegmentId, WriterId};
@@ -193,6 +193,15 @@ impl World {
         }
     }
 
+    /// What the writer says is stored, which it is.
+    fn known(&self) -> BTreeSet<EventNumber> {
+        let known = (1..=EVENTS).filter(|number| self.core.is_stored(hash_of(*number), *number));
+        let known: BTreeSet<_> = known.collect();
+        let stored: BTreeSet<_> = self.segments.values().flat_map(|segment| &segment.stored).copied().collect();
+        assert!(known.is_subset(&stored), "{known:?} of {stored:?}");
+        known
+    }
+
     /// Whatever is told as stored lies before the place that the writer would note.
     fn check_position(&self) {
         let end = |id| self.segments[&id].stored.len() as u64;
@@ -246,10 +255,12 @@ impl World {
             17..=19 if !self.asked.is_empty() => {
                 let at = self.chance.below(self.asked.len());
                 let segment = self.asked.swap_remove(at);
+                let known = self.known();
                 let Segment { successors, last, is_sealed, .. } = &self.segments[&segment];
                 assert!(is_sealed, "a writer leaves only segments that are sealed");
                 self.core.succeeded(segment, &successors.clone(), *last);
                 self.check_position();
+                assert!(self.known().is_superset(&known), "what is known to be stored stays known");
             }
             20 | 21 if !self.lingering.is_empty() => {
                 let at = self.chance.below(self.lingering.len());
