@@ -218,9 +218,9 @@ impl Core {
         self.flows.values().filter_map(Flow::first_number).min()
     }
 
-    /// How often events were given up so far, and why the last time.
+    /// How often events were given up so far, and why nothing is taken any more, or why the last time.
     pub(crate) fn failures(&self) -> (u64, Option<&Error>) {
-        (self.failures, self.failure.as_ref())
+        (self.failures, self.over.as_ref().or(self.failure.as_ref()))
     }
 
     /// Bytes under way.
