@@ -274,16 +274,20 @@ impl Core {
         }
     }
 
-    /// The segment knows the writer, and has this much of it.
+    /// The segment knows the writer, and has this much of it. If that is more than before, what went wrong is forgotten.
     pub(crate) fn set_up(&mut self, segment: SegmentId, generation: u64, last: Option<EventNumber>) {
         let Some(flow) = self.current_mut(segment, generation) else { return };
         if flow.link != Link::SettingUp {
             return;
         }
+        let goes_on = last > flow.stored();
         match flow.set_up(last) {
             Ok(bytes) => {
                 let repeats = flow.repeats();
                 let again = if repeats { flow.take_all() } else { Vec::new() };
+                if goes_on {
+                    self.effects.push(Effect::ForgetTrouble { segment });
+                }
                 let found = self.place(again);
                 self.release(bytes + found);
                 if repeats {
@@ -496,4 +500,44 @@ pub(crate) fn writer_on(writer: WriterId, segment: SegmentId) -> WriterId {
     const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
     let offset = (segment.as_i64() as u64 as u128).wrapping_mul(SPREAD);
     WriterId(writer.0.wrapping_add(offset))
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_types::KeyRange;
+
+    use super::*;
+
+    fn core() -> (Core, SegmentId) {
+        let (id, range) = (SegmentId::new(0, 0), KeyRange::new(0.0, 1.0).unwrap());
+        let limits =
+            Limits { batch_bytes: 1 << 10, window_bytes: 1 << 16, lingers: false, header_bytes: 8, is_numbered: true };
+        (Core::new(WriterId(7), &[SegmentRange { id, range }], limits, Kept::default()), id)
+    }
+
+    #[test]
+    fn trouble_is_forgotten_if_a_segment_has_got_more_by_whomever() {
+        let (mut core, id) = core();
+        for number in 1..=3 {
+            assert!(core.push(0.5, Some(number), &[Bytes::from_static(b"x")]).unwrap().is_some());
+        }
+        for (last, goes_on) in [(None, false), (Some(1), true), (Some(1), false), (Some(2), true), (Some(3), true)] {
+            core.effects.clear();
+            core.set_up(id, core.generation(id), last);
+            let forgets = core.effects.iter().any(|effect| matches!(effect, Effect::ForgetTrouble { .. }));
+            assert_eq!(forgets, goes_on, "{last:?}");
+            // Others were faster.
+            core.disconnected(id, core.generation(id));
+        }
+        assert_eq!(core.bytes(), 0);
+    }
+
+    #[test]
+    fn what_ended_a_writer_is_told_whatever_fails_after_it() {
+        let (mut core, id) = core();
+        assert!(core.push(0.5, Some(1), &[Bytes::from_static(b"x")]).unwrap().is_some());
+        core.fail(id, &Error::new(ErrorKind::Denied, "first"));
+        core.fail(id, &Error::new(ErrorKind::Unavailable, "second"));
+        assert_eq!(core.failures().1.map(Error::kind), Some(ErrorKind::Denied));
+    }
 }
