@@ -7,6 +7,7 @@
 //!
 //! Invariants:
 //! * before the machine ([`Member`]) decides anything it knows of every event that was handed out, and of none that was not
+//! * from when it stops for a checkpoint until it says to read on, nothing is handed out
 //! * what is appended for it is settled before anything else is done: a dropped future takes nothing with it, and after a
 //!   failure whose outcome is unknown the same entry is offered again, at the same place
 
@@ -331,6 +332,8 @@ impl EventReader {
             if self.is_time_to_look() {
                 self.report();
                 let now = self.looked_at;
+                // Nothing is handed out before it says so: what is behind a checkpoint would be counted into it.
+                self.look_at = Duration::ZERO;
                 let replica = self.replica.as_mut().expect(IDLE);
                 match self.member.next(&replica.state, now) {
                     Ok(Step::Read) => self.look_at = now + LOOK_EVERY,

@@ -326,6 +326,73 @@ async fn a_reader_whose_futures_are_dropped_all_the_time_loses_nothing() {
     }
 }
 
+/// Batches of a reader until it is told of a checkpoint, slowly: much of what was written is here and not delivered then.
+async fn until_checkpoint(reader: &mut EventReader) -> String {
+    loop {
+        match tokio::time::timeout(LIMIT, reader.next_batch(10)).await.expect("the reader hangs").unwrap() {
+            Some(Batch::Events(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Some(Batch::Checkpoint(name)) => return name,
+            None => panic!("the stream has no end"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_delivered_behind_a_checkpoint_is_not_part_of_it_however_much_is_here() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 1).await;
+    let group = group_of(client, "g", &brisk(&stream)).await;
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    write(&writer, 0..600).await;
+    let mut reader = group.reader("a").await.unwrap();
+    for name in ["1", "2", "3"] {
+        event(&mut reader).await;
+        let checkpoint = group.initiate_checkpoint(name).await.unwrap();
+        assert_eq!(until_checkpoint(&mut reader).await, name);
+        let position = reader.position();
+        let waiting = tokio::spawn(async move { checkpoint.wait().await });
+        while !waiting.is_finished() {
+            let batch = tokio::time::timeout(LIMIT, reader.next_batch(1)).await.expect("the reader hangs").unwrap();
+            assert!(matches!(batch, Some(Batch::Events(_))), "{batch:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let of_checkpoint: Vec<_> = waiting.await.unwrap().unwrap().cuts[&stream].segments().collect();
+        assert_eq!(of_checkpoint, position.offsets.into_iter().collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_away_at_a_checkpoint_others_read_from_there() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 2).await;
+    let group = group_of(client, "g", &brisk(&stream)).await;
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    write(&writer, 0..600).await;
+    let mut giver = group.reader("giver").await.unwrap();
+    while giver.position().offsets.len() < 2 {
+        event(&mut giver).await;
+    }
+    let mut taker = group.reader("taker").await.unwrap();
+    // A reader gives nothing away that it has only just taken.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    group.initiate_checkpoint("here").await.unwrap();
+    until_checkpoint(&mut giver).await;
+    let kept = giver.position().offsets;
+    let begun = std::time::Instant::now();
+    let first = loop {
+        assert!(begun.elapsed() < LIMIT, "nothing is given away");
+        let _ = tokio::time::timeout(Duration::from_millis(20), giver.next_batch(1)).await;
+        if let Ok(delivery) = tokio::time::timeout(Duration::from_millis(20), taker.next()).await
+            && let Some(Delivery::Event(event)) = delivery.unwrap()
+        {
+            break event;
+        }
+    };
+    assert_eq!(i64::try_from(first.offset).unwrap(), kept[&*first.segment]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_are_made_once_and_deleted() {
     let store = TestStore::start().await.unwrap();
