@@ -364,9 +364,10 @@ impl Member {
     pub fn updates(&self, intent: &Intent, state: &State, distance_ms: i64) -> Result<Vec<Update>, Offline> {
         self.check_held(state)?;
         let (due, reader) = (state.checkpoint_due(&self.id), || self.id.clone());
-        let report = || Update::Report { reader: reader(), distance_ms, last_read: Some(self.places(state)) };
+        let report =
+            |offsets| Update::Report { reader: reader(), distance_ms, last_read: Some(places(offsets, state)) };
         Ok(match intent {
-            Intent::Report => vec![report()],
+            Intent::Report => vec![report(self.offsets())],
             Intent::ReportCheckpoint(checkpoint) => {
                 let ours = Update::ReportCheckpoint {
                     checkpoint: checkpoint.clone(),
@@ -384,11 +385,17 @@ impl Member {
             // It is not to move while a checkpoint waits for it.
             _ if due.is_some() => Vec::new(),
             Intent::Acquire => {
-                let taken = state.unassigned().keys().take(decide::share(state, &self.id));
-                let mut updates: Vec<_> =
-                    taken.map(|segment| Update::Acquire { reader: reader(), segment: segment.clone() }).collect();
+                let taken = || state.unassigned().iter().take(decide::share(state, &self.id));
+                let acquire = |(segment, _): (&StreamSegment, &i64)| Update::Acquire {
+                    reader: reader(),
+                    segment: segment.clone(),
+                };
+                let mut updates: Vec<_> = taken().map(acquire).collect();
                 if !updates.is_empty() {
-                    updates.push(report());
+                    // Also of what is taken: whoever had it before may have said that it was further, and kept nothing of that.
+                    let mut offsets = self.offsets();
+                    offsets.extend(taken().map(|(segment, offset)| (segment.clone(), *offset)));
+                    updates.push(report(offsets));
                 }
                 updates
             }
@@ -402,19 +409,11 @@ impl Member {
             Intent::Release(segment) => match self.open.get(segment) {
                 Some(open) if decide::to_release(state, &self.id).is_some() => {
                     let release = Update::Release { reader: reader(), segment: segment.clone(), offset: open.offset };
-                    vec![release, report()]
+                    vec![release, report(self.offsets())]
                 }
                 _ => Vec::new(),
             },
         })
-    }
-
-    fn places(&self, state: &State) -> Places {
-        let place = |(segment, offset)| {
-            let range = state.range(&segment);
-            (segment, Placed { offset, range })
-        };
-        self.offsets().into_iter().map(place).collect()
     }
 
     /// `updates` were appended for an intent and applied to `state`; none if there was nothing to be done.
@@ -483,6 +482,14 @@ impl Member {
         self.timers.acquire = now + decide::acquire_pause(state, &self.id);
         self.timers.report = now + decide::report_pause(state);
     }
+}
+
+fn places(offsets: Offsets, state: &State) -> Places {
+    let place = |(segment, offset)| {
+        let range = state.range(&segment);
+        (segment, Placed { offset, range })
+    };
+    offsets.into_iter().map(place).collect()
 }
 
 /// Time between two checkpoints that readers make by themselves, if they do.
@@ -644,6 +651,22 @@ mod tests {
         assert!(a.updates(&Intent::Report, &group.state, 0).is_err());
         group.now += Duration::from_secs(10);
         assert!(group.turn(&mut a).is_err());
+    }
+
+    #[test]
+    fn who_takes_a_segment_says_where_it_begins_whatever_others_said_before() {
+        let mut group = Group::new(1, 0);
+        let only = segment("s/t/0.#epoch.0");
+        let mut a = group.join("a", Handover::AtCheckpoint);
+        group.turns(&mut [&mut a], 3);
+        a.read_to(&only, 1000);
+        group.turns(&mut [&mut a], 5);
+        assert_eq!(group.state.last_read()[&only], 1000);
+        let gone = decide::offline(&group.state, "a", &Offsets::new()).unwrap();
+        group.state.apply(&gone).unwrap();
+        let mut b = group.join("b", Handover::AtOnce);
+        group.turn(&mut b).unwrap();
+        assert_eq!((b.offsets(), group.state.last_read()), ([(only.clone(), 0)].into(), &[(only, 0)].into()));
     }
 
     #[test]

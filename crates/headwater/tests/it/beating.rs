@@ -162,3 +162,42 @@ async fn one_that_was_taken_for_dead_learns_of_it_and_may_come_back() {
     tokio::time::sleep(DEAD_AFTER * 2).await;
     until_online(&group, &["a"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_readers_said_who_had_a_segment_before_counts_for_nobody_else() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 1).await;
+    let group = group_of(client, &stream).await;
+    write(client, &stream, 300).await;
+    let options = ReaderOptions { dead_after: Some(DEAD_AFTER), ..ReaderOptions::default() };
+    let mut first = group.reader_with("first", options).await.unwrap();
+    event(&mut first).await;
+    let checkpoint = group.initiate_checkpoint("kept").await.unwrap();
+    let kept = async {
+        loop {
+            match first.next().await.unwrap() {
+                Some(Delivery::Checkpoint(_)) => break first.position(),
+                Some(Delivery::Event(_)) => tokio::time::sleep(Duration::from_millis(10)).await,
+                None => panic!("the stream has no end"),
+            }
+        }
+    };
+    let kept = *timeout(LIMIT, kept).await.unwrap().offsets.values().next().unwrap();
+    event(&mut first).await;
+    timeout(LIMIT, checkpoint.wait()).await.unwrap().unwrap();
+    // It says how far it is, and keeps nothing of that.
+    for _ in 0..50 {
+        event(&mut first).await;
+        tokio::time::sleep(Duration::from_millis(70)).await;
+    }
+    drop(first);
+    // What it kept last is where the next one begins, and the one after that: the next dies before it says anything.
+    for id in ["second", "third"] {
+        let mut reader = group.reader_with(id, beating()).await.unwrap();
+        let Some(Delivery::Event(event)) = timeout(LIMIT, reader.next()).await.unwrap().unwrap() else {
+            panic!("it is not asked to keep anything")
+        };
+        assert_eq!(i64::try_from(event.offset).unwrap(), kept, "reader {id}");
+    }
+}
