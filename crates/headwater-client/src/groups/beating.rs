@@ -8,6 +8,7 @@
 //! Guarantees:
 //! * a reader that never beats is never taken for dead
 //! * one that beats is not before it was silent for the longer of the two times: its own and that of whoever watches
+//! * nobody beats for another one of its id, which may have come after it was taken for dead
 //! * what a dead reader had goes on from where it said last that everything was handled; for a reader that hands over at
 //!   checkpoints, from its last checkpoint
 
@@ -36,7 +37,8 @@ const DEAD_AFTER_MS_MAX: u64 = (1 << 31) - 1;
 /// What a reader says of itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Beat {
-    /// Grows with each beat, and begins anew behind the highest.
+    /// Grows with each beat, from a number by chance: one that comes back is not taken for what it was when it died, nor for
+    /// another one of its id.
     count: u32,
     /// Its own idea of when it is dead: it beats [`LOOKS`] times in this time.
     dead_after: Duration,
@@ -46,6 +48,10 @@ struct Beat {
 const COUNT_MAX: u32 = (1 << 31) - 1;
 
 impl Beat {
+    fn next(self) -> Self {
+        Self { count: if self.count >= COUNT_MAX { 0 } else { self.count + 1 }, ..self }
+    }
+
     fn encode(self) -> i64 {
         let millis = u64::try_from(self.dead_after.as_millis()).unwrap_or(u64::MAX).min(DEAD_AFTER_MS_MAX);
         let is_at_once = u64::from(self.handover == Handover::AtOnce);
@@ -108,8 +114,9 @@ impl Drop for GroupWatch {
 pub(super) struct Beating {
     stream: RevisionedStream,
     attribute: AttributeId,
+    /// The last that is known to be stored.
     beat: Beat,
-    /// What the attribute is, as far as is known.
+    /// What the attribute is, as far as is known: the beat, nothing, or at first what was there before.
     stored: Option<i64>,
 }
 
@@ -123,28 +130,45 @@ impl Beating {
     ) -> Result<Self> {
         let (stream, attribute) = (group.stream().await, attribute_of(reader));
         let dead_after = dead_after.max(DEAD_AFTER_MIN);
-        let stored = stream.attribute(attribute).await?;
-        let count = stored.and_then(Beat::decode).map_or(0, |beat| beat.count);
-        let mut beating = Self { stream, attribute, beat: Beat { count, dead_after, handover }, stored };
-        beating.beat().await?;
-        Ok(beating)
+        let count = uuid::Uuid::new_v4().as_fields().0 & COUNT_MAX;
+        let mut beating = Self { stream, attribute, beat: Beat { count, dead_after, handover }, stored: None };
+        // What one of its id has left, somebody may just be taking away.
+        loop {
+            beating.stored = beating.stream.attribute(attribute).await?;
+            if beating.beat().await? {
+                return Ok(beating);
+            }
+        }
     }
 
-    async fn beat(&mut self) -> Result<()> {
-        self.beat.count = if self.beat.count >= COUNT_MAX { 0 } else { self.beat.count + 1 };
-        let value = self.beat.encode();
-        if self.stream.replace_attribute(self.attribute, self.stored, Some(value)).await? {
-            self.stored = Some(value);
-            return Ok(());
+    /// Beats; `false` if the next beat has to do it. After an error the next one is the same, and may be stored already.
+    async fn beat(&mut self) -> Result<bool> {
+        let next = self.beat.next();
+        let value = Some(next.encode());
+        if self.stream.replace_attribute(self.attribute, self.stored, value).await? {
+            (self.beat, self.stored) = (next, value);
+            return Ok(true);
         }
-        // An answer was lost, or somebody has taken the reader for dead. The next beat finds it so.
-        self.stored = self.stream.attribute(self.attribute).await?;
-        Ok(())
+        match self.stream.attribute(self.attribute).await? {
+            // An answer was lost.
+            found if found == value => {
+                (self.beat, self.stored) = (next, value);
+                return Ok(true);
+            }
+            // Who has taken it away has taken the reader out, or is another one of its id, which could not join.
+            None => self.stored = None,
+            // Another one of its id beats. In its name it would not be found dead; if it is about to fail, this one goes on.
+            Some(_) => {}
+        }
+        Ok(false)
     }
 
     /// Nobody is to wait for another beat.
     pub(super) async fn end(&mut self) -> Result<()> {
-        self.stream.replace_attribute(self.attribute, self.stored, None).await.map(drop)
+        match self.stored {
+            stored @ Some(_) => self.stream.replace_attribute(self.attribute, stored, None).await.map(drop),
+            None => Ok(()),
+        }
     }
 }
 
@@ -155,8 +179,8 @@ impl ReaderGroup {
     ///
     /// Readers that do not beat, as Java's, are never declared offline by it; [`reader_offline`](Self::reader_offline) does that.
     ///
-    /// A beating reader that was only slow loses nothing but its segments: it stops with `Closed`, and what it had
-    /// delivered and not reported is read again.
+    /// A beating reader that was only slow loses nothing but its segments: it stops with `Closed`, also if another one of its id
+    /// has joined meanwhile, and what it had delivered and not reported is read again.
     pub fn watch(&self, dead_after: Duration) -> GroupWatch {
         GroupWatch(tokio::spawn(run(self.clone(), None, dead_after.max(DEAD_AFTER_MIN))))
     }

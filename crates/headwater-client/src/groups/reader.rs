@@ -193,15 +193,14 @@ impl EventReader {
         let chance = f64::from(uuid::Uuid::new_v4().as_fields().0) / f64::from(u32::MAX);
         let member = Member::new(id, options.handover, Duration::ZERO, options.delay, chance);
         let mut replica = Replica::open(&client, &group).await?;
-        replica
-            .change(|state| {
-                let online = |error| {
-                    let what = format!("reader {id} of group {group} exists");
-                    Error::caused(ErrorKind::AlreadyExists, what, error)
-                };
-                Ok(vec![member.join(state).map_err(online)?])
-            })
-            .await?;
+        let join = |state: &State| {
+            let online = |error| {
+                let what = format!("reader {id} of group {group} exists");
+                Error::caused(ErrorKind::AlreadyExists, what, error)
+            };
+            Ok(vec![member.join(state).map_err(online)?])
+        };
+        replica.join(join, id).await?;
         Ok(Self {
             client,
             group,
@@ -307,6 +306,9 @@ impl EventReader {
     /// # Cancel safety
     /// It may still be in the group.
     pub async fn close(mut self) -> Result<()> {
+        if self.out.is_some() {
+            return Ok(());
+        }
         // What that came to is in the group's state.
         if let Some(work) = &mut self.work {
             let (replica, _) = work.await;
@@ -314,12 +316,9 @@ impl EventReader {
         }
         self.report();
         let replica = self.replica.as_mut().expect(IDLE);
-        let member = &self.member;
-        replica.change(|state| Ok(member.leave(state).into_iter().collect())).await?;
-        match self.watch.take() {
-            Some(_) => super::beating::forget(&replica.stream, self.member.id()).await,
-            None => Ok(()),
-        }
+        let has_left = replica.leave(&self.member).await?;
+        let beats = self.watch.take().is_some();
+        if has_left && beats { super::beating::forget(&replica.stream, self.member.id()).await } else { Ok(()) }
     }
 
     /// Does what has to be done before events may be handed out.
@@ -385,6 +384,7 @@ impl EventReader {
         let what = format!("group {} has put reader {} out: declared offline, or reset", self.group, self.id());
         let error = Error::caused(ErrorKind::Closed, what, offline);
         self.out = Some(error.clone());
+        self.watch = None;
         if let Some(out) = &self.out_events {
             out.locked().closed_all();
         }
@@ -529,7 +529,11 @@ impl EventReader {
         loop {
             if let Some(work) = &mut self.work {
                 let (replica, outcome) = work.await;
+                let is_out = replica.is_out();
                 (self.work, self.replica) = (None, Some(replica));
+                if is_out {
+                    return Err(self.closed(Offline { reader: self.id().to_owned() }));
+                }
                 self.done(outcome)?;
             } else if self.pending.is_some() {
                 self.offer()?;

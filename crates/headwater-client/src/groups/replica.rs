@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use headwater_records::RecordError;
-use headwater_records::group::{Initial, State, Update, decide};
+use headwater_records::group::{Initial, Member, State, Update, decide};
 use headwater_records::revisioned::Payload;
 
 use super::calls::GroupName;
@@ -21,6 +21,9 @@ pub(super) struct Replica {
     revision: Revision,
     /// Where the last whole state begins that is known of.
     whole: Revision,
+    /// Of a reader's copy: its id, and whether it was put out since it joined. Another one of its id may be in the group.
+    reader: Option<String>,
+    is_out: bool,
 }
 
 /// What the first entry is that was fetched.
@@ -72,7 +75,7 @@ impl Replica {
                     return Err(Error::new(ErrorKind::Protocol, what));
                 }
             };
-            let mut replica = Self { stream, state, revision, whole: begin };
+            let mut replica = Self { stream, state, revision, whole: begin, reader: None, is_out: false };
             replica.fetch().await?;
             return Ok(replica);
         }
@@ -95,7 +98,9 @@ impl Replica {
         let entries = match self.entries().await {
             // It slept through two compactions.
             Err(error) if error.kind() == ErrorKind::Truncated => {
-                *self = Box::pin(Self::load(self.stream.clone())).await?;
+                let loaded = Box::pin(Self::load(self.stream.clone())).await?;
+                // What became of its reader meanwhile only the state says.
+                *self = Self { reader: self.reader.take(), is_out: self.is_out, ..loaded };
                 return Ok(First::Gone);
             }
             entries => entries?,
@@ -140,6 +145,12 @@ impl Replica {
                     updates.iter().try_for_each(|update| state.apply(update)).map_err(contradicts)?;
                     self.state = state;
                 }
+                let puts_out = |update: &Update| match update {
+                    Update::RemoveReader { reader, .. } => self.reader.as_ref() == Some(reader),
+                    Update::Replace(_) => self.reader.is_some(),
+                    _ => false,
+                };
+                self.is_out |= updates.iter().any(puts_out);
             }
         }
         self.revision = behind;
@@ -168,6 +179,29 @@ impl Replica {
                 return Ok(false);
             }
             if self.append(&entry(&updates)?).await? {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Adds a reader. From here on this is its copy, and notes when it is put out.
+    pub(super) async fn join(&mut self, decide: impl FnMut(&State) -> Result<Vec<Update>>, reader: &str) -> Result<()> {
+        self.change(decide).await?;
+        self.reader = Some(reader.to_owned());
+        Ok(())
+    }
+
+    /// The reader was put out since it joined.
+    pub(super) fn is_out(&self) -> bool {
+        self.is_out
+    }
+
+    /// Takes the reader out with where it is. `false` if it is out, whoever has its id now.
+    pub(super) async fn leave(&mut self, member: &Member) -> Result<bool> {
+        loop {
+            self.fetch().await?;
+            let Some(update) = member.leave(&self.state).filter(|_| !self.is_out) else { return Ok(false) };
+            if self.append(&entry(&[update])?).await? {
                 return Ok(true);
             }
         }

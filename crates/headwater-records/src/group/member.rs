@@ -342,7 +342,8 @@ impl Member {
     /// What was appended by others is applied to `state`.
     ///
     /// # Errors
-    /// The reader is not in the group any more, or another one of its id is.
+    /// The reader is not in the group any more, or has not what it reads: another one of its id is. One that has taken all of
+    /// it is not seen from the state; only who follows the changes finds it.
     pub fn refreshed(&mut self, state: &State, now: Duration) -> Result<(), Offline> {
         let every = Duration::from_millis(u64::try_from(state.configuration().refresh_ms).unwrap_or(0));
         // Even without a pause readers read in between.
@@ -419,7 +420,8 @@ impl Member {
     /// `updates` were appended for an intent and applied to `state`; none if there was nothing to be done.
     ///
     /// # Errors
-    /// The reader is not in the group any more, or another one of its id is.
+    /// The reader is not in the group any more, or has not what it reads: another one of its id is. One that has taken all of
+    /// it is not seen from the state; only who follows the changes finds it.
     pub fn settled(
         &mut self,
         intent: &Intent,

@@ -161,6 +161,67 @@ async fn one_that_was_taken_for_dead_learns_of_it_and_may_come_back() {
     event(&mut again).await;
     tokio::time::sleep(DEAD_AFTER * 2).await;
     until_online(&group, &["a"]).await;
+    // The first one is kept, and does not beat for the other.
+    let _watch = group.watch(DEAD_AFTER);
+    drop(again);
+    until_online(&group, &[]).await;
+    assert_eq!(reader.next().await.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_taken_for_dead_does_not_keep_another_of_its_id_alive() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 2).await;
+    let group = group_of(client, &stream).await;
+    write(client, &stream, 10).await;
+    // It looks less often: it is out, and the other is in, before it can know; and it would beat for a dead one in time.
+    let slow = ReaderOptions { dead_after: Some(DEAD_AFTER * 4), ..beating() };
+    let _first = group.reader_with("a", slow).await.unwrap();
+    assert!(group.reader_offline("a", None).await.unwrap());
+    let mut second = group.reader_with("a", beating()).await.unwrap();
+    event(&mut second).await;
+    tokio::time::sleep(DEAD_AFTER * 2).await;
+    drop(second);
+    let mut heir = group.reader_with("b", beating()).await.unwrap();
+    let begun = Instant::now();
+    until_online(&group, &["b"]).await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "its own time counts: {:?}", begun.elapsed());
+    let mut seen = BTreeSet::new();
+    while seen.len() < 10 {
+        seen.insert(event(&mut heir).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_taken_for_dead_stops_even_if_another_of_its_id_has_all_it_had() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 1).await;
+    let group = group_of(client, &stream).await;
+    write(client, &stream, 100).await;
+    let mut first = group.reader_with("a", ReaderOptions::at_once()).await.unwrap();
+    event(&mut first).await;
+    let third = group.reader_with("b", ReaderOptions::at_once()).await.unwrap();
+    assert!(group.reader_offline("a", None).await.unwrap());
+    let mut second = group.reader_with("a", ReaderOptions::at_once()).await.unwrap();
+    event(&mut second).await;
+    let out = async {
+        loop {
+            if let Err(error) = first.next().await {
+                break error;
+            }
+        }
+    };
+    assert_eq!(timeout(Duration::from_secs(10), out).await.expect("it reads on").kind(), ErrorKind::Closed);
+    first.close().await.unwrap();
+    until_online(&group, &["a", "b"]).await;
+    event(&mut second).await;
+    // One that has not looked since does not take the other out either.
+    assert!(group.reader_offline("b", None).await.unwrap());
+    let _fourth = group.reader_with("b", ReaderOptions::at_once()).await.unwrap();
+    third.close().await.unwrap();
+    until_online(&group, &["a", "b"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
