@@ -96,6 +96,8 @@ pub struct Received {
 pub struct AcknowledgingReader {
     reader: EventReader,
     out: Acknowledger,
+    /// What was handed out last was so before.
+    has_repeated: bool,
 }
 
 /// Acknowledges events of one [`AcknowledgingReader`]. Cheap to clone, for whoever handles them.
@@ -300,7 +302,7 @@ impl ReaderGroup {
         let mut reader = self.reader_with(id, reading).await?;
         let out = Acknowledger(Arc::new(Mutex::new(Out::new(options))));
         reader.out_events = Some(out.clone());
-        Ok(AcknowledgingReader { reader, out })
+        Ok(AcknowledgingReader { reader, out, has_repeated: false })
     }
 }
 
@@ -342,18 +344,29 @@ impl AcknowledgingReader {
             let now = self.reader.now();
             {
                 let mut out = self.out.locked();
-                if let Some(received) = out.again(now) {
+                // Where the same fails again and again it takes turns with what is new.
+                if (out.is_full() || !self.has_repeated)
+                    && let Some(received) = out.again(now)
+                {
+                    self.has_repeated = true;
+                    self.reader.look_soon();
                     return Ok(Some(received));
                 }
                 if out.is_full() {
+                    self.reader.look_soon();
                     let what = format!("{} events are handed out and not acknowledged", out.due.len());
                     return Err(Error::new(ErrorKind::Exhausted, what));
                 }
             }
             if let Some((event, end)) = self.reader.take_unreported()? {
+                self.has_repeated = false;
                 return Ok(Some(self.out.locked().hand_out(&event, end, now)));
             }
-            self.reader.wait().await?;
+            if std::mem::take(&mut self.has_repeated) {
+                self.reader.glance().await?;
+            } else {
+                self.reader.wait().await?;
+            }
         }
     }
 

@@ -354,23 +354,46 @@ impl EventReader {
 
     /// Waits until there may be events, or it is time to look at the group.
     pub(super) async fn wait(&mut self) -> Result<()> {
-        // There is time for the clock.
-        self.events = self.events_max;
+        self.look_soon();
         match self.turn().await? {
             None => self.look_at = Duration::ZERO,
-            Some(Turn::Fed) => {
+            Some(turn) => self.turned(turn)?,
+        }
+        Ok(())
+    }
+
+    /// The same, without waiting.
+    pub(super) async fn glance(&mut self) -> Result<()> {
+        self.look_soon();
+        // Whoever asks all the time is not to keep from work those that bring the bytes.
+        tokio::task::yield_now().await;
+        let reading = &mut self.reading;
+        match poll_fn(|cx| Poll::Ready(reading.poll_turn(cx))).await {
+            Poll::Ready(turn) => self.turned(turn?),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// There is time for the clock.
+    pub(super) fn look_soon(&mut self) {
+        self.events = self.events_max;
+    }
+
+    fn turned(&mut self, turn: Turn) -> Result<()> {
+        match turn {
+            Turn::Fed => {
                 if self.reading.is_at_tail() {
                     self.at_tail = self.origin.elapsed();
                 }
             }
-            Some(Turn::End(segment)) => self.read_to_end(&segment),
-            Some(Turn::Truncated { segment, from, to }) => {
+            Turn::End(segment) => self.read_to_end(&segment),
+            Turn::Truncated { segment, from, to } => {
                 let what = format!("segment {segment} was truncated from {from} to {to}");
                 self.truncated.push_back(Error::new(ErrorKind::Truncated, what));
                 self.read_to(&segment, to)?;
             }
             // What follows on it may be there.
-            Some(Turn::Gone { segment, from }) => {
+            Turn::Gone { segment, from } => {
                 let what = format!("segment {segment} was truncated away from {from}");
                 self.truncated.push_back(Error::new(ErrorKind::Truncated, what));
                 self.read_to_end(&segment);

@@ -168,6 +168,75 @@ async fn nothing_is_lost_when_readers_die_with_some_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_event_that_fails_again_and_again_keeps_no_other_from_being_read() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 1).await;
+    let group = group_of(client, &stream, None).await;
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    let mut reader = group.acknowledging_reader("a", Default::default()).await.unwrap();
+    let acknowledger = reader.acknowledger();
+    write(&writer, 0..1).await;
+    let poison = next(&mut reader).await;
+    assert!(acknowledger.give_back(&poison.event));
+    // These arrive while it has something to hand out all the time.
+    write(&writer, 1..100).await;
+    let (mut handled, mut attempts, begun) = (0, 1, tokio::time::Instant::now());
+    while handled < 99 {
+        assert!(begun.elapsed() < LIMIT, "{handled} of 99 handled, {attempts} attempts at the first");
+        let received = next(&mut reader).await;
+        if received.event.offset == poison.event.offset {
+            attempts += 1;
+            assert!(acknowledger.give_back(&received.event));
+        } else {
+            handled += 1;
+            assert!(acknowledger.acknowledge(&received.event));
+        }
+    }
+    assert!(attempts > 50, "it takes turns with the others: {attempts}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_has_no_room_takes_part_in_the_group() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 1).await;
+    let group = group_of(client, &stream, None).await;
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    write(&writer, 0..10).await;
+    let options = AcknowledgingOptions { unacknowledged_max: 1, ..Default::default() };
+    // One asks again and again without waiting for room; the other has the same event again and again.
+    for gives_back in [false, true] {
+        let mut reader = group.acknowledging_reader("a", options).await.unwrap();
+        let acknowledger = reader.acknowledger();
+        let mut received = next(&mut reader).await;
+        let checkpoint = group.initiate_checkpoint(&gives_back.to_string()).await.unwrap();
+        let waiting = tokio::spawn(async move { checkpoint.wait().await });
+        let begun = tokio::time::Instant::now();
+        let mut is_out = false;
+        let error = loop {
+            assert!(begun.elapsed() < LIMIT, "it does not take part");
+            if waiting.is_finished() && !is_out {
+                assert!(group.reader_offline("a", None).await.unwrap());
+                is_out = true;
+            }
+            if gives_back {
+                acknowledger.give_back(&received.event);
+            } else {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            match reader.next().await {
+                Ok(again) => received = again.unwrap(),
+                Err(error) if error.kind() == ErrorKind::Exhausted => assert!(!gives_back),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::Closed);
+        waiting.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_given_to_another_reader_is_forgotten_here_and_handed_out_there() {
     let store = TestStore::start().await.unwrap();
     let client = store.client();
