@@ -173,8 +173,11 @@ impl ReaderGroup {
                 Ok(reader)
             }
             (Err(error), Some(mut beating)) => {
-                // Nobody has to wait for a reader that is not there; if this fails, nobody does.
-                let _ = beating.end().await;
+                // Nobody has to wait for a reader that is not there; if this fails, nobody does. One that may be there is
+                // taken out for its silence.
+                if error.kind() != ErrorKind::Unavailable {
+                    let _ = beating.end().await;
+                }
                 Err(error)
             }
             (joined, None) => joined,
