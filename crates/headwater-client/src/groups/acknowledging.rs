@@ -152,7 +152,7 @@ impl Out {
         self.segments.insert(Arc::new(segment), Progress { read_to: offset, ..Progress::default() });
     }
 
-    /// The segment belongs to others now.
+    /// The segment belongs to others now, or is over.
     pub(super) fn closed(&mut self, segment: &StreamSegment) {
         let Some(progress) = self.segments.remove(segment) else { return };
         for out in progress.out.into_values() {
@@ -166,6 +166,13 @@ impl Out {
     pub(super) fn closed_all(&mut self) {
         let segments: Vec<_> = self.segments.keys().cloned().collect();
         segments.iter().for_each(|segment| self.closed(segment));
+    }
+
+    /// The same; what has moved until then.
+    pub(super) fn close(&mut self) -> Vec<(Arc<StreamSegment>, Place)> {
+        let moved = self.take_moved();
+        self.closed_all();
+        moved
     }
 
     /// What lies before `to` and was not handed out never will be.

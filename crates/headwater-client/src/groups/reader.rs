@@ -315,6 +315,13 @@ impl EventReader {
             (self.work, self.replica) = (None, Some(replica));
         }
         self.report();
+        if let Some(out) = self.out_events.take() {
+            // At once: what is acknowledged from here on others hand out.
+            let moved = out.locked().close();
+            for (segment, place) in moved {
+                self.moved(&segment, place);
+            }
+        }
         let replica = self.replica.as_mut().expect(IDLE);
         let has_left = replica.leave(&self.member).await?;
         let beats = self.watch.take().is_some();
@@ -685,6 +692,9 @@ impl EventReader {
         let settled = self.member.settled(intent, updates, state, now);
         self.ranges = self.member.position(state).ranges;
         let effects = settled.map_err(|offline| self.closed(offline))?;
+        if let (Intent::Complete { segment, .. }, [_, ..], Some(out)) = (intent, updates, &self.out_events) {
+            out.locked().closed(segment);
+        }
         for effect in effects {
             match effect {
                 Effect::Open { segment, offset, end } => {

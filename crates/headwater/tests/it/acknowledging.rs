@@ -103,6 +103,7 @@ async fn a_segment_ends_when_all_of_it_is_acknowledged_and_a_closed_reader_leave
     let kept = later.pop().unwrap();
     assert!(later.iter().all(|received| acknowledger.acknowledge(&received.event)));
     reader.close().await.unwrap();
+    assert!(!acknowledger.acknowledge(&kept.event), "another hands it out again");
     let mut heir = group.acknowledging_reader("b", Default::default()).await.unwrap();
     let again = next(&mut heir).await;
     assert_eq!((again.event.event.clone(), again.attempt), (kept.event.event, 1));
