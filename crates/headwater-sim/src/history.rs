@@ -10,7 +10,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use headwater_engine::api::{Outcome, ReadResult, Refusal, Request, Response};
-use headwater_types::limits::READ_BYTES_MAX;
 use headwater_types::{Offset, SegmentName};
 
 use crate::model::{Answer, Ledger, Numbers, Segment, State};
@@ -322,13 +321,11 @@ fn bytes_are_right(segment: &Segment, offset: Offset, bytes_max: usize, read: &R
     let end = offset + bytes.len() as u64;
     let finished = segment.sealed && end == segment.length();
     let end_is_right = if read.end_of_segment { finished } else { !bytes.is_empty() };
-    let had_room = bytes.len() < bytes_max.clamp(READ_BYTES_MIN, READ_BYTES_MAX);
-    let is_at_tail = end == segment.length() && !segment.sealed && had_room;
     bytes.len() <= bytes_max.max(READ_BYTES_MIN)
         && end <= segment.length()
         && segment.bytes(offset, bytes.len()) == bytes
         && end_is_right
-        && read.at_tail == is_at_tail
+        && (!read.at_tail || end == segment.length())
 }
 
 #[cfg(test)]
