@@ -75,7 +75,7 @@ class AuthTest extends InScope {
         assertTrue(lifetime.toSeconds() <= 10, "tokens are good for " + lifetime);
         long end = System.nanoTime() + lifetime.toNanos() * 3 / 2;
         var groups = open(ReaderGroupManager.withScope(scope, client));
-        assertTrue(groups.createReaderGroup("g", ReaderGroupTest.brisk().stream(stream("s")).build()));
+        assertTrue(groups.createReaderGroup("g", InGroup.brisk().stream(stream("s")).build()));
         List<String> read = new ArrayList<>();
         try (var reader = events().createReader("r", "g", TEXT, ReaderConfig.builder().build());
              var writer = events().createEventWriter("s", TEXT, patient());
@@ -103,7 +103,7 @@ class AuthTest extends InScope {
         StreamCut end = tail("s");
         ClientConfig who = as("reader", "reads");
         var groups = open(ReaderGroupManager.withScope(scope, who));
-        assertTrue(groups.createReaderGroup("g", ReaderGroupTest.brisk().stream(stream("s")).build()));
+        assertTrue(groups.createReaderGroup("g", InGroup.brisk().stream(stream("s")).build()));
         var events = open(EventStreamClientFactory.withScope(scope, who));
         try (var reader = events.createReader("r", "g", TEXT, ReaderConfig.builder().build())) {
             List<String> read = new ArrayList<>();
@@ -159,7 +159,7 @@ class AuthTest extends InScope {
         assertDenied(() -> manager.listStreams(scope).hasNext());
         assertDenied(() -> within(manager.fetchStreamInfo(scope, "s")));
         var groups = open(ReaderGroupManager.withScope(scope, who));
-        assertDenied(() -> groups.createReaderGroup("g", ReaderGroupTest.brisk().stream(stream("s")).build()));
+        assertDenied(() -> groups.createReaderGroup("g", InGroup.brisk().stream(stream("s")).build()));
         assertFalse(streams.checkStreamExists(scope, "t"));
         assertFalse(streams.checkScopeExists(scope + "-other"));
         assertTrue(streams.checkStreamExists(scope, "s"));

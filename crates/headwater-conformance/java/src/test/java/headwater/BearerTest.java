@@ -173,7 +173,7 @@ class BearerTest extends InScope {
         String first = mine.getAuthenticationToken();
         long end = System.nanoTime() + 15_000_000_000L;
         var groups = open(ReaderGroupManager.withScope(scope, client));
-        assertTrue(groups.createReaderGroup("g", ReaderGroupTest.brisk().stream(stream("s")).build()));
+        assertTrue(groups.createReaderGroup("g", InGroup.brisk().stream(stream("s")).build()));
         List<String> read = new ArrayList<>();
         int written = 0;
         try (var reader = events().createReader("r", "g", TEXT, ReaderConfig.builder().build());
@@ -207,7 +207,7 @@ class BearerTest extends InScope {
         within(table(client).update(new Put(key(1), value(1))));
         ClientConfig who = as(new Fetched(READ, 60));
         var groups = open(ReaderGroupManager.withScope(scope, who));
-        assertTrue(groups.createReaderGroup("g", ReaderGroupTest.brisk().stream(stream("s")).build()));
+        assertTrue(groups.createReaderGroup("g", InGroup.brisk().stream(stream("s")).build()));
         var events = open(EventStreamClientFactory.withScope(scope, who));
         try (var reader = events.createReader("r", "g", TEXT, ReaderConfig.builder().build())) {
             List<String> read = new ArrayList<>();
@@ -235,7 +235,7 @@ class BearerTest extends InScope {
         createStream("s", 1);
         ClientConfig who = as(new Fetched(READ, 60));
         var groups = open(ReaderGroupManager.withScope(scope, who));
-        assertTrue(groups.createReaderGroup("g", ReaderGroupTest.brisk().stream(stream("s")).build()));
+        assertTrue(groups.createReaderGroup("g", InGroup.brisk().stream(stream("s")).build()));
         var theirs = open(EventStreamClientFactory.withScope(scope, who));
         try (var reader = theirs.createReader("r", "g", TEXT, ReaderConfig.builder().build());
              var writer = events().createEventWriter("s", TEXT, patient())) {
@@ -282,7 +282,7 @@ class BearerTest extends InScope {
         assertDenied(() -> manager.deleteScope(scope));
         assertDenied(() -> open(KeyValueTableManager.create(who)).deleteKeyValueTable(scope, "t"));
         assertDenied(() -> open(ReaderGroupManager.withScope(scope, who))
-            .createReaderGroup("g", ReaderGroupTest.brisk().stream(stream("s")).build()));
+            .createReaderGroup("g", InGroup.brisk().stream(stream("s")).build()));
         assertTrue(streams.checkStreamExists(scope, "s"));
         within(table(client).update(new Put(key(1), value(1))));
     }

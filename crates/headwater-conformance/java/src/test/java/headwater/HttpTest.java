@@ -64,7 +64,7 @@ class HttpTest extends InScope {
         createStream("s", 2);
         write("s", KEYS, 0, 25);
         ReaderGroupManager groups = open(ReaderGroupManager.withScope(scope, client));
-        groups.createReaderGroup("g", ReaderGroupTest.brisk().stream(stream("s")).build());
+        groups.createReaderGroup("g", InGroup.brisk().stream(stream("s")).build());
         ReaderGroup group = open(groups.getReaderGroup("g"));
         assertTrue(ask("").contains("{\"readerGroupName\":\"g\"}"), ask(""));
         long all = lag();

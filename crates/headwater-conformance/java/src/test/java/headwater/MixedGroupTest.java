@@ -1,12 +1,7 @@
 package headwater;
 
-import io.pravega.client.admin.ReaderGroupManager;
 import io.pravega.client.stream.Checkpoint;
-import io.pravega.client.stream.EventRead;
-import io.pravega.client.stream.EventStreamReader;
-import io.pravega.client.stream.ReaderConfig;
 import io.pravega.client.stream.ReaderGroup;
-import io.pravega.client.stream.ReaderGroupConfig;
 import java.io.BufferedReader;
 import java.io.File;
 import java.io.IOException;
@@ -21,11 +16,7 @@ import java.util.Map;
 import java.util.Set;
 import java.util.TreeSet;
 import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.ExecutorService;
-import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.atomic.AtomicBoolean;
-import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.DisplayName;
 import org.junit.jupiter.api.Test;
 
@@ -36,27 +27,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 /** A reader of Headwater's own client, which its command line runs, in one group with readers of the Java client. */
 @DisplayName("groups shared with Headwater's own client")
-class MixedGroupTest extends InScope {
-    private static final int KEYS = 16;
-
-    private ReaderGroupManager groups;
-    private ExecutorService threads;
-
-    @BeforeEach
-    void openGroups() {
-        threads = Executors.newCachedThreadPool();
-        open(threads::shutdownNow);
-        groups = open(ReaderGroupManager.withScope(scope, client));
-    }
-
-    /** Makes a checkpoint every second: Java's readers share anew only there. */
-    private ReaderGroup group() {
-        ReaderGroupConfig config = ReaderGroupConfig.builder().groupRefreshTimeMillis(500)
-            .automaticCheckpointIntervalMillis(1_000).stream(stream("s")).build();
-        assertTrue(groups.createReaderGroup("g", config));
-        return open(groups.getReaderGroup("g"));
-    }
-
+class MixedGroupTest extends InGroup {
     /** `headwater group read` at work. What it prints is what it has read. */
     private final class Ours implements AutoCloseable {
         final List<String> events = Collections.synchronizedList(new ArrayList<>());
@@ -99,41 +70,6 @@ class MixedGroupTest extends InScope {
         }
     }
 
-    /** Reads in a thread of its own until the group ends, or it is told to stop. */
-    private CompletableFuture<Integer> readJava(String id, List<String> all, List<String> checkpoints, AtomicBoolean stop) {
-        EventStreamReader<String> reader = events().createReader(id, "g", TEXT, ReaderConfig.builder().build());
-        return CompletableFuture.supplyAsync(() -> {
-            int count = 0;
-            try (reader) {
-                while (!stop.get()) {
-                    EventRead<String> next = reader.readNextEvent(200);
-                    if (next.isCheckpoint()) {
-                        checkpoints.add(next.getCheckpointName());
-                    } else if (next.getEvent() != null) {
-                        all.add(next.getEvent());
-                        count++;
-                    } else if (next.isReadCompleted()) {
-                        break;
-                    }
-                }
-            }
-            return count;
-        }, threads);
-    }
-
-    private static <T> List<T> shared() {
-        return Collections.synchronizedList(new ArrayList<>());
-    }
-
-    private void untilShared(ReaderGroup group, int readers) throws Exception {
-        until("each of " + readers + " readers has segments", LIMIT, () -> {
-            var distribution = group.getReaderSegmentDistribution();
-            return distribution.getUnassignedSegments() == 0
-                && distribution.getReaderSegmentDistribution().size() == readers
-                && distribution.getReaderSegmentDistribution().values().stream().allMatch(n -> n >= 1);
-        });
-    }
-
     /** Each event once. Which of two readers came first nobody can say: what one has read takes a while to be seen. */
     private static void assertOnce(List<String> all, int count) {
         List<String> expected = new ArrayList<>();
@@ -163,27 +99,27 @@ class MixedGroupTest extends InScope {
     @DisplayName("each event is read once by either, over a scale and a checkpoint")
     void share() throws Exception {
         createStream("s", 4);
-        ReaderGroup group = group();
+        // Java's readers share anew only at a checkpoint.
+        ReaderGroup group = group(checkpointing().stream(stream("s")).build());
         List<String> all = shared();
-        List<String> checkpoints = shared();
-        CompletableFuture<Integer> java = readJava("java", all, checkpoints, new AtomicBoolean());
+        Reading java = reading(all, "java").get(0);
         Ours ours = open(new Ours(all));
-        untilShared(group, 2);
+        untilAssigned(group, 2, 1);
         assertEquals(Set.of("java", "ours"), group.getOnlineReaders());
         write("s", KEYS, 0, 100);
         scale("s", 6);
         Checkpoint checkpoint = within(group.initiateCheckpoint("both", executor));
         assertEquals("both", checkpoint.getName());
-        assertTrue(checkpoints.contains("both"));
+        assertTrue(java.checkpoints.contains("both"));
         write("s", KEYS, 100, 100);
-        untilShared(group, 2);
+        untilAssigned(group, 2, 1);
         write("s", KEYS, 200, 100);
         assertTrue(streams.sealStream(scope, "s"));
-        int read = within(java);
+        assertTrue(within(java.ended), "it comes to the end");
         ours.finish();
         assertOnce(all, 300);
-        assertTrue(read > 0, "Java's reader read");
-        assertEquals(KEYS * 300 - read, ours.events.size());
+        assertFalse(java.events.isEmpty(), "Java's reader read");
+        assertEquals(KEYS * 300 - java.events.size(), ours.events.size());
         assertOrdered(ours.events);
         assertFalse(ours.events.isEmpty(), "Headwater's reader read");
         assertEquals(Set.of(), group.getOnlineReaders());
@@ -193,16 +129,15 @@ class MixedGroupTest extends InScope {
     @DisplayName("what Java's reader leaves Headwater's reads on, and nothing twice")
     void leave() throws Exception {
         createStream("s", 4);
-        ReaderGroup group = group();
+        // Java's readers share anew only at a checkpoint.
+        ReaderGroup group = group(checkpointing().stream(stream("s")).build());
         List<String> all = shared();
-        AtomicBoolean stop = new AtomicBoolean();
-        CompletableFuture<Integer> java = readJava("java", all, shared(), stop);
+        Reading java = reading(all, "java").get(0);
         Ours ours = open(new Ours(all));
-        untilShared(group, 2);
+        untilAssigned(group, 2, 1);
         write("s", KEYS, 0, 100);
         until("half is read", LIMIT, () -> all.size() >= KEYS * 50);
-        stop.set(true);
-        within(java);
+        java.finish();
         write("s", KEYS, 100, 100);
         until("all is read", LIMIT, () -> all.size() >= KEYS * 200);
         assertEquals(Set.of("ours"), group.getOnlineReaders());
@@ -216,18 +151,19 @@ class MixedGroupTest extends InScope {
     @DisplayName("Java declares a killed reader of Headwater's offline, and reads on where it stopped last")
     void offline() throws Exception {
         createStream("s", 4);
-        ReaderGroup group = group();
+        // Java's readers share anew only at a checkpoint.
+        ReaderGroup group = group(checkpointing().stream(stream("s")).build());
         List<String> all = shared();
-        CompletableFuture<Integer> java = readJava("java", all, shared(), new AtomicBoolean());
+        Reading java = reading(all, "java").get(0);
         Ours ours = open(new Ours(all));
-        untilShared(group, 2);
+        untilAssigned(group, 2, 1);
         write("s", KEYS, 0, 100);
         until("all is read", LIMIT, () -> all.size() >= KEYS * 100);
         ours.close();
         group.readerOffline("ours", null);
         write("s", KEYS, 100, 100);
         assertTrue(streams.sealStream(scope, "s"));
-        within(java);
+        assertTrue(within(java.ended), "it comes to the end");
         // At least once: what the dead one had read since the last checkpoint is read again.
         Set<String> distinct = new TreeSet<>(all);
         assertEquals(KEYS * 200, distinct.size());

@@ -32,7 +32,7 @@ class ReaderGroupManagerTest extends InScope {
     }
 
     private ReaderGroupConfig.ReaderGroupConfigBuilder config() {
-        return ReaderGroupTest.brisk().stream(stream("s"));
+        return InGroup.brisk().stream(stream("s"));
     }
 
     private List<String> subscribers() throws Exception {
@@ -89,7 +89,7 @@ class ReaderGroupManagerTest extends InScope {
         write("s", 4, 0, 10);
         StreamCut middle = tail("s");
         write("s", 4, 10, 10);
-        ReaderGroupConfig bounded = ReaderGroupTest.brisk().stream(stream("s"), middle, tail("s")).build();
+        ReaderGroupConfig bounded = InGroup.brisk().stream(stream("s"), middle, tail("s")).build();
         assertTrue(groups.createReaderGroup("h", bounded));
         assertEquals(bounded, within(controller.getReaderGroupConfig(scope, "h")));
     }

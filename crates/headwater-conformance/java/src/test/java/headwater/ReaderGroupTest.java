@@ -1,6 +1,5 @@
 package headwater;
 
-import io.pravega.client.admin.ReaderGroupManager;
 import io.pravega.client.stream.Checkpoint;
 import io.pravega.client.stream.EventRead;
 import io.pravega.client.stream.EventStreamReader;
@@ -8,7 +7,6 @@ import io.pravega.client.stream.EventWriterConfig;
 import io.pravega.client.stream.Position;
 import io.pravega.client.stream.ReaderConfig;
 import io.pravega.client.stream.ReaderGroup;
-import io.pravega.client.stream.ReaderGroupConfig;
 import io.pravega.client.stream.ReinitializationRequiredException;
 import io.pravega.client.stream.Stream;
 import io.pravega.client.stream.StreamCut;
@@ -25,10 +23,7 @@ import java.util.Set;
 import java.util.TreeSet;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
-import java.util.concurrent.ExecutorService;
-import java.util.concurrent.Executors;
 import java.util.concurrent.atomic.AtomicBoolean;
-import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.DisplayName;
 import org.junit.jupiter.api.Test;
 
@@ -42,40 +37,9 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 @DisplayName("reader groups")
-class ReaderGroupTest extends InScope {
-    static final int KEYS = 16;
-
-    private ReaderGroupManager groups;
-    private ExecutorService threads;
-
-    @BeforeEach
-    void openGroups() {
-        threads = Executors.newCachedThreadPool();
-        open(threads::shutdownNow);
-        groups = open(ReaderGroupManager.withScope(scope, client));
-    }
-
-    /** Looks at the group's state twice a second and makes no checkpoints by itself. */
-    static ReaderGroupConfig.ReaderGroupConfigBuilder brisk() {
-        return ReaderGroupConfig.builder().groupRefreshTimeMillis(500).disableAutomaticCheckpoints();
-    }
-
-    /** Makes a checkpoint every second. Readers go from a segment to its successors only at one, and share only there. */
-    private static ReaderGroupConfig.ReaderGroupConfigBuilder checkpointing() {
-        return brisk().automaticCheckpointIntervalMillis(1_000);
-    }
-
-    private ReaderGroup group(ReaderGroupConfig config) {
-        assertTrue(groups.createReaderGroup("g", config));
-        return open(groups.getReaderGroup("g"));
-    }
-
+class ReaderGroupTest extends InGroup {
     private ReaderGroup group() {
         return group(brisk().stream(stream("s")).build());
-    }
-
-    private EventStreamReader<String> reader(String id) {
-        return events().createReader(id, "g", TEXT, ReaderConfig.builder().build());
     }
 
     /** Reads until `count` events are there. Returns them; the last position is left in `last`. */
@@ -95,64 +59,6 @@ class ReaderGroupTest extends InScope {
 
     private static List<String> read(EventStreamReader<String> reader, int count) {
         return read(reader, count, new Position[1]);
-    }
-
-    /** A reader at work in a thread of its own. */
-    private final class Reading {
-        final List<String> events = Collections.synchronizedList(new ArrayList<>());
-        final List<String> checkpoints = Collections.synchronizedList(new ArrayList<>());
-        final AtomicBoolean stop = new AtomicBoolean();
-        final CompletableFuture<Boolean> ended;
-
-        private Reading(EventStreamReader<String> reader, List<String> all) {
-            ended = CompletableFuture.supplyAsync(() -> {
-                try (reader) {
-                    while (!stop.get()) {
-                        EventRead<String> next = reader.readNextEvent(200);
-                        if (next.isCheckpoint()) {
-                            checkpoints.add(next.getCheckpointName());
-                        } else if (next.getEvent() != null) {
-                            events.add(next.getEvent());
-                            all.add(next.getEvent());
-                        } else if (next.isReadCompleted()) {
-                            return true;
-                        }
-                    }
-                    return false;
-                }
-            }, threads);
-        }
-
-        /** Lets it close its reader. True if it had come to the end of its data. */
-        boolean finish() throws Exception {
-            stop.set(true);
-            return within(ended);
-        }
-    }
-
-    /**
-     * Readers of these names, all of which the group knows before the first of them takes its share: without
-     * checkpoints it would keep all. `all` gets every event in the order in which they read.
-     */
-    private List<Reading> reading(List<String> all, String... ids) {
-        List<EventStreamReader<String>> readers = new ArrayList<>();
-        for (String id : ids) {
-            readers.add(reader(id));
-        }
-        return readers.stream().map(reader -> new Reading(reader, all)).toList();
-    }
-
-    private static List<String> shared() {
-        return Collections.synchronizedList(new ArrayList<>());
-    }
-
-    private void untilAssigned(ReaderGroup group, int readers, int leastEach) throws Exception {
-        until(readers + " readers have all segments and " + leastEach + " each at least", LIMIT, () -> {
-            var distribution = group.getReaderSegmentDistribution();
-            return distribution.getUnassignedSegments() == 0
-                && distribution.getReaderSegmentDistribution().size() == readers
-                && distribution.getReaderSegmentDistribution().values().stream().allMatch(n -> n >= leastEach);
-        });
     }
 
     @Test

@@ -174,7 +174,7 @@ class RestTest extends InScope {
     void groups() throws Exception {
         createStream("s", 1);
         ReaderGroupManager groups = open(ReaderGroupManager.withScope(scope, client));
-        assertTrue(groups.createReaderGroup("g", ReaderGroupTest.brisk().stream(stream("s")).build()));
+        assertTrue(groups.createReaderGroup("g", InGroup.brisk().stream(stream("s")).build()));
         open(events().createReader("r", "g", TEXT, ReaderConfig.builder().build()));
         ReaderGroupsList list = ask("/scopes/" + scope + "/readergroups", ReaderGroupsList.class);
         assertEquals("g", list.getReaderGroups().get(0).getReaderGroupName());

@@ -53,7 +53,7 @@ class RestartTest extends InScope {
     void group() throws Exception {
         createStream("s", 3);
         ReaderGroupManager groups = open(ReaderGroupManager.withScope(scope, client));
-        assertTrue(groups.createReaderGroup("g", ReaderGroupTest.brisk().stream(stream("s")).build()));
+        assertTrue(groups.createReaderGroup("g", InGroup.brisk().stream(stream("s")).build()));
         ReaderGroup group = open(groups.getReaderGroup("g"));
         List<String> all = Collections.synchronizedList(new ArrayList<>());
         AtomicBoolean stop = new AtomicBoolean();

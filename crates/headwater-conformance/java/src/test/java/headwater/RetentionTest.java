@@ -47,7 +47,7 @@ class RetentionTest extends InScope {
     }
 
     private ReaderGroup group(String name, String stream, StreamDataRetention retention) {
-        ReaderGroupConfig config = ReaderGroupTest.brisk().stream(stream(stream)).retentionType(retention).build();
+        ReaderGroupConfig config = InGroup.brisk().stream(stream(stream)).retentionType(retention).build();
         assertTrue(groups.createReaderGroup(name, config));
         return open(groups.getReaderGroup(name));
     }

@@ -23,7 +23,7 @@ class TimeWindowTest extends InScope {
 
     private EventStreamReader<String> reader(boolean windows) {
         ReaderGroupManager groups = open(ReaderGroupManager.withScope(scope, client));
-        assertTrue(groups.createReaderGroup("g", ReaderGroupTest.brisk().stream(stream("s")).build()));
+        assertTrue(groups.createReaderGroup("g", InGroup.brisk().stream(stream("s")).build()));
         return open(events().createReader("r", "g", TEXT, ReaderConfig.builder().disableTimeWindows(!windows).build()));
     }
 

@@ -60,7 +60,7 @@ class TlsTest extends InScope {
         createStream("s", 2);
         write("s", 8, 0, 20);
         var groups = open(ReaderGroupManager.withScope(scope, client));
-        assertTrue(groups.createReaderGroup("g", ReaderGroupTest.brisk().stream(stream("s")).build()));
+        assertTrue(groups.createReaderGroup("g", InGroup.brisk().stream(stream("s")).build()));
         try (var reader = events().createReader("r", "g", TEXT, ReaderConfig.builder().build())) {
             List<String> read = new ArrayList<>();
             until("all is read", LIMIT, () -> {
