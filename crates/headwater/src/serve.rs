@@ -17,7 +17,10 @@ use headwater_server::{ChunksConfig, Config, Server};
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::exit;
 use crate::settings::{LogFormat, Settings};
@@ -183,15 +186,16 @@ pub(crate) fn print(text: &str) {
 }
 
 fn start_log(settings: &Settings) {
-    let filter = EnvFilter::try_new(&settings.log).expect("the directives were checked");
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    match settings.log_format {
+    let filter: Targets = settings.log.parse().expect("the directives were checked");
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let log = match settings.log_format {
         LogFormat::Text => {
             use std::io::IsTerminal as _;
-            log.with_ansi(std::io::stderr().is_terminal()).init();
+            log.with_ansi(std::io::stderr().is_terminal()).boxed()
         }
-        LogFormat::Json => log.json().init(),
-    }
+        LogFormat::Json => log.json().boxed(),
+    };
+    tracing_subscriber::registry().with(log.with_filter(filter)).init();
 }
 
 /// As many files as the system lets us have: each connection takes one.

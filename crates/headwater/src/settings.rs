@@ -348,7 +348,7 @@ impl Settings {
                 text.parse().map_err(|_| "is neither true nor false".to_owned())
             })?,
             log: required(&given, "log", |text| {
-                tracing_subscriber::EnvFilter::try_new(text).map_err(|error| error.to_string())?;
+                text.parse::<tracing_subscriber::filter::Targets>().map_err(|error| error.to_string())?;
                 // A directive without a level names a target, so that a misspelt level would silence everything else.
                 let is_level = |word: &str| word.parse::<tracing::level_filters::LevelFilter>().is_ok();
                 match text.split(',').map(str::trim).find(|word| !word.contains('=') && !is_level(word)) {
