@@ -4,7 +4,7 @@
 //! * what cannot run here is skipped, said loudly at the end, and a failure under `--ci`
 //! * the last line counts tests: `N passed, N failed`, and `, N skipped` when some were
 //!
-//! `--quick` is the inner loop: formatting, lints, layers and unit tests, no genuine clients.
+//! `--quick` is the inner loop: formatting, lints, layers, features and unit tests, no genuine clients.
 //! `--ci` also installs missing system packages, since it may start on a machine that was just made.
 
 #![allow(
@@ -12,6 +12,7 @@
     reason = "starts processes, reads files and watches the clock; nothing here runs in the simulator"
 )]
 
+mod features;
 mod layers;
 mod licences;
 mod metadata;
@@ -26,9 +27,9 @@ const USAGE: &str = "\
 usage: cargo xtask test [--quick] [--ci] [--only SUITE]...
        cargo xtask layers | licences
 
-  --quick        formatting, lints, layers, licences and unit tests; no genuine clients
+  --quick        formatting, lints, layers, features, licences and unit tests; no genuine clients
   --ci           everything; installs missing system packages, and a skipped suite is a failure
-  --only SUITE   only this suite, for instance clippy, tests, sim, flights, crash
+  --only SUITE   only this suite, for instance clippy, simulation, flights, crash
 ";
 
 fn main() -> ExitCode {

@@ -115,19 +115,30 @@ impl Metadata {
 /// # Errors
 /// Cargo does not answer.
 pub(crate) fn built(name: &str) -> Result<BTreeSet<(String, String)>> {
+    let name_and_version = |line: &String| {
+        let (name, rest) = line.split_once(' ').with_context(|| format!("cargo tree says {line:?}"))?;
+        let version = rest.split(' ').next().unwrap_or(rest);
+        Ok((name.to_owned(), version.trim_start_matches('v').to_owned()))
+    };
+    let lines = tree(&["--package", name, "--edges", "normal,build", "--format", "{p}"])?;
+    lines.iter().map(name_and_version).collect()
+}
+
+/// The different lines that `cargo tree` says of what it is asked for: one for each package.
+///
+/// # Errors
+/// Cargo does not answer.
+pub(crate) fn tree(selection: &[&str]) -> Result<BTreeSet<String>> {
     let output = cargo()
-        .args(["tree", "--package", name, "--edges", "normal,build", "--prefix", "none", "--format", "{p}"])
+        .args(["tree", "--prefix", "none"])
+        .args(selection)
         .current_dir(root())
         .output()
         .context("start cargo tree")?;
     ensure!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
-    let mut built = BTreeSet::new();
-    for line in String::from_utf8_lossy(&output.stdout).lines().filter(|line| !line.is_empty()) {
-        let (name, rest) = line.split_once(' ').with_context(|| format!("cargo tree says {line:?}"))?;
-        let version = rest.split(' ').next().unwrap_or(rest);
-        built.insert((name.to_owned(), version.trim_start_matches('v').to_owned()));
-    }
-    Ok(built)
+    let lines = String::from_utf8_lossy(&output.stdout);
+    // A star is for what was said before.
+    Ok(lines.lines().filter(|line| !line.is_empty() && !line.ends_with("(*)")).map(str::to_owned).collect())
 }
 
 impl PartialEq for Package {

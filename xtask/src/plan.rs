@@ -4,7 +4,7 @@ use crate::metadata::{cargo, root};
 use crate::report::{Counts, Line, Report, Verdict};
 use crate::run::{end_children_when_interrupted, run};
 use crate::system::{CLIPPY, JAVA, LINKER, MOUNT, NODE, Need, PYTHON, RUSTFMT, provide};
-use crate::{layers, licences};
+use crate::{features, layers, licences};
 use anyhow::{Result, bail};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -23,10 +23,10 @@ enum Work {
     Cargo(&'static [&'static str], &'static str),
     /// A function of this program; the text is printed.
     Here(fn() -> Result<String>),
-    /// The simulation against planted bugs, in a build of its own.
-    Canaries,
     /// The Python package, as a wheel in an environment of its own.
     Wheel,
+    /// The simulation against planted bugs.
+    Canaries,
     /// The conformance harness with these arguments.
     Conformance(&'static [&'static str]),
 }
@@ -44,7 +44,8 @@ const fn minutes(count: u64) -> Duration {
     Duration::from_secs(60 * count)
 }
 
-/// In order: what fails fast comes first.
+/// In order: what fails fast comes first. All choose the whole workspace, and its targets by their names: with fewer
+/// packages cargo would switch off features that only the others ask for, and build most of the tree once more.
 const SUITES: &[Suite] = &[
     Suite {
         name: "format",
@@ -61,6 +62,7 @@ const SUITES: &[Suite] = &[
         limit: minutes(2),
     },
     Suite { name: "layers", work: Work::Here(layers::check_workspace), needs: &[], quick: true, limit: minutes(5) },
+    Suite { name: "features", work: Work::Here(features::check_workspace), needs: &[], quick: true, limit: minutes(5) },
     Suite { name: "licences", work: Work::Here(licences::check_workspace), needs: &[], quick: true, limit: minutes(5) },
     Suite {
         name: "clippy",
@@ -71,15 +73,12 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "unit-tests",
-        work: Work::Cargo(
-            &["test", "--release", "--workspace", "--exclude", "headwater-sim", "--lib", "--bins", "--quiet"],
-            ".",
-        ),
+        work: Work::Cargo(&["test", "--release", "--workspace", "--lib", "--bins", "--quiet"], "."),
         needs: &[LINKER],
         quick: true,
         limit: minutes(20),
     },
-    // Of the crates; the simulation has its own line below, whole.
+    // Of the crates; the simulation has its own line below.
     Suite {
         name: "integration-tests",
         work: Work::Cargo(
@@ -99,7 +98,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "simulation",
-        work: Work::Cargo(&["test", "--release", "--package", "headwater-sim"], "."),
+        work: Work::Cargo(&["test", "--release", "--workspace", "--test", "simulation"], "."),
         needs: &[LINKER],
         quick: false,
         limit: minutes(10),
@@ -289,7 +288,7 @@ fn is_conformance(name: &str) -> bool {
 fn perform(suite: &Suite, rest: Duration) -> Line {
     let started = Instant::now();
     let line = |verdict, counts| Line { suite: suite.name.to_owned(), verdict, counts, took: started.elapsed() };
-    let command = match &suite.work {
+    let commands = match &suite.work {
         Work::Here(check) => {
             return match check() {
                 Ok(summary) => {
@@ -305,52 +304,44 @@ fn perform(suite: &Suite, rest: Duration) -> Line {
         Work::Cargo(arguments, folder) => {
             let mut command = cargo();
             command.args(*arguments).current_dir(root().join(folder));
-            command
-        }
-        Work::Canaries => {
-            let mut command = cargo();
-            command.args([
-                "run",
-                "--release",
-                "--quiet",
-                "--package",
-                "headwater-sim",
-                "--target-dir",
-                "target/canary",
-            ]);
-            command.args(["--", "canaries"]).current_dir(root());
-            // Only the engine and what it needs; nobody debugs this build.
-            command
-                .env("RUSTFLAGS", "--cfg canary")
-                .env("CARGO_INCREMENTAL", "0")
-                .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
-            command
+            vec![command]
         }
         Work::Wheel => {
             let mut command = Command::new("python3");
             command.args(["crates/headwater-python/tests/run.py", "target"]).current_dir(root());
-            command
+            vec![command]
         }
-        Work::Conformance(arguments) => {
-            let mut command = cargo();
-            command.args(["run", "--release", "--quiet", "--package", "headwater-conformance", "--"]);
-            command.args(*arguments).current_dir(root());
-            command
-        }
+        Work::Canaries => binary("headwater-sim", &["--features", "headwater-sim/canary"], &["canaries"]),
+        Work::Conformance(arguments) => binary("headwater-conformance", &[], arguments),
     };
-    match run(command, suite.limit.min(rest)) {
-        Err(error) => line(Verdict::Failed(format!("{error:#}")), Counts::default()),
-        Ok(ended) => {
-            let verdict = match ended.failure {
-                Some(why) => Verdict::Failed(why),
-                None if ended.counts.failed > 0 => Verdict::Failed(format!("{} tests failed", ended.counts.failed)),
-                None => Verdict::Passed,
-            };
-            let silent = verdict == Verdict::Passed && ended.counts == Counts::default();
-            let counts = if silent { Counts { passed: 1, failed: 0 } } else { ended.counts };
-            Line { suite: suite.name.to_owned(), verdict, counts, took: ended.took }
+    let limit = suite.limit.min(rest);
+    let mut counts = Counts::default();
+    for command in commands {
+        match run(command, limit.saturating_sub(started.elapsed())) {
+            Err(error) => return line(Verdict::Failed(format!("{error:#}")), counts),
+            Ok(ended) => {
+                counts += ended.counts;
+                if let Some(why) = ended.failure {
+                    return line(Verdict::Failed(why), counts);
+                }
+            }
         }
     }
+    if counts.failed > 0 {
+        return line(Verdict::Failed(format!("{} tests failed", counts.failed)), counts);
+    }
+    let silent = counts == Counts::default();
+    line(Verdict::Passed, if silent { Counts { passed: 1, failed: 0 } } else { counts })
+}
+
+/// Builds a binary of this workspace and runs it. By its path: `cargo run` takes no whole workspace.
+fn binary(name: &str, features: &[&str], arguments: &[&str]) -> Vec<Command> {
+    let mut build = cargo();
+    build.args(["build", "--release", "--quiet", "--workspace", "--bin", name]).args(features).current_dir(root());
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    let mut run = Command::new(root().join(target).join("release").join(name));
+    run.args(arguments).current_dir(root());
+    vec![build, run]
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Counting what the suites say, and the table and the line at the end.
 
+use std::ops::AddAssign;
 use std::time::Duration;
 
 /// Tests that passed and failed.
@@ -13,9 +14,15 @@ impl Counts {
     /// Adds what a line of output says: the summary of the Rust test harness, or `N passed, N failed`.
     pub(crate) fn read(&mut self, line: &str) {
         if let Some((passed, failed)) = summary(line) {
-            self.passed += passed;
-            self.failed += failed;
+            *self += Self { passed, failed };
         }
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, more: Self) {
+        self.passed += more.passed;
+        self.failed += more.failed;
     }
 }
 

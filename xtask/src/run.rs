@@ -39,8 +39,6 @@ pub(crate) struct Ended {
     pub(crate) failure: Option<String>,
     /// Tests it said it ran.
     pub(crate) counts: Counts,
-    /// How long it took.
-    pub(crate) took: Duration,
 }
 
 /// Runs `command` to its end, at most `limit`. Its output is shown as it comes.
@@ -76,7 +74,7 @@ pub(crate) fn run(mut command: Command, limit: Duration) -> Result<Ended> {
         Some(status) if status.success() => None,
         Some(status) => Some(status.to_string()),
     };
-    Ok(Ended { failure, counts, took: started.elapsed() })
+    Ok(Ended { failure, counts })
 }
 
 fn set_running(group: Option<Pid>) {

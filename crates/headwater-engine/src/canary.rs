@@ -1,22 +1,22 @@
-//! Planted bugs. A test that has never failed proves nothing: a build with `RUSTFLAGS="--cfg canary"` can plant one of
-//! these bugs, and the simulation must catch every one of them.
+//! Planted bugs. A test that has never failed proves nothing: a build with the feature `canary` can plant one of these
+//! bugs, and the simulation must catch every one of them.
 //!
 //! In every other build [`is`] is the constant `false` and nothing of this remains. A number that is missing up to 24 is of
 //! a bug in another crate.
 
 /// Whether this bug is planted in the thread that asks.
-#[cfg(not(canary))]
+#[cfg(not(feature = "canary"))]
 #[inline(always)]
 pub(crate) const fn is(_number: u32) -> bool {
     false
 }
 
-#[cfg(canary)]
+#[cfg(feature = "canary")]
 pub(crate) use planted::is;
-#[cfg(canary)]
+#[cfg(feature = "canary")]
 pub use planted::{CANARIES, plant};
 
-#[cfg(canary)]
+#[cfg(feature = "canary")]
 mod planted {
     use std::cell::Cell;
 

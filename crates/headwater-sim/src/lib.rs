@@ -10,14 +10,14 @@
 //! in maps and vectors. [`History`] says what must have survived, given the answers. [`crash_run`] cuts the power,
 //! [`fault_run`] and [`full_run`] let calls fail and the disk fill up, [`rot_run`] damages stored bytes; [`clients_run`] needs
 //! no model: it checks what [several clients heard](histories). [`groups_run`] tries the rules of reader groups, without an engine. Anything that implements [`Store`] and [`Launch`] can be put
-//! on trial, and the tests do so with stores that have a planted bug each; so does a build with `cfg(canary)` with the
+//! on trial, and the tests do so with stores that have a planted bug each; so does a build with feature `canary` with the
 //! engine itself.
 //!
 //! Everything follows from a seed: a [`Mode`] is a function of one, and the same seed gives the same trace.
 //!
 //! `cargo run --release -p headwater-sim -- replay MODE SEED` runs a seed again; see `main.rs`.
 
-#[cfg(canary)]
+#[cfg(feature = "canary")]
 mod canaries;
 mod chance;
 mod clock;
@@ -33,7 +33,7 @@ mod soak;
 mod stepped;
 mod workload;
 
-#[cfg(canary)]
+#[cfg(feature = "canary")]
 pub use canaries::{Catch, catch_all};
 pub use chance::{Chance, SimRandom};
 pub use clock::SimClock;

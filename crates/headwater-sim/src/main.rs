@@ -68,7 +68,7 @@ enum What {
         #[arg(long, default_value_t = 2_000)]
         count: u64,
     },
-    /// Plants bugs in the engine, one at a time, and looks for them. Needs a build with RUSTFLAGS="--cfg canary".
+    /// Plants bugs in the engine, one at a time, and looks for them. Needs a build with the feature `canary`.
     Canaries,
     /// Runs every mode in turn over fresh seeds, and says once a minute how far it is.
     Soak {
@@ -136,13 +136,13 @@ fn flips(seed: u64, count: u64) -> Result<(), Box<Failure>> {
     Ok(())
 }
 
-#[cfg(not(canary))]
+#[cfg(not(feature = "canary"))]
 fn canaries() -> ExitCode {
-    println!("no bug can be planted in this build; try RUSTFLAGS=\"--cfg canary\" and a target directory of its own");
+    println!("no bug can be planted in this build; try --features canary");
     ExitCode::FAILURE
 }
 
-#[cfg(canary)]
+#[cfg(feature = "canary")]
 fn canaries() -> ExitCode {
     let (mut passed, mut failed) = (0, 0);
     for catch in headwater_sim::catch_all() {
