@@ -127,14 +127,16 @@ pub(super) fn killed(s3: &S3Server, place: &Place) -> Result<String> {
     command.envs(launch.environment.iter().map(|(name, value)| (name, value)));
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("start")?;
-    let went_down = until("the backup is in the middle", || Ok(place.proxy.is_down()));
+    let files = || s3.names(BUCKET, "killed/backup/");
+    // What was on its way to storage arrives before its sender is killed.
+    let went_down = until("the backup is in the middle", || Ok(place.proxy.is_down() && files()?.len() > 1));
     let ended = child.try_wait().context("look after the backup")?;
     child.kill().context("kill the backup")?;
     child.wait().context("wait for the backup")?;
     went_down?;
     ensure!(ended.is_none(), "the backup ended by itself");
     place.proxy.set_down(false);
-    let left = s3.names(BUCKET, "killed/backup/")?;
+    let left = files()?;
     ensure!(left.len() > 1 && !left.iter().any(|name| name.ends_with("backup.json")), "{left:?}");
 
     run(launch, &["restore", &saved, text(&beside(launch, "restored"))?], CONFIG)?;
