@@ -1,11 +1,7 @@
 //! The controller over a real gRPC connection, on ports in memory.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[path = "../src/grpc/mod.rs"]
-mod grpc;
-#[allow(dead_code)]
-#[path = "../../headwater-controller/tests/it/memory.rs"]
+#[allow(dead_code, reason = "these tests need some of it")]
+#[path = "../../../headwater-controller/tests/it/memory.rs"]
 mod memory;
 
 use std::net::SocketAddr;
@@ -37,7 +33,7 @@ async fn client_of(is_full: bool) -> Client {
     store.fill(is_full);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
-    let service = grpc::ControllerGrpc::new(controller, "127.0.0.1".to_owned(), 12345, address.port());
+    let service = super::ControllerGrpc::new(controller, "127.0.0.1".to_owned(), 12345, address.port());
     let service = service.into_service();
     tokio::spawn(async move {
         let incoming = tonic::transport::server::TcpIncoming::from(listener);
