@@ -211,6 +211,13 @@ const SUITES: &[Suite] = &[
         limit: minutes(10),
     },
     Suite {
+        name: "storms",
+        work: Work::Conformance(&["storms", "--prepared"]),
+        needs: &[],
+        quick: false,
+        limit: minutes(5),
+    },
+    Suite {
         name: "compatibility",
         work: Work::Conformance(&["compatibility"]),
         needs: &[],

@@ -8,9 +8,10 @@ use headwater_conformance::prepare::{Places, prepare};
 use headwater_conformance::suites::{
     Outcome, auth, bench,
     ceiling::{self, Crowd},
-    clients, crash, features, figures, flights, full, java, lifecycle, malformed, operations, refusals, s3,
+    clients, crash, features, figures, flights, full, java, lifecycle, malformed, operations, refusals, s3, storms,
 };
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Starts the real release binary and drives it with the genuine published clients.
 #[derive(Parser)]
@@ -49,6 +50,15 @@ enum Suite {
     },
     /// All flights, written by the wheel while the crate scales the stream, read by three readers.
     Flights,
+    /// Scales, kills, lost calls and readers that come and go, with our own client.
+    Storms {
+        /// How long each lasts.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// Repeats a run's choices, though not when they meet. Printed by every run.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// `kill -9` under load.
     Crash {
         /// How often the server is killed.
@@ -161,6 +171,7 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
             let (scale, transactions) = (!no_scale, !no_transactions);
             crash::run(places, &crash::Plan { cycles, seed: seeded(seed), writers, keys, scale, transactions })?
         }
+        Suite::Storms { seconds, seed } => storms::run(places, seeded(seed), Duration::from_secs(seconds))?,
         Suite::Auth => auth::run(places)?,
         Suite::Malformed { seed } => malformed::run(places, seeded(seed))?,
         Suite::Ceiling { full } => ceiling::run(places, if full { Crowd::FULL } else { Crowd::QUICK })?,
@@ -183,6 +194,7 @@ fn run(places: &Places, suite: Suite) -> anyhow::Result<Option<Outcome>> {
             outcome = outcome.and(ceiling::run(places, Crowd::QUICK)?).and(full::run(places)?);
             outcome = outcome.and(flights::run(places)?);
             outcome = outcome.and(crash::run(places, &crash_plan(seeded(None)))?);
+            outcome = outcome.and(storms::run(places, seeded(None), Duration::from_secs(10))?);
             outcome.and(compatibility::run(places, false)?)
         }
     }))

@@ -20,6 +20,7 @@ pub mod malformed;
 pub mod operations;
 pub mod refusals;
 pub mod s3;
+pub mod storms;
 
 /// One thing that is checked, by its name.
 pub struct Case<'a> {
