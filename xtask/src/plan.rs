@@ -6,6 +6,7 @@ use crate::run::{end_children_when_interrupted, run};
 use crate::system::{CLIPPY, JAVA, LINKER, MOUNT, NODE, Need, PYTHON, RUSTFMT, provide};
 use crate::{features, layers, licences};
 use anyhow::{Result, bail};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,8 @@ enum Work {
     Here(fn() -> Result<String>),
     /// The Python package, as a wheel in an environment of its own.
     Wheel,
+    /// Tests of the server that these arguments choose, with the binary in place of a server in their own process.
+    Binary(&'static [&'static str]),
     /// The simulation against planted bugs.
     Canaries,
     /// The conformance harness with these arguments.
@@ -102,6 +105,14 @@ const SUITES: &[Suite] = &[
         needs: &[LINKER],
         quick: false,
         limit: minutes(10),
+    },
+    Suite {
+        name: "binary",
+        // One asks for tokens of two seconds, which the command line refuses.
+        work: Work::Binary(&["auth::", "hostile::", "tls::", "hosts::", "--skip", "appends_end_with_the_token"]),
+        needs: &[LINKER],
+        quick: false,
+        limit: minutes(15),
     },
     Suite { name: "wheel", work: Work::Wheel, needs: &[LINKER, PYTHON], quick: false, limit: minutes(8) },
     Suite { name: "canaries", work: Work::Canaries, needs: &[LINKER], quick: false, limit: minutes(10) },
@@ -318,6 +329,13 @@ fn perform(suite: &Suite, rest: Duration) -> Line {
             command.args(["crates/headwater-python/tests/run.py", "target"]).current_dir(root());
             vec![command]
         }
+        Work::Binary(arguments) => {
+            let (build, path) = built("headwater", &[]);
+            let mut test = cargo();
+            test.args(["test", "--release", "--quiet", "--workspace", "--test", "it", "--"]).args(*arguments);
+            test.env("HEADWATER_TEST_BINARY", path).current_dir(root());
+            vec![build, test]
+        }
         Work::Canaries => binary("headwater-sim", &["--features", "headwater-sim/canary"], &["canaries"]),
         Work::Conformance(arguments) => binary("headwater-conformance", &[], arguments),
     };
@@ -343,12 +361,18 @@ fn perform(suite: &Suite, rest: Duration) -> Line {
 
 /// Builds a binary of this workspace and runs it. By its path: `cargo run` takes no whole workspace.
 fn binary(name: &str, features: &[&str], arguments: &[&str]) -> Vec<Command> {
+    let (build, path) = built(name, features);
+    let mut run = Command::new(path);
+    run.args(arguments).current_dir(root());
+    vec![build, run]
+}
+
+/// How a binary of this workspace is built, and where it is then.
+fn built(name: &str, features: &[&str]) -> (Command, PathBuf) {
     let mut build = cargo();
     build.args(["build", "--release", "--quiet", "--workspace", "--bin", name]).args(features).current_dir(root());
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    let mut run = Command::new(root().join(target).join("release").join(name));
-    run.args(arguments).current_dir(root());
-    vec![build, run]
+    (build, root().join(target).join("release").join(name))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod appends;
 mod auth;
+mod binary;
 mod client;
 mod documented;
 mod full;

@@ -1,4 +1,5 @@
-//! The whole server in this process, under TLS, and clients that trust it.
+//! The whole server, under TLS, and clients that trust it. It runs in this process, or, where `HEADWATER_TEST_BINARY`
+//! names the binary that is shipped, as that.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,12 +18,56 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::binary::Binary;
 use crate::client::Client;
 
 /// What a test runs.
 pub(crate) struct Running {
-    pub(crate) server: Server,
+    pub(crate) server: Served,
     pub(crate) directory: TempDir,
+}
+
+/// The server of a test.
+pub(crate) enum Served {
+    Here(Box<Server>),
+    Binary(Binary),
+}
+
+impl Served {
+    pub(crate) fn controller(&self) -> SocketAddr {
+        match self {
+            Self::Here(server) => server.controller(),
+            Self::Binary(binary) => binary.controller,
+        }
+    }
+
+    pub(crate) fn segment_store(&self) -> SocketAddr {
+        match self {
+            Self::Here(server) => server.segment_store(),
+            Self::Binary(binary) => binary.segment_store,
+        }
+    }
+
+    pub(crate) fn http(&self) -> SocketAddr {
+        match self {
+            Self::Here(server) => server.http(),
+            Self::Binary(binary) => binary.http,
+        }
+    }
+
+    pub(crate) fn reload(&self) {
+        match self {
+            Self::Here(server) => server.reload(),
+            Self::Binary(binary) => binary.reload(),
+        }
+    }
+
+    pub(crate) async fn stop(self) {
+        match self {
+            Self::Here(server) => server.stop().await,
+            Self::Binary(binary) => binary.stop(),
+        }
+    }
 }
 
 /// On loopback, any ports, with a certificate of its own.
@@ -51,7 +96,10 @@ impl Running {
         let directory = tempfile::tempdir().unwrap();
         let mut config = config(&directory);
         change(&mut config);
-        let server = Server::start(config).await.unwrap();
+        let server = match std::env::var_os("HEADWATER_TEST_BINARY") {
+            Some(path) => Served::Binary(Binary::start(path, &config)),
+            None => Served::Here(Box::new(Server::start(config).await.unwrap())),
+        };
         Self { server, directory }
     }
 
