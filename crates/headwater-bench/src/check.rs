@@ -1,10 +1,11 @@
 //! Whether a segment holds exactly what was written to it.
 //!
-//! A [`Checker`] knows the writers of one segment and how many events each has written. It is fed the segment's bytes,
-//! cut anywhere, and stops at the first that does not fit: an event of somebody else, a byte that changed, an event
+//! A [`Checker`] knows the writers of one segment and which of its events each has written there. It is fed the segment's
+//! bytes, cut anywhere, and stops at the first that does not fit: an event of somebody else, a byte that changed, an event
 //! twice, missing or in another place, or something behind or instead of events.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::event::{HEADER_BYTES, Identity, identify};
 
@@ -103,9 +104,11 @@ pub enum Violation {
 /// Of one writer.
 #[derive(Clone, Copy, Debug)]
 struct Expected {
+    /// What it wrote before stands elsewhere.
+    first: u64,
     next: u64,
-    /// Events written, or the most there may be while writing goes on.
-    total: u64,
+    /// Behind its last event, or behind the last there may be while writing goes on.
+    end: u64,
 }
 
 /// Reads one segment from its beginning.
@@ -120,15 +123,17 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    /// `writers` with the number of events each has written to this segment, all of `event_bytes` bytes.
-    pub(crate) fn new(event_bytes: usize, writers: impl IntoIterator<Item = (u64, u64)>) -> Self {
-        let writers = writers.into_iter().map(|(writer, total)| (writer, Expected { next: 0, total })).collect();
+    /// `writers` with the sequences of the events each has written to this segment, all of `event_bytes` bytes.
+    pub(crate) fn new(event_bytes: usize, writers: impl IntoIterator<Item = (u64, Range<u64>)>) -> Self {
+        let expected = |Range { start, end }| Expected { first: start, next: start, end };
+        let writers = writers.into_iter().map(|(writer, sequences)| (writer, expected(sequences))).collect();
         Self { event_bytes, writers, offset: 0, carried: Vec::new() }
     }
 
     /// Bytes the segment must have.
     pub(crate) fn expected_bytes(&self) -> u64 {
-        self.writers.values().map(|writer| writer.total).sum::<u64>() * (HEADER_BYTES + self.event_bytes) as u64
+        self.writers.values().map(|writer| writer.end - writer.first).sum::<u64>()
+            * (HEADER_BYTES + self.event_bytes) as u64
     }
 
     /// Takes the bytes that follow; `seen` is told of every event.
@@ -174,7 +179,7 @@ impl Checker {
         if found < expected {
             return Err(Violation::Repeated { offset, writer, expected, found });
         }
-        if found >= known.total {
+        if found >= known.end {
             return Err(Violation::Surplus { offset, writer, found });
         }
         known.next += 1;
@@ -183,11 +188,11 @@ impl Checker {
         Ok(())
     }
 
-    /// Says how many events each writer has written in the end, if that was not known before.
-    pub(crate) fn settle(&mut self, writers: &[(u64, u64)]) {
-        for (writer, total) in writers {
+    /// Says which events each writer has written in the end, if that was not known before.
+    pub(crate) fn settle(&mut self, writers: &[(u64, Range<u64>)]) {
+        for (writer, sequences) in writers {
             if let Some(known) = self.writers.get_mut(writer) {
-                known.total = *total;
+                known.end = sequences.end;
             }
         }
     }
@@ -200,9 +205,9 @@ impl Checker {
         if !self.carried.is_empty() {
             return Err(Violation::CutShort { bytes: self.carried.len() });
         }
-        for (writer, Expected { next: found, total: expected }) in self.writers {
-            if found != expected {
-                return Err(Violation::Missing { writer, expected, found });
+        for (writer, Expected { first, next, end }) in self.writers {
+            if next != end {
+                return Err(Violation::Missing { writer, expected: end - first, found: next - first });
             }
         }
         Ok(())
@@ -231,7 +236,7 @@ mod tests {
     /// Two writers who each wrote three events.
     fn judge(bytes: &[u8]) -> Result<(), Violation> {
         let verdict = |pieces: &mut dyn Iterator<Item = &[u8]>| {
-            let mut checker = Checker::new(EVENT_BYTES, [(1, 3), (2, 3)]);
+            let mut checker = Checker::new(EVENT_BYTES, [(1, 0..3), (2, 0..3)]);
             for piece in pieces {
                 checker.feed(piece, |_| {})?;
             }
@@ -242,6 +247,22 @@ mod tests {
             assert_eq!(verdict(&mut bytes.chunks(size)), whole, "cut into pieces of {size}");
         }
         whole
+    }
+
+    #[test]
+    fn a_writer_that_came_from_another_segment_goes_on_where_it_was_there() {
+        let judge = |events: &[(u64, u64)]| {
+            let mut checker = Checker::new(EVENT_BYTES, [(1, 7..9)]);
+            assert_eq!(checker.expected_bytes(), 2 * STRIDE);
+            checker.feed(&history(events), |_| {})?;
+            checker.finish()
+        };
+        assert_eq!(judge(&[(1, 7), (1, 8)]), Ok(()));
+        assert_eq!(judge(&[(1, 6)]), Err(Violation::Repeated { offset: 0, writer: 1, expected: 7, found: 6 }));
+        assert_eq!(judge(&[(1, 8)]), Err(Violation::Gap { offset: 0, writer: 1, expected: 7, found: 8 }));
+        assert_eq!(judge(&[(1, 7)]), Err(Violation::Missing { writer: 1, expected: 2, found: 1 }));
+        let surplus = Violation::Surplus { offset: 2 * STRIDE, writer: 1, found: 9 };
+        assert_eq!(judge(&[(1, 7), (1, 8), (1, 9)]), Err(surplus));
     }
 
     #[test]

@@ -139,7 +139,7 @@ fn follow(
     let violated = |source| BenchError::Integrity { segment: name.to_string(), source };
     let mut connection = Connection::open(server)?;
     // How many each writes is not known yet.
-    let mut checker = Checker::new(load.size, load.writers_of(run, segment).map(|writer| (writer, u64::MAX)));
+    let mut checker = Checker::new(load.size, load.writers_of(run, segment).map(|writer| (writer, 0..u64::MAX)));
     let (mut latencies, mut counted, mut offset) = (Latencies::new(), 0, 0_u64);
     loop {
         let reply = connection.ask(|request_id| Request::ReadSegment {

@@ -2,6 +2,7 @@
 //! catching up is.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::thread;
 
@@ -31,13 +32,13 @@ impl Default for Asking {
 #[derive(Clone, Debug)]
 pub(crate) struct Written {
     pub(crate) segment: Text,
-    /// Writers and how many events each wrote.
-    pub(crate) writers: Vec<(u64, u64)>,
+    /// Writers and the sequences of the events that each wrote there.
+    pub(crate) writers: Vec<(u64, Range<u64>)>,
 }
 
 impl Written {
     pub(crate) fn events(&self) -> u64 {
-        self.writers.iter().map(|(_, events)| events).sum()
+        self.writers.iter().map(|(_, sequences)| sequences.end - sequences.start).sum()
     }
 }
 
@@ -78,7 +79,7 @@ fn one_segment(
 ) -> Result<(), BenchError> {
     let segment = &written.segment;
     let violated = |source: Violation| BenchError::Integrity { segment: segment.to_string(), source };
-    let mut checker = Checker::new(event_bytes, written.writers.iter().copied());
+    let mut checker = Checker::new(event_bytes, written.writers.iter().cloned());
     let expected = checker.expected_bytes();
     let mut parts = Parts::new(expected, asking);
     while let Some(wanted) = parts.wanted() {
@@ -95,7 +96,7 @@ fn one_segment(
         match connection.reply("a segment was read")? {
             Reply::SegmentRead { offset, data, .. } if !data.is_empty() => parts.came(offset.cast_unsigned(), data),
             // Nothing is there although it was acknowledged: what is missing will be named.
-            Reply::SegmentRead { .. } => break,
+            Reply::SegmentRead { .. } | Reply::SegmentIsSealed { .. } => break,
             Reply::Hello { .. } | Reply::KeepAlive => {}
             reply => return Err(refused("ReadSegment", &reply)),
         }

@@ -342,8 +342,8 @@ impl Written {
         let mut written: Vec<Self> =
             run.segments.iter().map(|segment| Self { segment: segment.clone(), writers: Vec::new() }).collect();
         for (writer, outcome) in outcomes.iter().enumerate() {
-            for (number, lane) in args.segments_of(writer).into_iter().zip(&outcome.lanes) {
-                written[number].writers.push(*lane);
+            for (number, (lane, events)) in args.segments_of(writer).into_iter().zip(&outcome.lanes) {
+                written[number].writers.push((*lane, 0..*events));
             }
         }
         written
