@@ -48,7 +48,7 @@ pub struct TailReport {
     pub rate: Option<f64>,
     /// Events acknowledged per second.
     pub events_per_second: f64,
-    /// Events read per second, by all readers together.
+    /// Events that came to readers while it counted, per second, of all readers together.
     pub events_read_per_second: f64,
     /// To the acknowledgement: from when an event was due, or sent in a closed loop.
     pub acknowledged: Quantiles,
@@ -56,6 +56,8 @@ pub struct TailReport {
     pub read: Quantiles,
     /// Median of the reader minus that of the writer, in microseconds: negative if readers are told first.
     pub reader_behind_p50_us: f64,
+    /// Events that readers checked, of all readers together: each saw every event of its segment.
+    pub events_verified: u64,
 }
 
 pub(crate) fn run(args: &TailArgs) -> Result<TailReport, BenchError> {
@@ -102,11 +104,12 @@ pub(crate) fn measure(attached: &Attached, load: &LoadArgs, readers: usize) -> R
 
     let written = Written::collect(&run, load, &outcomes);
     let (mut acknowledged, mut read) = (Latencies::new(), Latencies::new());
-    let mut read_events = 0;
+    let (mut read_events, mut events_verified) = (0, 0);
     for Tail { latencies, counted, segment, mut checker } in tails {
         read.merge(&latencies);
         read_events += counted;
         checker.settle(&written[segment].writers);
+        events_verified += written[segment].events();
         let name = &written[segment].segment;
         checker.finish().map_err(|source| BenchError::Integrity { segment: name.to_string(), source })?;
     }
@@ -123,6 +126,7 @@ pub(crate) fn measure(attached: &Attached, load: &LoadArgs, readers: usize) -> R
         reader_behind_p50_us: read.p50_us - acknowledged.p50_us,
         acknowledged,
         read,
+        events_verified,
     };
     Ok((report, run))
 }
@@ -160,8 +164,9 @@ fn follow(
             let seen = |identity: &crate::event::Identity| {
                 if times.counts(identity.due_ns) {
                     latencies.record(now.saturating_sub(identity.due_ns));
-                    counted += 1;
                 }
+                // What comes after the end is latency; it is not throughput any more.
+                counted += u64::from(times.counts(now));
             };
             checker.feed(&data, seen).map_err(violated)?;
             offset += data.len() as u64;
