@@ -10,6 +10,7 @@ use crate::catchup::{self, CatchupArgs};
 use crate::clients::{self, ClientsArgs};
 use crate::conns::{self, ConnsArgs};
 use crate::error::BenchError;
+use crate::fanout::{self, FanoutArgs};
 use crate::genuine::{self, GenuineArgs};
 use crate::growth::{self, GrowthArgs};
 use crate::mixed::{self, MixedArgs};
@@ -29,6 +30,8 @@ pub enum Bench {
     Write(WriteArgs),
     /// Write, and read at the tail at the same time
     Tail(TailArgs),
+    /// Write to one segment and read it at the tail by many, against one reader
+    Fanout(FanoutArgs),
     /// Read what was written before, from memory and from the disk
     Catchup(CatchupArgs),
     /// Create many segments and write evenly over them, against one
@@ -61,6 +64,7 @@ impl Bench {
             Self::Probe(args) => print(&Probe::take(&args.dir, args.short)?, args.json),
             Self::Write(args) => print(&write::run(&args)?, args.json),
             Self::Tail(args) => print(&tail::run(&args)?, args.json),
+            Self::Fanout(args) => print(&fanout::run(&args)?, args.json),
             Self::Catchup(args) => print(&catchup::run(&args)?, args.json),
             Self::Segments(args) => print(&segments::run(&args)?, args.json),
             Self::Conns(args) => print(&conns::run(&args)?, args.json),

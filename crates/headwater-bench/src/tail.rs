@@ -18,7 +18,8 @@ use crate::write::{LoadArgs, generate};
 
 /// What a reader asks for at a time, as the Rust client does.
 const READ_BYTES: i32 = 1 << 20;
-const READERS_MAX: usize = 1024;
+/// Each is a thread.
+pub(crate) const READERS_MAX: usize = 1024;
 
 /// `bench tail`.
 #[derive(Clone, Debug, clap::Args)]

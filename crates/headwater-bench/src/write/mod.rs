@@ -19,6 +19,7 @@ use crate::event::{EVENT_BYTES_MIN, HEADER_BYTES};
 use crate::latency::{Latencies, Quantiles};
 use crate::machine::Machine;
 use crate::pace::Schedule;
+use crate::rounds::sound;
 use crate::target::{Attached, Run, Target};
 use crate::verify::{Asking, Written, read_back};
 use generator::{Generator, Load, Outcome, Pace, Times};
@@ -98,9 +99,6 @@ impl Default for LoadArgs {
 
 impl LoadArgs {
     pub(crate) fn check(&self) -> Result<(), BenchError> {
-        let sound = |what: &str, holds: bool| {
-            if holds { Ok(()) } else { Err(BenchError::Setting { what: what.to_owned() }) }
-        };
         sound("--size is from 28 to 8388608", (EVENT_BYTES_MIN..=EVENT_BYTES_MAX - HEADER_BYTES).contains(&self.size))?;
         sound("--writers is from 1 to 1024", (1..=WRITERS_MAX).contains(&self.writers))?;
         sound("--segments is at most 1000000", self.segments <= SEGMENTS_MAX)?;
