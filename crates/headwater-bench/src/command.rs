@@ -17,6 +17,7 @@ use crate::mixed::{self, MixedArgs};
 use crate::null::{self, NullArgs};
 use crate::probe::{Probe, ProbeArgs};
 use crate::recover::{self, RecoverArgs};
+use crate::scale::{self, ScaleArgs};
 use crate::segments::{self, SegmentsArgs};
 use crate::tail::{self, TailArgs};
 use crate::write::{self, WriteArgs};
@@ -40,6 +41,8 @@ pub enum Bench {
     Conns(ConnsArgs),
     /// Write beside bulk writes, flushes, checkpoints and deletions
     Mixed(MixedArgs),
+    /// Split and merge a stream while it is written, against one that is left alone
+    Scale(ScaleArgs),
     /// Start a server on an empty directory, fill it, kill it, start it again
     Recover(RecoverArgs),
     /// Serve without storing anything: what a client reaches against it is the client's own limit
@@ -69,6 +72,7 @@ impl Bench {
             Self::Segments(args) => print(&segments::run(&args)?, args.json),
             Self::Conns(args) => print(&conns::run(&args)?, args.json),
             Self::Mixed(args) => print(&mixed::run(&args)?, args.json),
+            Self::Scale(args) => print(&scale::run(&args)?, args.json),
             Self::Recover(args) => print(&recover::run(&args)?, args.json),
             Self::Null(args) => null::run(&args),
             Self::Genuine(args) => print(&genuine::run(&args)?, args.json),

@@ -55,6 +55,14 @@ impl Connection {
         Ok(Self { socket, end, out, input: BytesMut::new(), next_request: 1 })
     }
 
+    /// Connects and waits for the answer: what a server may be asked depends on what it says first.
+    pub(crate) fn greeted(server: &str) -> Result<Self, BenchError> {
+        let mut connection = Self::open(server)?;
+        connection.flush()?;
+        while !matches!(connection.reply("it had to say hello")?, Reply::Hello { .. }) {}
+        Ok(connection)
+    }
+
     pub(crate) fn socket(&self) -> &TcpStream {
         &self.socket
     }

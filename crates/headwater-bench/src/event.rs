@@ -83,6 +83,13 @@ impl Block {
         }
     }
 
+    /// The first event with this identity, as it is stored.
+    pub(crate) fn one(&mut self, identity: Identity) -> &[u8] {
+        let Identity { writer, sequence, due_ns } = identity;
+        self.stamp(writer, sequence..sequence + 1, |_| due_ns);
+        &self.bytes[..self.stride()]
+    }
+
     /// Lends out the bytes of all events; [`give_back`](Self::give_back) them before the next stamp.
     pub(crate) fn lend(&mut self) -> Bytes {
         std::mem::take(&mut self.bytes).freeze()

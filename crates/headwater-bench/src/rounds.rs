@@ -1,10 +1,13 @@
 //! Several rounds of the same: what one machine does differs from minute to minute, and only what was measured in turns
 //! can be compared.
 
+use std::time::Instant;
+
 use serde::Serialize;
 
 use crate::error::BenchError;
 use crate::latency::median;
+use crate::write::generator::Times;
 
 /// How often and how long.
 #[derive(Clone, Debug, clap::Args)]
@@ -32,6 +35,12 @@ impl Rounds {
     /// What each round finds, in their order.
     pub(crate) fn each<T>(&self, mut round: impl FnMut() -> Result<T, BenchError>) -> Result<Vec<T>, BenchError> {
         (0..self.rounds).map(|_| round()).collect()
+    }
+
+    /// Of a run that begins now or soon.
+    pub(crate) fn times(&self, origin: Instant) -> Times {
+        let ns = |seconds: f64| (seconds * 1e9) as u64;
+        Times { origin, counted_from_ns: ns(self.warmup), end_ns: ns(self.warmup + self.seconds) }
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use headwater_types::{Name, ScopedStream};
 use headwater_wire::Text;
 use tempfile::TempDir;
 
@@ -30,6 +31,21 @@ pub(crate) struct Target {
     /// Do not delete the segments of the run
     #[arg(long)]
     pub(crate) keep: bool,
+}
+
+/// Where the controller is, for what segment stores alone do not do.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ControllerAt {
+    /// The controller of that server (gRPC), host:port
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090", conflicts_with = "own")]
+    pub(crate) controller: String,
+}
+
+impl ControllerAt {
+    /// That of our own server, if we started one.
+    pub(crate) fn of<'a>(&'a self, attached: &'a Attached) -> &'a str {
+        attached.own().map_or(&self.controller, |own| &own.controller)
+    }
 }
 
 /// Which disk, and which program.
@@ -135,6 +151,9 @@ impl Attached {
     }
 }
 
+/// Everything of ours is in it; it stays.
+const SCOPE: &str = "bench";
+
 /// How a server ends before it is started again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Restart {
@@ -163,8 +182,14 @@ impl Run {
     /// Names that nobody else has, for segments that are not created yet.
     pub(crate) fn named(segments: usize) -> Self {
         let tag = tag();
-        let name = |number| format!("bench/run-{tag:08x}/{number}.#epoch.0").into();
+        let name = |number| format!("{SCOPE}/run-{tag:08x}/{number}.#epoch.0").into();
         Self { segments: (0..segments).map(name).collect(), tag }
+    }
+
+    /// The stream whose segments these are, if a controller is to create them.
+    pub(crate) fn stream(&self) -> ScopedStream {
+        let name = |text: &str| Name::parse(text).expect("letters, digits and a hyphen are a name");
+        ScopedStream { scope: name(SCOPE), stream: name(&format!("run-{:08x}", self.tag)) }
     }
 
     /// Ids of this run's writers begin here.

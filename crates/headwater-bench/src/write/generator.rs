@@ -313,6 +313,6 @@ impl Generator {
 }
 
 /// A writer's id on the wire.
-fn wire_id(writer: u64) -> WriterId {
+pub(crate) fn wire_id(writer: u64) -> WriterId {
     WriterId(WRITER_PREFIX | u128::from(writer))
 }
