@@ -20,6 +20,7 @@ use crate::recover::{self, RecoverArgs};
 use crate::scale::{self, ScaleArgs};
 use crate::segments::{self, SegmentsArgs};
 use crate::tail::{self, TailArgs};
+use crate::txn::{self, TxnArgs};
 use crate::write::{self, WriteArgs};
 
 /// Measure this machine, or a server on it.
@@ -41,6 +42,8 @@ pub enum Bench {
     Conns(ConnsArgs),
     /// Write beside bulk writes, flushes, checkpoints and deletions
     Mixed(MixedArgs),
+    /// Commit transactions of many events, against plain writes of the same events
+    Txn(TxnArgs),
     /// Split and merge a stream while it is written, against one that is left alone
     Scale(ScaleArgs),
     /// Start a server on an empty directory, fill it, kill it, start it again
@@ -72,6 +75,7 @@ impl Bench {
             Self::Segments(args) => print(&segments::run(&args)?, args.json),
             Self::Conns(args) => print(&conns::run(&args)?, args.json),
             Self::Mixed(args) => print(&mixed::run(&args)?, args.json),
+            Self::Txn(args) => print(&txn::run(&args)?, args.json),
             Self::Scale(args) => print(&scale::run(&args)?, args.json),
             Self::Recover(args) => print(&recover::run(&args)?, args.json),
             Self::Null(args) => null::run(&args),

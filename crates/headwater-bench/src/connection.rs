@@ -97,6 +97,39 @@ impl Connection {
         Ok(self.end.set_up_append(id, writer, segment.clone(), Token::default(), &mut self.out)?)
     }
 
+    /// Registers a writer and waits for it. Nothing else may be under way.
+    pub(crate) fn set_up(&mut self, writer: WriterId, segment: &Text) -> Result<(), BenchError> {
+        self.put_setup(writer, segment)?;
+        self.flush()?;
+        loop {
+            match self.reply("a writer was registered")? {
+                Reply::AppendSetup { .. } => return Ok(()),
+                Reply::Hello { .. } | Reply::KeepAlive => {}
+                reply => return Err(refused("SetupAppend", &reply)),
+            }
+        }
+    }
+
+    /// Appends whole events and waits for them. Nothing else may be under way.
+    pub(crate) fn append(
+        &mut self,
+        framing: Framing,
+        writer: WriterId,
+        data: Bytes,
+        event_count: usize,
+        last_event_number: i64,
+    ) -> Result<(), BenchError> {
+        self.put_append(framing, writer, data, event_count, last_event_number)?;
+        self.flush()?;
+        loop {
+            match self.reply("an append was under way")? {
+                Reply::DataAppended { event_number, .. } if event_number == last_event_number => return Ok(()),
+                Reply::KeepAlive => {}
+                reply => return Err(refused("an append", &reply)),
+            }
+        }
+    }
+
     /// Queues whole events; the last has this number, counted from 1.
     pub(crate) fn put_append(
         &mut self,

@@ -1,4 +1,4 @@
-//! The controller as blocking calls: streams, their segments, scales. Any server of the protocol answers them.
+//! The controller as blocking calls: streams, their segments, transactions, scales. Any server of the protocol answers them.
 //!
 //! Each has a connection and a runtime of the calling thread, which works only while a call is under way: nothing of it
 //! competes with the loads for the processor.
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use headwater_proto::controller as proto;
 use headwater_proto::controller::controller_service_client::ControllerServiceClient;
-use headwater_types::{KeyRange, ScopedStream, SegmentId};
+use headwater_types::{KeyRange, ScopedStream, SegmentId, TransactionId};
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
@@ -16,6 +16,11 @@ use crate::error::{BenchError, Context};
 
 /// A controller that says nothing for so long will not say anything any more.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A transaction of ours takes a small part of it. The shortest that servers take.
+const LEASE_MS: i64 = 10_000;
+/// "No time" in a commit.
+const NO_TIME: i64 = i64::MIN;
+
 type Stub = ControllerServiceClient<Channel>;
 
 /// See the module.
@@ -30,6 +35,13 @@ pub(crate) struct Controller {
 pub(crate) struct Piece {
     pub(crate) id: SegmentId,
     pub(crate) range: KeyRange,
+}
+
+/// What has become of a transaction.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum TransactionState {
+    Committing,
+    Committed,
 }
 
 impl Controller {
@@ -152,6 +164,48 @@ impl Controller {
             status => Err(refused("checkScale", status.as_str_name())),
         }
     }
+
+    /// Begins a transaction; its segments are those of the stream.
+    pub(crate) fn begin(&self, stream: &ScopedStream) -> Result<(TransactionId, Vec<Piece>), BenchError> {
+        const CALL: &str = "createTransaction";
+        let asked = proto::CreateTxnRequest { stream_info: Some(info(stream)), lease: LEASE_MS, ..Default::default() };
+        let answer = self.call(CALL, |mut stub| async move { stub.create_transaction(asked).await })?;
+        let id = answer.txn_id.ok_or_else(|| refused(CALL, "no id"))?;
+        Ok((TransactionId::from_halves(id.high_bits, id.low_bits), pieces(CALL, answer.active_segments)?))
+    }
+
+    /// Decides that a transaction is to be committed; when it is, [`state`](Self::state) tells.
+    pub(crate) fn commit(&self, stream: &ScopedStream, id: TransactionId) -> Result<(), BenchError> {
+        let asked = transaction(stream, id);
+        let answer = self.call("commitTransaction", |mut stub| async move { stub.commit_transaction(asked).await })?;
+        match answer.status() {
+            proto::txn_status::Status::Success => Ok(()),
+            status => Err(refused("commitTransaction", status.as_str_name())),
+        }
+    }
+
+    /// Decides that a transaction is to be aborted.
+    pub(crate) fn abort(&self, stream: &ScopedStream, id: TransactionId) -> Result<(), BenchError> {
+        let asked = transaction(stream, id);
+        let answer = self.call("abortTransaction", |mut stub| async move { stub.abort_transaction(asked).await })?;
+        match answer.status() {
+            proto::txn_status::Status::Success => Ok(()),
+            status => Err(refused("abortTransaction", status.as_str_name())),
+        }
+    }
+
+    /// Of a transaction that is to be committed.
+    pub(crate) fn state(&self, stream: &ScopedStream, id: TransactionId) -> Result<TransactionState, BenchError> {
+        use proto::txn_state::State;
+        const CALL: &str = "checkTransactionState";
+        let asked = transaction(stream, id);
+        let answer = self.call(CALL, |mut stub| async move { stub.check_transaction_state(asked).await })?;
+        match answer.state() {
+            State::Committing => Ok(TransactionState::Committing),
+            State::Committed => Ok(TransactionState::Committed),
+            state => Err(refused(CALL, state.as_str_name())),
+        }
+    }
 }
 
 fn info(stream: &ScopedStream) -> proto::StreamInfo {
@@ -159,6 +213,16 @@ fn info(stream: &ScopedStream) -> proto::StreamInfo {
         scope: stream.scope.to_string(),
         stream: stream.stream.to_string(),
         access_operation: proto::stream_info::AccessOperation::ReadWrite.into(),
+    }
+}
+
+fn transaction(stream: &ScopedStream, id: TransactionId) -> proto::TxnRequest {
+    let (high_bits, low_bits) = id.halves();
+    proto::TxnRequest {
+        stream_info: Some(info(stream)),
+        txn_id: Some(proto::TxnId { high_bits, low_bits }),
+        writer_id: String::new(),
+        timestamp: NO_TIME,
     }
 }
 

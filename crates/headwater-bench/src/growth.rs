@@ -311,30 +311,14 @@ fn acknowledged(attached: &Attached, run: &Run, seconds: f64) -> Result<Quantile
     let mut connection = Connection::open(&attached.server)?;
     let id = run.first_writer() + (1 << 20);
     let writer = WriterId(id.into());
-    connection.put_setup(writer, &run.segments[0])?;
-    connection.flush()?;
-    loop {
-        match connection.reply("a writer was set up")? {
-            Reply::AppendSetup { .. } => break,
-            Reply::Hello { .. } | Reply::KeepAlive => {}
-            reply => return Err(refused("SetupAppend", &reply)),
-        }
-    }
+    connection.set_up(writer, &run.segments[0])?;
     let mut block = Block::new(1024, 1);
     paced(seconds, |n| {
         block.stamp(id, n..n + 1, |_| 0);
-        let number = n.cast_signed() + 1;
         let bytes = block.lend();
-        connection.put_append(Framing::Event, writer, bytes.clone(), 1, number)?;
-        connection.flush()?;
+        connection.append(Framing::Event, writer, bytes.clone(), 1, n.cast_signed() + 1)?;
         block.give_back(bytes);
-        loop {
-            match connection.reply("an append was under way")? {
-                Reply::DataAppended { event_number, .. } if event_number == number => return Ok(()),
-                Reply::KeepAlive => {}
-                reply => return Err(refused("an append", &reply)),
-            }
-        }
+        Ok(())
     })
 }
 

@@ -47,8 +47,10 @@ mod recover;
 mod rounds;
 mod scale;
 mod segments;
+mod steps;
 mod tail;
 mod target;
+mod txn;
 mod verify;
 mod write;
 
@@ -75,4 +77,5 @@ pub use rounds::Spread;
 pub use scale::{ScaleArgs, ScaleFigures, ScaleReport};
 pub use segments::{SegmentsArgs, SegmentsReport};
 pub use tail::{TailArgs, TailReport};
+pub use txn::{TxnArgs, TxnFigures, TxnReport};
 pub use write::{WriteArgs, WriteReport};

@@ -27,8 +27,9 @@ use generator::{Generator, Load, Outcome, Pace, Times};
 /// Largest event: that of an ordinary event on the wire.
 const EVENT_BYTES_MAX: usize = headwater_types::limits::EVENT_BYTES_MAX;
 /// Most data in one append, so that a block and its end stay far below a frame.
-const BLOCK_BYTES_MAX: usize = 8 << 20;
-const WRITERS_MAX: usize = 1024;
+pub(crate) const BLOCK_BYTES_MAX: usize = 8 << 20;
+/// Each is a thread.
+pub(crate) const WRITERS_MAX: usize = 1024;
 const SEGMENTS_MAX: usize = 1_000_000;
 /// How long the device may take to write what is still in memory.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(5);
