@@ -19,6 +19,12 @@ pub enum Violation {
         /// Its number in the run.
         key: u64,
     },
+    /// A change was made although its condition did not hold.
+    #[error("an update of key {key} was made on condition of a version that it no longer had")]
+    Unconditional {
+        /// Its number in the run.
+        key: u64,
+    },
     /// Where an event should begin, something else stands.
     #[error("no event of {expected} bytes begins at offset {offset}")]
     NotAnEvent {

@@ -13,6 +13,7 @@ use crate::error::BenchError;
 use crate::fanout::{self, FanoutArgs};
 use crate::genuine::{self, GenuineArgs};
 use crate::growth::{self, GrowthArgs};
+use crate::kv::{self, KvArgs};
 use crate::mixed::{self, MixedArgs};
 use crate::null::{self, NullArgs};
 use crate::probe::{Probe, ProbeArgs};
@@ -44,6 +45,8 @@ pub enum Bench {
     Mixed(MixedArgs),
     /// Commit transactions of many events, against plain writes of the same events
     Txn(TxnArgs),
+    /// Put, update on condition and get the keys of a table
+    Kv(KvArgs),
     /// Split and merge a stream while it is written, against one that is left alone
     Scale(ScaleArgs),
     /// Start a server on an empty directory, fill it, kill it, start it again
@@ -76,6 +79,7 @@ impl Bench {
             Self::Conns(args) => print(&conns::run(&args)?, args.json),
             Self::Mixed(args) => print(&mixed::run(&args)?, args.json),
             Self::Txn(args) => print(&txn::run(&args)?, args.json),
+            Self::Kv(args) => print(&kv::run(&args)?, args.json),
             Self::Scale(args) => print(&scale::run(&args)?, args.json),
             Self::Recover(args) => print(&recover::run(&args)?, args.json),
             Self::Null(args) => null::run(&args),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use headwater_types::WriterId;
-use headwater_wire::{NO_VERSION, Reply, Request, TableEntry, TableKey, Text, Token};
+use headwater_wire::{NO_VERSION, Reply, Request, Token};
 use serde::Serialize;
 
 use crate::all::Better::{Less, More};
@@ -19,6 +19,7 @@ use crate::event::{Block, HEADER_BYTES, identify};
 use crate::latency::{Latencies, Quantiles};
 use crate::machine::Machine;
 use crate::pace::{Schedule, sleep_exactly};
+use crate::table::{Table, scattered};
 use crate::tail::measure as tail;
 use crate::target::{Attached, Place, Run};
 use crate::write::{LoadArgs, fill, measure as write};
@@ -27,12 +28,7 @@ use crate::write::{LoadArgs, fill, measure as write};
 const RATE: f64 = 1000.0;
 /// Keys of the small table.
 const FEW_KEYS: u64 = 1_000;
-const KEY_BYTES: usize = 16;
 const VALUE_BYTES: usize = 100;
-/// Entries of one update.
-const BATCH: u64 = 500;
-/// Updates under way.
-const UNDER_WAY: usize = 16;
 /// Payload of the events that make a stream long.
 const LONG_EVENT_BYTES: usize = (64 << 10) - HEADER_BYTES;
 /// The server may finish what it does in the background before it is measured.
@@ -134,25 +130,18 @@ fn paced(seconds: f64, mut one: impl FnMut(u64) -> Result<(), BenchError>) -> Re
     Ok(latencies.quantiles())
 }
 
-/// Numbers that follow no order, the same in every run.
-fn scattered(n: u64) -> u64 {
-    let mixed = (n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    mixed ^ (mixed >> 31)
-}
-
 fn keys(args: &GrowthArgs) -> Result<Vec<Figure>, BenchError> {
     let attached = args.place.attach()?;
-    let mut connection = Connection::open(&attached.server)?;
+    let mut connection = Connection::greeted(&attached.server)?;
     let table = Table::create(&mut connection)?;
-    table.put(&mut connection, 0..FEW_KEYS)?;
+    table.fill(&mut connection, 0..FEW_KEYS, NO_VERSION, value, |_, _| {})?;
     attached.watch.settle(SETTLE_PATIENCE);
-    let few = table.get(&mut connection, FEW_KEYS, args.seconds)?;
+    let few = gets(&table, &mut connection, FEW_KEYS, args.seconds)?;
     let began = Instant::now();
-    table.put(&mut connection, FEW_KEYS..args.keys)?;
+    table.fill(&mut connection, FEW_KEYS..args.keys, NO_VERSION, value, |_, _| {})?;
     let rate = (args.keys - FEW_KEYS) as f64 / began.elapsed().as_secs_f64();
     attached.watch.settle(SETTLE_PATIENCE);
-    let many = table.get(&mut connection, args.keys, args.seconds)?;
+    let many = gets(&table, &mut connection, args.keys, args.seconds)?;
     let measured = format!("{:.0} of {:.0} µs; put at {:.0} k/s", many.p99_us, few.p99_us, rate / 1e3);
     let also = format!("{:.0} of {:.0} µs", many.p50_us, few.p50_us);
     Ok(vec![
@@ -172,100 +161,26 @@ fn against(
     Figure { name, unit, value, better: Less, required, aim, measured }
 }
 
-/// A table whose values follow from their keys.
-struct Table {
-    segment: Text,
+/// The value of a key, which follows from its number.
+fn value(number: u64) -> Bytes {
+    let mut value = vec![b'v'; VALUE_BYTES - 8];
+    value.extend_from_slice(&number.to_be_bytes());
+    value.into()
 }
 
-impl Table {
-    fn create(connection: &mut Connection) -> Result<Self, BenchError> {
-        // What a server may be asked depends on what it says first.
-        connection.flush()?;
-        while !matches!(connection.reply("it had to say hello")?, Reply::Hello { .. }) {}
-        let segment = Run::named(1).segments.swap_remove(0);
-        let reply = connection.ask(|request_id| Request::CreateTableSegment {
-            request_id,
-            segment: segment.clone(),
-            token: Token::default(),
-            sorted: false,
-            key_length: 0,
-            rollover_bytes: 0,
-        })?;
-        match reply {
-            Reply::SegmentCreated { .. } => Ok(Self { segment }),
-            reply => Err(refused("CreateTableSegment", &reply)),
-        }
-    }
-
-    fn key(number: u64) -> Bytes {
-        let mut key = vec![b'k'; KEY_BYTES - 8];
-        key.extend_from_slice(&scattered(number).to_be_bytes());
-        key.into()
-    }
-
-    fn value(number: u64) -> Bytes {
-        let mut value = vec![b'v'; VALUE_BYTES - 8];
-        value.extend_from_slice(&number.to_be_bytes());
-        value.into()
-    }
-
-    fn put(&self, connection: &mut Connection, numbers: std::ops::Range<u64>) -> Result<(), BenchError> {
-        let mut under_way = 0;
-        let settle = |connection: &mut Connection| match connection.reply("a table was filled")? {
-            Reply::TableEntriesUpdated { .. } => Ok(1),
-            Reply::Hello { .. } | Reply::KeepAlive => Ok(0),
-            reply => Err(refused("UpdateTableEntries", &reply)),
-        };
-        let mut next = numbers.start;
-        while next < numbers.end {
-            let end = numbers.end.min(next + BATCH);
-            let entry = |number| TableEntry {
-                key: TableKey { key: Self::key(number), version: NO_VERSION },
-                value: Self::value(number),
-            };
-            connection.put_request(|request_id| Request::UpdateTableEntries {
-                request_id,
-                segment: self.segment.clone(),
-                token: Token::default(),
-                entries: (next..end).map(entry).collect(),
-                table_offset: -1,
-            })?;
-            connection.flush()?;
-            under_way += 1;
-            while under_way >= UNDER_WAY {
-                under_way -= settle(connection)?;
+/// Gets of keys that are there, of all of so many.
+fn gets(table: &Table, connection: &mut Connection, count: u64, seconds: f64) -> Result<Quantiles, BenchError> {
+    paced(seconds, |n| {
+        let number = scattered(n ^ 0x5EED) % count;
+        match connection.ask(|request_id| table.read(request_id, [number]))? {
+            Reply::TableRead { entries, .. } if entries.len() == 1 && entries[0].value == value(number) => Ok(()),
+            Reply::TableRead { entries, .. } if entries.len() == 1 => {
+                let source = Violation::Value { key: number };
+                Err(BenchError::Integrity { segment: table.segment.to_string(), source })
             }
-            next = end;
+            reply => Err(refused("ReadTable", &reply)),
         }
-        while under_way > 0 {
-            under_way -= settle(connection)?;
-        }
-        Ok(())
-    }
-
-    /// Gets of keys that are there, of all of so many.
-    fn get(&self, connection: &mut Connection, count: u64, seconds: f64) -> Result<Quantiles, BenchError> {
-        paced(seconds, |n| {
-            let number = scattered(n ^ 0x5EED) % count;
-            let reply = connection.ask(|request_id| Request::ReadTable {
-                request_id,
-                segment: self.segment.clone(),
-                token: Token::default(),
-                keys: vec![TableKey { key: Self::key(number), version: NO_VERSION }],
-            })?;
-            match reply {
-                Reply::TableRead { entries, .. } if entries.len() == 1 => {
-                    let is_right = entries[0].value == Self::value(number);
-                    if is_right { Ok(()) } else { Err(self.violated(Violation::Value { key: number })) }
-                }
-                reply => Err(refused("ReadTable", &reply)),
-            }
-        })
-    }
-
-    fn violated(&self, source: Violation) -> BenchError {
-        BenchError::Integrity { segment: self.segment.to_string(), source }
-    }
+    })
 }
 
 fn stream(args: &GrowthArgs) -> Result<Vec<Figure>, BenchError> {
