@@ -14,7 +14,7 @@ use crate::fanout::{self, FanoutArgs};
 use crate::genuine::{self, GenuineArgs};
 use crate::growth::{self, GrowthArgs};
 use crate::kv::{self, KvArgs};
-use crate::mixed::{self, MixedArgs};
+use crate::mixed::{self, Beside, MixedArgs};
 use crate::null::{self, NullArgs};
 use crate::probe::{Probe, ProbeArgs};
 use crate::recover::{self, RecoverArgs};
@@ -41,7 +41,7 @@ pub enum Bench {
     Segments(SegmentsArgs),
     /// Hold many idle connections, and write beside them
     Conns(ConnsArgs),
-    /// Write beside bulk writes, flushes, checkpoints and deletions
+    /// Write beside bulk writes, flushes, checkpoints and deletions, or beside readers of old data
     Mixed(MixedArgs),
     /// Commit transactions of many events, against plain writes of the same events
     Txn(TxnArgs),
@@ -77,7 +77,10 @@ impl Bench {
             Self::Catchup(args) => print(&catchup::run(&args)?, args.json),
             Self::Segments(args) => print(&segments::run(&args)?, args.json),
             Self::Conns(args) => print(&conns::run(&args)?, args.json),
-            Self::Mixed(args) => print(&mixed::run(&args)?, args.json),
+            Self::Mixed(args) => match args.beside {
+                Beside::Bulk => print(&mixed::run(&args)?, args.json),
+                Beside::Readers => print(&mixed::run_beside_readers(&args)?, args.json),
+            },
             Self::Txn(args) => print(&txn::run(&args)?, args.json),
             Self::Kv(args) => print(&kv::run(&args)?, args.json),
             Self::Scale(args) => print(&scale::run(&args)?, args.json),

@@ -73,7 +73,7 @@ pub use growth::{Axis, GrowthArgs, GrowthReport};
 pub use kv::{KvArgs, KvReport, OperationFigures};
 pub use latency::{Latencies, Quantiles, median};
 pub use machine::Machine;
-pub use mixed::{MixedArgs, MixedReport};
+pub use mixed::{MixedArgs, MixedReport, ReadingReport, WriterFigures};
 pub use null::NullArgs;
 pub use recover::{RecoverArgs, RecoverReport};
 pub use rounds::Spread;

@@ -1,13 +1,19 @@
-//! `headwater bench mixed`: acknowledgements while the server flushes chunks, deletes segments and makes checkpoints.
+//! `headwater bench mixed`: acknowledgements while the server flushes chunks, deletes segments and makes checkpoints, or
+//! while others read old data ([`reading`]).
 //!
 //! One writer sends single events at a fixed rate throughout. First alone, then beside others who write in bulk (so that
 //! bytes leave the journal for chunks and checkpoints are made) to segments that are deleted as soon as they are written.
+
+mod reading;
+
+pub use self::reading::{ReadingReport, WriterFigures};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use serde::Serialize;
 
+use self::reading::ReadingLoad;
 use crate::error::BenchError;
 use crate::latency::Quantiles;
 use crate::target::{Attached, Target};
@@ -15,14 +21,32 @@ use crate::write::{LoadArgs, fill_paced, measure};
 
 /// `bench mixed`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:
+  headwater bench mixed --own
+  headwater bench mixed --own --beside readers --readers 2 --mib 1024")]
 pub struct MixedArgs {
     #[command(flatten)]
     pub(crate) target: Target,
+    /// What goes on beside the writers
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) beside: Beside,
     #[command(flatten)]
     pub(crate) load: MixedLoad,
+    #[command(flatten)]
+    pub(crate) reading: ReadingLoad,
     /// Print one JSON object instead of tables
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What goes on beside the writers.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum Beside {
+    /// Bulk writes to segments that are deleted when they are written
+    #[default]
+    Bulk,
+    /// Readers of what was written before
+    Readers,
 }
 
 /// Who writes what.
@@ -31,10 +55,10 @@ pub(crate) struct MixedLoad {
     /// Events per second of the writer whose acknowledgements are timed
     #[arg(long, default_value_t = 1000.0)]
     pub(crate) rate: f64,
-    /// Megabytes per second written in bulk beside it
+    /// Beside bulk: megabytes per second written
     #[arg(long, default_value_t = 100.0)]
     pub(crate) bulk: f64,
-    /// Mebibytes of a bulk segment before it is deleted
+    /// Beside bulk: mebibytes of a segment before it is deleted
     #[arg(long, default_value_t = 64)]
     pub(crate) bulk_mib: u64,
     /// Seconds that count, of each run
@@ -59,6 +83,13 @@ pub struct MixedReport {
 
 pub(crate) fn run(args: &MixedArgs) -> Result<MixedReport, BenchError> {
     measure_both(&args.target.attach()?, &args.load)
+}
+
+/// Beside readers instead of bulk writes.
+pub(crate) fn run_beside_readers(args: &MixedArgs) -> Result<ReadingReport, BenchError> {
+    let MixedLoad { rate, seconds, .. } = args.load;
+    args.reading.check(rate, seconds)?;
+    reading::measure(&args.target.attach()?, &args.reading, rate, seconds, args.target.keep)
 }
 
 pub(crate) fn measure_both(attached: &Attached, args: &MixedLoad) -> Result<MixedReport, BenchError> {
