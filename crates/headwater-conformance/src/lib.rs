@@ -27,6 +27,7 @@ pub mod courier;
 pub mod driver;
 pub mod flights;
 pub mod ledger;
+pub mod liar;
 pub mod prepare;
 pub mod raw;
 pub mod s3;

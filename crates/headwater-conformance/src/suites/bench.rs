@@ -2,6 +2,7 @@
 //! have none. How fast anything is, is not tested here, but for the time until a killed server is there again.
 
 use super::{Case, Outcome, in_scratch, run_cases};
+use crate::liar::{Liar, Lie};
 use crate::prepare::Places;
 use crate::server::{Launch, Server};
 use anyhow::{Context, Result, ensure};
@@ -40,6 +41,106 @@ pub fn run(places: &Places) -> Result<Outcome> {
                 let report = bench(places, "tail", &server, scratch, &load)?;
                 let (written, read) = (number(&report, "/acknowledged/count")?, number(&report, "/read/count")?);
                 ensure!(written > 0.0 && read == 2.0 * written, "two readers did not see all in {report}");
+                Ok(String::new())
+            }),
+            Case::new("bench: one reader and many at the tail of one segment are compared", || {
+                let report = bench(places, "fanout", &server, scratch, FANOUT)?;
+                spread(&report, "/delivered_ratio", 1)?;
+                spread(&report, "/read_p99_ratio", 1)?;
+                let (one, all) = (number(&report, "/one/readers")?, number(&report, "/all/readers")?);
+                ensure!((one, all) == (1.0, 3.0), "not one reader and three in {report}");
+                // Paced runs alone: 200 a second for half a second, once for one reader and once for three.
+                ensure!(number(&report, "/events_verified")? > 390.0, "not all was verified in {report}");
+                Ok(format!("{:.1} × as much is delivered", spread(&report, "/delivered_ratio", 1)?))
+            }),
+            Case::new("bench: transactions are committed, read back and compared with plain writes", || {
+                let report = bench(places, "txn", &server, scratch, &with_controller(&server, TXN))?;
+                let (events, aborted) = (number(&report, "/events_verified")?, number(&report, "/aborted")?);
+                ensure!(events > 0.0 && events % 10.0 == 0.0, "not whole transactions of 10 events in {report}");
+                ensure!(aborted == 4.0, "not one aborted transaction of each writer and round in {report}");
+                let commits = spread(&report, "/transactions/per_second", 2)?;
+                let written = spread(&report, "/transactions/events_per_second", 2)?;
+                ensure!((written - 10.0 * commits).abs() < 1e-6 * written, "not 10 events each in {report}");
+                let (all, part) = (spread(&report, "/transactions/p50_us", 2)?, spread(&report, "/commit_p50_us", 2)?);
+                ensure!(all >= part, "committing takes longer than the whole in {report}");
+                spread(&report, "/plain/per_second", 2)?;
+                Ok(format!("{commits:.0} commits/s"))
+            }),
+            Case::new("bench: transactions come when they are due", || {
+                let load = ["--rate", "20", "--rounds", "1", "--seconds", "1", "--warmup", "0", "--events", "3"];
+                let report = bench(places, "txn", &server, scratch, &with_controller(&server, &load))?;
+                // Of 20 transactions and of 20 plain appends, none may be missing: a hundredth of 20 is less than one.
+                ensure!(number(&report, "/events_verified")? == 120.0, "not 2 × 20 × 3 events in {report}");
+                Ok(String::new())
+            }),
+            Case::new("bench: keys of a table are put, updated, got and compared", || {
+                let report = bench(places, "kv", &server, scratch, KV)?;
+                for operation in ["put", "update", "get"] {
+                    spread(&report, &format!("/{operation}/per_second"), 1)?;
+                    spread(&report, &format!("/{operation}/p99_us"), 1)?;
+                    spread(&report, &format!("/{operation}/paced_p99_us"), 1)?;
+                }
+                // Each key at the end, and some 100 paced gets.
+                ensure!(number(&report, "/values_verified")? > 2090.0, "not all was verified in {report}");
+                Ok(format!("{:.0} puts/s", spread(&report, "/put/per_second", 1)?))
+            }),
+            Case::new("bench: no event is lost or doubled where a stream is split and merged", || {
+                let report = bench(places, "scale", &server, scratch, &with_controller(&server, SCALE))?;
+                ensure!(number(&report, "/scales")? == 3.0, "not three scales in {report}");
+                // One of the quiet stream; 1, then 2, then 1, then 2 of the other.
+                ensure!(number(&report, "/segments_verified")? == 7.0, "not seven segments in {report}");
+                let events = number(&report, "/events_verified")?;
+                ensure!((990.0..=1000.0).contains(&events), "not 2 × 500 events in {report}");
+                let (typical, longest) = (spread(&report, "/scale_p50_ms", 1)?, spread(&report, "/scale_max_ms", 1)?);
+                ensure!(typical <= longest, "the longest scale is not the longest in {report}");
+                let pause = spread(&report, "/scaling/longest_pause_ms", 1)?;
+                // Events of each of 16 keys are due 32 ms apart.
+                ensure!(pause >= 25.0, "no pause of a key is that short in {report}");
+                Ok(format!("longest pause {pause:.0} ms"))
+            }),
+            Case::new("bench: writers are measured alone and beside readers of old data", || {
+                let report = bench(places, "mixed", &server, scratch, MIXED)?;
+                for figure in ["/p99_ratio", "/throughput_ratio", "/read_bytes_per_second_paced"] {
+                    spread(&report, figure, 1)?;
+                }
+                let old = number(&report, "/old_bytes")?;
+                ensure!(old > 0.9 * 8.0 * f64::from(1 << 20), "not 8 MiB of old data in {report}");
+                ensure!(number(&report, "/events_verified")? > 190.0, "not all was verified in {report}");
+                Ok(String::new())
+            }),
+            Case::new("bench: a store that lies yields no figures, whatever is measured", || {
+                let (txn, scale) = (with_controller(&server, TXN), with_controller(&server, SCALE));
+                for (command, load, lie, words) in [
+                    ("fanout", FANOUT, Lie::Repeat, "came again"),
+                    ("fanout", FANOUT, Lie::Flip, "was changed"),
+                    ("txn", &txn[..], Lie::Repeat, "came again"),
+                    ("txn", &txn[..], Lie::Longer, "bytes instead of"),
+                    ("kv", KV, Lie::Flip, "does not have the value that was put"),
+                    ("kv", KV, Lie::Unconditional, "on condition of a version"),
+                    ("scale", &scale[..], Lie::Repeat, "came again"),
+                    ("scale", &scale[..], Lie::Longer, "bytes instead of"),
+                    ("mixed", MIXED, Lie::Flip, "was changed"),
+                ] {
+                    let liar = Liar::start(&server.ready.segment_store, lie)?;
+                    let output = command_line(places, command, &liar.address(), &server, scratch, load).output();
+                    let output = output.with_context(|| format!("run headwater bench {command}"))?;
+                    without_figures(&output, words).with_context(|| format!("bench {command}, {lie:?}"))?;
+                }
+                Ok(String::new())
+            }),
+            Case::new("bench: settings that make no sense are named before anything runs", || {
+                for (command, load, flag) in [
+                    ("fanout", ["--readers", "1"], "--readers"),
+                    ("txn", ["--events", "0"], "--events"),
+                    ("kv", ["--keys", "10"], "--keys"),
+                    ("scale", ["--every", "60"], "--every"),
+                    ("mixed", ["--beside=readers", "--mib=0"], "--mib"),
+                ] {
+                    // Nobody listens there.
+                    let output = command_line(places, command, "127.0.0.1:1", &server, scratch, &load).output();
+                    let output = output.with_context(|| format!("run headwater bench {command}"))?;
+                    without_figures(&output, flag)?;
+                }
                 Ok(String::new())
             }),
             Case::new(
@@ -86,19 +187,60 @@ pub fn run(places: &Places) -> Result<Outcome> {
     })
 }
 
+/// One round of each mode, as short as it can be.
+const FANOUT: &[&str] = &["--readers", "3", "--rate", "200", "--rounds", "1", "--seconds", "0.4", "--warmup", "0.1"];
+const TXN: &[&str] =
+    &["--events", "10", "--writers", "2", "--segments", "2", "--rounds", "2", "--seconds", "0.4", "--warmup", "0.1"];
+const KV: &[&str] = &["--keys", "2000", "--rate", "200", "--rounds", "1", "--seconds", "0.4", "--warmup", "0.1"];
+const SCALE: &[&str] = &["--rate", "500", "--every", "0.3", "--rounds", "1", "--seconds", "0.9", "--warmup", "0.1"];
+const MIXED: &[&str] =
+    &["--beside", "readers", "--mib", "8", "--rate", "200", "--rounds", "1", "--seconds", "0.4", "--warmup", "0.1"];
+
+fn with_controller<'a>(server: &'a Server, load: &[&'a str]) -> Vec<&'a str> {
+    [&["--controller", &server.ready.controller], load].concat()
+}
+
+/// A figure of so many rounds, more than nothing: its median.
+fn spread(report: &Value, path: &str, rounds: usize) -> Result<f64> {
+    let at = |part: &str| number(report, &format!("{path}/{part}"));
+    let (least, median, greatest) = (at("least")?, at("median")?, at("greatest")?);
+    let found = report.pointer(&format!("{path}/rounds")).and_then(Value::as_array).map(Vec::len);
+    ensure!(found == Some(rounds), "not {rounds} rounds of {path} in {report}");
+    ensure!(0.0 < least && least <= median && median <= greatest, "{path} makes no sense in {report}");
+    Ok(median)
+}
+
 fn write(places: &Places, server: &Server, scratch: &Path, load: &[&str]) -> Result<Value> {
     bench(places, "write", server, scratch, load)
 }
 
 fn bench(places: &Places, command: &str, server: &Server, scratch: &Path, load: &[&str]) -> Result<Value> {
-    let output = Command::new(places.server())
-        .args(["bench", command, "--json", "--server", &server.ready.segment_store, "--metrics", &server.ready.http])
-        .arg("--data-dir")
-        .arg(scratch)
-        .args(load)
-        .output()
-        .with_context(|| format!("run headwater bench {command}"))?;
-    whole(&output)
+    let output = command_line(places, command, &server.ready.segment_store, server, scratch, load).output();
+    whole(&output.with_context(|| format!("run headwater bench {command}"))?)
+}
+
+/// `segment_store` is the server's, or somebody's who stands before it.
+fn command_line(
+    places: &Places,
+    command: &str,
+    segment_store: &str,
+    server: &Server,
+    scratch: &Path,
+    load: &[&str],
+) -> Command {
+    let mut line = Command::new(places.server());
+    line.args(["bench", command, "--json", "--server", segment_store, "--metrics", &server.ready.http]);
+    line.arg("--data-dir").arg(scratch).args(load);
+    line
+}
+
+/// That a run failed, printed nothing, and said why.
+fn without_figures(output: &Output, why: &str) -> Result<()> {
+    ensure!(output.status.code() == Some(1), "it ended with {}", output.status);
+    ensure!(output.stdout.is_empty(), "it printed {}", String::from_utf8_lossy(&output.stdout));
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(said.contains(why), "it did not say why: {said}");
+    Ok(())
 }
 
 /// The report of a run that ended well.
@@ -138,9 +280,6 @@ fn without_storage(places: &Places) -> Result<String> {
         .args(["bench", "write", "--json", "--seconds", "0.2", "--warmup", "0", "--server", address])
         .output()
         .context("run headwater bench write")?;
-    ensure!(output.status.code() == Some(1), "it ended with {}", output.status);
-    ensure!(output.stdout.is_empty(), "it printed {}", String::from_utf8_lossy(&output.stdout));
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(said.contains("ReadSegment"), "it did not say why: {said}");
+    without_figures(&output, "ReadSegment")?;
     Ok(String::new())
 }
