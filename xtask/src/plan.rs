@@ -237,8 +237,9 @@ const SUITES: &[Suite] = &[
     },
 ];
 
-/// Everything together must end within the hour that it is given elsewhere.
-const ALL_WITHIN: Duration = minutes(56);
+/// Everything together ends by itself, with a table of what there was no time for, before somebody ends it who gives it an
+/// hour and a half. From a clean clone it took 47 minutes on the slowest two cores seen so far.
+const ALL_WITHIN: Duration = minutes(80);
 
 /// Runs the suites. True when everything held.
 ///
