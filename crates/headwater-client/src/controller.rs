@@ -89,7 +89,13 @@ impl Controllers {
             let (endpoint, channel) = &self.shared.channels[at];
             let stub = ControllerServiceClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
             let mut asked = Request::new(request.clone());
-            self.authorize(&mut asked).await?;
+            if let Err(error) = self.authorize(&mut asked).await {
+                // Whoever gives the proof is away, not the controller.
+                if error.kind() != ErrorKind::Unavailable || !backoff.pause().await {
+                    return Err(error);
+                }
+                continue;
+            }
             let limit = self.shared.request_timeout;
             let outcome = tokio::time::timeout(limit, call(stub, asked)).await;
             let status = match outcome {

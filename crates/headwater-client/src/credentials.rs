@@ -14,13 +14,23 @@ pub trait Credentials: Send + Sync + 'static {
     /// The header's value, a scheme and what belongs to it. Asked for at every call: keep what is still good.
     ///
     /// # Errors
-    /// The call that needed it fails with this error.
+    /// `Unavailable`: asked again until the time for retries is over. With any other the call that needed it fails.
     fn authorization(&self) -> BoxFuture<'_, Result<String>>;
 
     /// The server has refused what [`authorization`](Self::authorization) returned. `true`: the next one may be better,
     /// and the call is tried once more.
     fn refused(&self) -> bool {
         false
+    }
+}
+
+impl<T: Credentials + ?Sized> Credentials for Arc<T> {
+    fn authorization(&self) -> BoxFuture<'_, Result<String>> {
+        (**self).authorization()
+    }
+
+    fn refused(&self) -> bool {
+        (**self).refused()
     }
 }
 

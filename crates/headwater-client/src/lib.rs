@@ -13,6 +13,7 @@ mod follow;
 mod groups;
 mod index;
 mod model;
+mod oidc;
 mod options;
 mod pool;
 mod reading;
@@ -44,6 +45,7 @@ pub use headwater_types::{
 };
 pub use index::{IndexReader, IndexRecord, IndexRecords, IndexWriter};
 pub use model::{Retention, Scaling, SegmentInfo, SegmentRange, StreamConfig, Successor};
+pub use oidc::{DeviceSignIn, OidcIssuer, OidcTokens};
 pub use options::ClientOptions;
 pub use revisioned::{Revision, RevisionReader, RevisionedStream};
 pub use synchronizing::{Member, Membership, SharedMaps, SharedPut, SharedState, StateSynchronizer, TableSynchronizer};

@@ -54,7 +54,8 @@ impl ClientOptions {
         })
     }
 
-    /// Proves who the client is; see [`basic`](crate::basic) and [`bearer`](crate::bearer). Without, nobody is told.
+    /// Proves who the client is; see [`basic`](crate::basic), [`bearer`](crate::bearer) and
+    /// [`OidcIssuer`](crate::OidcIssuer). Without, nobody is told.
     #[must_use]
     pub fn credentials(mut self, credentials: impl Credentials) -> Self {
         self.credentials = Some(Hidden(Arc::new(credentials)));
@@ -67,23 +68,7 @@ impl ClientOptions {
     /// # Errors
     /// `Invalid`: there is no certificate in it.
     pub fn trusting(mut self, certificates: &[u8]) -> Result<Self> {
-        use rustls::pki_types::CertificateDer;
-        use rustls::pki_types::pem::PemObject as _;
-        let bad = |error: &dyn fmt::Display| Error::new(ErrorKind::Invalid, format!("trusted certificates: {error}"));
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(certificates) {
-            roots.add(certificate.map_err(|error| bad(&error))?).map_err(|error| bad(&error))?;
-        }
-        if roots.is_empty() {
-            return Err(bad(&"no certificate found"));
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| bad(&error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        self.tls = Some(Arc::new(config));
+        self.tls = Some(Arc::new(trust(certificates)?));
         Ok(self)
     }
 
@@ -146,4 +131,23 @@ impl ClientOptions {
             (_, false) => Ok(Arc::new(Tcp::plain())),
         }
     }
+}
+
+/// TLS that trusts whoever one of these (PEM) signed for, and nobody else.
+pub(crate) fn trust(certificates: &[u8]) -> Result<rustls::ClientConfig> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
+    let bad = |error: &dyn fmt::Display| Error::new(ErrorKind::Invalid, format!("trusted certificates: {error}"));
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(certificates) {
+        roots.add(certificate.map_err(|error| bad(&error))?).map_err(|error| bad(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(bad(&"no certificate found"));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| bad(&error))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }

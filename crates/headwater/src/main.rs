@@ -6,6 +6,7 @@
 mod backup;
 mod check;
 mod cli;
+mod credentials;
 mod demo;
 mod doctor;
 mod exit;

@@ -5,9 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use headwater_client::Credentials;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode, header};
@@ -33,8 +32,7 @@ pub(super) struct Client {
     server: String,
     address: SocketAddr,
     tls: Option<TlsConnector>,
-    /// Not shown: this type has no `Debug`.
-    authorization: Option<HeaderValue>,
+    credentials: Option<Arc<dyn Credentials>>,
 }
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -60,14 +58,15 @@ impl Client {
             (Some(_), false) => return Err(failed("--ca makes sense with https:// only".into())),
             (None, false) => None,
         };
-        let authorization = arguments.credentials.as_deref().map(authorization).transpose().map_err(failed)?;
+        let credentials = arguments.credentials.as_deref().map(crate::credentials::read).transpose();
+        let credentials = credentials.map_err(|error| failed(error.into()))?;
         let host = host.trim_end_matches('/');
         let address = tokio::net::lookup_host(host).await.map_err(|error| failed(error.into()))?.next();
         let address = address.ok_or_else(|| failed("its name has no address".into()))?;
-        if authorization.is_some() && !is_tls && !address.ip().is_loopback() {
+        if credentials.is_some() && !is_tls && !address.ip().is_loopback() {
             return Err(failed("credentials leave this machine over https:// only".into()));
         }
-        Ok(Self { server: server.clone(), address, tls, authorization })
+        Ok(Self { server: server.clone(), address, tls, credentials })
     }
 
     async fn connect(&self) -> Result<Box<dyn Connection>, Cause> {
@@ -85,9 +84,11 @@ impl Client {
         path: &str,
         range: Option<(u64, u64)>,
     ) -> Result<Bytes, BackupError> {
-        let answered = tokio::time::timeout(PATIENCE, self.exchange(method, path, range)).await;
-        let answered = answered.unwrap_or_else(|_| Err("no answer in 30 s".into()));
         let failed = |source| BackupError::Server { server: self.server.clone(), source };
+        // Outside of the server's time: a person may have to sign in first.
+        let authorization = self.authorization().await.map_err(failed)?;
+        let answered = tokio::time::timeout(PATIENCE, self.exchange(method, path, range, authorization)).await;
+        let answered = answered.unwrap_or_else(|_| Err("no answer in 30 s".into()));
         let (status, body) = answered.map_err(failed)?;
         if status.is_success() {
             return Ok(body);
@@ -109,18 +110,26 @@ impl Client {
         BackupError::Server { server: self.server.clone(), source: what.into() }
     }
 
+    async fn authorization(&self) -> Result<Option<HeaderValue>, Cause> {
+        let Some(credentials) = &self.credentials else { return Ok(None) };
+        let mut header = HeaderValue::try_from(credentials.authorization().await?)?;
+        header.set_sensitive(true);
+        Ok(Some(header))
+    }
+
     async fn exchange(
         &self,
         method: Method,
         path: &str,
         range: Option<(u64, u64)>,
+        authorization: Option<HeaderValue>,
     ) -> Result<(StatusCode, Bytes), Cause> {
         let connection = self.connect().await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(connection)).await?;
         let connection = tokio::spawn(connection);
         // The address and not a name: that is what the server believes.
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, self.address.to_string());
-        if let Some(authorization) = &self.authorization {
+        if let Some(authorization) = authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
         if let Some((from, to)) = range {
@@ -146,20 +155,6 @@ fn connector(path: &Path) -> Result<TlsConnector, Cause> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     Ok(TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth())))
-}
-
-/// The header that a line of a file makes.
-fn authorization(path: &Path) -> Result<HeaderValue, Cause> {
-    let text = headwater_server::read_secret_text(path)?;
-    let line = text.lines().next().unwrap_or_default();
-    let header = match (line.starts_with("Bearer "), line.contains(':')) {
-        (true, _) => line.to_owned(),
-        (false, true) => format!("Basic {}", STANDARD.encode(line)),
-        (false, false) => return Err(format!("{} begins with neither USER:PASSWORD nor Bearer", path.display()).into()),
-    };
-    let mut header = HeaderValue::from_str(&header)?;
-    header.set_sensitive(true);
-    Ok(header)
 }
 
 #[cfg(test)]

@@ -52,7 +52,8 @@ pub(crate) struct ServerArguments {
     /// PEM file with the certificates to trust, for https://
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// File whose first line is USER:PASSWORD, or `Bearer` and a token
+    /// File whose first line is USER:PASSWORD, `Bearer` and a token, or OIDC ISSUER CLIENT [secret=SECRET] [scope=SCOPE]
+    /// [audience=AUDIENCE] [ca=FILE]; without a secret, a person is asked to sign in
     #[arg(long, value_name = "FILE")]
     credentials: Option<PathBuf>,
 }

@@ -26,7 +26,7 @@ const KINDS: [(ErrorKind, &str); 13] = [
     ),
     (
         ErrorKind::Unauthenticated,
-        "The store wants to know who calls. Say --credentials FILE; its first line is USER:PASSWORD, or Bearer and a token. Users are made with `headwater user add`.",
+        "The store, or the issuer of tokens, does not know who calls. Say --credentials FILE; its first line is USER:PASSWORD, or Bearer and a token, or OIDC ISSUER CLIENT. Users are made with `headwater user add`.",
     ),
     (
         ErrorKind::Denied,

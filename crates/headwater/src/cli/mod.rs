@@ -38,7 +38,8 @@ pub(crate) struct Place {
     /// PEM file with the certificates to trust, for tls://
     #[arg(long, value_name = "FILE", global = true)]
     ca: Option<PathBuf>,
-    /// File whose first line is USER:PASSWORD, or `Bearer` and a token
+    /// File whose first line is USER:PASSWORD, `Bearer` and a token, or OIDC ISSUER CLIENT [secret=SECRET] [scope=SCOPE]
+    /// [audience=AUDIENCE] [ca=FILE]; without a secret, a person is asked to sign in
     #[arg(long, value_name = "FILE", global = true)]
     credentials: Option<PathBuf>,
     /// Seconds to go on trying when the store does not answer
@@ -199,17 +200,8 @@ impl Place {
             options = options.trusting(&certificates)?;
         }
         if let Some(path) = &self.credentials {
-            let text = headwater_server::read_secret_text(path)
-                .map_err(|error| Failure::Usage(crate::serve::chain(&error)))?;
-            let line = text.lines().next().unwrap_or_default();
-            options = match (line.strip_prefix("Bearer "), line.split_once(':')) {
-                (Some(token), _) => options.credentials(headwater_client::bearer(token)?),
-                (None, Some((user, password))) => options.credentials(headwater_client::basic(user, password)?),
-                (None, None) => {
-                    let what = format!("{} begins with neither USER:PASSWORD nor Bearer", path.display());
-                    return Err(Failure::Usage(what));
-                }
-            };
+            let given = crate::credentials::read(path).map_err(|error| Failure::Usage(crate::serve::chain(&error)))?;
+            options = options.credentials(given);
         }
         Ok(options.connect()?)
     }

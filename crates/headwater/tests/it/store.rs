@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_client::{Client, ClientOptions, ScopedStream, StreamConfig};
-use headwater_server::{Config, Server};
+use headwater_server::{AuthConfig, Config, Server};
 
 /// A running store. Dropping it leaves it to the runtime's end.
 pub(crate) struct Store {
     server: Option<Server>,
     directory: tempfile::TempDir,
+    auth: Option<AuthConfig>,
     pub(crate) client: Client,
 }
 
@@ -20,7 +21,7 @@ fn any() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-async fn start(directory: &Path, [controller, segment_store]: [SocketAddr; 2]) -> Server {
+async fn start(directory: &Path, [controller, segment_store]: [SocketAddr; 2], auth: Option<AuthConfig>) -> Server {
     Server::start(Config {
         data_dir: directory.to_owned(),
         controller,
@@ -32,7 +33,7 @@ async fn start(directory: &Path, [controller, segment_store]: [SocketAddr; 2]) -
         retention_every: Duration::from_secs(60),
         scrub: None,
         insecure: false,
-        auth: None,
+        auth,
         tls: None,
         chunks: None,
         on_fatal: Arc::new(|error| panic!("store failed: {error}")),
@@ -43,11 +44,19 @@ async fn start(directory: &Path, [controller, segment_store]: [SocketAddr; 2]) -
 
 impl Store {
     pub(crate) async fn start() -> Self {
+        Self::start_with(None, |options| options).await
+    }
+
+    /// With authentication, and a client that proves who it is.
+    pub(crate) async fn start_with(
+        auth: Option<AuthConfig>,
+        prove: impl FnOnce(ClientOptions) -> ClientOptions,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let server = start(directory.path(), [any(); 2]).await;
+        let server = start(directory.path(), [any(); 2], auth.clone()).await;
         let options = ClientOptions::new(&server.controller().to_string()).unwrap();
-        let client = options.retry_for(Duration::from_secs(20)).connect().unwrap();
-        Self { server: Some(server), directory, client }
+        let client = prove(options.retry_for(Duration::from_secs(20))).connect().unwrap();
+        Self { server: Some(server), directory, auth, client }
     }
 
     /// Where commands find it.
@@ -55,12 +64,17 @@ impl Store {
         format!("tcp://{}", self.server.as_ref().unwrap().controller())
     }
 
+    /// Where its interface over HTTP is.
+    pub(crate) fn http(&self) -> String {
+        format!("http://{}", self.server.as_ref().unwrap().http())
+    }
+
     /// Stops and starts at the same addresses.
     pub(crate) async fn restart(&mut self) {
         let server = self.server.take().unwrap();
         let addresses = [server.controller(), server.segment_store()];
         server.stop().await;
-        self.server = Some(start(self.directory.path(), addresses).await);
+        self.server = Some(start(self.directory.path(), addresses, self.auth.clone()).await);
     }
 
     /// A new stream with so many segments.
