@@ -2,6 +2,7 @@
 
 mod appending;
 mod batch;
+pub mod blocking;
 mod byte_stream;
 mod client;
 mod connection;

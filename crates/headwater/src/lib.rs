@@ -16,6 +16,29 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A program without asynchronous code has a runtime for the store, and calls that wait
+//! ([`client::blocking`](headwater_client::blocking)):
+//!
+//! ```
+//! use headwater::Embedded;
+//! use headwater::client::{ReadFrom, ScopedStream, StreamConfig, blocking};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let runtime = tokio::runtime::Runtime::new()?;
+//! let store = runtime.block_on(Embedded::memory())?;
+//! let client = blocking::Client::over(store.client().clone())?;
+//! let stream = ScopedStream::parse("shop/orders")?;
+//! client.run(client.asynchronous().create_scope(&stream.scope))?;
+//! client.run(client.asynchronous().create_stream(&stream, &StreamConfig::fixed(1)))?;
+//! let mut writer = client.event_writer(&stream, Default::default())?;
+//! writer.write("customer 7", "one apple")?.wait()?;
+//! let mut reader = client.stream_reader(&stream, ReadFrom::Head)?;
+//! assert_eq!(reader.next()?.expect("it is not sealed").event, "one apple");
+//! runtime.block_on(store.stop());
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod embedded;
 pub mod testing;

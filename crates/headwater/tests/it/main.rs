@@ -7,6 +7,7 @@
 mod acknowledging;
 mod agreeing;
 mod beating;
+mod blocking;
 mod bytes;
 mod commands;
 mod doubt;
