@@ -136,7 +136,7 @@ impl Appender {
             };
             self.session = None;
             is_doubtful |= was_sent && number.is_some();
-            tracing::debug!(segment = %self.target.name, %error, "append is tried again");
+            tracing::debug!(target: crate::told::RETRY, segment = %self.target.name, %error, "append is tried again");
             if !backoff.pause().await {
                 return Err(error);
             }

@@ -32,7 +32,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
+use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
+use crate::told;
 use crate::transport::Duplex;
 
 /// Looks whether the server still speaks, in the time after which a silent one has gone.
@@ -149,11 +151,11 @@ impl Drop for Forget<'_> {
 impl Connection {
     /// Takes over a stream whose server has said nothing yet, and waits for its hello. A server that owes answers and is silent
     /// for so long has gone. Needs a Tokio runtime.
-    pub(crate) async fn open(stream: Box<dyn Duplex>, silence_max: Duration) -> Result<Self> {
+    pub(crate) async fn open(stream: Box<dyn Duplex>, server: Endpoint, silence_max: Duration) -> Result<Self> {
         let shared =
             Arc::new(Shared { inbox: Mutex::default(), waker: AtomicWaker::new(), next_id: AtomicI64::new(1) });
         let (greet, greeted) = oneshot::channel();
-        tokio::spawn(Task::new(stream, shared.clone(), greet, silence_max).run());
+        tokio::spawn(Task::new(stream, server, shared.clone(), greet, silence_max).run());
         let connection = Self { last: Arc::new(CloseOnDrop(shared.clone())), shared };
         match greeted.await {
             Ok(()) => Ok(connection),
@@ -270,6 +272,7 @@ fn lost() -> Error {
 
 struct Task {
     stream: Box<dyn Duplex>,
+    server: Endpoint,
     shared: Arc<Shared>,
     end: ClientEnd,
     out: FrameQueue,
@@ -290,16 +293,24 @@ impl Drop for Task {
     /// Also when the task's runtime ends first: nobody may wait for a connection that nobody serves.
     fn drop(&mut self) {
         let why = self.why.take().unwrap_or_else(lost);
+        tracing::debug!(target: told::CONNECTION, segment_store = %self.server, error = ?why, "connection ended");
         self.end_all(&why);
     }
 }
 
 impl Task {
-    fn new(stream: Box<dyn Duplex>, shared: Arc<Shared>, greet: oneshot::Sender<()>, silence_max: Duration) -> Self {
+    fn new(
+        stream: Box<dyn Duplex>,
+        server: Endpoint,
+        shared: Arc<Shared>,
+        greet: oneshot::Sender<()>,
+        silence_max: Duration,
+    ) -> Self {
         let mut out = FrameQueue::new();
         let end = ClientEnd::connect(&mut out);
         Self {
             stream,
+            server,
             shared,
             end,
             out,

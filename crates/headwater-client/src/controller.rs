@@ -22,6 +22,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::ClientOptions;
 use crate::retry::Backoff;
+use crate::told;
 use crate::transport::{Duplex, Service, Transport};
 
 /// Largest answer taken, in bytes: the configuration of a group with thousands of streams. Servers bound theirs below.
@@ -116,7 +117,7 @@ impl Controllers {
             }
             let next = (at + 1) % self.shared.channels.len();
             let _ = self.shared.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
-            tracing::debug!(call = name, controller = %endpoint, error = %status, "controller did not answer");
+            tracing::debug!(target: told::RETRY, call = name, controller = %endpoint, error = %status, "controller did not answer");
             // Another controller is asked at once; a pause is for when all were asked.
             if next == 0 && !backoff.pause().await {
                 return Err(error);
@@ -143,8 +144,17 @@ fn channel(endpoint: &Endpoint, transport: Arc<dyn Transport>, connect_timeout: 
     let connector = {
         let endpoint = endpoint.clone();
         tower::service_fn(move |_: Uri| -> BoxFuture<'static, std::io::Result<TokioIo<Box<dyn Duplex>>>> {
-            let stream = transport.connect(Service::Controller, &endpoint);
-            Box::pin(async move { Ok(TokioIo::new(stream.await?)) })
+            let (stream, controller) = (transport.connect(Service::Controller, &endpoint), endpoint.clone());
+            Box::pin(async move {
+                let outcome = stream.await;
+                match &outcome {
+                    Ok(_) => tracing::debug!(target: told::CONNECTION, %controller, "connection opened"),
+                    Err(error) => {
+                        tracing::debug!(target: told::CONNECTION, %controller, %error, "connection could not be opened");
+                    }
+                }
+                Ok(TokioIo::new(outcome?))
+            })
         })
     };
     // Only the path is looked at by servers; where the connection goes is the connector's business.

@@ -307,6 +307,10 @@ impl StreamReader {
     /// A segment was read to its end: what follows on it alone begins.
     async fn pass(&mut self, segment: SegmentId, end: u64) -> Result<()> {
         let successors = self.client.successors(&self.stream, segment).await?;
+        tracing::info!(
+            target: crate::told::SCALE, stream = %self.stream, read = %segment, successors = successors.len(),
+            "reader has read a segment to its end"
+        );
         self.done.insert(segment, end);
         self.ended.insert(segment);
         for successor in successors {

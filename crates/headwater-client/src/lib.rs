@@ -1,4 +1,17 @@
 //! Client of Headwater and of Pravega servers.
+//!
+//! # What is told
+//!
+//! By way of `tracing`, never with events, keys, values, tokens or secrets in it:
+//!
+//! | target | level | what |
+//! |---|---|---|
+//! | `headwater_client::connection` | debug | a connection to a controller or segment store was opened, could not be, or ended |
+//! | `headwater_client::retry` | debug | an attempt failed and is made again, a writer connects again |
+//! | `headwater_client::scale` | info | a writer, or a reader that is alone, goes on in the successors of a segment |
+//! | `headwater_client::group` | info | a reader joined or left its group, takes a segment, gives one away, passes one on to its successors, declares another offline |
+//! | `headwater_client::group` | warn | what a group has read cannot be released for the stream's retention |
+//! | `headwater_client::token` | debug, warn | a token was renewed; could not be |
 
 mod appending;
 mod batch;
@@ -24,6 +37,7 @@ mod segments;
 mod streams;
 mod synchronizing;
 mod tables;
+mod told;
 mod transactions;
 mod transport;
 mod writer;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
+use crate::told;
 use crate::transport::{Service, Transport};
 
 /// Idle connections kept per server. More callers than that at once open connections of their own.
@@ -134,12 +135,19 @@ impl Pool {
             let stream = stream.map_err(|error| {
                 Error::caused(ErrorKind::Unavailable, format!("could not connect to segment store {endpoint}"), error)
             })?;
-            Connection::open(stream, self.shared.silence_max).await
+            Connection::open(stream, endpoint.clone(), self.shared.silence_max).await
         };
-        tokio::time::timeout(limit, open).await.unwrap_or_else(|_| {
+        let opened = tokio::time::timeout(limit, open).await.unwrap_or_else(|_| {
             let what = format!("segment store {endpoint} did not take a connection within {limit:?}");
             Err(Error::new(ErrorKind::Unavailable, what))
-        })
+        });
+        match &opened {
+            Ok(_) => tracing::debug!(target: told::CONNECTION, segment_store = %endpoint, "connection opened"),
+            Err(error) => {
+                tracing::debug!(target: told::CONNECTION, segment_store = %endpoint, ?error, "connection could not be opened");
+            }
+        }
+        opened
     }
 
     fn idle(&self, endpoint: &Endpoint) -> Option<Connection> {

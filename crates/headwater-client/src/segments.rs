@@ -224,7 +224,7 @@ impl SegmentStores {
                     error
                 }
             };
-            tracing::debug!(segment = %target.name, %error, "segment store did not answer");
+            tracing::debug!(target: crate::told::RETRY, segment = %target.name, %error, "segment store did not answer");
             if !backoff.pause().await {
                 return Err(error);
             }

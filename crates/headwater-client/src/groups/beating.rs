@@ -197,7 +197,7 @@ impl ReaderGroup {
         if stream.attribute(attribute).await? != Some(seen.encode()) {
             return Ok(());
         }
-        tracing::info!(group = %self.name(), reader, silent = ?seen.dead_after, "reader has stopped beating, declaring it offline");
+        tracing::info!(target: crate::told::GROUP, group = %self.name(), reader, silent = ?seen.dead_after, "reader has stopped beating, declaring it offline");
         let at_once = seen.handover == Handover::AtOnce;
         self.change(|state| {
             let handled = if at_once { reported(state, reader) } else { Offsets::new() };
@@ -232,7 +232,9 @@ async fn run(group: ReaderGroup, mut reader: Option<(String, Beating)>, dead_aft
             Ok(true) => {}
             Ok(false) => return,
             Err(error) if error.kind() == ErrorKind::NotFound => return,
-            Err(error) => tracing::debug!(group = %group.name(), %error, "group was not looked at"),
+            Err(error) => {
+                tracing::debug!(target: crate::told::RETRY, group = %group.name(), %error, "group was not looked at")
+            }
         }
     }
 }

@@ -36,6 +36,7 @@ use super::windows::Marks;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::segments::signed;
+use crate::told;
 
 /// While events come, the machine is asked as often as this; between two events it rarely wants anything.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
@@ -201,6 +202,7 @@ impl EventReader {
             Ok(vec![member.join(state).map_err(online)?])
         };
         replica.join(join, id).await?;
+        tracing::info!(target: told::GROUP, %group, reader = id, "reader joined its group");
         Ok(Self {
             client,
             group,
@@ -324,6 +326,7 @@ impl EventReader {
         }
         let replica = self.replica.as_mut().expect(IDLE);
         let has_left = replica.leave(&self.member).await?;
+        tracing::info!(target: told::GROUP, group = %self.group, reader = self.member.id(), "reader left its group");
         let beats = self.watch.take().is_some();
         if has_left && beats { super::beating::forget(&replica.stream, self.member.id()).await } else { Ok(()) }
     }
@@ -675,6 +678,11 @@ impl EventReader {
                 Ok(())
             }
             Done::Successors(segment, successors) => {
+                let (group, reader) = (&self.group, self.member.id());
+                tracing::info!(
+                    target: told::GROUP, %group, reader, %segment, successors = successors.len(),
+                    "reader passes a segment on to its successors"
+                );
                 let intent = Intent::Complete { segment, successors };
                 self.pending = Some(Pending { intent, offered: None, is_doubtful: false });
                 Ok(())
@@ -702,10 +710,14 @@ impl EventReader {
                     if let Some(out) = &self.out_events {
                         out.locked().opened(segment.clone(), offset);
                     }
+                    let (group, reader) = (&self.group, self.member.id());
+                    tracing::info!(target: told::GROUP, %group, reader, %segment, offset, "reader takes a segment");
                     self.reading.open(&self.client, segment, offset, end.is_some(), self.piece_bytes);
                     self.at_tail = now;
                 }
                 Effect::Close(segment) => {
+                    let (group, reader) = (&self.group, self.member.id());
+                    tracing::info!(target: told::GROUP, %group, reader, %segment, "reader gives a segment away");
                     self.reading.close(&segment);
                     if let Some(out) = &self.out_events {
                         out.locked().closed(&segment);
@@ -757,7 +769,7 @@ async fn publish(client: &Client, group: &GroupName, replica: &Replica) -> Resul
             Ok(()) => {}
             // One that lies before the last one, or a stream that is gone: the next checkpoint may do better.
             Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Conflict) => {
-                tracing::warn!(group = %group, %error, "what was read is not released");
+                tracing::warn!(target: told::GROUP, group = %group, %error, "what was read is not released");
             }
             Err(error) => return Err(error),
         }

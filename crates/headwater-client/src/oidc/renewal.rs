@@ -18,6 +18,7 @@ use super::device::{Heard, Waiting};
 use super::http::Asker;
 use super::{Secret, Told};
 use crate::error::{Error, ErrorKind, Result};
+use crate::told;
 
 /// Least time between a failed renewal and the next, and between a token and a doubt about it: thousands of callers that are
 /// refused together are one question a second to the issuer.
@@ -172,7 +173,7 @@ impl Renewal {
             match self.ask(&[("grant_type", "refresh_token"), ("refresh_token", &refresh)]).await? {
                 Ok(granted) => return Ok(self.took(&granted, asked)),
                 Err(refusal) if refusal.code == "invalid_grant" => {
-                    tracing::debug!(issuer = self.issuer(), "refresh token is not taken any more");
+                    tracing::debug!(target: told::TOKEN, issuer = self.issuer(), "refresh token is not taken any more");
                     self.locked().refresh = None;
                 }
                 Err(refusal) => return Err(self.asker.refused(&refusal)),
@@ -266,12 +267,12 @@ impl Renewing {
         state.under_way = None;
         let outcome = match renewed {
             Ok(token) => {
-                tracing::debug!(issuer = self.renewal.issuer(), "token renewed");
+                tracing::debug!(target: told::TOKEN, issuer = self.renewal.issuer(), "token renewed");
                 state.failed = None;
                 Ok(state.token.insert(token).header.clone())
             }
             Err(error) => {
-                tracing::warn!(issuer = self.renewal.issuer(), ?error, "token could not be renewed");
+                tracing::warn!(target: told::TOKEN, issuer = self.renewal.issuer(), ?error, "token could not be renewed");
                 state.failed = Some((Instant::now(), error.clone()));
                 Err(error)
             }

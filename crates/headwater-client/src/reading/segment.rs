@@ -142,7 +142,7 @@ async fn read(
             }
             Err(error) => return (Err(error), None),
         };
-        tracing::debug!(segment = %target.name, %error, "read is tried again");
+        tracing::debug!(target: crate::told::RETRY, segment = %target.name, %error, "read is tried again");
         if begun.elapsed() > stores.retry_for() {
             backoff = None;
         }

@@ -290,7 +290,7 @@ async fn run(
             .as_ref()
             .is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Protocol | ErrorKind::Sealed));
         if let Err(error) = &outcome {
-            tracing::debug!(member = me, %error, "beat failed");
+            tracing::debug!(target: crate::told::RETRY, member = me, %error, "beat failed");
         }
         tell.send_if_modified(|news| {
             let is_news = match (&*news, &outcome) {

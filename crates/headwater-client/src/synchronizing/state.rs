@@ -259,7 +259,7 @@ impl<S: SharedState> StateSynchronizer<S> {
                 Err(error) if error.kind() == ErrorKind::Unavailable && attempt < ATTEMPTS_MAX => error,
                 outcome => return outcome,
             };
-            tracing::debug!(stream = %self.stream.stream(), error = %lost, "mark may have moved");
+            tracing::debug!(target: crate::told::RETRY, stream = %self.stream.stream(), error = %lost, "mark may have moved");
             let now = self.stream.mark().await?;
             if now != old {
                 return Ok(now == Some(begin));

@@ -40,10 +40,11 @@ use crate::client::Client;
 use crate::connection::{AppendSink, Connection};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{SegmentRange, stream_info};
+use crate::model::{SegmentRange, Successor, stream_info};
 use crate::retry::Backoff;
 use crate::segments::{Target, unexpected};
 use crate::streams::call;
+use crate::told;
 
 /// Largest event, in bytes: its length is a signed number of 32 bits where it is stored. Above 8 MiB an event is uploaded
 /// as a segment of its own and then merged.
@@ -504,7 +505,7 @@ impl Shared {
         if !state.core.is_busy(segment) {
             return;
         }
-        tracing::debug!(stream = %self.stream, %segment, %error, "writer has to connect again");
+        tracing::debug!(target: told::RETRY, stream = %self.stream, %segment, %error, "writer has to connect again");
         let retry_for = self.client.segments().retry_for();
         let trouble = state.troubled.entry(segment);
         trouble
@@ -618,12 +619,20 @@ async fn resolve(this: Weak<Shared>, segment: SegmentId) {
     let Some(shared) = this.upgrade() else { return };
     shared.change(|state| match successors {
         Ok((successors, last)) => {
+            tracing::info!(
+                target: told::SCALE, %stream, sealed = %segment, successors = %ids(&successors), "writer goes on in other segments"
+            );
             state.troubled.remove(&segment);
             state.core.succeeded(segment, &successors, last);
         }
         Err(error) if error.kind() == ErrorKind::NotFound => state.core.end(&error),
         Err(error) => state.core.fail(segment, &error),
     });
+}
+
+/// Segments, with commas between them.
+fn ids(successors: &[Successor]) -> String {
+    successors.iter().map(|it| it.segment.id.to_string()).collect::<Vec<_>>().join(",")
 }
 
 /// Hears what a segment store says about the writer on one segment.

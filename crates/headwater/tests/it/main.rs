@@ -23,6 +23,7 @@ mod sharing;
 mod store;
 mod streams;
 mod tables;
+mod telling;
 mod transactions;
 mod windows;
 mod writing;
