@@ -2,21 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex};
 
 use headwater::client::{
     Batch, CheckpointUnderWay, Delivery, Error, ErrorKind, EventBatch, EventReader, GroupEvent, GroupRetention,
-    Handover, Position, ReaderGroup, ReaderGroupConfig, ReaderOptions, Result, StreamSegment,
+    GroupWatch, Handover, Position, ReaderGroup, ReaderGroupConfig, ReaderOptions, Result, StreamSegment, TimeWindow,
 };
 use pyo3::exceptions::{PyStopAsyncIteration, PyStopIteration};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::{PyBytes, PyList, PyTuple};
 
+use crate::acknowledging::{self, Options as AcknowledgingOptions};
 use crate::client::NativeClient;
 use crate::errors::{invalid, raise};
 use crate::pending::Pending;
 use crate::reading::{Cursor, PyEvent, Source, readable};
-use crate::runtime::now;
+use crate::runtime::{entered, now};
 use crate::values::{PyCheckpoint, PyPosition, PyStreamCut, cut, duration, name, stream};
 
 /// A group's configuration on its way from `headwater/_values.py`.
@@ -96,11 +97,28 @@ impl NativeReaderGroup {
         self.group.name().to_string()
     }
 
-    fn reader(&self, id: String, at_once: bool, delay: f64, piece_bytes: usize) -> PyResult<Pending> {
+    fn reader(
+        &self,
+        id: String,
+        at_once: bool,
+        delay: f64,
+        piece_bytes: usize,
+        dead_after: Option<f64>,
+    ) -> PyResult<Pending> {
         let handover = if at_once { Handover::AtOnce } else { Handover::AtCheckpoint };
-        let (group, options) =
-            (self.group.clone(), ReaderOptions { handover, delay: duration(delay)?, piece_bytes, dead_after: None });
+        let (delay, dead_after) = (duration(delay)?, dead_after.map(duration).transpose()?);
+        let (group, options) = (self.group.clone(), ReaderOptions { handover, delay, piece_bytes, dead_after });
         Pending::start(async move { group.reader_with(&id, options).await.map(|it| NativeEventReader::of(it, group)) })
+    }
+
+    fn acknowledging_reader(&self, id: String, options: AcknowledgingOptions) -> PyResult<Pending> {
+        acknowledging::join(&self.group, id, options)
+    }
+
+    fn watch(&self, dead_after: f64) -> PyResult<PyGroupWatch> {
+        let dead_after = duration(dead_after)?;
+        let _entered = entered()?;
+        Ok(PyGroupWatch(StdMutex::new(Some(self.group.watch(dead_after)))))
     }
 
     fn online_readers(&self) -> PyResult<Pending> {
@@ -171,6 +189,27 @@ impl NativeCheckpointUnderWay {
     fn wait(&self) -> PyResult<Pending> {
         let under_way = self.under_way.clone();
         Pending::start(async move { under_way.wait().await.map(PyCheckpoint) })
+    }
+}
+
+/// Declares readers of a group offline that beat and have stopped, until it is closed or nobody has it any more.
+#[pyclass(frozen, module = "headwater", name = "GroupWatch")]
+pub(crate) struct PyGroupWatch(StdMutex<Option<GroupWatch>>);
+
+#[pymethods]
+impl PyGroupWatch {
+    /// Ends it. Closing twice does no harm.
+    fn close(&self) {
+        drop(self.0.lock().expect("nobody panics while it holds a watch").take());
+    }
+
+    fn __enter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    #[pyo3(signature = (*_raised))]
+    fn __exit__(&self, _raised: &Bound<'_, PyTuple>) {
+        self.close();
     }
 }
 
@@ -391,6 +430,21 @@ readable!(NativeEventReader {
             (None, None) => return Err(raise(closed())),
         };
         Ok(PyPosition(position))
+    }
+
+    /// Between which times the group reads a stream.
+    fn time_window(&self, stream: &str) -> PyResult<Pending> {
+        let (lent, stream) = (self.cursor.lent(), self::stream(stream)?);
+        Pending::start(async move {
+            let mut taken = lent.await;
+            // To the group it is read, and may be older than what that has passed since: nothing is known then.
+            let window = if matches!(taken.ready, Some(Ok(Some(Delivery::Event(_))))) {
+                TimeWindow::default()
+            } else {
+                taken.source.reader.as_mut().ok_or_else(closed)?.time_window(&stream).await?
+            };
+            Ok::<_, Error>((window.lower, window.upper))
+        })
     }
 
     /// Leaves the group. Closing twice does no harm.

@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
+use std::task::Poll;
 
 use bytes::Bytes;
 use headwater::client::{
@@ -16,7 +17,7 @@ use headwater::client::{
 use pyo3::exceptions::{PyStopAsyncIteration, PyStopIteration};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
-use tokio::sync::{Mutex, MutexGuard, Notify};
+use tokio::sync::{Mutex, MutexGuard, Notify, OwnedMutexGuard};
 
 use crate::errors::raise;
 use crate::pending::{Pending, Slot};
@@ -191,6 +192,21 @@ impl<S: Source> Cursor<S> {
             None => {
                 let _wants = Wants::of(&self.wanted);
                 wait(py, locking)
+            }
+        }
+    }
+
+    /// The same for a task.
+    pub(crate) fn lent(&self) -> impl Future<Output = OwnedMutexGuard<Taken<S>>> + Send + use<S> {
+        let (inner, wanted) = (self.inner.clone(), self.wanted.clone());
+        async move {
+            let mut locking = std::pin::pin!(inner.lock_owned());
+            match futures::poll!(locking.as_mut()) {
+                Poll::Ready(taken) => taken,
+                Poll::Pending => {
+                    let _wants = Wants::of(&wanted);
+                    locking.await
+                }
             }
         }
     }

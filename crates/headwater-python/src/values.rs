@@ -8,7 +8,7 @@ use headwater::client::{
     Checkpoint, Cut, EventPointer, Name, Position, Retention, Revision, Scaling, ScopedStream, ScopedTable, SegmentId,
     StreamConfig, StreamCut, TransactionId, Version,
 };
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
@@ -32,6 +32,16 @@ pub(crate) fn payload(value: &Bound<'_, PyAny>) -> PyResult<Bytes> {
 
 pub(crate) fn payloads(values: &Bound<'_, PyAny>) -> PyResult<Vec<Bytes>> {
     values.try_iter()?.map(|value| payload(&value?)).collect()
+}
+
+/// A number of at most 64 bits that is not negative; `what` says of what kind.
+pub(crate) fn unsigned(value: &Bound<'_, PyAny>, what: &str) -> PyResult<u64> {
+    value.extract::<u64>().map_err(|error| {
+        if error.is_instance_of::<PyOverflowError>(value.py()) {
+            return invalid(format_args!("{value} is no {what}"));
+        }
+        error
+    })
 }
 
 pub(crate) fn stream(text: &str) -> PyResult<ScopedStream> {

@@ -17,7 +17,7 @@ use crate::runtime::{at_once, now};
 use crate::values::{payload, payloads};
 
 /// After so many events, others may have the interpreter, and Ctrl-C is heard.
-const EVENTS_PER_TURN: usize = 1024;
+pub(crate) const EVENTS_PER_TURN: usize = 1024;
 
 /// Writes events to a stream.
 #[pyclass(frozen, module = "headwater._native", name = "EventWriter")]

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import re
+import struct
 import subprocess
 import sys
 import tempfile
@@ -22,21 +23,27 @@ def fresh(kind="stream", scope="tests"):
 class Server:
     """The binary that people run, on ports of its own."""
 
-    def __init__(self):
+    def __init__(self, *arguments, scheme="tcp"):
+        self._arguments, self._scheme = arguments, scheme
         self._directory = tempfile.TemporaryDirectory()
         self._start()
+
+    @property
+    def directory(self):
+        """Where its data is."""
+        return self._directory.name
 
     def _start(self, controller="127.0.0.1:0"):
         binary = os.environ["WHEEL_TESTS_BINARY"]
         arguments = ["serve", "--data-dir", self._directory.name]
-        arguments += ["--controller", controller, "--segment-store", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+        arguments += ["--controller", controller, "--segment-store", "127.0.0.1:0", "--http", "127.0.0.1:0", *self._arguments]
         self._process = subprocess.Popen([binary, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         said = []
         for line in self._process.stdout:
             said.append(line)
             found = re.match(r"ready controller=(\S+)", line)
             if found:
-                self.address = "tcp://" + found.group(1)
+                self.address = f"{self._scheme}://{found.group(1)}"
                 break
         else:
             raise RuntimeError("server ended: " + "".join(said))
@@ -50,7 +57,7 @@ class Server:
     def restart(self):
         """Kills it and starts it where it was."""
         self.kill()
-        self._start(self.address[len("tcp://") :])
+        self._start(self.address.partition("://")[2])
 
     def stop(self):
         self._process.terminate()
@@ -67,6 +74,12 @@ def store():
     with headwater.memory() as client:
         client.create_scope("tests")
         yield client
+
+
+def mark(lower, upper, offset):
+    """What the server notes of a stream of one segment: writers had noted `upper` at most before this offset."""
+    times, place = struct.pack(">qq", lower, upper), struct.pack(">qddq", 0, 0.0, 1.0, offset)
+    return bytes([0, 0, 1, 0, 0, 0, 0, 57]) + times + bytes([1, 0, 0, 1, 0, 0, 0, 0, 24]) + place
 
 
 def child(code, *arguments, **more):

@@ -5,7 +5,7 @@ import unittest
 
 import headwater
 import headwater.aio
-from support import fresh
+from support import fresh, mark
 
 
 class Asyncio(unittest.IsolatedAsyncioTestCase):
@@ -135,6 +135,138 @@ class Asyncio(unittest.IsolatedAsyncioTestCase):
         entries = await self.client.revisioned_stream(await self.made())
         await entries.write(b"entry")
         self.assertEqual([entry async for _, entry in await entries.read()], [b"entry"])
+
+    async def test_numbered_events_are_stored_once(self):
+        stream = await self.made()
+        events = [(number, b"%d" % number) for number in range(1, 3001)]
+        async with await self.client.numbered_writer(stream, "importer", window_bytes=1 << 14) as writer:
+            self.assertEqual(await writer.write_many(events[:2000], lambda event: event.decode()), 2000)
+        again = await self.client.numbered_writer(stream, "importer")
+        self.assertEqual((again.stream, again.resume_after, again.bytes_under_way), (stream, 2000, 0))
+        self.assertTrue(again.is_stored(2000, "2000"))
+        self.assertIsNone((await again.store(1999, b"1999", "1999")).offset)
+        await again.write(2000, b"2000", "2000")
+        await again.write_many(events[2000:2998], "k")
+        await again.write_all(2999, [b"2999", b"3000"], "k")
+        await again.flush()
+        with self.assertRaises(headwater.InvalidError):
+            await again.write(2999, b"x", "k")
+        reader = (await self.client.stream_reader(stream, until="tail")).payloads()
+        self.assertEqual([int(event) async for event in reader], list(range(1, 3001)))
+
+    async def group_of(self, stream):
+        group = fresh("group")
+        config = headwater.ReaderGroupConfig({stream: None}, refresh=0.05, automatic_checkpoint=None)
+        await self.client.create_reader_group(group, config)
+        return await self.client.reader_group(group)
+
+    async def test_tasks_acknowledge_events_in_any_order(self):
+        stream = await self.made(2)
+        async with await self.client.event_writer(stream) as writer:
+            await writer.write_many([b"%d" % number for number in range(200)], lambda event: event.decode())
+        await self.client.seal_stream(stream)
+        group, found, tasks = await self.group_of(stream), [], set()
+
+        async def handle(received):
+            await asyncio.sleep(0.001 * (int(received.data) % 7))
+            with received:
+                found.append(int(received.data))
+
+        async with await group.acknowledging_reader("r", unacknowledged_max=20) as reader:
+            # It waits for acknowledgements, and ends with the last.
+            async for received in reader:
+                task = asyncio.ensure_future(handle(received))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+                self.assertLessEqual(reader.unacknowledged, 20)
+            self.assertEqual(reader.unacknowledged, 0)
+        self.assertEqual(sorted(found), list(range(200)))
+        self.assertEqual((await group.unread_bytes(), await group.online_readers()), (0, set()))
+
+    async def test_a_cancelled_wait_for_what_is_acknowledged_loses_no_event(self):
+        stream = await self.made()
+        writer = await self.client.event_writer(stream)
+        async with await (await self.group_of(stream)).acknowledging_reader("r", redeliver_after=60) as reader:
+            found = []
+            for number in range(30):
+                task = asyncio.create_task(reader.next())
+                await asyncio.sleep(0.001)
+                await writer.write(b"%d" % number, "k")
+                if number % 2:
+                    await asyncio.sleep(0.002)
+                task.cancel()
+                try:
+                    found.append(await task)
+                except asyncio.CancelledError:
+                    pass
+            await writer.flush()
+            while len(found) < 30:
+                found.append(await asyncio.wait_for(reader.next(), 10))
+            self.assertEqual([(int(it.data), it.attempt) for it in found], [(number, 1) for number in range(30)])
+            self.assertEqual([it.acknowledge() for it in found], [True] * 30)
+
+    async def test_a_reader_that_stopped_is_found_out(self):
+        stream = await self.made()
+        async with await self.client.event_writer(stream) as writer:
+            await writer.write_many([b"a", b"b"], "k")
+        group = await self.group_of(stream)
+        mortal = await group.acknowledging_reader("mortal", dead_after=1)
+        self.assertEqual((await asyncio.wait_for(mortal.next(), 10)).data, b"a")
+        del mortal
+        async with await group.reader("heir", at_once=True, dead_after=1) as heir:
+            self.assertEqual((await asyncio.wait_for(heir.next(), 30)).data, b"a")
+        mortal = await group.reader("mortal", dead_after=1)
+        with group.watch(1):
+            del mortal
+            deadline = asyncio.get_running_loop().time() + 30
+            while await group.online_readers():
+                self.assertLess(asyncio.get_running_loop().time(), deadline)
+                await asyncio.sleep(0.05)
+
+    async def test_the_time_of_a_group_is_asked_while_its_reader_waits(self):
+        stream = await self.made()
+        scope, _, name = stream.partition("/")
+        async with await (await self.group_of(stream)).reader("r", at_once=True) as reader:
+            waiting = asyncio.ensure_future(reader.next())
+            await asyncio.sleep(0.1)
+            self.assertEqual(await asyncio.wait_for(reader.time_window(stream), 10), (None, None))
+            marks = await self.client.revisioned_stream(f"{scope}/_MARK{name}")
+            await marks.write(mark(100, 120, 27))
+            window = await asyncio.wait_for(reader.time_window(stream), 10)
+            self.assertEqual(window, headwater.TimeWindow(None, 120))
+            self.assertFalse(waiting.done())
+            async with await self.client.event_writer(stream) as writer:
+                await writer.write(b"x", "k")
+            self.assertEqual((await asyncio.wait_for(waiting, 10)).data, b"x")
+
+    async def test_shared_values_records_and_members_are_awaited_alike(self):
+        shared = await self.client.table_synchronizer(fresh("shared"))
+        await shared.put(lambda maps: [(b"a", b"b", b"c")])
+        self.assertEqual((await shared.fetch()).get(b"a", b"b"), b"c")
+        self.assertEqual(len(await shared.remove(lambda maps: [(b"a", b"b")])), 0)
+        self.assertEqual(shared.maps.outer_keys(), [])
+        with self.assertRaises(ZeroDivisionError):
+            await shared.put(lambda maps: 1 / 0)
+        stream = await self.made()
+        writer = await self.client.index_writer(stream, 128)
+        records = [headwater.IndexRecord({"time": number}, b"%d" % number) for number in range(9)]
+        self.assertEqual(await writer.append(records), 0)
+        reader = await self.client.index_reader(stream)
+        self.assertEqual((await reader.search("time", 4), await reader.bounds()), (4 * 128, (0, 9 * 128)))
+        self.assertEqual(await reader.record(4 * 128), records[4])
+        await writer.truncate(128)
+        self.assertEqual([record async for _, record in await reader.records()], records[1:])
+        stream = await self.made()
+        async with await self.client.join(stream, "one", every=0.02) as one:
+            changing = asyncio.ensure_future(one.changed())
+            await asyncio.sleep(0.1)
+            self.assertEqual(one.members(), [("one", True)])
+            two = await self.client.join(stream, "two", every=0.02)
+            members = await asyncio.wait_for(changing, 10)
+            while len(members) < 2:
+                members = await asyncio.wait_for(one.changed(), 10)
+            self.assertEqual(members, [headwater.Member("one", True), headwater.Member("two", True)])
+            await two.leave()
 
     async def test_code_that_raises_what_a_future_cannot_take_fails_and_stops_nobody_else(self):
         class Odd:

@@ -5,9 +5,10 @@ import pickle
 import threading
 import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 
 import headwater
-from support import Server, fresh
+from support import Server, child, fresh, mark
 
 
 class Operations:
@@ -409,12 +410,357 @@ class Operations:
         mine.compact()
         self.assertEqual(self.client.state_synchronizer(stream, Counters()).fetch(), {"a": 11, "b": 2})
 
+    def test_a_writer_of_numbered_events_goes_on_where_another_of_its_name_stopped(self):
+        stream = self.made(3)
+        events = [(number, b"%d" % number) for number in range(1, 301)]
+        key = lambda event: str(int(event) % 17)  # noqa: E731
+        with self.client.numbered_writer(stream, "importer") as writer:
+            self.assertEqual((writer.stream, writer.resume_after), (stream, 0))
+            self.assertFalse(writer.is_stored(1, "1"))
+            self.assertEqual(writer.write_many(events[:200], key), 200)
+        # It is as if the process had died: the other begins anew, and long before.
+        again = self.client.numbered_writer(stream, "importer")
+        self.assertTrue(100 < again.resume_after <= 200, again.resume_after)
+        self.assertTrue(again.is_stored(200, key(b"200")))
+        self.assertFalse(again.is_stored(201, key(b"201")))
+        self.assertIsNone(again.submit(1, b"1", key(b"1")).result(10).offset)
+        for number, event in events[1:250]:
+            again.write(number, event, key(event))
+        self.assertEqual(again.write_many(events[250:299], key), 49)
+        self.assertIsNotNone(again.submit(300, b"300", key(b"300")).result(10).offset)
+        again.write_all(301, [b"301", b"318"], "12")
+        again.flush()
+        self.assertEqual(again.bytes_under_way, 0)
+        found = {}
+        for event in self.client.stream_reader(stream, until="tail").payloads():
+            found.setdefault(int(event) % 17, []).append(int(event))
+        expected = {of: [n for n in [*range(1, 302), 318] if n % 17 == of] for of in range(17)}
+        self.assertEqual(found, expected)
+        other = self.client.numbered_writer(stream, "another")
+        self.assertEqual((other.resume_after, other.is_stored(1, "1")), (0, False))
+
+    def test_numbers_of_events_grow_and_are_none_that_the_store_cannot_keep(self):
+        stream = self.made()
+        writer = self.client.numbered_writer(stream, "importer")
+        writer.write(5, b"five", "k")
+        for number in (0, 4, 5, -1, 1 << 62, 1 << 70):
+            with self.assertRaises(headwater.InvalidError):
+                writer.write(number, b"x", "k")
+        with self.assertRaises(TypeError):
+            writer.write("6", b"x", "k")
+        with self.assertRaises(TypeError):
+            writer.write_many([(6, b"x")], lambda event: 7)
+        with self.assertRaises(headwater.InvalidError):
+            writer.write(6, b"", "k")
+        # None of these was handed over.
+        writer.write(6, b"six", "k")
+        writer.flush()
+        self.assertEqual(list(self.client.stream_reader(stream, until="tail").payloads()), [b"five", b"six"])
+        with self.assertRaises(headwater.InvalidError):
+            self.client.numbered_writer(stream, "")
+        self.client.seal_stream(stream)
+        with self.assertRaises(headwater.SealedError):
+            writer.write(7, b"seven", "k")
+            writer.flush()
+        # It stays so: nothing is to come behind what is missing.
+        with self.assertRaises(headwater.SealedError):
+            writer.flush()
+
+    def members(self, stream):
+        """A group of readers of this stream, who say often where they are."""
+        group = fresh("group")
+        config = headwater.ReaderGroupConfig({stream: None}, refresh=0.05, automatic_checkpoint=None)
+        self.client.create_reader_group(group, config)
+        return self.client.reader_group(group)
+
+    def written(self, count, segments=1):
+        """A stream with so many numbers."""
+        stream = self.made(segments)
+        with self.client.event_writer(stream) as writer:
+            writer.write_many([b"%d" % number for number in range(count)], lambda event: event.decode())
+        return stream
+
+    def test_a_group_goes_on_before_the_first_event_that_is_not_acknowledged(self):
+        stream = self.written(10)
+        members = self.members(stream)
+        with members.acknowledging_reader("first", redeliver_after=60) as reader:
+            received = [reader.next(timeout=10) for _ in range(10)]
+            self.assertEqual([(int(it.data), it.attempt) for it in received], [(n, 1) for n in range(10)])
+            self.assertEqual((reader.id, reader.unacknowledged), ("first", 10))
+            one = received[1]
+            self.assertEqual((one.stream, one.segment, one.offset, len(one), bytes(one)), (stream, 0, 9, 1, b"1"))
+            self.assertEqual(self.client.fetch_event(one.pointer), b"1")
+            self.assertEqual([received[at].acknowledge() for at in (4, 2, 0, 7, 3)], [True] * 5)
+            self.assertFalse(received[4].acknowledge())
+            before = reader.position()
+            # What is given back comes again at once; its block acknowledges it, or gives it back.
+            self.assertTrue(received[1].give_back())
+            with self.assertRaises(ZeroDivisionError):
+                with reader.next(timeout=10) as again:
+                    self.assertEqual((again.data, again.attempt), (b"1", 2))
+                    1 / 0
+            with reader.next(timeout=10) as again:
+                self.assertEqual((again.data, again.attempt), (b"1", 3))
+            self.assertEqual(reader.unacknowledged, 4)
+            self.assertNotEqual(reader.position(), before)
+        self.assertFalse(received[5].acknowledge(), "others have it now")
+        with members.acknowledging_reader("second", redeliver_after=0.2) as reader:
+            attempts = {}
+            while len(attempts) < 5 or min(attempts.values()) < 2:
+                received = reader.next(timeout=10)
+                attempts[int(received.data)] = received.attempt
+            self.assertEqual(sorted(attempts), [5, 6, 7, 8, 9])
+            while reader.unacknowledged:
+                reader.next(timeout=10).acknowledge()
+        self.assertEqual(members.unread_bytes(), 0)
+
+    def test_as_many_events_are_out_as_there_may_be_and_threads_acknowledge_them(self):
+        stream = self.written(200, 2)
+        members = self.members(stream)
+        reader = members.acknowledging_reader("r", unacknowledged_max=2)
+        first, second = reader.next(timeout=10), reader.next(timeout=10)
+        with self.assertRaises(TimeoutError):
+            reader.next(timeout=0.3)
+        self.assertTrue(first.acknowledge() and second.acknowledge())
+        found = [int(first.data), int(second.data)]
+        self.client.seal_stream(stream)
+
+        def handle(received):
+            found.append(int(received.data))
+            received.acknowledge()
+
+        with ThreadPoolExecutor(4) as pool, reader:
+            # It ends when all is acknowledged.
+            for received in reader:
+                pool.submit(handle, received)
+                self.assertLessEqual(reader.unacknowledged, 2)
+        self.assertEqual(sorted(found), list(range(200)))
+
+    def test_closing_a_reader_that_acknowledges_ends_a_wait_of_another_thread(self):
+        reader = self.members(self.made()).acknowledging_reader("r")
+        told = []
+
+        def wait():
+            try:
+                reader.next(timeout=30)
+            except headwater.ClosedError as error:
+                told.append(error.code)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.3)
+        reader.position()
+        reader.close()
+        waiting.join(10)
+        self.assertEqual(told, ["closed"])
+        reader.close()
+        with self.assertRaises(headwater.ClosedError):
+            reader.position()
+
+    def online(self, members, expected):
+        deadline = time.monotonic() + 30
+        while members.online_readers() != expected:
+            self.assertLess(time.monotonic(), deadline, members.online_readers())
+            time.sleep(0.05)
+
+    def test_readers_that_beat_are_found_out_when_they_stop(self):
+        stream = self.written(50, 2)
+        members = self.members(stream)
+        mortal = members.reader("mortal", at_once=True, dead_after=1.0)
+        found = {mortal.next(timeout=10).data}
+        silent = members.acknowledging_reader("silent")
+        # Nobody has it any more: it stops to beat, as if the process had ended.
+        del mortal
+        with members.acknowledging_reader("heir", dead_after=1.0) as heir:
+            self.online(members, {"silent", "heir"})
+            silent.close()
+            while len(found) < 50:
+                with heir.next(timeout=10) as received:
+                    found.add(received.data)
+        mortal = members.reader("mortal", dead_after=1.0)
+        with members.watch(1.0) as watch:
+            self.assertEqual(members.online_readers(), {"mortal"})
+            del mortal
+            self.online(members, set())
+        watch.close()
+        with self.assertRaises(headwater.InvalidError):
+            members.reader("r", dead_after=-1.0)
+
+    def test_what_time_it_is_where_a_group_reads(self):
+        stream = self.made()
+        scope, _, name = stream.partition("/")
+        marks = self.client.revisioned_stream(f"{scope}/_MARK{name}")
+        members = self.members(stream)
+        with members.reader("r", at_once=True) as reader:
+            self.assertEqual(reader.time_window(stream), headwater.TimeWindow(None, None))
+            for lower, upper, offset in ((100, 120, 27), (200, 220, 63)):
+                marks.write(mark(lower, upper, offset))
+            self.assertEqual(reader.time_window(stream), (None, 120))
+            # Also while somebody waits with it.
+            waiting = threading.Thread(target=lambda: reader.next(timeout=30))
+            waiting.start()
+            time.sleep(0.2)
+            begun = time.monotonic()
+            self.assertEqual(reader.time_window(stream).upper, 120)
+            self.assertLess(time.monotonic() - begun, 5)
+            writer = self.client.event_writer(stream)
+            writer.write_many([b"x"] * 4, "k")
+            writer.flush()
+            waiting.join(30)
+            deadline = time.monotonic() + 30
+            while reader.time_window(stream) != (100, 220):
+                self.assertLess(time.monotonic(), deadline, reader.time_window(stream))
+                try:
+                    reader.next(timeout=0.05)
+                except TimeoutError:
+                    pass
+            # One that was taken in nobody's presence is yet to come, whatever the group has passed.
+            writer.write(b"x", "k")
+            writer.flush()
+            reader._native.fill().wait(10)
+            self.assertEqual(reader.time_window(stream), (None, None))
+            reader.next(timeout=10)
+            self.assertEqual(reader.time_window(stream).lower, 100)
+            with self.assertRaises(headwater.InvalidError):
+                reader.time_window("tests/none")
+        with self.assertRaises(headwater.ClosedError):
+            reader.time_window(stream)
+
+    def test_values_that_are_shared_in_a_table_are_changed_by_all(self):
+        name = fresh("shared")
+        mine, theirs = self.client.table_synchronizer(name), self.client.table_synchronizer(name)
+        self.assertEqual((mine.table, len(mine.maps)), (name, 0))
+        put = [(b"fruit", b"apple", b"1"), (b"fruit", b"pear", b"2"), (b"", b"", b"3")]
+        self.assertEqual(len(mine.put(lambda maps: put)), 3)
+        maps = theirs.fetch()
+        self.assertEqual(maps.map(b"fruit"), {b"apple": b"1", b"pear": b"2"})
+        self.assertEqual((maps.outer_keys(), maps.get(b"", b""), maps.get(b"fruit", b"plum")), ([b"", b"fruit"], b"3", None))
+        self.assertEqual(maps.map(b"none"), {})
+        # Its copy is old: it is asked again.
+        asked = []
+
+        def more(maps):
+            value = maps.get(b"fruit", b"apple")
+            asked.append(value)
+            return [(b"fruit", b"apple", value + b"0")]
+
+        theirs.put(more)
+        mine.put(more)
+        self.assertEqual(asked, [b"1", b"1", b"10"])
+        self.assertEqual(mine.maps.get(b"fruit", b"apple"), b"100")
+        self.assertEqual(mine.put(lambda maps: []).get(b"fruit", b"apple"), b"100")
+        self.assertIsNone(theirs.remove(lambda maps: [(b"fruit", b"pear")]).get(b"fruit", b"pear"))
+        self.assertEqual(len(mine.fetch()), 2)
+        # What somebody's own code raises changes nothing.
+        with self.assertRaises(ZeroDivisionError):
+            mine.put(lambda maps: 1 / 0)
+        with self.assertRaises(ValueError):
+            mine.put(lambda maps: [(b"too", b"few")])
+        with self.assertRaises(TypeError):
+            mine.remove(lambda maps: [(b"fruit", "apple")])
+        with self.assertRaisesRegex(RuntimeError, "a callback cannot wait"):
+            mine.put(lambda maps: mine.maps)
+        with self.assertRaises(headwater.InvalidError):
+            mine.put(lambda maps: [(b"k" * 9000, b"", b"")])
+        self.assertEqual(len(mine.fetch()), 2)
+
+    def test_labelled_records_are_found_without_reading_all(self):
+        stream = self.made()
+        writer = self.client.index_writer(stream, 128)
+        reader = self.client.index_reader(stream)
+        self.assertEqual((writer.stream, reader.stream, reader.record_bytes), (stream, stream, 128))
+        self.assertIsNone(reader.search("time", 0))
+        made = [headwater.IndexRecord({"time": 10 * number, "big": (1 << 64) - 1}, b"%d" % number) for number in range(50)]
+        self.assertEqual([writer.append(made[:20]), writer.append(made[20:])], [0, 20 * 128])
+        self.assertEqual([reader.search("time", value) for value in (0, 1, 300, 491)], [0, 128, 30 * 128, None])
+        self.assertEqual(reader.record(30 * 128), made[30])
+        writer.truncate(10 * 128)
+        self.assertEqual(reader.bounds(), (10 * 128, 50 * 128))
+        self.assertEqual(list(reader.records()), [(number * 128, made[number]) for number in range(10, 50)])
+        self.assertEqual(reader.records(49 * 128).read_many(), [(49 * 128, made[49])])
+        for kind, wrong in (
+            (headwater.InvalidError, lambda: writer.append([({"time": 1, "big": (1 << 64) - 1}, b"fell")])),
+            (headwater.InvalidError, lambda: writer.append([({"time": 1 << 64, "big": 0}, b"")])),
+            (headwater.InvalidError, lambda: writer.append([({"other": 1}, b"")])),
+            (headwater.InvalidError, lambda: writer.append([])),
+            (headwater.InvalidError, lambda: reader.search("other", 1)),
+            (headwater.InvalidError, lambda: reader.record(10 * 128 + 1)),
+            (headwater.InvalidError, lambda: reader.record(-1)),
+            (headwater.TruncatedError, lambda: reader.record(0)),
+            (headwater.TruncatedError, lambda: reader.records(0)),
+            (headwater.InvalidError, lambda: self.client.index_writer(stream, 256)),
+            (headwater.InvalidError, lambda: self.client.index_reader(self.made())),
+        ):
+            with self.assertRaises(kind):
+                wrong()
+        # Another writer has appended: one is told so, and follows.
+        other = self.client.index_writer(stream, 128)
+        other.append([made[49]])
+        with self.assertRaises(headwater.ConflictError):
+            writer.append([made[49]])
+        self.assertEqual(writer.append([made[49]]), 51 * 128)
+
+    def test_members_see_who_comes_leaves_and_stops(self):
+        stream = self.made()
+        one = self.client.join(stream, "one", every=0.05)
+        self.assertEqual((one.name, one.members()), ("one", [headwater.Member("one", True)]))
+
+        def until(*expected):
+            deadline = time.monotonic() + 30
+            while one.members() != list(expected):
+                self.assertLess(time.monotonic(), deadline, one.members())
+                try:
+                    one.changed(timeout=1)
+                except TimeoutError:
+                    pass
+
+        with self.client.join(stream, "two", every=0.05) as two:
+            until(("one", True), ("two", True))
+            self.assertIn(("two", True), two.members())
+        until(("one", True))
+        two = self.client.join(stream, "two", every=0.05)
+        until(("one", True), ("two", True))
+        del two
+        until(("one", True), ("two", False))
+        until(("one", True))
+        with self.assertRaises(TimeoutError):
+            # Changes that nobody has asked for come first.
+            while True:
+                one.changed(timeout=0.5)
+        told = []
+
+        def wait():
+            try:
+                one.changed(timeout=30)
+            except headwater.ClosedError as error:
+                told.append(error.code)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.2)
+        # Also while somebody waits.
+        self.assertEqual(one.members(), [("one", True)])
+        one.leave()
+        waiting.join(10)
+        self.assertEqual(told, ["closed"])
+        one.leave()
+        with self.assertRaises(headwater.ClosedError):
+            one.members()
+        with self.assertRaises(headwater.InvalidError):
+            self.client.join(stream, "", every=1)
+        with self.assertRaises(headwater.InvalidError):
+            self.client.join(stream, "three", every=0)
+
     def test_what_does_not_exist_is_not_found(self):
         for ask in (
             lambda: self.client.stream_config("tests/none"),
             lambda: self.client.event_writer("tests/none"),
             lambda: self.client.stream_reader("tests/none"),
+            lambda: self.client.numbered_writer("tests/none", "importer"),
             lambda: self.client.reader_group("tests/none"),
+            lambda: self.client.index_writer("tests/none"),
+            lambda: self.client.index_reader("tests/none"),
+            lambda: self.client.join("tests/none", "me"),
             lambda: self.client.key_value_table("tests/none"),
         ):
             with self.assertRaises(headwater.NotFoundError) as raised:
@@ -500,3 +846,41 @@ class AgainstServer(Operations, unittest.TestCase):
         writer.flush()
         read = self.client.stream_reader(stream, until="tail").payloads()
         self.assertEqual([int(event) for event in read], list(range(200)))
+
+    def test_a_process_that_is_killed_and_started_again_neither_loses_nor_doubles_events(self):
+        code = (
+            "import headwater, os, signal, sys\n"
+            "address, stream, dies_at = sys.argv[1:]\n"
+            "writer = headwater.connect(address).numbered_writer(stream, 'importer', batch_bytes=1 << 10)\n"
+            "for number in range(writer.resume_after + 1, 6001):\n"
+            "    if number == int(dies_at):\n"
+            "        os.kill(os.getpid(), signal.SIGKILL)\n"
+            "    writer.write(number, b'%d' % number, str(number % 13))\n"
+            "writer.flush()\n"
+        )
+        stream = self.made(2)
+        for dies_at, ended in ((2000, -9), (4000, -9), (0, 0)):
+            said = child(code, self.server.address, stream, str(dies_at))
+            self.assertEqual((said.returncode, said.stderr), (ended, ""))
+        found = {}
+        for event in self.client.stream_reader(stream, until="tail").payloads():
+            found.setdefault(int(event) % 13, []).append(int(event))
+        self.assertEqual(found, {of: [n for n in range(1, 6001) if n % 13 == of] for of in range(13)})
+
+    def test_a_reader_whose_process_is_killed_is_found_out_by_the_others(self):
+        stream = self.written(20)
+        members = self.members(stream)
+        code = (
+            "import headwater, os, signal, sys\n"
+            "group = headwater.connect(sys.argv[1]).reader_group(sys.argv[2])\n"
+            "reader = group.acknowledging_reader('mortal', dead_after=1)\n"
+            "reader.next(timeout=30)\n"
+            "os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        ended = child(code, self.server.address, f"{members.scope}/{members.name}")
+        self.assertEqual((ended.returncode, ended.stderr), (-9, ""))
+        self.assertEqual(members.online_readers(), {"mortal"})
+        with members.reader("heir", at_once=True, dead_after=1) as heir:
+            # It had acknowledged nothing.
+            self.assertEqual([int(heir.next(timeout=30).data) for _ in range(20)], list(range(20)))
+        self.assertEqual(members.online_readers(), set())

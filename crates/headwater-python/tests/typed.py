@@ -42,6 +42,22 @@ def blocking() -> None:
         assert_type(next(group.reader("r")), headwater.Event)
         assert_type(next(group.reader("r", checkpoints=True)), Union[headwater.Event, headwater.CheckpointReached])
         assert_type(group.reader("r").read_batch(), Optional[headwater.EventBatch])
+        with client.numbered_writer("a/b", "importer") as numbered:
+            assert_type(numbered.resume_after, int)
+            numbered.write(1, b"", "key")
+            assert_type(numbered.write_many(enumerate([b""], 2), lambda event: "key"), int)
+            assert_type(numbered.submit(3, b"", "key").result().offset, Optional[int])
+        for received in group.acknowledging_reader("r", dead_after=10.0):
+            assert_type(received, headwater.Received)
+            with received:
+                assert_type(received.attempt, int)
+        assert_type(group.reader("r", dead_after=10.0).time_window("a/b").lower, Optional[int])
+        shared = client.table_synchronizer("a/u")
+        assert_type(shared.put(lambda maps: [(b"", b"", maps.get(b"", b"") or b"")]), headwater.SharedMaps)
+        for _, record in client.index_reader("a/i").records():
+            assert_type(record.data, bytes)
+        with client.join("a/m", "me") as membership:
+            assert_type(membership.changed(1.0), List[headwater.Member])
         table = client.table("a/t")
         assert_type(table.get(b"k"), Optional[Tuple[bytes, headwater.Version]])
         for entry in table.entries():
@@ -50,6 +66,8 @@ def blocking() -> None:
         assert_type(state.update(lambda sum: [sum / 2]), int)
         # These are mistakes, and a checker that knows of none says that they are not.
         writer.write("text")  # type: ignore[arg-type]
+        numbered.write(b"", "key", 4)  # type: ignore[arg-type]
+        shared.remove(lambda maps: [b""])  # type: ignore[list-item]
         client.create_stream("a/b", "two")  # type: ignore[arg-type]
         event.data = b""  # type: ignore[misc]
 
@@ -63,6 +81,16 @@ async def awaited() -> None:
             await transaction.write(b"", "key")
         async for event in await client.stream_reader("a/b"):
             assert_type(event, headwater.Event)
+        async with await client.numbered_writer("a/b", "importer") as numbered:
+            await numbered.write(1, b"", "key")
+        group = await client.reader_group("a/g")
+        async for received in await group.acknowledging_reader("r"):
+            assert_type(received.acknowledge(), bool)
+        assert_type(await (await group.reader("r")).time_window("a/b"), headwater.TimeWindow)
+        with group.watch(10.0) as watch:
+            assert_type(watch, headwater.GroupWatch)
+        assert_type(await (await client.index_reader("a/i")).record(0), headwater.IndexRecord)
+        assert_type(await (await client.join("a/m", "me")).changed(), List[headwater.Member])
         async for entry in (await client.table("a/t")).entries():
             assert_type(entry, headwater.Entry)
         writer.flush()  # type: ignore[unused-coroutine]

@@ -4,7 +4,7 @@ import sys
 from typing import Any, List, Optional
 
 from . import _facade, _native
-from ._values import Seconds, Written, seconds
+from ._values import Member, Seconds, Written, seconds
 
 
 class _Blocking:
@@ -65,6 +65,26 @@ class EventWriter(_Blocking, _facade.EventWriterBase):
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         # Whoever raised has other worries than what is under way.
+        if kind is None:
+            self.flush()
+
+
+class NumberedWriter(_Blocking, _facade.NumberedWriterBase):
+    __doc__ = _facade.NumberedWriterBase.__doc__
+
+    def __init__(self, native: Any) -> None:
+        super().__init__(native)
+        self.write = native.write
+        self.write_many = native.write_many
+
+    def submit(self, number: int, event: bytes, routing_key: str) -> Pending:
+        """As `write`; what is returned tells when the event is stored, and where. One that was found stored has no offset."""
+        return Pending(self._native.submit(number, event, routing_key))
+
+    def __enter__(self) -> "NumberedWriter":
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
         if kind is None:
             self.flush()
 
@@ -217,6 +237,16 @@ class EventReader(_Mapped, _facade.EventReaderBase):
         self.close()
 
 
+class AcknowledgingReader(_Readable, _facade.AcknowledgingReaderBase):
+    __doc__ = _facade.AcknowledgingReaderBase.__doc__
+
+    def __enter__(self) -> "AcknowledgingReader":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
 class ReaderGroup(_Blocking, _facade.ReaderGroupBase):
     __doc__ = _facade.ReaderGroupBase.__doc__
 
@@ -239,6 +269,37 @@ class RevisionedStream(_Blocking, _facade.RevisionedStreamBase):
 
 class StateSynchronizer(_Blocking, _facade.StateSynchronizerBase):
     __doc__ = _facade.StateSynchronizerBase.__doc__
+
+
+class TableSynchronizer(_Blocking, _facade.TableSynchronizerBase):
+    __doc__ = _facade.TableSynchronizerBase.__doc__
+
+
+class IndexWriter(_Blocking, _facade.IndexWriterBase):
+    __doc__ = _facade.IndexWriterBase.__doc__
+
+
+class IndexReader(_Blocking, _facade.IndexReaderBase):
+    __doc__ = _facade.IndexReaderBase.__doc__
+
+
+class IndexRecords(_Mapped, _facade.IndexRecordsBase):
+    __doc__ = _facade.IndexRecordsBase.__doc__
+    _made = _facade.IndexRecordsBase._made
+
+
+class Membership(_Blocking, _facade.MembershipBase):
+    __doc__ = _facade.MembershipBase.__doc__
+
+    def changed(self, timeout: Optional[Seconds] = None) -> List[Member]:
+        """Waits until the members are others, or healthy in another way, than when this was called last."""
+        return self._made(self._native.next(seconds(timeout)))
+
+    def __enter__(self) -> "Membership":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.leave()
 
 
 def connect(

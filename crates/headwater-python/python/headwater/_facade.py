@@ -4,14 +4,16 @@ A class here says *what* is asked of the native part; `_run` says how its answer
 `headwater._blocking` and `headwater.aio` add what differs: context managers, iterators, and writing when there is no room.
 """
 
-from typing import Any, Iterable, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from . import _native
 from ._values import (
     CheckpointReached,
     Entry,
     Fixed,
+    IndexRecord,
     KeyValueTableConfig,
+    Member,
     ReaderGroupConfig,
     Seconds,
     SegmentInfo,
@@ -20,6 +22,7 @@ from ._values import (
     StreamConfig,
     TableChanges,
     TableInfo,
+    TimeWindow,
     seconds,
 )
 
@@ -151,6 +154,19 @@ class ClientBase(_Base):
         options = _writer_options(batch_bytes, window_bytes, linger)
         return self._run(self._native.event_writer, stream, options, then=self._classes.EventWriter)
 
+    def numbered_writer(
+        self,
+        stream: str,
+        name: str,
+        *,
+        batch_bytes: Optional[int] = None,
+        window_bytes: Optional[int] = None,
+        linger: Optional[Seconds] = None,
+    ):
+        """A writer of numbered events, under a name that outlives the process and is nobody else's within the stream."""
+        arguments = (self._native, stream, name, _writer_options(batch_bytes, window_bytes, linger))
+        return self._run(_native._numbered_writer, *arguments, then=self._classes.NumberedWriter)
+
     def transaction_writer(
         self,
         stream: str,
@@ -266,6 +282,22 @@ class ClientBase(_Base):
         arguments = (self._native, stream, codec)
         return self._run(_native._state_synchronizer, *arguments, then=self._classes.StateSynchronizer)
 
+    def table_synchronizer(self, table: str):
+        """A copy of the values that are shared in a table, which is made if it is not there. Empty until the first `fetch`."""
+        return self._run(_native._table_synchronizer, self._native, table, then=self._classes.TableSynchronizer)
+
+    def index_writer(self, stream: str, record_bytes: int = 4096):
+        """A writer of labelled records to a stream of one segment. All have the size that the stream's first writer chose."""
+        return self._run(_native._index_writer, self._native, stream, record_bytes, then=self._classes.IndexWriter)
+
+    def index_reader(self, stream: str):
+        """Finds and reads the labelled records of a stream."""
+        return self._run(_native._index_reader, self._native, stream, then=self._classes.IndexReader)
+
+    def join(self, stream: str, name: str, every: Seconds = 1.0):
+        """Becomes a member, and beats from now on in a stream of one segment made for this; all members equally often."""
+        return self._run(_native._join, self._native, stream, name, seconds(every), then=self._classes.Membership)
+
 
 def _scoped(name: str) -> Tuple[str, str]:
     scope, _, rest = name.partition("/")
@@ -295,6 +327,46 @@ class EventWriterBase(_Base):
 
     def note_time(self, time: int):
         """Notes that everything written so far is not younger than `time`, in any unit that all writers share."""
+        return self._run(self._native.note_time, time)
+
+
+class NumberedWriterBase(_Base):
+    """Writes events that the caller has numbered, each once, whatever process writes it.
+
+    A process that starts again opens a writer of the same name and hands over the same events, with the same keys, under
+    the same numbers, from behind `resume_after` or any place before that: what is stored already is not stored again. Nothing
+    is left out, and numbers grow; one thread or task writes. After the first failure nothing is taken any more: open it anew.
+    """
+
+    @property
+    def stream(self) -> str:
+        """The stream."""
+        return self._native.stream
+
+    @property
+    def resume_after(self) -> int:
+        """Number up to which every event was stored when the writer was opened, whatever its key; 0 if none."""
+        return self._native.resume_after
+
+    @property
+    def bytes_under_way(self) -> int:
+        """Bytes of events that are handed over and not yet stored."""
+        return self._native.bytes_under_way
+
+    def is_stored(self, number: int, routing_key: str) -> bool:
+        """Whether the event of this key and number is known to be stored."""
+        return self._native.is_stored(number, routing_key)
+
+    def write_all(self, number: int, events: Iterable[bytes], routing_key: str):
+        """Hands over several events of one key and number, which are stored together or not at all."""
+        return self._run(self._native.write_all, number, list(events), routing_key)
+
+    def flush(self):
+        """Waits until everything that was handed over before is stored; raises the first failure."""
+        return self._run(self._native.flush)
+
+    def note_time(self, time: int):
+        """As `EventWriter.note_time`, also of what the processes before this one have written."""
         return self._run(self._native.note_time, time)
 
 
@@ -445,14 +517,45 @@ class ReaderGroupBase(_Base):
         checkpoints: bool = False,
         delay: Seconds = 0.0,
         piece_bytes: int = 512 << 10,
+        dead_after: Optional[Seconds] = None,
     ):
         """Adds a reader. `at_once`: an event counts as handled when the next is asked for, without waiting for a checkpoint.
-        `checkpoints`: also hands out `CheckpointReached`."""
+        `checkpoints`: also hands out `CheckpointReached`. `dead_after`: it beats while it lives, and others that beat declare it
+        offline when it has not for so long, at least a second; it does the same with them."""
 
         def made(native):
             return self._classes.EventReader(native, checkpoints)
 
-        return self._run(self._native.reader, id, at_once, seconds(delay), piece_bytes, then=made)
+        arguments = (id, at_once, seconds(delay), piece_bytes, seconds(dead_after))
+        return self._run(self._native.reader, *arguments, then=made)
+
+    def acknowledging_reader(
+        self,
+        id: str,
+        *,
+        redeliver_after: Seconds = 30.0,
+        unacknowledged_max: int = 1000,
+        unacknowledged_bytes_max: int = 32 << 20,
+        delay: Seconds = 0.0,
+        piece_bytes: int = 512 << 10,
+        dead_after: Optional[Seconds] = None,
+    ):
+        """Adds a reader whose events are acknowledged one by one, and come again after `redeliver_after` until they are.
+        While so many, or so many bytes, are not acknowledged, it hands out no others."""
+        options = {
+            "unacknowledged_max": unacknowledged_max,
+            "unacknowledged_bytes_max": unacknowledged_bytes_max,
+            "redeliver_after": seconds(redeliver_after),
+            "delay": seconds(delay),
+            "piece_bytes": piece_bytes,
+            "dead_after": seconds(dead_after),
+        }
+        return self._run(self._native.acknowledging_reader, id, options, then=self._classes.AcknowledgingReader)
+
+    def watch(self, dead_after: Seconds) -> _native.GroupWatch:
+        """Declares readers offline that beat and have stopped for so long, until it is closed: for a process that supervises
+        readers and is none. Nothing is awaited."""
+        return self._native.watch(seconds(dead_after))
 
     def online_readers(self):
         """Ids of all readers that are in the group, dead ones included."""
@@ -520,6 +623,11 @@ class EventReaderBase(_Base):
         """Where it is: behind the last event that was handed out."""
         return self._native.position()
 
+    def time_window(self, stream: str):
+        """Between which times the group reads one of its streams, as far as writers noted times and readers said where they
+        are, which each does every few seconds."""
+        return self._run(self._native.time_window, stream, then=lambda window: TimeWindow(*window))
+
     def close(self):
         """Leaves the group: others go on behind the last event that was handed out."""
         return self._run(self._native.close)
@@ -529,6 +637,32 @@ class EventReaderBase(_Base):
         if type(found) is not str:
             return found
         return CheckpointReached(found) if self._checkpoints else None
+
+
+class AcknowledgingReaderBase(_Base):
+    """A reader of a group whose events are handled in any order, by any threads or tasks, and each acknowledged when it is.
+
+    An event is handed out at least once, and again until it is acknowledged. The group goes on before the first event that
+    is not, whatever happens to the reader. It takes part only while it is asked for events: ask every few seconds.
+    """
+
+    @property
+    def id(self) -> str:
+        """Its id in the group."""
+        return self._native.id
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many events are handed out and not acknowledged."""
+        return self._native.unacknowledged
+
+    def position(self) -> _native.Position:
+        """Where it is: before the first event of each segment that is not acknowledged."""
+        return self._native.position()
+
+    def close(self):
+        """Leaves the group: others go on with what is not acknowledged."""
+        return self._run(self._native.close)
 
 
 class _TableBase(_Base):
@@ -685,3 +819,107 @@ class StateSynchronizerBase(_Base):
         """Writes the whole state and drops what lies before the one written last."""
         return self._run(self._native.compact)
 
+
+
+class TableSynchronizerBase(_Base):
+    """One process's copy of values that several share in a table, each under an outer and an inner key: changes of different
+    values do not stand in each other's way."""
+
+    @property
+    def table(self) -> str:
+        """The table, as SCOPE/TABLE."""
+        return self._native.table
+
+    @property
+    def maps(self) -> _native.SharedMaps:
+        """The values as they were when they were fetched or changed here last."""
+        return self._native.maps()
+
+    def fetch(self):
+        """Takes over what others have changed until now, and returns the values."""
+        return self._run(self._native.fetch)
+
+    def put(self, decide):
+        """Puts values, all or none: `decide(maps)` returns tuples (outer key, inner key, value), and is asked again if others
+        have changed any of these meanwhile. Returns the values after it."""
+        return self._run(self._native.put, decide)
+
+    def remove(self, decide):
+        """Removes values, all or none: `decide(maps)` returns tuples (outer key, inner key). Otherwise as `put`."""
+        return self._run(self._native.remove, decide)
+
+
+class IndexWriterBase(_Base):
+    """Appends labelled records to a stream of one segment. Of two writers, one is told that the other was there."""
+
+    @property
+    def stream(self) -> str:
+        """The stream."""
+        return self._native.stream
+
+    def append(self, records: Iterable[Tuple[Mapping[str, int], bytes]]):
+        """Appends `IndexRecord`s, all or none, and waits until they are stored. All records have the same labels, and no value
+        falls. Returns the offset of the first."""
+        return self._run(self._native.append, [(dict(labels), data) for labels, data in records])
+
+    def truncate(self, to: int):
+        """Drops the records before an offset, which is that of a record."""
+        return self._run(self._native.truncate, to)
+
+
+class IndexReaderBase(_Base):
+    """Finds and reads labelled records."""
+
+    @property
+    def stream(self) -> str:
+        """The stream."""
+        return self._native.stream
+
+    @property
+    def record_bytes(self) -> int:
+        """Size of every record, in bytes."""
+        return self._native.record_bytes
+
+    def bounds(self):
+        """Offsets of the first record and of the place behind the last."""
+        return self._run(self._native.bounds)
+
+    def record(self, offset: int):
+        """The record at an offset."""
+        return self._run(self._native.record, offset, then=lambda parts: IndexRecord(*parts))
+
+    def search(self, label: str, value: int):
+        """Offset of the first record whose label has this value or a greater one; None if all have less."""
+        return self._run(self._native.search, label, value)
+
+    def records(self, start: Optional[int] = None):
+        """Reads records from an offset on, or from the first, up to the last that is there now."""
+        return self._run(self._native.records, start, then=self._classes.IndexRecords)
+
+
+class IndexRecordsBase(_Base):
+    """Goes through labelled records: pairs of an offset and the record there."""
+
+    def _made(self, found: Any) -> Any:
+        offset, parts = found
+        return offset, IndexRecord(*parts)
+
+
+class MembershipBase(_Base):
+    """Membership of this process in something: it beats, and sees of the others who has stopped."""
+
+    @property
+    def name(self) -> str:
+        """Its own name."""
+        return self._native.name
+
+    def members(self) -> List[Member]:
+        """All members by name, as of the last beat. Raises why that failed, if it did; the next is tried all the same."""
+        return self._made(self._native.members())
+
+    def leave(self):
+        """Stops beating and tells the others. Without it they find out by themselves."""
+        return self._run(self._native.leave)
+
+    def _made(self, found: Any) -> List[Member]:
+        return [Member(*one) for one in found]

@@ -171,6 +171,31 @@ class CheckpointReached(NamedTuple):
     name: str
 
 
+class TimeWindow(NamedTuple):
+    """Between which times a group reads, in the unit of `note_time`.
+
+    Nothing that is read from here on was written before ``lower``, and nothing that was read after ``upper``, as far as writers
+    noted times; ``None`` where that is not known, as ``upper`` at the end of the stream.
+    """
+
+    lower: Optional[int]
+    upper: Optional[int]
+
+
+class IndexRecord(NamedTuple):
+    """Values by label, each of 0 to 2^64 - 1, and data. A label has 1 to 255 bytes."""
+
+    labels: Mapping[str, int]
+    data: bytes
+
+
+class Member(NamedTuple):
+    """A member as the others see it: whether it has beaten lately."""
+
+    name: str
+    is_healthy: bool
+
+
 class Entry(NamedTuple):
     """A key with what it holds. ``secondary`` is empty in tables without such keys."""
 

@@ -1,10 +1,10 @@
 """The same as `headwater`, for asyncio: what waits there is awaited here. Cancelling an await loses nothing that is read."""
 
 import sys
-from typing import Any, Callable, Iterable, List, Optional, Union
+from typing import Any, Callable, Iterable, List, Optional, Tuple, Union
 
 from . import _facade, _native
-from ._values import Seconds, Written, seconds
+from ._values import Member, Seconds, Written, seconds
 
 # After so many events, other tasks of the loop have their turn.
 _EVENTS_PER_TURN = 1024
@@ -66,6 +66,44 @@ class EventWriter(_Writing, _facade.EventWriterBase):
         return Written(*await self._native.store(event, routing_key))
 
     async def __aenter__(self) -> "EventWriter":
+        return self
+
+    async def __aexit__(self, kind: Any, *_: Any) -> None:
+        if kind is None:
+            await self.flush()
+
+
+class NumberedWriter(_Async, _facade.NumberedWriterBase):
+    __doc__ = _facade.NumberedWriterBase.__doc__
+
+    async def write(self, number: int, event: bytes, routing_key: str) -> None:
+        """Hands over an event; waits for room if there is none. `flush` tells that it is stored.
+
+        Whoever cancels this hands the same event over again before any other; `InvalidError` then says that it was taken.
+        """
+        if not self._native.try_write(number, event, routing_key):
+            await self._native.write_later(number, event, routing_key)
+
+    async def write_many(
+        self, events: Iterable[Tuple[int, bytes]], routing_key: Union[str, Callable[[bytes], str]]
+    ) -> int:
+        """Hands over pairs of a number and an event, and returns how many there were. `routing_key` is one for all, or makes
+        one of each event."""
+        import asyncio
+
+        count = 0
+        for number, event in events:
+            await self.write(number, event, routing_key(event) if callable(routing_key) else routing_key)
+            count += 1
+            if count % _EVENTS_PER_TURN == 0:
+                await asyncio.sleep(0)
+        return count
+
+    async def store(self, number: int, event: bytes, routing_key: str) -> Written:
+        """As `write`, and waits until the event is stored. Returns where; one that was found stored has no offset."""
+        return Written(*await self._native.store(number, event, routing_key))
+
+    async def __aenter__(self) -> "NumberedWriter":
         return self
 
     async def __aexit__(self, kind: Any, *_: Any) -> None:
@@ -241,6 +279,16 @@ class EventReader(_Mapped, _facade.EventReaderBase):
         await self.close()
 
 
+class AcknowledgingReader(_Readable, _facade.AcknowledgingReaderBase):
+    __doc__ = _facade.AcknowledgingReaderBase.__doc__
+
+    async def __aenter__(self) -> "AcknowledgingReader":
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        await self.close()
+
+
 class ReaderGroup(_Async, _facade.ReaderGroupBase):
     __doc__ = _facade.ReaderGroupBase.__doc__
 
@@ -263,6 +311,41 @@ class RevisionedStream(_Async, _facade.RevisionedStreamBase):
 
 class StateSynchronizer(_Async, _facade.StateSynchronizerBase):
     __doc__ = _facade.StateSynchronizerBase.__doc__
+
+
+class TableSynchronizer(_Async, _facade.TableSynchronizerBase):
+    __doc__ = _facade.TableSynchronizerBase.__doc__
+
+
+class IndexWriter(_Async, _facade.IndexWriterBase):
+    __doc__ = _facade.IndexWriterBase.__doc__
+
+
+class IndexReader(_Async, _facade.IndexReaderBase):
+    __doc__ = _facade.IndexReaderBase.__doc__
+
+
+class IndexRecords(_Mapped, _facade.IndexRecordsBase):
+    __doc__ = _facade.IndexRecordsBase.__doc__
+    _made = _facade.IndexRecordsBase._made
+
+
+class Membership(_Async, _facade.MembershipBase):
+    __doc__ = _facade.MembershipBase.__doc__
+
+    async def changed(self) -> List[Member]:
+        """Waits until the members are others, or healthy in another way, than when this was called last."""
+        while True:
+            found = self._native.take()
+            if found is not None:
+                return self._made(found)
+            await self._native.fill()
+
+    async def __aenter__(self) -> "Membership":
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        await self.leave()
 
 
 def connect(
