@@ -10,7 +10,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use clap::{Subcommand, ValueEnum};
-use headwater_client::{Client, Cut, ErrorKind, EventWriter, ReadEvent, ReadFrom, ScopedStream, Transaction};
+use headwater_client::{
+    Client, Cut, ErrorKind, EventWriter, NumberedWriter, ReadEvent, ReadFrom, ScopedStream, Transaction,
+};
 use serde_json::{Value, json};
 
 use super::output::Output;
@@ -27,7 +29,8 @@ pub(crate) enum Action {
     #[command(after_help = "Examples:
   headwater event write shop/orders --key-field customer < orders.jsonl
   printf 'a\\tone\\nb\\ttwo\\n' | headwater event write shop/orders --key-before-tab
-  headwater event write shop/pictures --whole picture.png --key cat")]
+  headwater event write shop/pictures --whole picture.png --key cat
+  headwater event write shop/orders orders.jsonl --key-field customer --numbered orders.jsonl")]
     Write {
         /// SCOPE/STREAM
         #[arg(value_parser = stream_name)]
@@ -36,12 +39,8 @@ pub(crate) enum Action {
         file: Option<PathBuf>,
         #[command(flatten)]
         keys: Keys,
-        /// The file is one event, whatever is in it
-        #[arg(long)]
-        whole: bool,
-        /// All in one transaction: they become readable together, or none of them
-        #[arg(long)]
-        transaction: bool,
+        #[command(flatten)]
+        way: Way,
     },
     /// Print events, up to what is there now
     #[command(after_help = "Examples:
@@ -93,6 +92,22 @@ pub(crate) struct Keys {
     key_before_tab: bool,
 }
 
+/// How the input becomes events.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Way {
+    /// The file is one event, whatever is in it
+    #[arg(long)]
+    whole: bool,
+    /// All in one transaction: they become readable together, or none of them
+    #[arg(long)]
+    transaction: bool,
+    /// Store each event once under this name, which is for this input alone: a command that was interrupted is given again
+    /// with the same input and keys, and goes on where it stopped; the input may have grown by whole lines. Without keys, each
+    /// event has its own
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["whole", "transaction"])]
+    numbered: Option<String>,
+}
+
 /// Which events are shown, and how.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Shown {
@@ -132,9 +147,7 @@ impl Format {
 
 pub(super) async fn run(action: Action, client: &Client, out: &mut Output) -> Result<(), Failure> {
     match action {
-        Action::Write { stream, file, keys, whole, transaction } => {
-            write(client, out, &stream, file.as_deref(), &keys, whole, transaction).await
-        }
+        Action::Write { stream, file, keys, way } => write(client, out, &stream, file.as_deref(), &keys, way).await,
         Action::Read { stream, from, shown, follow } => {
             let from = match from.as_str() {
                 "head" => ReadFrom::Head,
@@ -162,17 +175,27 @@ pub(super) async fn run(action: Action, client: &Client, out: &mut Output) -> Re
 enum Writing {
     Stream(EventWriter),
     Transaction(Transaction),
+    Numbered(NumberedWriter),
 }
 
 impl Writing {
-    async fn write(&self, key: Option<&str>, event: Bytes) -> Result<(), Failure> {
+    /// `number`: its place in the input. Whether it is to be stored, and was not before.
+    async fn write(&self, number: u64, key: Option<&str>, event: Bytes) -> Result<bool, Failure> {
         // Failures are told by the flush in the end.
         let _ack = match (self, key) {
             (Self::Stream(writer), Some(key)) => writer.write(key, event).await?,
             (Self::Stream(writer), None) => writer.write_anywhere(event).await?,
             (Self::Transaction(transaction), key) => transaction.write(key.unwrap_or_default(), event).await?,
+            (Self::Numbered(writer), key) => {
+                // The same in each run, and all segments get their part.
+                let key = key.map_or_else(|| number.to_string().into(), Cow::Borrowed);
+                if writer.is_stored(number, &key) {
+                    return Ok(false);
+                }
+                writer.write(number, &key, event).await?
+            }
         };
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -182,56 +205,68 @@ async fn write(
     stream: &ScopedStream,
     file: Option<&Path>,
     keys: &Keys,
-    whole: bool,
-    transaction: bool,
+    way: Way,
 ) -> Result<(), Failure> {
+    let Way { whole, transaction, numbered } = way;
     if whole && (keys.key_field.is_some() || keys.key_before_tab) {
         return Err(usage("--whole takes its key from --key"));
     }
     let (name, input) = input(file)?;
     let writing = if transaction {
         Writing::Transaction(client.transaction_writer(stream, Default::default()).begin().await?)
+    } else if let Some(name) = &numbered {
+        Writing::Numbered(client.numbered_writer(stream, name, Default::default()).await?)
     } else {
         Writing::Stream(client.event_writer(stream, Default::default()).await?)
     };
-    let (mut count, mut bytes, begun) = (0u64, 0u64, Instant::now());
+    let (mut number, mut count, mut bytes, begun) = (0u64, 0u64, 0u64, Instant::now());
     let mut progress = Progress::new(out.is_json());
     // Input is read by a thread of its own, since it may wait for a person.
     let (lines, mut read) = tokio::sync::mpsc::channel(1024);
     let reading = std::thread::spawn(move || feed(input, whole, &lines));
     while let Some(line) = read.recv().await {
         let line: Bytes = line;
-        let (key, event) = match keyed(keys, line, count + 1) {
+        number += 1;
+        let (key, event) = match keyed(keys, line, number) {
             Ok(keyed) => keyed,
             Err(failure) => {
                 // Those before it are on their way already, unless a transaction holds them back.
-                if let Writing::Stream(writer) = &writing {
-                    writer.flush().await?;
-                    return Err(Failure::Partly { written: count, source: Box::new(failure) });
+                match &writing {
+                    Writing::Stream(writer) => writer.flush().await?,
+                    Writing::Numbered(writer) => writer.flush().await?,
+                    Writing::Transaction(_) => return Err(failure),
                 }
-                return Err(failure);
+                return Err(Failure::Partly { written: count, source: Box::new(failure) });
             }
         };
-        bytes += event.len() as u64;
-        writing.write(key.as_deref(), event).await?;
-        count += 1;
+        let length = event.len() as u64;
+        if writing.write(number, key.as_deref(), event).await? {
+            (count, bytes) = (count + 1, bytes + length);
+        }
         progress.show(format_args!("{count} events, {bytes} bytes"));
     }
     reading.join().expect("the thread does not panic").map_err(|source| Failure::Input { what: name, source })?;
     match writing {
         Writing::Stream(writer) => writer.flush().await?,
         Writing::Transaction(transaction) => transaction.commit(None).await?.committed().await?,
+        Writing::Numbered(writer) => writer.flush().await?,
     }
     progress.end();
     let seconds = begun.elapsed().as_secs_f64();
-    let object = json!({
+    let mut object = json!({
         "scope": stream.scope.as_str(),
         "stream": stream.stream.as_str(),
         "events": count,
         "bytes": bytes,
         "seconds": seconds,
     });
-    Ok(out.say(&object, format!("wrote {count} events of {bytes} bytes in {seconds:.2} s"))?)
+    let mut text = format!("wrote {count} events of {bytes} bytes in {seconds:.2} s");
+    if numbered.is_some() {
+        let before = number - count;
+        object["stored_before"] = json!(before);
+        text.push_str(&format!("; {before} were stored before"));
+    }
+    Ok(out.say(&object, text)?)
 }
 
 /// Hands on the lines of the input, or all of it.
@@ -337,7 +372,7 @@ pub(super) fn put(out: &mut Output, stream: &ScopedStream, event: &ReadEvent, fo
     show(out, &object, &event.event, format)
 }
 
-fn described(event: &[u8], pointer: String) -> Value {
+pub(super) fn described(event: &[u8], pointer: String) -> Value {
     match std::str::from_utf8(event) {
         Ok(text) => json!({"pointer": pointer, "text": text}),
         Err(_) => json!({"pointer": pointer, "base64": STANDARD.encode(event)}),

@@ -1,23 +1,32 @@
 //! `headwater group`.
 
+use std::collections::BTreeMap;
+use std::io::BufRead as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 use futures::FutureExt as _;
 use headwater_client::{
-    Client, Cut, Delivery, Error, ErrorKind, EventReader, GroupRetention, Position, ReadEvent, ReaderGroup,
-    ReaderGroupConfig, ReaderOptions, ScopedStream,
+    AcknowledgingOptions, AcknowledgingReader, Client, Cut, Delivery, Error, ErrorKind, EventPointer, EventReader,
+    GroupEvent, GroupRetention, Position, ReadEvent, ReaderGroup, ReaderGroupConfig, ReaderOptions, Received,
+    ScopedStream, TimeWindow,
 };
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::timeout;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
 
-use super::event::{Format, put};
+use super::event::{Format, described, put};
 use super::output::Output;
 use super::{Failure, duration, missing, stream_name, usage};
 
 /// Time a reader that is interrupted has for leaving its group.
 const LEAVING: Duration = Duration::from_secs(5);
+/// Between two looks at what time it is where a group reads.
+const WINDOWS_EVERY: Duration = Duration::from_secs(1);
+/// Lines of acknowledgements taken from the input before they are looked at.
+const LINES_AHEAD: usize = 1024;
 
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum Action {
@@ -45,6 +54,13 @@ pub(crate) enum Action {
         group: ScopedStream,
     },
     /// Print events as a reader of a group, until interrupted; others go on where it leaves
+    #[command(after_help = "Examples:
+  headwater group read shop/billing --reader worker-1 --idle 10s
+  headwater group read shop/billing --reader worker-1 --dead-after 10s --json | jq -r .text
+  coproc headwater group read shop/billing --json --acknowledge
+  while read -r event <&\"${COPROC[0]}\"; do
+    handle \"$event\" && jq -r .pointer <<< \"$event\" >&\"${COPROC[1]}\"
+  done")]
     Read {
         /// SCOPE/GROUP
         #[arg(value_parser = stream_name)]
@@ -61,6 +77,20 @@ pub(crate) enum Action {
         /// How to show them; --json has the text, or base64 where it is none
         #[arg(long, value_enum, default_value_t)]
         format: Format,
+        /// Beat, and let other readers that beat take this one out of the group when it has not for so long, at least 1s; it
+        /// does the same with them
+        #[arg(long, value_parser = duration, value_name = "TIME")]
+        dead_after: Option<Duration>,
+        /// An event is read when its pointer, as --json prints it, comes back as a line of standard input; until then it comes
+        /// again. Leaves when standard input ends
+        #[arg(long, conflicts_with_all = ["max", "windows"])]
+        acknowledge: bool,
+        /// With --acknowledge: print an event again that was not acknowledged for so long
+        #[arg(long, value_parser = duration, value_name = "TIME", default_value = "30s", requires = "acknowledge")]
+        redeliver_after: Duration,
+        /// With --json: between events, also print between which times each stream is read, as its writers noted them
+        #[arg(long)]
+        windows: bool,
     },
     /// Take a checkpoint, and print the cut of each stream once all readers have reached it
     Checkpoint {
@@ -177,8 +207,23 @@ pub(super) async fn run(action: Action, client: &Client, out: &mut Output) -> Re
             Ok(out.say(&named(&group, "created", json!(created)), format!("{text} {group}"))?)
         }
         Action::Describe { group } => describe(&open(client, &group).await?, &group, out).await,
-        Action::Read { group, reader, max, idle, format } => {
-            read(&open(client, &group).await?, &reader, max.unwrap_or(u64::MAX), idle, format, out).await
+        Action::Read { group, reader, idle, dead_after, acknowledge: true, redeliver_after, .. } => {
+            if !out.is_json() {
+                return Err(usage("--acknowledge needs --json, which prints the pointers of events"));
+            }
+            let options = AcknowledgingOptions { redeliver_after, dead_after, ..AcknowledgingOptions::default() };
+            acknowledged(&open(client, &group).await?, &reader, options, idle, out).await
+        }
+        Action::Read { group, reader, max, idle, format, dead_after, windows, .. } => {
+            if windows && !out.is_json() {
+                return Err(usage("--windows needs --json"));
+            }
+            let opened = open(client, &group).await?;
+            let streams = if windows { opened.config().await?.streams.into_keys().collect() } else { Vec::new() };
+            let windows = Windows { streams, told: BTreeMap::new(), due: Instant::now() };
+            let asked = Asked { left: max.unwrap_or(u64::MAX), idle, format, windows };
+            let options = ReaderOptions { dead_after, ..ReaderOptions::at_once() };
+            read(&opened, &reader, options, asked, out).await
         }
         Action::Checkpoint { group, name } => {
             let checkpoint = open(client, &group).await?.initiate_checkpoint(&name).await?.wait().await?;
@@ -244,22 +289,55 @@ async fn describe(opened: &ReaderGroup, group: &ScopedStream, out: &mut Output) 
     Ok(out.say(&object, text)?)
 }
 
+/// What a reader is to print.
+struct Asked {
+    /// So many events.
+    left: u64,
+    idle: Option<Duration>,
+    format: Format,
+    windows: Windows,
+}
+
+/// Between which times streams are read, as far as somebody wants to know.
+struct Windows {
+    streams: Vec<ScopedStream>,
+    told: BTreeMap<ScopedStream, TimeWindow>,
+    due: Instant,
+}
+
+impl Windows {
+    /// Prints those that are others than before, every now and then.
+    async fn look(&mut self, reader: &mut EventReader, out: &mut Output) -> Result<(), Failure> {
+        if self.streams.is_empty() || Instant::now() < self.due {
+            return Ok(());
+        }
+        for stream in &self.streams {
+            let window = reader.time_window(stream).await?;
+            if self.told.insert(stream.clone(), window) != Some(window) {
+                let TimeWindow { lower, upper } = window;
+                out.put(&json!({"stream": stream.to_string(), "lower": lower, "upper": upper}), "")?;
+            }
+        }
+        self.due = Instant::now() + WINDOWS_EVERY;
+        Ok(())
+    }
+}
+
 async fn read(
     group: &ReaderGroup,
     id: &str,
-    max: u64,
-    idle: Option<Duration>,
-    format: Format,
+    options: ReaderOptions,
+    asked: Asked,
     out: &mut Output,
 ) -> Result<(), Failure> {
     // Before it joins: whoever is told to end meanwhile leaves, too.
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
-    let mut reader = group.reader_with(id, ReaderOptions::at_once()).await?;
+    let mut reader = group.reader_with(id, options).await?;
     // Behind what was written to the output, whatever the reader has handed out since.
     let mut shown = reader.position();
     let mut outcome = tokio::select! {
-        outcome = print(&mut reader, max, idle, format, out, &mut shown) => outcome,
+        outcome = print(&mut reader, asked, out, &mut shown) => outcome,
         _ = interrupted.recv() => Err(Failure::Interrupted),
         _ = terminated.recv() => Err(Failure::Interrupted),
     };
@@ -276,27 +354,25 @@ async fn read(
             }
         }
     });
-    match (left.await, outcome) {
+    told(left.await.ok(), outcome)
+}
+
+/// How it ended: `left` is `None` if the reader could not leave in time.
+fn told(left: Option<Result<(), Error>>, outcome: Result<(), Failure>) -> Result<(), Failure> {
+    match (left, outcome) {
         // What went wrong first is what a person has to know.
         (_, Err(failure)) => Err(failure),
-        (Ok(left), Ok(())) => Ok(left?),
-        (Err(_), Ok(())) => {
+        (Some(left), Ok(())) => Ok(left?),
+        (None, Ok(())) => {
             Err(Failure::Client(Error::new(ErrorKind::Unavailable, "the reader could not leave its group")))
         }
     }
 }
 
-async fn print(
-    reader: &mut EventReader,
-    max: u64,
-    idle: Option<Duration>,
-    format: Format,
-    out: &mut Output,
-    shown: &mut Position,
-) -> Result<(), Failure> {
-    let mut left = max;
+async fn print(reader: &mut EventReader, asked: Asked, out: &mut Output, shown: &mut Position) -> Result<(), Failure> {
+    let Asked { mut left, idle, format, mut windows } = asked;
     while left > 0 {
-        match next(reader, idle, out, shown).await {
+        match next(reader, idle, &mut windows, out, shown).await {
             Ok(None) => break,
             Ok(Some(Delivery::Event(event))) => {
                 let pointer = ReadEvent { event: event.event, segment: event.segment.id, offset: event.offset };
@@ -318,17 +394,113 @@ async fn print(
 async fn next(
     reader: &mut EventReader,
     idle: Option<Duration>,
+    windows: &mut Windows,
     out: &mut Output,
     shown: &mut Position,
 ) -> Result<Option<Delivery>, Failure> {
-    if let Some(next) = reader.next().now_or_never() {
-        return Ok(next?);
+    let begun = Instant::now();
+    loop {
+        windows.look(reader, out).await?;
+        if let Some(next) = reader.next().now_or_never() {
+            return Ok(next?);
+        }
+        // What is shown so far is seen before waiting for more.
+        out.flush()?;
+        *shown = reader.position();
+        let rest = idle.map(|idle| idle.saturating_sub(begun.elapsed()));
+        let slice = if windows.streams.is_empty() { None } else { Some(WINDOWS_EVERY) };
+        let Some(limit) = rest.into_iter().chain(slice).min() else { return Ok(reader.next().await?) };
+        match timeout(limit, reader.next()).await {
+            Ok(next) => return Ok(next?),
+            Err(_) if rest == Some(limit) => return Ok(None),
+            Err(_) => {}
+        }
     }
-    // What is shown so far is seen before waiting for more.
-    out.flush()?;
-    *shown = reader.position();
-    match idle {
-        None => Ok(reader.next().await?),
-        Some(idle) => timeout(idle, reader.next()).await.map_or(Ok(None), |next| Ok(next?)),
+}
+
+/// Prints events until they are acknowledged.
+async fn acknowledged(
+    group: &ReaderGroup,
+    id: &str,
+    options: AcknowledgingOptions,
+    idle: Option<Duration>,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let (lines, acknowledgements) = mpsc::channel(LINES_AHEAD);
+    // A thread of its own, which may wait for somebody when the process ends.
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            let is_over = line.is_err();
+            if lines.blocking_send(line).is_err() || is_over {
+                return;
+            }
+        }
+    });
+    let mut reader = group.acknowledging_reader(id, options).await?;
+    let outcome = tokio::select! {
+        outcome = hand_out(&mut reader, acknowledgements, idle, out) => outcome,
+        _ = interrupted.recv() => Err(Failure::Interrupted),
+        _ = terminated.recv() => Err(Failure::Interrupted),
+    };
+    // Whatever went wrong: others go on with what is not acknowledged.
+    let left = timeout(LEAVING, reader.close()).await;
+    told(left.ok(), outcome)
+}
+
+async fn hand_out(
+    reader: &mut AcknowledgingReader,
+    mut acknowledgements: mpsc::Receiver<std::io::Result<String>>,
+    idle: Option<Duration>,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    let acknowledger = reader.acknowledger();
+    let mut last = Instant::now();
+    loop {
+        let until = idle.and_then(|idle| last.checked_add(idle));
+        tokio::select! {
+            biased; // acknowledgements first: they make room for events
+            line = acknowledgements.recv() => match line {
+                None => return Ok(()),
+                Some(Err(source)) => return Err(Failure::Input { what: "standard input".to_owned(), source }),
+                Some(Ok(line)) if line.trim().is_empty() => {}
+                Some(Ok(line)) => {
+                    let event = event_at(line.trim())?;
+                    if !acknowledger.acknowledge(&event) {
+                        eprintln!("headwater: nobody waits for {}: it was acknowledged before, or is another reader's", line.trim());
+                    }
+                }
+            },
+            received = received(reader) => match received {
+                Ok(None) => return Ok(()),
+                Ok(Some(Received { event, attempt })) => {
+                    let mut object = described(&event.event, event.pointer()?.to_string());
+                    object["attempt"] = json!(attempt);
+                    // Whoever handles it waits for it.
+                    out.say(&object, "")?;
+                    last = Instant::now();
+                }
+                Err(error) if error.kind() == ErrorKind::Truncated => eprintln!("headwater: {error}"),
+                Err(error) => return Err(error.into()),
+            },
+            () = async { sleep_until(until.expect("it is only waited for with an end")).await }, if until.is_some() => {
+                return Ok(());
+            }
+        }
     }
+}
+
+/// The next event. With as many unacknowledged as there may be, it waits for one that is acknowledged, or due again.
+async fn received(reader: &mut AcknowledgingReader) -> Result<Option<Received>, Error> {
+    reader.room().await?;
+    reader.next().await
+}
+
+/// What an acknowledgement is about: only its place counts.
+fn event_at(pointer: &str) -> Result<GroupEvent, Failure> {
+    let bad = || usage(format!("{pointer:?} is no event pointer"));
+    let EventPointer { segment, offset, .. } = pointer.parse::<EventPointer>().map_err(|_| bad())?;
+    let offset = u64::try_from(offset).map_err(|_| bad())?;
+    Ok(GroupEvent { event: Default::default(), segment: Arc::new(segment), offset })
 }

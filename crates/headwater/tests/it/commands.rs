@@ -1,7 +1,11 @@
 //! The commands that operate a store, as a person or a script starts them.
 
 use std::io::{BufRead as _, Write as _};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use headwater_client::ScopedStream;
 
 use super::Store;
 
@@ -161,6 +165,140 @@ async fn groups_bytes_and_tables_need_no_code_either() {
     assert_eq!(described, "partitions 3\nkeys       1 of 2 + 0 bytes\n");
     ok(&["table", "delete", "shop/stock"], "").await;
     assert_eq!(ok(&["table", "list", "shop"], "").await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_is_written_again_under_its_name_is_stored_once() {
+    let store = Store::start().await;
+    store.stream("s/t", 2).await;
+    let write = async |input: &'static str, more: &[&str]| {
+        let arguments = [&["event", "write", "s/t", "--numbered", "log"][..], more].concat();
+        run(&store, &arguments, input).await
+    };
+    let said = write("a\tone\nb\ttwo\nno tab\n", &["--key-before-tab"]).await;
+    assert_eq!(said.code, 65, "{}", said.error);
+    assert!(said.error.contains("2 events were written before this: line 3 has no tab"), "{}", said.error);
+    // It goes on, and empty lines count for nothing.
+    let said = write("a\tone\n\nb\ttwo\na\tthree\n", &["--key-before-tab"]).await;
+    assert!(said.out.starts_with("wrote 1 events of 5 bytes in "), "{}{}", said.out, said.error);
+    assert!(said.out.ends_with("; 2 were stored before\n"), "{}", said.out);
+    let said = write("a\tone\nb\ttwo\na\tthree\nb\tfour\n", &["--key-before-tab", "--json"]).await;
+    let object: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((&object["events"], &object["stored_before"]), (&1.into(), &3.into()), "{object}");
+    let mut events: Vec<_> = run(&store, &["event", "read", "s/t"], "").await.out.lines().map(str::to_owned).collect();
+    events.sort_unstable();
+    assert_eq!(events, ["four", "one", "three", "two"]);
+    // Without keys, too, under a name of its own.
+    for (input, expected) in [("1\n2\n3\n", "wrote 3 "), ("1\n2\n3\n4\n", "wrote 1 ")] {
+        let said = run(&store, &["event", "write", "s/t", "--numbered", "other"], input).await;
+        assert!(said.out.starts_with(expected), "{}{}", said.out, said.error);
+    }
+    assert_eq!(run(&store, &["event", "read", "s/t"], "").await.out.lines().count(), 8);
+    for more in [&["--transaction"][..], &["--whole"]] {
+        assert_eq!(write("x\n", more).await.code, 64);
+    }
+    assert_eq!(run(&store, &["event", "write", "s/t", "--numbered", ""], "x\n").await.code, 64);
+}
+
+/// Starts a reader and returns it with its output, line by line.
+fn start_reader(store: &Store, more: &[&str]) -> (Child, mpsc::Receiver<serde_json::Value>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
+    command.args(["group", "read", "s/g", "--json", "--server", &store.address()]).args(more);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (lines, said) = mpsc::channel();
+    let out = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::thread::spawn(move || {
+        for line in out.lines() {
+            let _ = lines.send(serde_json::from_str(&line.unwrap()).unwrap());
+        }
+    });
+    (child, said)
+}
+
+fn event(said: &mpsc::Receiver<serde_json::Value>) -> (String, u64, String) {
+    let event = said.recv_timeout(Duration::from_secs(30)).expect("an event is printed");
+    let text = |key: &str| event[key].as_str().unwrap().to_owned();
+    (text("text"), event["attempt"].as_u64().unwrap(), text("pointer"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_goes_on_before_what_was_not_acknowledged() {
+    let store = Store::start().await;
+    store.stream("s/t", 1).await;
+    assert_eq!(run(&store, &["event", "write", "s/t", "--key", "a"], "one\ntwo\nthree\n").await.code, 0);
+    assert_eq!(run(&store, &["group", "create", "s/g", "s/t"], "").await.code, 0);
+    let (mut child, said) = start_reader(&store, &["--acknowledge", "--redeliver-after", "3s"]);
+    let waited = tokio::task::spawn_blocking(move || {
+        let events = [event(&said), event(&said), event(&said)];
+        assert_eq!(
+            events.each_ref().map(|(text, attempt, _)| (text.as_str(), *attempt)),
+            [("one", 1), ("two", 1), ("three", 1)]
+        );
+        let mut input = child.stdin.take().unwrap();
+        writeln!(input, "{}\n{}", events[0].2, events[2].2).unwrap();
+        // The one that is missing comes again.
+        let (text, attempt, pointer) = event(&said);
+        assert_eq!((text.as_str(), attempt, &pointer), ("two", 2, &events[1].2));
+        drop(input);
+        child.wait().unwrap().code()
+    });
+    assert_eq!(waited.await.unwrap(), Some(0));
+    // What came behind it is there once more.
+    let read = run(&store, &["group", "read", "s/g", "--max", "2"], "").await;
+    assert_eq!(read.out, "two\nthree\n", "{}", read.error);
+    assert_eq!(run(&store, &["group", "read", "s/g", "--acknowledge"], "").await.code, 64);
+    let bad = run(&store, &["group", "read", "s/g", "--acknowledge", "--json"], "nonsense\n").await;
+    assert_eq!((bad.code, bad.out.as_str()), (64, ""));
+    assert!(bad.error.contains("\"nonsense\" is no event pointer"), "{}", bad.error);
+    let described = run(&store, &["group", "describe", "s/g"], "").await;
+    assert_eq!(described.out, "reads     s/t\nreaders   none\nunread    0 bytes\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_was_killed_is_taken_out_by_another() {
+    let store = Store::start().await;
+    store.stream("s/t", 1).await;
+    assert_eq!(run(&store, &["event", "write", "s/t", "--key", "a"], "one\n").await.code, 0);
+    assert_eq!(run(&store, &["group", "create", "s/g", "s/t"], "").await.code, 0);
+    let (mut child, said) = start_reader(&store, &["--acknowledge", "--dead-after", "1s", "--reader", "mortal"]);
+    let killed = tokio::task::spawn_blocking(move || {
+        assert_eq!(event(&said).0, "one");
+        child.kill().unwrap();
+        child.wait().unwrap()
+    });
+    assert!(!killed.await.unwrap().success());
+    let described = run(&store, &["group", "describe", "s/g"], "").await;
+    assert!(described.out.contains("readers   mortal\n"), "{}", described.out);
+    let read = run(&store, &["group", "read", "s/g", "--dead-after", "1", "--max", "1"], "").await;
+    assert_eq!((read.code, read.out.as_str()), (0, "one\n"), "{}", read.error);
+    let described = run(&store, &["group", "describe", "s/g"], "").await;
+    assert!(described.out.contains("readers   none\n"), "{}", described.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_says_between_which_times_it_reads() {
+    let store = Store::start().await;
+    store.stream("s/t", 1).await;
+    assert_eq!(run(&store, &["event", "write", "s/t", "--key", "a"], "one\n").await.code, 0);
+    let marks = store.client.revisioned_stream(&ScopedStream::parse("s/_MARKt").unwrap()).await.unwrap();
+    marks.write(&super::windows::mark(1000, 2000, 11)).await.unwrap();
+    assert_eq!(run(&store, &["group", "create", "s/g", "s/t"], "").await.code, 0);
+    let (mut child, said) = start_reader(&store, &["--windows"]);
+    let lines = tokio::task::spawn_blocking(move || {
+        let mut lines: Vec<serde_json::Value> = Vec::new();
+        while lines.last().is_none_or(|line| line["lower"] != 1000) {
+            lines.push(said.recv_timeout(Duration::from_secs(60)).expect("a window is printed"));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        lines
+    });
+    let lines = lines.await.unwrap();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert_eq!(lines[0], serde_json::json!({"stream": "s/t", "lower": null, "upper": 2000}));
+    assert_eq!(lines[1]["text"], "one");
+    assert_eq!(lines[2], serde_json::json!({"stream": "s/t", "lower": 1000, "upper": null}));
+    assert_eq!(run(&store, &["group", "read", "s/g", "--windows"], "").await.code, 64);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,7 @@ use super::store::stream_of;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A mark of a stream that has had one segment only, as the server writes it.
-fn mark(lower: i64, upper: i64, offset: i64) -> Bytes {
+pub(super) fn mark(lower: i64, upper: i64, offset: i64) -> Bytes {
     let mut bytes = BytesMut::new();
     bytes.put_slice(&[0, 0, 1, 0, 0, 0, 0, 57]);
     bytes.put_i64(lower);
