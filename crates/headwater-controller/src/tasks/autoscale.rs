@@ -126,10 +126,17 @@ impl Inner {
         Ok(())
     }
 
-    /// The stream has other segments or another policy now.
-    pub(super) fn load_is_stale(&self, stream: &ScopedStream) {
-        if let Some(load) = locked(&self.loads.0).get_mut(stream) {
+    /// The stream has other segments or another policy now. If it has more segments than it must it is looked at from now
+    /// on, also if nobody writes to it.
+    pub(super) fn load_has_changed(&self, stream: &ScopedStream, view: &View) {
+        let mut loads = locked(&self.loads.0);
+        if let Some(load) = loads.get_mut(stream) {
             load.is_stale = true;
+            return;
+        }
+        let load = StreamLoad::new(view);
+        if load.may_shrink() && loads.len() < STREAMS_MAX {
+            loads.insert(stream.clone(), load);
         }
     }
 

@@ -97,6 +97,7 @@ impl Open {
         let (epoch, count) = (next.epoch, next.segments().len());
         let head = Head { scale: None, epoch, ..self.head()? };
         self.commit(head, Some(next), changes).await?;
+        inner.load_has_changed(&name, self.view()?.as_ref());
         info!(stream = %name, epoch, segments = count, "scaled");
         Ok(())
     }

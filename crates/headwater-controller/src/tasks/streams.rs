@@ -234,7 +234,7 @@ impl Open {
         let removed = before.difference(&after).map(|tag| remove(keys::tag_entry(tag, &name.stream)));
         inner.commit_in_scope(&name.scope, added.chain(removed).collect()).await?;
         self.commit(Head { config: new, update: None, ..view.head.clone() }, None, Vec::new()).await?;
-        inner.load_is_stale(&name);
+        inner.load_has_changed(&name, self.view()?.as_ref());
         Ok(())
     }
 

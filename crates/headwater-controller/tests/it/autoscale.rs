@@ -5,7 +5,7 @@ use std::time::Duration;
 use headwater_controller::model::{ScalingKind, ScalingPolicy, StreamConfig, UpdateStream};
 use headwater_types::{ScopedStream, SegmentId, StreamSegment};
 
-use crate::support::{World, assert_covers_key_space};
+use crate::support::{World, assert_covers_key_space, id};
 
 async fn world(kind: ScalingKind) -> (World, ScopedStream) {
     let (world, t) = World::with_stream(1).await;
@@ -109,6 +109,29 @@ async fn a_restart_does_not_forget_a_stream_that_should_shrink() {
     let calls = world.link.calls();
     tokio::time::sleep(Duration::from_secs(60 * 60)).await;
     assert!(world.link.calls() - calls < 20, "{} calls in an hour", world.link.calls() - calls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_nobody_ever_wrote_to_comes_back_to_its_least_number_of_segments() {
+    const COOL_DOWN: Duration = Duration::from_secs(60 * 60);
+    // Split by hand.
+    let (world, t) = world(ScalingKind::Events).await;
+    world.scale(&t, &[id(0, 0)], &[(0.0, 0.25), (0.25, 0.5), (0.5, 1.0)]).await;
+    assert_eq!(count(&world, &t).await, 3);
+    tokio::time::sleep(COOL_DOWN).await;
+    assert_eq!(count(&world, &t).await, 1);
+
+    // Told to scale by itself, and then that it needs fewer segments.
+    let (world, t) = World::with_stream(4).await;
+    tokio::time::sleep(COOL_DOWN).await;
+    for least in [2, 1] {
+        let scaling =
+            ScalingPolicy { kind: ScalingKind::Events, target_rate: 10, scale_factor: 2, min_segments: least };
+        let updated = world.controller.update_stream(&t, StreamConfig::new(scaling)).await.unwrap();
+        assert_eq!(updated, UpdateStream::Success);
+        tokio::time::sleep(COOL_DOWN).await;
+        assert_eq!(count(&world, &t).await, least as usize);
+    }
 }
 
 #[tokio::test(start_paused = true)]
