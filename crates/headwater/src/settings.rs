@@ -348,13 +348,21 @@ impl Settings {
                 text.parse().map_err(|_| "is neither true nor false".to_owned())
             })?,
             log: required(&given, "log", |text| {
-                text.parse::<tracing_subscriber::filter::Targets>().map_err(|error| error.to_string())?;
+                let words: Vec<_> = text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
                 // A directive without a level names a target, so that a misspelt level would silence everything else.
                 let is_level = |word: &str| word.parse::<tracing::level_filters::LevelFilter>().is_ok();
-                match text.split(',').map(str::trim).find(|word| !word.contains('=') && !is_level(word)) {
-                    Some(word) => Err(format!("{word:?} is no level (error, warn, info, debug, trace, off)")),
-                    None => Ok(text.to_owned()),
+                if let Some(word) = words.iter().find(|word| !word.contains('=') && !is_level(word)) {
+                    return Err(format!("{word:?} is no level (error, warn, info, debug, trace, off)"));
                 }
+                if let Some(word) = words.iter().find(|word| word.contains(['[', '{', ' '])) {
+                    return Err(format!("{word:?} is neither LEVEL nor TARGET=LEVEL"));
+                }
+                if words.is_empty() {
+                    return Err("names no level".to_owned());
+                }
+                let words = words.join(",");
+                words.parse::<tracing_subscriber::filter::Targets>().map_err(|error| error.to_string())?;
+                Ok(words)
             })?,
             log_format: required(&given, "log-format", |text| match text {
                 "text" => Ok(LogFormat::Text),
@@ -648,6 +656,9 @@ mod tests {
             ("HEADWATER_SCRUB_DAYS", "weekly"),
             ("HEADWATER_LOG", "inof"),
             ("HEADWATER_LOG", "headwater_server=debug,wran"),
+            ("HEADWATER_LOG", "headwater_server[call]=debug"),
+            ("HEADWATER_LOG", "info,headwater_server=loud"),
+            ("HEADWATER_LOG", " ,"),
             ("HEADWATER_TOKEN_LIFETIME", "-1"),
             ("HEADWATER_TOKEN_LIFETIME", "601"),
             ("HEADWATER_AUTH_CLAIM", "roles"),
@@ -658,6 +669,15 @@ mod tests {
         ] {
             let message = refused(&Flags::default(), &outside(directory.path(), &[(name, value)]));
             assert!(message.contains(name) && message.contains(value), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_is_logged_may_be_written_with_spaces_and_commas_to_spare() {
+        let directory = tempfile::tempdir().unwrap();
+        for (given, kept) in [("info ", "info"), ("info, headwater_server=debug,", "info,headwater_server=debug")] {
+            let settings = Settings::gather(&Flags::default(), &outside(directory.path(), &[("HEADWATER_LOG", given)]));
+            assert_eq!(settings.unwrap().log, kept);
         }
     }
 
