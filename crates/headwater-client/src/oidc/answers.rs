@@ -126,15 +126,30 @@ impl Refusal {
         }
     }
 
-    /// What the issuer said, without what could harm a terminal or a log, and not if the secret is in it.
-    pub(super) fn words(&self, secret: Option<&str>) -> String {
+    /// Whether it only says how often a person's sign-in may be asked about (RFC 8628, 3.5).
+    pub(super) fn is_pace(&self) -> bool {
+        ["authorization_pending", "slow_down"].contains(&self.code.as_str())
+    }
+
+    /// The same, without the issuer's words if they repeat one of these.
+    pub(super) fn hiding(mut self, secrets: &[&str]) -> Self {
+        let repeats = |text: &str| secrets.iter().any(|secret| !secret.is_empty() && text.contains(secret));
+        if repeats(&self.code) {
+            self.code = "error".to_owned();
+            self.said = None;
+        }
+        if self.said.as_deref().is_some_and(repeats) {
+            self.said = Some("it repeats the secret".to_owned());
+        }
+        self
+    }
+
+    /// What the issuer said, without what could harm a terminal or a log.
+    pub(super) fn words(&self) -> String {
         let all = match &self.said {
             Some(said) => format!("{} ({said})", self.code),
             None => self.code.clone(),
         };
-        if secret.is_some_and(|secret| !secret.is_empty() && all.contains(secret)) {
-            return "it repeats the secret".to_owned();
-        }
         let readable = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
         all.chars().take(WORDS_CHARS_MAX).map(readable).collect()
     }
@@ -248,10 +263,12 @@ mod tests {
             assert_eq!(refusal(json!({ "error": code })).kind(), kind, "{code}");
         }
         let said = |said: &str| refusal(json!({"error": "invalid_client", "error_description": said}));
-        assert_eq!(said("wrong").words(Some("planted")), "invalid_client (wrong)");
-        assert_eq!(said("\u{1b}[2J\n").words(None), "invalid_client (?[2J?)");
-        assert_eq!(said("planted is wrong").words(Some("planted")), "it repeats the secret");
-        assert_eq!(said(&"x".repeat(10_000)).words(None).len(), WORDS_CHARS_MAX);
+        assert_eq!(said("wrong").hiding(&["", "planted"]).words(), "invalid_client (wrong)");
+        assert_eq!(said("\u{1b}[2J\n").words(), "invalid_client (?[2J?)");
+        let repeated = said("planted is wrong").hiding(&["other", "planted"]);
+        assert_eq!(repeated.words(), "invalid_client (it repeats the secret)");
+        assert_eq!(refusal(json!({ "error": "no planted" })).hiding(&["planted"]).words(), "error");
+        assert_eq!(said(&"x".repeat(10_000)).words().len(), WORDS_CHARS_MAX);
         assert_eq!(Refusal::of(&json!({"error": {}})), None);
     }
 }

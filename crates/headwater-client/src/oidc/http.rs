@@ -16,6 +16,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Longest answer taken, in bytes: descriptions have some thousands, tokens less than servers take as a header.
 const ANSWER_BYTES_MAX: usize = 128 << 10;
+/// Of the forms that are posted.
+const SECRET_FIELDS: [&str; 2] = ["refresh_token", "device_code"];
 
 /// Where the issuer takes questions, by its own description.
 #[derive(Debug)]
@@ -87,7 +89,8 @@ impl Asker {
         if about.get("issuer").and_then(Value::as_str) != Some(&self.issuer) {
             return Err(self.odd("it calls itself otherwise"));
         }
-        let place = |name| match about.get(name).map(|at| at.as_str().and_then(safe)) {
+        let named = |name| about.get(name).filter(|at| !at.is_null());
+        let place = |name| match named(name).map(|at| at.as_str().and_then(safe)) {
             None => Ok(None),
             Some(Some(at)) => Ok(Some(at)),
             Some(None) => Err(self.odd(&format!("its {name} is neither https:// nor on this machine"))),
@@ -112,7 +115,9 @@ impl Asker {
         if outcome.is_err() {
             *self.locked() = None;
         }
-        outcome
+        let of_the_form = fields.iter().filter(|(name, _)| SECRET_FIELDS.contains(name)).map(|(_, value)| *value);
+        let secrets: Vec<&str> = of_the_form.chain(self.secret.iter().map(|secret| secret.0.as_str())).collect();
+        Ok(outcome?.map_err(|refusal| refusal.hiding(&secrets)))
     }
 
     /// The form, with what proves that this is the client.
@@ -144,7 +149,7 @@ impl Asker {
         let answer = serde_json::from_slice::<Value>(&body).ok().filter(Value::is_object);
         // Some say no with a status of success, and some "later" with one of failure.
         if let Some(refusal) = answer.as_ref().and_then(Refusal::of)
-            && !status.is_server_error()
+            && (refusal.is_pace() || !may_pass(status))
         {
             return Ok(Err(refusal));
         }
@@ -176,9 +181,8 @@ impl Asker {
     }
 
     fn answered_with(&self, status: StatusCode) -> Error {
-        let later = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
         let kind = match status {
-            _ if status.is_server_error() || later.contains(&status) => ErrorKind::Unavailable,
+            _ if may_pass(status) => ErrorKind::Unavailable,
             StatusCode::UNAUTHORIZED => ErrorKind::Unauthenticated,
             StatusCode::FORBIDDEN => ErrorKind::Denied,
             _ => ErrorKind::Protocol,
@@ -193,16 +197,18 @@ impl Asker {
 
     /// The error for a no of the issuer.
     pub(super) fn refused(&self, refusal: &Refusal) -> Error {
-        let hidden = self.secret.as_ref().map(|secret| secret.0.as_str());
-        Error::new(
-            refusal.kind(),
-            format!("issuer {} refuses client {}: {}", self.issuer, self.client, refusal.words(hidden)),
-        )
+        let words = refusal.words();
+        Error::new(refusal.kind(), format!("issuer {} refuses client {}: {words}", self.issuer, self.client))
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, Option<Arc<Places>>> {
         self.places.lock().expect("nobody panics while it holds the places")
     }
+}
+
+/// Whether it may be otherwise when it is asked again.
+fn may_pass(status: StatusCode) -> bool {
+    status.is_server_error() || [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&status)
 }
 
 /// An address where nobody on the way can listen.

@@ -104,7 +104,9 @@ impl OidcIssuer {
             url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none()
         });
         if !is_plain {
-            let what = format!("issuer {address:?} is not https://HOST, nor http:// of this machine");
+            // Not repeated: there may be a password in it.
+            let what =
+                "an issuer's address is https://HOST or http:// of this machine, without user, query and fragment";
             return Err(Error::new(ErrorKind::Invalid, what));
         }
         if client.is_empty() {
@@ -285,7 +287,9 @@ mod tests {
             ("id.example", false),
             ("", false),
         ] {
-            assert_eq!(OidcIssuer::new(address, "c").is_ok(), expected, "{address}");
+            let made = OidcIssuer::new(address, "c");
+            assert_eq!(made.is_ok(), expected, "{address}");
+            assert!(!made.err().is_some_and(|error| error.to_string().contains("password")), "{address}");
         }
         assert!(OidcIssuer::new("https://id.example", "").is_err());
     }
