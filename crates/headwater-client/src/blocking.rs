@@ -19,13 +19,15 @@
 //! A thin layer over the client of this crate: what is not here is reached with [`Client::run`], which waits for any future of
 //! [`Client::asynchronous`].
 //!
-//! * **Inside a Tokio runtime** every call is refused with `Invalid` and does nothing: it would stop whatever else the thread
+//! * **Inside a Tokio runtime** every call is refused with `Invalid` and asks nobody: it would stop whatever else the thread
 //!   has to do. That is so on all threads that belong to a runtime, those of `spawn_blocking` among them; use the asynchronous
-//!   client there. Handles may be dropped anywhere.
+//!   client there. Handles may be dropped anywhere. A call that takes its handle (commit, abort, close) drops it all the same:
+//!   such a transaction ends with its lease.
 //! * **Time**: calls end as those of the asynchronous client do, after
 //!   [`retry_for`](crate::ClientOptions::retry_for) and one [`request_timeout`](crate::ClientOptions::request_timeout) at the
-//!   latest. Where the nature of a call is to wait for others (the next event, bytes at the tail, an event's storage while the
-//!   server has no room), `…_within` gives up after a time of the caller's, and nothing is lost.
+//!   latest, but for a person's sign-in, which takes as long as its code is good. Where the nature of a call is to wait for
+//!   others (the next event, bytes at the tail, an acknowledgement while the server has no room), `…_within` gives up after a
+//!   time of the caller's, and nothing is lost; `write` and `flush` wait for room as long as that takes.
 //! * **Threads**: a client starts two, which serve its connections. They end when the last of its handles (writers, readers,
 //!   …) is dropped; what was handed over and not flushed is given up then.
 //!

@@ -6,7 +6,7 @@
 //!
 //! | target | level | what |
 //! |---|---|---|
-//! | `headwater_client::connection` | debug | a connection to a controller or segment store was opened, could not be, or ended |
+//! | `headwater_client::connection` | debug | a connection to a controller or segment store was opened or could not be, one to a segment store ended |
 //! | `headwater_client::retry` | debug | an attempt failed and is made again, a writer connects again |
 //! | `headwater_client::scale` | info | a writer, or a reader that is alone, goes on in the successors of a segment |
 //! | `headwater_client::group` | info | a reader joined or left its group, takes a segment, gives one away, passes one on to its successors, declares another offline |

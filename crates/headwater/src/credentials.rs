@@ -131,6 +131,7 @@ impl Session {
             let mut file =
                 std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
             writeln!(file, "{}{token}", self.whose)?;
+            file.sync_all()?;
             std::fs::rename(&new, &self.path)
         };
         if let Err(error) = write() {

@@ -326,7 +326,9 @@ impl EventReader {
         }
         let replica = self.replica.as_mut().expect(IDLE);
         let has_left = replica.leave(&self.member).await?;
-        tracing::info!(target: told::GROUP, group = %self.group, reader = self.member.id(), "reader left its group");
+        if has_left {
+            tracing::info!(target: told::GROUP, group = %self.group, reader = self.member.id(), "reader left its group");
+        }
         let beats = self.watch.take().is_some();
         if has_left && beats { super::beating::forget(&replica.stream, self.member.id()).await } else { Ok(()) }
     }

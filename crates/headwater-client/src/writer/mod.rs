@@ -619,9 +619,10 @@ async fn resolve(this: Weak<Shared>, segment: SegmentId) {
     let Some(shared) = this.upgrade() else { return };
     shared.change(|state| match successors {
         Ok((successors, last)) => {
-            tracing::info!(
-                target: told::SCALE, %stream, sealed = %segment, successors = %ids(&successors), "writer goes on in other segments"
-            );
+            if !successors.is_empty() {
+                let successors = ids(&successors);
+                tracing::info!(target: told::SCALE, %stream, sealed = %segment, %successors, "writer goes on in other segments");
+            }
             state.troubled.remove(&segment);
             state.core.succeeded(segment, &successors, last);
         }
