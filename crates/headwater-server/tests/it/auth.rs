@@ -505,6 +505,19 @@ const CHANGES: [&str; 25] = [
     "getDelegationToken",
 ];
 
+/// Who comes with these is nobody.
+fn wrong_credentials() -> [String; 7] {
+    [
+        basic("admin", "b"),
+        basic("nobody", "a"),
+        basic("admin", ""),
+        "Basic".to_owned(),
+        "Basic !!!".to_owned(),
+        "Digest YWRtaW46YQ==".to_owned(),
+        format!("Bearer {}", token("*", "READ_UPDATE")),
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_of_the_controller_needs_a_grant() {
     let (running, _files) = start(|_| {}).await;
@@ -514,15 +527,7 @@ async fn every_call_of_the_controller_needs_a_grant() {
         let is_open = rpc == Rpc::GetControllerServerList;
         let nobody = code(None).await;
         assert_eq!(nobody, (!is_open).then_some(Code::Unauthenticated), "{rpc:?} without credentials");
-        for wrong in [
-            basic("admin", "b"),
-            basic("nobody", "a"),
-            basic("admin", ""),
-            "Basic".to_owned(),
-            "Basic !!!".to_owned(),
-            "Digest YWRtaW46YQ==".to_owned(),
-            format!("Bearer {}", token("*", "READ_UPDATE")),
-        ] {
+        for wrong in wrong_credentials() {
             assert_eq!(code(Some(&wrong)).await, Some(Code::Unauthenticated), "{rpc:?} with {wrong}");
         }
         let other = code(Some(&basic("other", "o"))).await;
@@ -656,8 +661,12 @@ async fn every_route_that_is_not_for_everybody_asks_who_it_is() {
         let is_open = OPEN.contains(&route.path());
         assert_eq!(status("").await, if is_open { "200" } else { "401" }, "{route}");
         if !is_open {
-            assert_eq!(status(&as_user(&basic("admin", "b"))).await, "401", "{route}");
+            for wrong in wrong_credentials() {
+                assert_eq!(status(&as_user(&wrong)).await, "401", "{route} with {wrong}");
+            }
             assert_eq!(status(&as_user(&basic("other", "o"))).await, "403", "{route}");
+            let reader = status(&as_user(&basic("reader", "r"))).await;
+            assert!(reader == "403" || route.method() == "GET" && reader != "401", "{route} with READ: {reader}");
             let admin = status(&as_user(&basic("admin", "a"))).await;
             assert!(
                 !["401", "403"].contains(&admin.as_str()) || admin == "403" && path.contains("backups"),

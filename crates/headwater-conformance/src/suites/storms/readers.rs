@@ -3,7 +3,7 @@
 use super::{PATIENCE, Stage, parsed};
 use crate::chance::Chance;
 use anyhow::{Context, Result, ensure};
-use headwater_client::{Checkpoint, Delivery, ErrorKind, EventReader, ReaderGroup, ReaderOptions};
+use headwater_client::{Checkpoint, Delivery, ErrorKind, EventReader, ReadFrom, ReaderGroup, ReaderOptions};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -52,12 +52,14 @@ pub(super) async fn run(stage: Stage) -> Result<String> {
     }
     ensure!(counts == expected, "of each key were handed out {counts:?}, acknowledged {expected:?}");
 
+    // What the group hands out from a checkpoint on is what stands in the stream behind its cut.
     let last = checkpoints.last().context("no checkpoint was made")?;
-    let from_there = read_from(&group, last).await?;
-    for (key, numbers) in &from_there {
+    let (from_there, behind) = (read_from(&group, last).await?, read_behind(&stage, last).await?);
+    ensure!(from_there == behind, "from the checkpoint on come {from_there:?}, behind it are {behind:?}");
+    for (key, numbers) in &behind {
         let count = expected[key];
         let wanted: Vec<u64> = (count - numbers.len() as u64..count).collect();
-        ensure!(*numbers == wanted, "from the checkpoint on, key {key} has {numbers:?}");
+        ensure!(*numbers == wanted, "the checkpoint cuts key {key} into pieces: {numbers:?}");
     }
     Ok(format!(
         "{} events, no gap, {again} handed out again after {} deaths in {lives} lives; {} checkpoints, {} events read from \
@@ -82,7 +84,13 @@ async fn live(group: ReaderGroup, slot: u64, mut chance: Chance, handed: Handed)
                 reader.close().await?;
                 return Ok((life, died));
             }
-            Ended::Life if chance.below(3) > 0 => reader.close().await?,
+            Ended::Life if chance.below(3) > 0 => {
+                // One that others took for dead before it went has left its events to be read again.
+                if !group.online_readers().await?.contains(&id) {
+                    died.push(id);
+                }
+                reader.close().await?;
+            }
             // It goes without a word.
             Ended::Life | Ended::DeclaredDead => died.push(id),
         }
@@ -108,7 +116,7 @@ async fn read_until(reader: &mut EventReader, end: Instant, handed: &Handed) -> 
                 let (key, number) = parsed(&event.event)?;
                 handed.lock().expect("nobody panics with it").push((id.clone(), key, number));
             }
-            Ok(Err(error)) if error.kind() == ErrorKind::Conflict => return Ok(Ended::DeclaredDead),
+            Ok(Err(error)) if error.kind() == ErrorKind::Closed => return Ok(Ended::DeclaredDead),
             Ok(Err(error)) => return Err(error).with_context(|| format!("reader {id}")),
         }
     }
@@ -129,6 +137,18 @@ async fn checkpoint(stage: Stage, group: ReaderGroup) -> Result<Vec<Checkpoint>>
         }
     }
     Ok(made)
+}
+
+/// What is in the stream of each key from a checkpoint to the end.
+async fn read_behind(stage: &Stage, checkpoint: &Checkpoint) -> Result<BTreeMap<String, Vec<u64>>> {
+    let cut = checkpoint.cuts.get(&stage.stream).cloned().context("a checkpoint without its stream")?;
+    let mut reader = stage.client.stream_reader(&stage.stream, ReadFrom::Cut(cut)).await?;
+    let mut numbers: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    while let Some(event) = reader.next().await? {
+        let (key, number) = parsed(&event.event)?;
+        numbers.entry(key).or_default().push(number);
+    }
+    Ok(numbers)
 }
 
 /// What one reader gets of each key from a checkpoint to the end.
