@@ -34,6 +34,7 @@ const SECRET: &str = "s3cret: ä+/=%&";
 enum Mood {
     Good,
     Busy,
+    TooMany,
     Html,
     Slow,
     Endless,
@@ -257,6 +258,7 @@ impl Desk {
         match mood {
             Mood::Good => {}
             Mood::Busy => return answer(StatusCode::SERVICE_UNAVAILABLE, &json!({})),
+            Mood::TooMany => return answer(StatusCode::TOO_MANY_REQUESTS, &json!({"error": "rate_limited"})),
             Mood::Html => return Response::new("<html>welcome".into()),
             Mood::NotJson => return Response::new("[\"access_token\"]".into()),
             Mood::NoToken => return answer(StatusCode::OK, &json!({"token_type": "Bearer", "expires_in": 5})),
@@ -445,6 +447,7 @@ async fn answers_that_are_none_are_errors_soon_and_without_their_bytes() {
     let issuer = Issuer::start().await;
     for (mood, kind, words) in [
         (Mood::Busy, ErrorKind::Unavailable, "503"),
+        (Mood::TooMany, ErrorKind::Unavailable, "429"),
         (Mood::Slow, ErrorKind::Unavailable, "does not answer"),
         (Mood::Html, ErrorKind::Protocol, "no JSON object"),
         (Mood::NotJson, ErrorKind::Protocol, "no JSON object"),
