@@ -66,6 +66,20 @@ const CODES: [(i32, &str); 9] = [
 
 /// Returns the code to end with.
 pub(crate) fn explain(code: &str) -> i32 {
+    let Some(text) = explanation(code) else {
+        let words: Vec<_> = KINDS.iter().map(|(kind, _)| kind.code()).collect();
+        eprintln!(
+            "headwater: {code:?} is no code; there are the numbers that commands exit with and {}",
+            words.join(", ")
+        );
+        return exit::USAGE;
+    };
+    crate::serve::print(&text);
+    0
+}
+
+/// A line for every meaning of the word or number; `None` if it has none.
+fn explanation(code: &str) -> Option<String> {
     let kind = KINDS.iter().find(|(kind, _)| kind.code() == code);
     let number: Option<i32> = code.parse().ok();
     let general = CODES.iter().find(|(general, _)| Some(*general) == number);
@@ -79,16 +93,7 @@ pub(crate) fn explain(code: &str) -> i32 {
     for (kind, text) in KINDS.iter().filter(|(kind, _)| Some(exit::of_client(*kind)) == number) {
         said.push(format!("{number} {}: {text}", kind.code(), number = exit::of_client(*kind)));
     }
-    if said.is_empty() {
-        let words: Vec<_> = KINDS.iter().map(|(kind, _)| kind.code()).collect();
-        eprintln!(
-            "headwater: {code:?} is no code; there are the numbers that commands exit with and {}",
-            words.join(", ")
-        );
-        return exit::USAGE;
-    }
-    crate::serve::print(&(said.join("\n") + "\n"));
-    0
+    (!said.is_empty()).then(|| said.join("\n") + "\n")
 }
 
 /// What to do about an error, where that is not plain from it.
@@ -105,13 +110,16 @@ mod tests {
 
     #[test]
     fn every_kind_and_code_is_explained() {
-        for (kind, _) in KINDS {
-            assert_eq!(explain(kind.code()), 0);
-            assert_eq!(explain(&exit::of_client(kind).to_string()), 0);
+        for (kind, text) in KINDS {
+            let code = exit::of_client(kind);
+            let said = explanation(kind.code()).expect("a kind");
+            assert!(said.starts_with(&format!("{} (exit code {code}): {text}\n", kind.code())), "{said}");
+            assert!(explanation(&code.to_string()).is_some_and(|said| said.contains(text)), "{code}");
         }
-        for (code, _) in CODES {
-            assert_eq!(explain(&code.to_string()), 0);
+        for (code, text) in CODES {
+            assert!(explanation(&code.to_string()).is_some_and(|said| said.contains(text)), "{code}");
         }
-        assert_eq!(explain("nonsense"), exit::USAGE);
+        assert_eq!(explanation("nonsense"), None);
+        assert_eq!(explanation(""), None);
     }
 }
