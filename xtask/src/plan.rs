@@ -282,6 +282,7 @@ pub(crate) fn test(options: &Options) -> Result<bool> {
                 verdict: Verdict::Skipped(why),
                 counts: Counts::default(),
                 took: begun.elapsed(),
+                last: Vec::new(),
             },
             None => {
                 println!("\n=== {} ===", suite.name);
@@ -306,17 +307,18 @@ fn is_conformance(name: &str) -> bool {
 
 fn perform(suite: &Suite, rest: Duration) -> Line {
     let started = Instant::now();
-    let line = |verdict, counts| Line { suite: suite.name.to_owned(), verdict, counts, took: started.elapsed() };
+    let line =
+        |verdict, counts, last| Line { suite: suite.name.to_owned(), verdict, counts, took: started.elapsed(), last };
     let commands = match &suite.work {
         Work::Here(check) => {
             return match check() {
                 Ok(summary) => {
                     println!("{summary}");
-                    line(Verdict::Passed, Counts { passed: 1, failed: 0 })
+                    line(Verdict::Passed, Counts { passed: 1, failed: 0 }, Vec::new())
                 }
                 Err(error) => {
                     println!("{error:#}");
-                    line(Verdict::Failed(format!("{error:#}")), Counts { passed: 0, failed: 1 })
+                    line(Verdict::Failed(format!("{error:#}")), Counts { passed: 0, failed: 1 }, Vec::new())
                 }
             };
         }
@@ -342,22 +344,24 @@ fn perform(suite: &Suite, rest: Duration) -> Line {
     };
     let limit = suite.limit.min(rest);
     let mut counts = Counts::default();
+    let mut last = Vec::new();
     for command in commands {
         match run(command, limit.saturating_sub(started.elapsed())) {
-            Err(error) => return line(Verdict::Failed(format!("{error:#}")), counts),
+            Err(error) => return line(Verdict::Failed(format!("{error:#}")), counts, last),
             Ok(ended) => {
                 counts += ended.counts;
+                last = ended.last;
                 if let Some(why) = ended.failure {
-                    return line(Verdict::Failed(why), counts);
+                    return line(Verdict::Failed(why), counts, last);
                 }
             }
         }
     }
     if counts.failed > 0 {
-        return line(Verdict::Failed(format!("{} tests failed", counts.failed)), counts);
+        return line(Verdict::Failed(format!("{} tests failed", counts.failed)), counts, last);
     }
     let silent = counts == Counts::default();
-    line(Verdict::Passed, if silent { Counts { passed: 1, failed: 0 } } else { counts })
+    line(Verdict::Passed, if silent { Counts { passed: 1, failed: 0 } } else { counts }, last)
 }
 
 /// Builds a binary of this workspace and runs it. By its path: `cargo run` takes no whole workspace.

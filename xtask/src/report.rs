@@ -57,6 +57,8 @@ pub(crate) struct Line {
     pub(crate) verdict: Verdict,
     pub(crate) counts: Counts,
     pub(crate) took: Duration,
+    /// The end of what it printed, for a suite that failed.
+    pub(crate) last: Vec<String>,
 }
 
 /// Everything that ran.
@@ -86,8 +88,11 @@ impl Report {
         passed > 0 && failed == 0 && !(strict && skipped > 0)
     }
 
-    /// The table, what was skipped, and the closing line.
+    /// What failed once more, since it may stand thousands of lines above; the table, what was skipped, and the closing line.
     pub(crate) fn print(&self, total: Duration) {
+        for line in self.0.iter().filter(|line| matches!(line.verdict, Verdict::Failed(_)) && !line.last.is_empty()) {
+            println!("\n=== the end of {}, which failed ===\n{}", line.suite, line.last.join("\n"));
+        }
         println!("\n{:<24} {:>8}  {:>9}  {:>9}", "suite", "seconds", "passed", "failed");
         for line in &self.0 {
             let Counts { passed, failed } = line.counts;
@@ -131,7 +136,13 @@ mod tests {
     }
 
     fn line(verdict: Verdict, passed: usize, failed: usize) -> Line {
-        Line { suite: "suite".to_owned(), verdict, counts: Counts { passed, failed }, took: Duration::ZERO }
+        Line {
+            suite: "suite".to_owned(),
+            verdict,
+            counts: Counts { passed, failed },
+            took: Duration::ZERO,
+            last: Vec::new(),
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! One suite as a child: a process group of its own, a time limit, its output shown and counted.
+//! One suite as a child: a process group of its own, a time limit, its output shown and counted, its end kept.
 
 use crate::report::Counts;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -32,6 +33,9 @@ pub(crate) fn end_children_when_interrupted() -> Result<()> {
     Ok(())
 }
 
+/// As many lines of its output are kept as one failed test with its backtrace fills.
+const LINES_KEPT: usize = 80;
+
 /// How a child ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
@@ -39,6 +43,8 @@ pub(crate) struct Ended {
     pub(crate) failure: Option<String>,
     /// Tests it said it ran.
     pub(crate) counts: Counts,
+    /// The last lines of its standard output.
+    pub(crate) last: Vec<String>,
 }
 
 /// Runs `command` to its end, at most `limit`. Its output is shown as it comes.
@@ -58,23 +64,28 @@ pub(crate) fn run(mut command: Command, limit: Duration) -> Result<Ended> {
     let stdout = child.stdout.take().context("the child's standard output")?;
     let reader = std::thread::spawn(move || {
         let mut counts = Counts::default();
+        let mut last = VecDeque::with_capacity(LINES_KEPT);
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             println!("{line}");
             counts.read(&line);
+            if last.len() == LINES_KEPT {
+                last.pop_front();
+            }
+            last.push_back(line);
         }
-        counts
+        (counts, last)
     });
     let status = wait(&mut child, started, limit)?;
     // Whatever the child left behind ends with it, and closes the pipe that the reader waits for.
     let _ = kill_process_group(group, Signal::KILL);
     set_running(None);
-    let counts = reader.join().unwrap_or_default();
+    let (counts, last) = reader.join().unwrap_or_default();
     let failure = match status {
         None => Some(format!("killed after {} s", limit.as_secs())),
         Some(status) if status.success() => None,
         Some(status) => Some(status.to_string()),
     };
-    Ok(Ended { failure, counts })
+    Ok(Ended { failure, counts, last: last.into() })
 }
 
 fn set_running(group: Option<Pid>) {
@@ -108,7 +119,7 @@ mod tests {
 
     // One test for all: RUNNING is one for the process.
     #[test]
-    fn children_are_counted_and_those_that_hang_are_killed_with_their_own_children() {
+    fn children_are_counted_their_end_is_kept_and_those_that_hang_are_killed_with_their_own_children() {
         let good = run(shell("echo 'test result: ok. 3 passed; 0 failed; 1 ignored;'"), Duration::from_secs(10));
         let good = good.expect("sh starts");
         assert!(good.failure.is_none());
@@ -117,6 +128,10 @@ mod tests {
         let bad = run(shell("echo '1 passed, 2 failed'; exit 3"), Duration::from_secs(10)).expect("sh starts");
         assert!(bad.failure.is_some_and(|failure| failure.contains('3')));
         assert_eq!((bad.counts.passed, bad.counts.failed), (1, 2));
+        assert_eq!(bad.last, ["1 passed, 2 failed"]);
+
+        let long = run(shell("seq 1000"), Duration::from_secs(10)).expect("sh starts");
+        assert_eq!((long.last.len(), long.last.last().map(String::as_str)), (LINES_KEPT, Some("1000")));
 
         let started = Instant::now();
         let hung = run(shell("sleep 60 & sleep 60"), Duration::from_millis(300)).expect("sh starts");
