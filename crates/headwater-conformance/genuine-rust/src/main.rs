@@ -95,8 +95,9 @@ fn run(command: &str, mut arguments: Arguments) -> Result<()> {
         config.retry_policy(RetryWithBackoff::default_setting().max_delay(Duration::from_millis(10)));
     }
     let config = config.build().map_err(|reason| anyhow::anyhow!("client configuration: {reason}"))?;
-    // The factory owns the runtime and must be dropped outside of it.
-    let factory = ClientFactory::new(config);
+    // It owns the runtime, and is never dropped: a reader that is dropped signs off in a task, which may need another
+    // connection, and the client panics when it wants one of a runtime that is ending.
+    let factory = std::mem::ManuallyDrop::new(ClientFactory::new(config));
     let context = Context::new(factory.to_async(), scope);
     factory.runtime().block_on(async {
         match command {
