@@ -28,7 +28,7 @@ use crate::catalogue::{self, RunCache};
 use crate::chunks;
 use crate::container;
 use crate::error::{IoContext, StoreError};
-use crate::io::{Disk, File, Objects, RemoteUsage};
+use crate::io::{Content, Disk, File, Objects, RemoteUsage};
 use crate::journal;
 use crate::store::{self, Identity};
 
@@ -384,8 +384,8 @@ impl PinnedObjects {
 }
 
 impl Objects for PinnedObjects {
-    fn put(&self, name: &str, parts: &[Bytes], pause: &mut dyn FnMut()) -> Result<(), StoreError> {
-        self.objects.put(name, parts, pause)
+    fn put(&self, name: &str, content: Content<'_>, pause: &mut dyn FnMut()) -> Result<(), StoreError> {
+        self.objects.put(name, content, pause)
     }
 
     fn get(&self, name: &str, offset: u64, length: usize) -> Result<Bytes, StoreError> {

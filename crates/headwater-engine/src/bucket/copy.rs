@@ -214,7 +214,7 @@ impl Bucket {
         let name = format!("{:016}-{:016}.copy", self.start, copied.count);
         let copy = Copy { sequence: manifest.position.sequence, made: now, manifest: bytes.into(), runs: runs.clone() };
         let content = copy.encode(self.store, container);
-        self.objects.put(&path_of(container, &name), &[content], &mut || ())?;
+        self.objects.put(&path_of(container, &name), content.into(), &mut || ())?;
         copied.sequence = copy.sequence;
         let before = std::mem::replace(&mut copied.name, name);
         copied.stale.extend(Some(before).filter(|name| !name.is_empty()));
@@ -244,7 +244,7 @@ impl Bucket {
             let name = format!("{:016}-{number:016}-{:06}.run", self.start, parts.len());
             let part = Part { name, length: bytes.len() as u64, sum: crc32c::crc32c(&bytes) };
             position += part.length;
-            self.objects.put(&path_of(container, &part.name), &[bytes.into()], &mut || ())?;
+            self.objects.put(&path_of(container, &part.name), Bytes::from(bytes).into(), &mut || ())?;
             parts.push(part);
         }
         Ok(parts)

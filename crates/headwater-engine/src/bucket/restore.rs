@@ -9,13 +9,11 @@
 //! * a place without an identity is nobody's store, and one that was claimed is refused by every start
 //! * chunks that the store makes later have numbers that none of the restored ones has
 
-use bytes::Bytes;
-
 use crate::catalogue::StoredManifest;
 use crate::chunks;
 use crate::codec::Encoder;
 use crate::error::StoreError;
-use crate::io::Io;
+use crate::io::{Content, Io};
 use crate::store::{self, Identity};
 
 use super::local::{Local, Start};
@@ -50,8 +48,8 @@ impl BucketRestore {
     ///
     /// # Errors
     /// [`StoreError::Unreachable`]; [`StoreError::Io`] if something else stands there.
-    pub fn put(&self, name: &str, parts: &[Bytes]) -> Result<(), StoreError> {
-        self.options.objects.put(name, parts, &mut || ())
+    pub fn put(&self, name: &str, content: Content<'_>) -> Result<(), StoreError> {
+        self.options.objects.put(name, content, &mut || ())
     }
 
     /// Makes the place this store's, once all chunks are there. The data directory has everything but its identity, which

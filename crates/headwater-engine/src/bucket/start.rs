@@ -234,7 +234,7 @@ pub(super) fn current_start(
 
 /// Puts a small object, unless another one stands there.
 pub(super) fn put(objects: &dyn Objects, shown: &str, name: &str, content: Encoder) -> Result<(), StoreError> {
-    match objects.put(name, &[sealed(content)], &mut || ()) {
+    match objects.put(name, sealed(content).into(), &mut || ()) {
         Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
             Err(StoreError::Mismatched(format!("{shown}: another store is just beginning there")))
         }

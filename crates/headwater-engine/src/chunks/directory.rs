@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 
 use crate::error::{IoContext, StoreError};
-use crate::io::{BLOCK_BYTES, BlockBuffer, Disk, File, Objects};
+use crate::io::{BLOCK_BYTES, BlockBuffer, Content, Disk, File, Objects};
 
 /// Largest single write: long bursts delay the journal's commits.
 const WRITE_BYTES: usize = 1 << 20;
@@ -128,16 +128,16 @@ impl Directory {
         Ok(file)
     }
 
-    fn write(&self, name: &str, parts: &[Bytes], pause: &mut dyn FnMut()) -> Result<(), StoreError> {
+    fn write(&self, name: &str, content: Content<'_>, pause: &mut dyn FnMut()) -> Result<(), StoreError> {
         let created = self.disk.create(name).on(name, "create")?;
-        let length: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        let length = content.length();
         let whole = length.next_multiple_of(BLOCK_BYTES as u64);
         created.allocate(whole).on(name, "allocate")?;
         let file = self.disk.open_direct(name).on(name, "open")?;
         let mut pending = BlockBuffer::default();
         pending.reserve(WRITE_BYTES.min(whole as usize));
         let mut written = 0;
-        for part in parts {
+        for part in content {
             let mut part = &part[..];
             while !part.is_empty() {
                 let (now, later) = part.split_at(part.len().min(WRITE_BYTES - pending.len()));
@@ -151,6 +151,7 @@ impl Directory {
                 }
             }
         }
+        assert_eq!(written + pending.len() as u64, length, "content is as long as was said");
         if !pending.is_empty() {
             pending.resize(pending.len().next_multiple_of(BLOCK_BYTES));
             file.write_around(written, pending.as_slice()).on(name, "write")?;
@@ -163,8 +164,8 @@ impl Directory {
 }
 
 impl Objects for Directory {
-    fn put(&self, name: &str, parts: &[Bytes], pause: &mut dyn FnMut()) -> Result<(), StoreError> {
-        self.write(name, parts, pause)?;
+    fn put(&self, name: &str, content: Content<'_>, pause: &mut dyn FnMut()) -> Result<(), StoreError> {
+        self.write(name, content, pause)?;
         let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);
         self.disk.sync_directory(directory).on(directory, "sync")
     }

@@ -73,12 +73,7 @@ impl Sums {
         }
     }
 
-    /// Bytes added so far.
-    pub(super) fn length(&self) -> u64 {
-        self.length
-    }
-
-    /// What follows the bytes: table and footer.
+    /// What follows the bytes: table and footer, [`tail_bytes`] long.
     pub(super) fn tail(mut self) -> Bytes {
         if !self.length.is_multiple_of(BLOCK_BYTES as u64) {
             self.table.u32(self.open);
@@ -92,6 +87,15 @@ impl Sums {
         tail.0.extend_from_slice(&footer.0);
         tail.0.into()
     }
+}
+
+/// Length of what follows `length` bytes of pieces.
+pub(super) fn tail_bytes(length: u64) -> u64 {
+    table_bytes(length) + FOOTER_BYTES as u64
+}
+
+fn table_bytes(length: u64) -> u64 {
+    length.div_ceil(BLOCK_BYTES as u64) * 4
 }
 
 /// What the end of a chunk says.
@@ -120,7 +124,7 @@ impl Footer {
 
     /// Length of the table of checksums.
     pub(super) fn table_bytes(&self) -> u64 {
-        self.length.div_ceil(BLOCK_BYTES as u64) * 4
+        table_bytes(self.length)
     }
 
     /// Verifies the table and takes it apart.

@@ -5,14 +5,17 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::error::StoreError;
+use crate::io::Content;
 
-use super::format::{Sums, header};
+use super::format::{Sums, header, tail_bytes};
 use super::{Chunks, Piece, Place, StoredPiece, path_of};
 
 /// A chunk that has grown to this is closed, so that truncation can give its disk space back.
 const CHUNK_BYTES: u64 = 64 << 20;
 /// A piece of at least this stands in chunks of its own: it will usually be given up as one.
 const LONE_PIECE_BYTES: u64 = 8 << 20;
+/// Whoever stores a chunk gets its bytes by this much, so that they are still in the nearest cache after the checksum.
+const SLICE_BYTES: usize = 16 << 10;
 
 /// Where the pieces are, and the bytes in each new chunk.
 #[derive(Default)]
@@ -25,7 +28,18 @@ pub(crate) struct Written {
 struct OpenChunk {
     chunk: u64,
     parts: Vec<Bytes>,
-    sums: Sums,
+    length: u64,
+}
+
+/// A chunk as it is stored: header, bytes, and the sums of those, which are added while somebody takes them. The bytes have
+/// left the caches long ago, and fetching them twice costs more than the sums do.
+struct Stored {
+    header: Option<Bytes>,
+    parts: std::vec::IntoIter<Bytes>,
+    /// What is left of the part that is being taken.
+    part: Bytes,
+    /// `None`: the end was taken.
+    sums: Option<Sums>,
 }
 
 impl Chunks {
@@ -46,20 +60,16 @@ impl Chunks {
             }
             let (mut start, mut length) = (piece.start, 0);
             for part in &piece.parts {
-                if let Some(chunk) = open.take_if(|chunk| chunk.sums.length() >= CHUNK_BYTES) {
+                if let Some(chunk) = open.take_if(|chunk| chunk.length >= CHUNK_BYTES) {
                     written.add(piece.segment, &mut start, &mut length, &chunk);
                     self.close(chunk, &mut written, pause)?;
                 }
                 let chunk = open.get_or_insert_with(|| {
                     *next += 1;
-                    OpenChunk {
-                        chunk: *next - 1,
-                        parts: vec![header(self.container, *next - 1)],
-                        sums: Sums::default(),
-                    }
+                    OpenChunk { chunk: *next - 1, parts: Vec::new(), length: 0 }
                 });
-                chunk.sums.add(part);
                 chunk.parts.push(part.clone());
+                chunk.length += part.len() as u64;
                 length += part.len() as u64;
             }
             if let Some(chunk) = &open {
@@ -77,13 +87,34 @@ impl Chunks {
     }
 
     fn close(&self, chunk: OpenChunk, written: &mut Written, pause: &mut dyn FnMut()) -> Result<(), StoreError> {
-        let OpenChunk { chunk, mut parts, sums } = chunk;
-        let length = sums.length();
-        parts.push(sums.tail());
-        self.objects.put(&path_of(self.container, chunk), &parts, pause)?;
+        let OpenChunk { chunk, parts, length } = chunk;
+        let header = header(self.container, chunk);
+        let whole = header.len() as u64 + length + tail_bytes(length);
+        let stored =
+            Stored { header: Some(header), parts: parts.into_iter(), part: Bytes::new(), sums: Some(Sums::default()) };
+        self.objects.put(&path_of(self.container, chunk), Content::new(whole, stored), pause)?;
         self.note_length(chunk, length);
         written.sizes.insert(chunk, length);
         Ok(())
+    }
+}
+
+impl Iterator for Stored {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if let Some(header) = self.header.take() {
+            return Some(header);
+        }
+        while self.part.is_empty() {
+            match self.parts.next() {
+                Some(part) => self.part = part,
+                None => return self.sums.take().map(Sums::tail),
+            }
+        }
+        let slice = self.part.split_to(self.part.len().min(SLICE_BYTES));
+        self.sums.as_mut()?.add(&slice);
+        Some(slice)
     }
 }
 
@@ -91,7 +122,7 @@ impl Written {
     /// Notes the `length` bytes from `start` on, which were added to `chunk` last, and goes on behind them.
     fn add(&mut self, segment: u64, start: &mut u64, length: &mut u64, chunk: &OpenChunk) {
         if *length > 0 {
-            let place = Place { chunk: chunk.chunk, position: chunk.sums.length() - *length };
+            let place = Place { chunk: chunk.chunk, position: chunk.length - *length };
             self.pieces.push(StoredPiece { segment, start: *start, length: *length, place });
             *start += std::mem::take(length);
         }

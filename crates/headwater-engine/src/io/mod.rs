@@ -19,7 +19,7 @@ use std::time::Duration;
 
 pub use block::{BLOCK_BYTES, BlockBuffer};
 pub use memory::MemoryDisk;
-pub use objects::{Objects, RemoteUsage};
+pub use objects::{Content, Objects, RemoteUsage};
 pub use probe::{SyncTimes, sync_times};
 pub use read_only::{Entry, EntryKind, ReadLock, ReadOnlyDisk, entries, lock_for_reading};
 pub use real::{DirectoryLock, RealClock, RealDisk, RealRandom, lock_directory};

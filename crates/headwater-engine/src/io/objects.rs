@@ -1,10 +1,65 @@
 //! The seam to where chunks live: objects that are written once, whole, and never changed.
 
+use std::fmt;
 use std::fmt::Debug;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::error::StoreError;
+
+/// What a new object is made of: parts in order, whose lengths add up to one that is known before. A part may be made when
+/// it is asked for, from those before it: so checksums can be added while the bytes are in the processor's caches anyway.
+pub struct Content<'a> {
+    length: u64,
+    parts: Box<dyn Iterator<Item = Bytes> + 'a>,
+}
+
+impl<'a> Content<'a> {
+    /// `parts` have `length` bytes together; they are asked for once.
+    pub fn new(length: u64, parts: impl Iterator<Item = Bytes> + 'a) -> Self {
+        Self { length, parts: Box::new(parts) }
+    }
+
+    /// Bytes of all parts together.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// All of it in one piece.
+    pub fn concat(self) -> Bytes {
+        let length = self.length as usize;
+        let mut whole = BytesMut::with_capacity(length);
+        self.for_each(|part| whole.extend_from_slice(&part));
+        assert_eq!(whole.len(), length, "content is as long as was said");
+        whole.freeze()
+    }
+}
+
+impl Iterator for Content<'_> {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        self.parts.next()
+    }
+}
+
+impl From<Vec<Bytes>> for Content<'_> {
+    fn from(parts: Vec<Bytes>) -> Self {
+        Self::new(parts.iter().map(|part| part.len() as u64).sum(), parts.into_iter())
+    }
+}
+
+impl From<Bytes> for Content<'_> {
+    fn from(whole: Bytes) -> Self {
+        Self::new(whole.len() as u64, std::iter::once(whole))
+    }
+}
+
+impl Debug for Content<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Content").field("length", &self.length).finish_non_exhaustive()
+    }
+}
 
 /// A place for objects: a directory ([`Disk`](super::Disk) underneath), or object storage.
 ///
@@ -15,12 +70,12 @@ use crate::error::StoreError;
 ///
 /// Calls block; they come from threads of the engine that may wait.
 pub trait Objects: Debug + Send + Sync + 'static {
-    /// Stores a new object made of these parts, durably, its name included. `pause` is called between writes of about
-    /// a mebibyte and may take its time: long bursts of writing delay the journal's commits.
+    /// Stores a new object, durably, its name included. `pause` is called between writes of about a mebibyte and may take
+    /// its time: long bursts of writing delay the journal's commits.
     ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Unreachable`]. The object may be there or not, and the name is used up.
-    fn put(&self, name: &str, parts: &[Bytes], pause: &mut dyn FnMut()) -> Result<(), StoreError>;
+    fn put(&self, name: &str, content: Content<'_>, pause: &mut dyn FnMut()) -> Result<(), StoreError>;
 
     /// Reads `length` bytes from `offset` on.
     ///

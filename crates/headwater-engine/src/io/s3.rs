@@ -23,7 +23,7 @@ use object_store::{
 };
 use tokio::runtime::Runtime;
 
-use super::{Objects, RemoteUsage};
+use super::{Content, Objects, RemoteUsage};
 use crate::error::{IoContext, StoreError};
 
 /// Times a call is tried.
@@ -226,17 +226,19 @@ impl S3Objects {
 }
 
 impl Objects for S3Objects {
-    fn put(&self, name: &str, parts: &[Bytes], _pause: &mut dyn FnMut()) -> Result<(), StoreError> {
+    fn put(&self, name: &str, content: Content<'_>, _pause: &mut dyn FnMut()) -> Result<(), StoreError> {
         let path = self.path(name);
-        let payload: PutPayload = parts.iter().cloned().collect();
+        let expected = content.length();
+        let payload: PutPayload = content.collect();
         let length = payload.content_length();
+        assert_eq!(length as u64, expected, "content is as long as was said");
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let put = self.attempt(name, "put", length, async || {
             self.store.put_opts(&path, payload.clone(), options.clone()).await.map(drop)
         });
         match put {
             Err(StoreError::Io { action, source, .. }) if source.kind() == ErrorKind::AlreadyExists => {
-                if self.is_ours(name, parts, length)? {
+                if self.is_ours(name, payload.as_ref(), length)? {
                     return Ok(());
                 }
                 Err(source).on(name, action)

@@ -5,7 +5,7 @@ use std::io::{Error, ErrorKind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use headwater_engine::io::Objects;
+use headwater_engine::io::{Content, Objects};
 use headwater_engine::{BucketOptions, Stepper};
 
 use super::*;
@@ -52,16 +52,16 @@ impl Memory {
 }
 
 impl Objects for Memory {
-    fn put(&self, name: &str, parts: &[Bytes], pause: &mut dyn FnMut()) -> Result<(), StoreError> {
+    fn put(&self, name: &str, content: Content<'_>, pause: &mut dyn FnMut()) -> Result<(), StoreError> {
         self.reach(name, "put")?;
         pause();
         let mut objects = self.objects.lock().unwrap();
-        let content = parts.concat();
+        let content = content.concat();
         match objects.get(name) {
             Some(found) if *found == content => {}
             Some(_) => return Self::refused(name, "put", ErrorKind::AlreadyExists),
             None => {
-                objects.insert(name.into(), content.into());
+                objects.insert(name.into(), content);
             }
         }
         if self.loses_replies.load(Ordering::Relaxed) {

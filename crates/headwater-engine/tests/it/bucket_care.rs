@@ -244,7 +244,7 @@ fn copy(image: &Image, to: &Path, bucket: Option<&BucketRestore>) {
             bytes.extend(image.read(&file.name, bytes.len() as u64, 300_000).unwrap().unwrap());
         }
         match bucket.filter(|_| file.name.starts_with("chunks-")) {
-            Some(bucket) => bucket.put(&file.name, &[bytes.into()]).unwrap(),
+            Some(bucket) => bucket.put(&file.name, Bytes::from(bytes).into()).unwrap(),
             None => {
                 let path = to.join(if file.name == "store" { "store.next" } else { &file.name });
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();

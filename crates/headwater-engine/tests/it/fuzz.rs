@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use headwater_engine::api::{Append, Expect, Request, SegmentKind, SegmentPolicy, TableChange};
 use headwater_engine::check::{self, Finding, Progress, Watch};
-use headwater_engine::io::{Clock, Disk, File, Io, Objects, Random};
+use headwater_engine::io::{Clock, Content, Disk, File, Io, Objects, Random};
 use headwater_engine::{BucketOptions, ContainerLimits, Options, Stepper, StoreError};
 use headwater_types::{SegmentName, WriterId};
 
@@ -172,11 +172,11 @@ fn failed(error: ErrorKind, name: &str) -> StoreError {
 }
 
 impl Objects for MemoryObjects {
-    fn put(&self, name: &str, parts: &[Bytes], _: &mut dyn FnMut()) -> std::result::Result<(), StoreError> {
+    fn put(&self, name: &str, content: Content<'_>, _: &mut dyn FnMut()) -> std::result::Result<(), StoreError> {
         match self.0.lock().unwrap().entry(name.into()) {
             std::collections::btree_map::Entry::Occupied(_) => Err(failed(ErrorKind::AlreadyExists, name)),
             std::collections::btree_map::Entry::Vacant(place) => {
-                place.insert(Arc::new(parts.concat()));
+                place.insert(Arc::new(content.concat().into()));
                 Ok(())
             }
         }

@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Error, ErrorKind};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use headwater_engine::StoreError;
-use headwater_engine::io::Objects;
+use headwater_engine::io::{Content, Objects};
 
 use super::{Inner, Kind, SimDisk, io_error};
 use crate::chance::Chance;
@@ -118,11 +118,9 @@ impl Inner {
 }
 
 impl Objects for SimBucket {
-    fn put(&self, name: &str, parts: &[Bytes], pause: &mut dyn FnMut()) -> Result<(), StoreError> {
+    fn put(&self, name: &str, content: Content<'_>, pause: &mut dyn FnMut()) -> Result<(), StoreError> {
         pause();
-        let mut bytes = BytesMut::new();
-        parts.iter().for_each(|part| bytes.extend_from_slice(part));
-        let bytes = bytes.freeze();
+        let bytes = content.concat();
         let mut inner = self.disk.lock();
         // For the image that is taken now: whoever asks may be dead before there is an answer.
         let asked = (name.to_owned(), bytes.clone());
@@ -207,7 +205,7 @@ mod tests {
     use crate::disk::Faults;
 
     fn put(bucket: &SimBucket, name: &str) -> Result<(), StoreError> {
-        bucket.put(name, &[Bytes::from_static(b"ab"), Bytes::from_static(b"c")], &mut || ())
+        bucket.put(name, vec![Bytes::from_static(b"ab"), Bytes::from_static(b"c")].into(), &mut || ())
     }
 
     #[test]
@@ -225,7 +223,7 @@ mod tests {
     fn a_name_is_given_once() {
         let bucket = SimDisk::new(1).bucket();
         put(&bucket, "a/b").unwrap();
-        let again = bucket.put("a/b", &[Bytes::from_static(b"other")], &mut || ());
+        let again = bucket.put("a/b", Bytes::from_static(b"other").into(), &mut || ());
         assert!(matches!(again, Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists));
         put(&bucket, "a/b").expect("the same again: the first answer was lost");
     }

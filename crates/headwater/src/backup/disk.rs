@@ -189,7 +189,7 @@ mod tests {
             let mut from = 0;
             for (object, length) in parts(name, listed) {
                 let bytes = Bytes::copy_from_slice(&content[from..from + length as usize]);
-                objects.put(&object, &[bytes], &mut || ()).unwrap();
+                objects.put(&object, bytes.into(), &mut || ()).unwrap();
                 from += length as usize;
             }
         }

@@ -248,7 +248,7 @@ mod tests {
     use std::sync::Mutex;
 
     use bytes::Bytes;
-    use headwater_server::io::Objects;
+    use headwater_server::io::{Content, Objects};
 
     use super::*;
 
@@ -272,11 +272,11 @@ mod tests {
     }
 
     impl Objects for Memory {
-        fn put(&self, name: &str, parts: &[Bytes], _pause: &mut dyn FnMut()) -> Result<(), StoreError> {
+        fn put(&self, name: &str, content: Content<'_>, _pause: &mut dyn FnMut()) -> Result<(), StoreError> {
             if self.0.lock().unwrap().contains_key(name) {
                 return Self::refused(name, "put", ErrorKind::AlreadyExists);
             }
-            self.replace(name, Some(parts.concat().into()));
+            self.replace(name, Some(content.concat()));
             Ok(())
         }
 

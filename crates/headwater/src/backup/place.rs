@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use headwater_server::io::Objects;
+use headwater_server::io::{Content, Objects};
 use headwater_server::{S3Location, StoreError};
 use sha2::{Digest as _, Sha256};
 
@@ -80,7 +80,7 @@ impl Place {
     pub(super) fn write_list(&self, list: &List) -> Result<(), BackupError> {
         match self {
             Self::Directory(path) => list.write(path),
-            Self::Bucket(bucket) => bucket.put(NAME, vec![list.encode().into()]),
+            Self::Bucket(bucket) => bucket.put(NAME, Bytes::from(list.encode()).into()),
         }
     }
 
@@ -163,7 +163,7 @@ impl Place {
 impl Bucket {
     /// Claims the place for a backup.
     pub(super) fn begin(&self, about: String) -> Result<(), BackupError> {
-        match self.objects.put(BEGUN, &[about.into()], &mut || ()) {
+        match self.objects.put(BEGUN, Bytes::from(about).into(), &mut || ()) {
             Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
                 Err(BackupError::NotEmpty { path: self.shown.clone() })
             }
@@ -171,8 +171,8 @@ impl Bucket {
         }
     }
 
-    pub(super) fn put(&self, name: &str, parts: Vec<Bytes>) -> Result<(), BackupError> {
-        self.objects.put(name, &parts, &mut || ()).map_err(BackupError::storage(&self.shown))
+    pub(super) fn put(&self, name: &str, content: Content<'_>) -> Result<(), BackupError> {
+        self.objects.put(name, content, &mut || ()).map_err(BackupError::storage(&self.shown))
     }
 
     /// A few pieces at a time are on their way.

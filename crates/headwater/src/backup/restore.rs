@@ -81,7 +81,7 @@ fn copy_all(source: &Place, list: &List, directory: &Path, chunks: Option<&Bucke
                 pieces.push(piece);
                 Ok(())
             })?;
-            chunks.put(name, &pieces).map_err(BackupError::storage(directory))?;
+            chunks.put(name, pieces.into()).map_err(BackupError::storage(directory))?;
             continue;
         }
         let path = directory.join(name);
@@ -151,7 +151,7 @@ mod tests {
     fn backup_in_bucket() -> (Arc<Memory>, Place) {
         let objects = Arc::new(Memory::default());
         for (name, content) in FILES {
-            objects.put(name, &[Bytes::from_static(content.as_bytes())], &mut || ()).unwrap();
+            objects.put(name, Bytes::from_static(content.as_bytes()).into(), &mut || ()).unwrap();
         }
         let place = Place::Bucket(Bucket { objects: objects.clone(), shown: PathBuf::from("s3://b/x") });
         place.write_list(&list()).unwrap();

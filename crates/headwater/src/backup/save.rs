@@ -192,7 +192,7 @@ async fn put(
         }
         let object = part_bytes.map_or_else(|| name.to_owned(), |_| part_name(name, number));
         let bucket = bucket.clone();
-        waited(client, id, move || bucket.put(&object, pieces)).await?;
+        waited(client, id, move || bucket.put(&object, pieces.into())).await?;
         drop(taken);
         number += 1;
         if begin == length {
