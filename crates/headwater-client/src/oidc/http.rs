@@ -23,8 +23,9 @@ const SECRET_FIELDS: [&str; 2] = ["refresh_token", "device_code"];
 #[derive(Debug)]
 pub(super) struct Places {
     pub(super) token: Url,
-    /// Not every issuer lets people sign in on another device.
-    pub(super) device: Option<Url>,
+    /// Not every issuer lets people sign in on another device; an error if it wants that where others can listen, which is
+    /// nothing to those who do not want it.
+    pub(super) device: Option<Result<Url>>,
     /// It takes the client's secret in the form, and not as HTTP authentication.
     secret_in_form: bool,
 }
@@ -99,7 +100,7 @@ impl Asker {
         let takes = |method: &str| methods.is_some_and(|all| all.iter().any(|one| one.as_str() == Some(method)));
         Ok(Places {
             token: place("token_endpoint")?.ok_or_else(|| self.odd("it does not say where its tokens are"))?,
-            device: place("device_authorization_endpoint")?,
+            device: place("device_authorization_endpoint").transpose(),
             secret_in_form: takes("client_secret_post") && !takes("client_secret_basic"),
         })
     }

@@ -224,6 +224,7 @@ impl Renewal {
             return Err(Error::new(ErrorKind::Unsupported, what));
         };
         let begun = Instant::now();
+        let device = device.as_ref().map_err(Clone::clone)?;
         let answer = self.asker.post(device, &places, &self.with_wanted(&[])).await?;
         let answer = answer.map_err(|refusal| self.asker.refused(&refusal))?;
         let Begun { sign_in, device_code, interval } = Begun::of(&answer).map_err(|what| self.asker.odd(what))?;

@@ -474,6 +474,8 @@ async fn answers_that_are_none_are_errors_soon_and_without_their_bytes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_issuer_that_describes_itself_otherwise_is_asked_for_nothing() {
+    const DEVICE: &str = "device_authorization_endpoint";
+    const NEARBY: &str = "http://id.example/device";
     for (about, kind, words) in [
         (json!({"issuer": "https://id.example", "token_endpoint": "HOME/token"}), ErrorKind::Protocol, "calls itself"),
         (
@@ -484,6 +486,7 @@ async fn an_issuer_that_describes_itself_otherwise_is_asked_for_nothing() {
         (json!({"issuer": "HOME"}), ErrorKind::Protocol, "does not say where"),
         (json!(["HOME"]), ErrorKind::Protocol, "calls itself"),
         (json!({"issuer": "HOME", "token_endpoint": "HOME/token"}), ErrorKind::Unsupported, "lets nobody sign in"),
+        (json!({"issuer": "HOME", "token_endpoint": "HOME/token", DEVICE: NEARBY}), ErrorKind::Protocol, DEVICE),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let home = format!("http://{}", listener.local_addr().unwrap());
@@ -494,6 +497,12 @@ async fn an_issuer_that_describes_itself_otherwise_is_asked_for_nothing() {
         let error = tokens.obtain().await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error:?}");
         assert!(error.to_string().contains(words), "{error:?}");
+        if words == DEVICE {
+            // To a program it is nothing where people would sign in: its token is asked for, and here there is none.
+            let tokens = OidcIssuer::new(&home, CLIENT).unwrap().secret(SECRET).client_credentials().unwrap();
+            let error = tokens.obtain().await.unwrap_err();
+            assert!(error.to_string().contains("no token"), "{error:?}");
+        }
         serving.abort();
     }
 }
