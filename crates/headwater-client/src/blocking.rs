@@ -27,7 +27,8 @@
 //!   [`retry_for`](crate::ClientOptions::retry_for) and one [`request_timeout`](crate::ClientOptions::request_timeout) at the
 //!   latest, but for a person's sign-in, which takes as long as its code is good. Where the nature of a call is to wait for
 //!   others (the next event, bytes at the tail, an acknowledgement while the server has no room), `…_within` gives up after a
-//!   time of the caller's, and nothing is lost; `write` and `flush` wait for room as long as that takes.
+//!   time of the caller's, and nothing is lost. A full server lets writes wait as long as it is full: so do `write` and
+//!   `flush`, and not `write_within` and `flush_within`.
 //! * **Threads**: a client starts two, which serve its connections. They end when the last of its handles (writers, readers,
 //!   …) is dropped; what was handed over and not flushed is given up then.
 //!
@@ -279,6 +280,16 @@ impl EventWriter {
         Ok(Ack { inner, runner: self.runner.clone() })
     }
 
+    /// As [`write`](Self::write), waiting for room at most for so long; `None`: there was none, and the event was not handed
+    /// over.
+    ///
+    /// # Errors
+    /// As `write`.
+    pub fn write_within(&mut self, limit: Duration, routing_key: &str, event: impl Into<Bytes>) -> Result<Option<Ack>> {
+        let inner = self.runner.run_within(limit, self.inner.write(routing_key, event))?;
+        Ok(inner.map(|inner| Ack { inner, runner: self.runner.clone() }))
+    }
+
     /// As [`crate::EventWriter::write_all`]: several events of one key, all or none.
     ///
     /// # Errors
@@ -294,6 +305,14 @@ impl EventWriter {
     /// As [`crate::EventWriter::flush`].
     pub fn flush(&mut self) -> Result<()> {
         self.runner.run(self.inner.flush())
+    }
+
+    /// As [`flush`](Self::flush), at most for so long; `false`: not everything is stored yet, and the next flush waits for it, too.
+    ///
+    /// # Errors
+    /// As `flush`.
+    pub fn flush_within(&mut self, limit: Duration) -> Result<bool> {
+        Ok(self.runner.run_within(limit, self.inner.flush())?.is_some())
     }
 }
 

@@ -11,7 +11,9 @@ use headwater_client::{
     ClientOptions, Delivery, Duplex, Endpoint, ErrorKind, EventWriterOptions, Name, Put, ReadFrom, ReaderGroupConfig,
     ReaderOptions, ScopedStream, ScopedTable, Service, StreamConfig, TransactionOptions, TransactionState, Transport,
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 use super::Store;
 
@@ -231,6 +233,59 @@ impl Transport for Held {
             Ok(Box::new(socket) as Box<dyn Duplex>)
         })
     }
+}
+
+/// Sockets that take nothing from the client while the gate is shut.
+#[derive(Debug)]
+struct Gated(watch::Receiver<bool>);
+
+impl Transport for Gated {
+    fn connect(&self, _: Service, endpoint: &Endpoint) -> BoxFuture<'static, std::io::Result<Box<dyn Duplex>>> {
+        let (endpoint, mut gate) = (endpoint.clone(), self.0.clone());
+        Box::pin(async move {
+            let socket = tokio::net::TcpStream::connect((endpoint.host(), endpoint.port())).await?;
+            let (client, here) = tokio::io::duplex(4096);
+            let (mut answers, mut requests) = socket.into_split();
+            let (mut from_client, mut to_client) = tokio::io::split(here);
+            tokio::spawn(async move { tokio::io::copy(&mut answers, &mut to_client).await });
+            tokio::spawn(async move {
+                let mut piece = [0; 4096];
+                loop {
+                    let length = from_client.read(&mut piece).await?;
+                    if length == 0 || gate.wait_for(|is_open| *is_open).await.is_err() {
+                        return Ok::<(), std::io::Error>(());
+                    }
+                    requests.write_all(&piece[..length]).await?;
+                }
+            });
+            Ok(Box::new(client) as Box<dyn Duplex>)
+        })
+    }
+}
+
+#[test]
+fn who_does_not_want_to_wait_for_room_hands_over_nothing() {
+    let served = Served::start();
+    let stream = served.stream(1);
+    let (gate, is_open) = watch::channel(true);
+    let options = ClientOptions::new(&served.store.address()).unwrap().transport(Arc::new(Gated(is_open)));
+    let client = Client::with(options).unwrap();
+    let options = EventWriterOptions::default().window_bytes(64 << 10);
+    let mut writer = client.event_writer(&stream, options).unwrap();
+    writer.write("a", "first").unwrap().wait().unwrap();
+    gate.send_replace(false);
+    let fills = "x".repeat(100_000);
+    let long = Duration::from_secs(20);
+    let mut ack = writer.write_within(long, "a", fills.clone()).unwrap().expect("there is room for it");
+    let short = Duration::from_millis(100);
+    assert!(writer.write_within(short, "a", "never").unwrap().is_none());
+    assert!(!writer.flush_within(short).unwrap());
+    assert_eq!(ack.wait_within(short).unwrap(), None);
+    gate.send_replace(true);
+    drop(writer.write_within(long, "a", "last").unwrap().expect("there is room again"));
+    assert!(writer.flush_within(long).unwrap());
+    ack.wait().unwrap();
+    assert_eq!(served.runtime.block_on(served.store.read_all(&stream)), ["first", &*fills, "last"]);
 }
 
 #[test]
