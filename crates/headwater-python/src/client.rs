@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use tokio::sync::Mutex;
 
 use crate::errors::{invalid, raise};
+use crate::oidc::Issuer;
 use crate::pending::Pending;
 use crate::reading::{NativeSliceReader, NativeStreamReader};
 use crate::runtime::entered;
@@ -33,6 +34,7 @@ pub(crate) struct Options {
     trust: Option<Vec<u8>>,
     basic: Option<(String, String)>,
     bearer: Option<String>,
+    oidc: Option<Issuer>,
     connect_timeout: Option<f64>,
     request_timeout: Option<f64>,
     retry_for: Option<f64>,
@@ -46,11 +48,12 @@ pub(crate) fn _connect(address: &str, options: Options) -> PyResult<NativeClient
     if let Some(certificates) = options.trust {
         made = made.trusting(&certificates).map_err(raise)?;
     }
-    match (options.basic, options.bearer) {
-        (Some((user, password)), None) => made = made.credentials(basic(&user, &password).map_err(raise)?),
-        (None, Some(token)) => made = made.credentials(bearer(&token).map_err(raise)?),
-        (None, None) => {}
-        (Some(_), Some(_)) => return Err(invalid("a user with a password, or a token, but not both")),
+    match (options.basic, options.bearer, options.oidc) {
+        (Some((user, password)), None, None) => made = made.credentials(basic(&user, &password).map_err(raise)?),
+        (None, Some(token), None) => made = made.credentials(bearer(&token).map_err(raise)?),
+        (None, None, Some(issuer)) => made = made.credentials(issuer.tokens()?),
+        (None, None, None) => {}
+        _ => return Err(invalid("a user with a password, a token, or an issuer of tokens, but one of them only")),
     }
     if let Some(limit) = options.connect_timeout {
         made = made.connect_timeout(duration(limit)?);

@@ -15,6 +15,7 @@ mod groups;
 mod indexing;
 mod members;
 mod numbered;
+mod oidc;
 mod pending;
 mod reading;
 mod runtime;

@@ -6,6 +6,8 @@
 //!      └──────────────────────────────────────────────────────┘
 //! ```
 //!
+//! The courier also calls what Python wants to be told with ([`tell`]).
+//!
 //! Invariants:
 //! * no thread of the runtime ever waits for the interpreter: only the courier does, so that Python code at work stops no
 //!   connection
@@ -62,7 +64,7 @@ impl Slot {
         self.done.notify_all();
         if let State::UnderWay(waiting) = before {
             for (event_loop, future) in waiting {
-                send(News { event_loop, future, slot: self.clone() });
+                send(Errand::Deliver(News { event_loop, future, slot: self.clone() }));
             }
         }
     }
@@ -201,7 +203,7 @@ impl Pending {
             _ => Some(entry),
         };
         if let Some((event_loop, future)) = late {
-            send(News { event_loop, future, slot: self.slot.clone() });
+            send(Errand::Deliver(News { event_loop, future, slot: self.slot.clone() }));
         }
         Ok(future.call_method0("__await__")?.unbind())
     }
@@ -253,13 +255,28 @@ struct News {
     slot: Arc<Slot>,
 }
 
+/// Something to call with the interpreter.
+type Call = Box<dyn FnOnce(Python<'_>) -> PyResult<()> + Send>;
+
+/// What the courier has to do.
+enum Errand {
+    Deliver(News),
+    Call(Call),
+}
+
 /// Who carries news: the way to it, and its thread. Gone once the interpreter ends.
-type Courier = (Sender<News>, JoinHandle<()>);
+type Courier = (Sender<Errand>, JoinHandle<()>);
 
 static COURIER: Mutex<Option<Courier>> = Mutex::new(None);
 static HAS_STOPPED: AtomicBool = AtomicBool::new(false);
 
-fn send(news: News) {
+/// Calls Python code soon, from whatever thread; nobody waits for it. An exception goes to `sys.unraisablehook`. Nothing is
+/// called once the interpreter ends.
+pub(crate) fn tell(call: impl FnOnce(Python<'_>) -> PyResult<()> + Send + 'static) {
+    send(Errand::Call(Box::new(call)));
+}
+
+fn send(errand: Errand) {
     let mut courier = COURIER.lock().expect("nobody panics while it holds the courier");
     if HAS_STOPPED.load(Ordering::Relaxed) {
         return;
@@ -271,7 +288,7 @@ fn send(news: News) {
         *courier = thread.ok().map(|thread| (sender, thread));
     }
     if let Some((sender, _)) = &*courier {
-        let _ = sender.send(news);
+        let _ = sender.send(errand);
     }
 }
 
@@ -291,11 +308,19 @@ pub(crate) fn _stop(py: Python<'_>) {
     });
 }
 
-fn carry(receiver: &Receiver<News>) {
+fn carry(receiver: &Receiver<Errand>) {
     while let Ok(first) = receiver.recv() {
         let attached = Python::try_attach(|py| {
             let mut batches: Vec<(Py<PyAny>, Vec<News>)> = Vec::new();
-            for news in std::iter::once(first).chain(receiver.try_iter()) {
+            let mut calls = Vec::new();
+            for errand in std::iter::once(first).chain(receiver.try_iter()) {
+                let news = match errand {
+                    Errand::Deliver(news) => news,
+                    Errand::Call(call) => {
+                        calls.push(call);
+                        continue;
+                    }
+                };
                 match batches.iter_mut().find(|(event_loop, _)| event_loop.is(&news.event_loop)) {
                     Some((_, batch)) => batch.push(news),
                     None => batches.push((news.event_loop.clone_ref(py), vec![news])),
@@ -304,6 +329,12 @@ fn carry(receiver: &Receiver<News>) {
             for (event_loop, batch) in batches {
                 // A loop that was closed meanwhile has nobody who waits.
                 let _ = wake(py, event_loop.bind(py), batch);
+            }
+            // Last: nobody knows how long they take.
+            for call in calls {
+                if let Err(error) = call(py) {
+                    error.write_unraisable(py, None);
+                }
             }
         });
         if attached.is_none() {

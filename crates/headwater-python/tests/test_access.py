@@ -3,14 +3,18 @@
 import asyncio
 import base64
 import hashlib
+import http.server
 import json
 import os
 import pathlib
 import random
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 import unittest
+import urllib.parse
 
 import headwater
 import headwater.aio
@@ -54,6 +58,59 @@ class Issuer:
         padded = b"\0\1" + b"\xff" * (256 - 3 - len(named)) + b"\0" + named
         signature = pow(int.from_bytes(padded, "big"), self._secret, self._modulus)
         return f"{signed}.{text_of(signature.to_bytes(256, 'big'))}"
+
+
+class Desk(http.server.BaseHTTPRequestHandler):
+    """Where an issuer gives tokens, to a program that knows a secret or to a person who types a code."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        home = self.server.home
+        places = {"token_endpoint": home + "/token", "device_authorization_endpoint": home + "/device"}
+        self._answer(200, {"issuer": home, **places})
+
+    def do_POST(self):
+        form = dict(urllib.parse.parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+        self.server.forms.append(form)
+        if self.path == "/device":
+            places = {"verification_uri": self.server.home + "/go", "verification_uri_complete": self.server.home + "/go?1"}
+            self._answer(200, {"device_code": "d", "user_code": "WDJB", "expires_in": 60, "interval": 0, **places})
+        elif "client_id" not in form and self.headers["Authorization"] != "Basic " + base64.b64encode(b"job:s").decode():
+            self._answer(401, {"error": "invalid_client"})
+        elif "device_code" in form and len(self.server.forms) < 4:
+            self._answer(400, {"error": "authorization_pending"})
+        else:
+            token = {"access_token": self.server.issuer.token("someone", "READ_UPDATE"), "expires_in": 300}
+            self._answer(200, {**token, "refresh_token": "r"} if "device_code" in form else token)
+
+    def _answer(self, status, body):
+        body = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+class Tokens:
+    """An issuer on loopback. ``forms`` is what it was asked."""
+
+    def __init__(self, issuer):
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Desk)
+        self._server.issuer, self._server.forms = issuer, []
+        self._server.home = self.home = f"http://127.0.0.1:{self._server.server_port}"
+        self.forms = self._server.forms
+
+    def __enter__(self):
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()
 
 
 def add_user(file, name, password, grant):
@@ -114,6 +171,67 @@ class Access(unittest.TestCase):
 
         asyncio.run(operate(basic=("admin", "secret")))
         asyncio.run(operate(bearer=self.issuer.token("someone", "READ_UPDATE")))
+
+    def test_a_program_gets_its_tokens_from_the_issuer(self):
+        with Tokens(self.issuer) as tokens:
+            issuer = headwater.OidcIssuer(tokens.home, "job", secret="s", scope="a b", audience="store")
+            self.assertNotIn("'s'", repr(issuer))
+            self.operate(self.connect(oidc=issuer))
+            wanted = {"grant_type": "client_credentials", "scope": "a b", "audience": "store"}
+            self.assertEqual(tokens.forms, [wanted], "one token for everything")
+            wrong = headwater.OidcIssuer(tokens.home, "job", secret="t")
+            with self.assertRaises(headwater.UnauthenticatedError):
+                self.connect(oidc=wrong).scopes()
+        away = headwater.OidcIssuer(tokens.home, "job", secret="s", answer_timeout=1)
+        with self.assertRaises(headwater.UnavailableError):
+            self.connect(oidc=away, retry_for=0.5).scopes()
+
+    def test_a_person_signs_in_once(self):
+        signed_in, kept = [], []
+        with Tokens(self.issuer) as tokens:
+            issuer = headwater.OidcIssuer(tokens.home, "cli", on_sign_in=signed_in.append, on_refresh_token=kept.append)
+            self.operate(self.connect(oidc=issuer))
+            ways = (tokens.home + "/go", "WDJB", tokens.home + "/go?1", 60.0)
+            self.assertEqual(signed_in, [headwater.SignIn(*ways)])
+            asked = [form.get("grant_type", "a code") for form in tokens.forms]
+            grant = "urn:ietf:params:oauth:grant-type:device_code"
+            self.assertEqual(asked, ["a code", grant, grant, grant])
+            until = time.monotonic() + 10
+            while not kept and time.monotonic() < until:
+                time.sleep(0.01)
+            self.assertEqual(kept, ["r"])
+
+            async def operate():
+                again = headwater.OidcIssuer(tokens.home, "cli", refresh_token=kept[0], on_sign_in=signed_in.append)
+                async with headwater.aio.connect(self.server.address, trust=self.trust, oidc=again) as client:
+                    self.assertIn("tests", await client.scopes())
+
+            asyncio.run(operate())
+            self.assertEqual(tokens.forms[-1]["refresh_token"], "r")
+        self.assertEqual(len(signed_in), 1, "nobody has to sign in again")
+
+    def test_what_goes_wrong_while_a_person_is_told_is_not_lost(self):
+        raised = []
+        before, sys.unraisablehook = sys.unraisablehook, raised.append
+        try:
+            with Tokens(self.issuer) as tokens:
+                issuer = headwater.OidcIssuer(tokens.home, "cli", on_sign_in=lambda _: 1 // 0)
+                self.operate(self.connect(oidc=issuer))
+        finally:
+            sys.unraisablehook = before
+        self.assertEqual([one.exc_type for one in raised], [ZeroDivisionError])
+
+    def test_an_issuer_that_makes_no_sense_is_refused_at_once(self):
+        for options in (
+            {"oidc": headwater.OidcIssuer("http://id.example", "job", secret="s")},
+            {"oidc": headwater.OidcIssuer("https://id.example", "job")},
+            {"oidc": headwater.OidcIssuer("https://id.example", "", secret="s")},
+            {"oidc": headwater.OidcIssuer("https://id.example", "job", secret="s", trust=b"no certificate")},
+            {"oidc": headwater.OidcIssuer("https://id.example", "job", secret="s", answer_timeout=-1)},
+            {"oidc": headwater.OidcIssuer("https://id.example", "job", secret="s"), "basic": ("admin", "secret")},
+        ):
+            with self.subTest(options=options), self.assertRaises(headwater.InvalidError):
+                self.connect(**options)
 
     def test_nobody_else_is(self):
         other = Issuer().token("someone", "READ_UPDATE")

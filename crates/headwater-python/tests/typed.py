@@ -27,6 +27,14 @@ class Total:
         return state + int(update)
 
 
+def with_tokens() -> None:
+    issuer = headwater.OidcIssuer(
+        "https://id.example", "cli", on_sign_in=lambda sign_in: print(assert_type(sign_in.code, str))
+    )
+    assert_type(headwater.connect("tls://store.example", oidc=issuer), headwater.Client)
+    assert_type(headwater.aio.connect("tls://store.example", oidc=issuer), headwater.aio.Client)
+
+
 def blocking() -> None:
     with headwater.memory() as client:
         assert_type(client, headwater.Client)

@@ -4,7 +4,7 @@ import sys
 from typing import Any, List, Optional
 
 from . import _facade, _native
-from ._values import Member, Seconds, Written, seconds
+from ._values import Member, OidcIssuer, Seconds, Written, seconds
 
 
 class _Blocking:
@@ -308,6 +308,7 @@ def connect(
     trust: Any = None,
     basic: Any = None,
     bearer: Optional[str] = None,
+    oidc: Optional[OidcIssuer] = None,
     connect_timeout: Optional[Seconds] = None,
     request_timeout: Optional[Seconds] = None,
     retry_for: Optional[Seconds] = None,
@@ -315,9 +316,9 @@ def connect(
     """A client of the controllers at ``tcp://HOST[:PORT]`` or ``tls://HOST[:PORT]``, several separated by commas.
 
     ``trust``: certificates (PEM, as bytes or the path of a file) of whom to trust with TLS. ``basic``: user and password.
-    ``bearer``: a token. It connects when it is first used.
+    ``bearer``: a token. ``oidc``: an issuer of tokens. It connects when it is first used.
     """
-    options = _facade.connect_options(trust, basic, bearer, connect_timeout, request_timeout, retry_for)
+    options = _facade.connect_options(trust, basic, bearer, oidc, connect_timeout, request_timeout, retry_for)
     return Client(_native._connect(address, options))
 
 

@@ -23,18 +23,17 @@ from ._values import (
     TableChanges,
     TableInfo,
     TimeWindow,
+    certificates,
     seconds,
 )
 
 
-def connect_options(trust, basic, bearer, connect_timeout, request_timeout, retry_for):
-    if isinstance(trust, str):
-        with open(trust, "rb") as file:
-            trust = file.read()
+def connect_options(trust, basic, bearer, oidc, connect_timeout, request_timeout, retry_for):
     return {
-        "trust": None if trust is None else list(trust),
+        "trust": certificates(trust),
         "basic": basic,
         "bearer": bearer,
+        "oidc": None if oidc is None else oidc._native(),
         "connect_timeout": seconds(connect_timeout),
         "request_timeout": seconds(request_timeout),
         "retry_for": seconds(retry_for),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ._errors import InvalidError
 from ._native import StreamCut, Version
@@ -16,6 +16,69 @@ ABSENT = "absent"
 
 def seconds(value: Optional[Seconds]) -> Optional[float]:
     return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+def certificates(trust: Union[str, bytes, None]) -> Optional[List[int]]:
+    if isinstance(trust, str):
+        with open(trust, "rb") as file:
+            trust = file.read()
+    return None if trust is None else list(trust)
+
+
+class SignIn(NamedTuple):
+    """What a person has to do in order to sign in, within ``time`` seconds: enter ``code`` at ``address``, with a browser on
+    any device. ``address_with_code`` has the code in it, if the issuer makes such addresses.
+    """
+
+    address: str
+    code: str
+    address_with_code: Optional[str]
+    time: float
+
+
+@dataclass(frozen=True)
+class OidcIssuer:
+    """An issuer of OpenID Connect tokens, and what it knows this program as: ``connect(address, oidc=OidcIssuer(...))``.
+    Tokens are renewed before they end.
+
+    ``address``: what its tokens have as ``iss``, ``https://`` or on this machine. ``client``, ``secret``: what it knows this
+    program by. ``scope``: several with spaces between them. ``audience``: for issuers that want it. ``trust``: certificates, as
+    `connect` takes them for the store; without any, those that the system trusts. ``answer_timeout``: how long it may take.
+
+    With ``on_sign_in`` a person signs in on any device (RFC 8628), and it is called with a `SignIn` when that has to be done:
+    when the first token is needed, and when the issuer takes the refresh token no more. Without it tokens are for the program
+    itself, which needs a secret.
+
+    ``refresh_token``: one from before, so that nobody has to sign in again. ``on_refresh_token`` is called with each new one, to
+    be kept; it is a secret. Both functions are called on a thread of the package's own that has other things to do, too: they
+    should not wait. What they raise goes to ``sys.unraisablehook``.
+    """
+
+    address: str
+    client: str
+    secret: Optional[str] = field(default=None, repr=False)
+    scope: Optional[str] = None
+    audience: Optional[str] = None
+    trust: Union[str, bytes, None] = field(default=None, repr=False)
+    answer_timeout: Seconds = 10.0
+    refresh_token: Optional[str] = field(default=None, repr=False)
+    on_refresh_token: Optional[Callable[[str], Any]] = None
+    on_sign_in: Optional[Callable[[SignIn], Any]] = None
+
+    def _native(self) -> Dict[str, Any]:
+        ask = self.on_sign_in
+        return {
+            "address": self.address,
+            "client": self.client,
+            "secret": self.secret,
+            "scope": self.scope,
+            "audience": self.audience,
+            "trust": certificates(self.trust),
+            "answer_timeout": seconds(self.answer_timeout),
+            "refresh_token": self.refresh_token,
+            "on_refresh_token": self.on_refresh_token,
+            "on_sign_in": None if ask is None else lambda *parts: ask(SignIn(*parts)),
+        }
 
 
 @dataclass(frozen=True)

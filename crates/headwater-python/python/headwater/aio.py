@@ -4,7 +4,7 @@ import sys
 from typing import Any, Callable, Iterable, List, Optional, Tuple, Union
 
 from . import _facade, _native
-from ._values import Member, Seconds, Written, seconds
+from ._values import Member, OidcIssuer, Seconds, Written, seconds
 
 # After so many events, other tasks of the loop have their turn.
 _EVENTS_PER_TURN = 1024
@@ -354,12 +354,13 @@ def connect(
     trust: Any = None,
     basic: Any = None,
     bearer: Optional[str] = None,
+    oidc: Optional[OidcIssuer] = None,
     connect_timeout: Optional[Seconds] = None,
     request_timeout: Optional[Seconds] = None,
     retry_for: Optional[Seconds] = None,
 ) -> Client:
     """As `headwater.connect`. Nothing is awaited: it connects when it is first used."""
-    options = _facade.connect_options(trust, basic, bearer, connect_timeout, request_timeout, retry_for)
+    options = _facade.connect_options(trust, basic, bearer, oidc, connect_timeout, request_timeout, retry_for)
     return Client(_native._connect(address, options))
 
 
