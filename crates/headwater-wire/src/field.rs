@@ -104,6 +104,11 @@ impl<'a> Reader<'a> {
         self
     }
 
+    /// All of the payload, read or not.
+    pub(crate) fn payload(&self) -> &'a [u8] {
+        self.payload
+    }
+
     fn left(&self) -> usize {
         self.payload.len() - self.at
     }

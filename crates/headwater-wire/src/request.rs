@@ -195,6 +195,24 @@ impl Request {
         }
     }
 
+    /// Bytes of keys, values and bounds of pages: what of the frame is still needed once the request is read. `None` if
+    /// there are no such fields.
+    pub(crate) fn kept_bytes(&self) -> Option<usize> {
+        match self {
+            Self::UpdateTableEntries { entries, .. } => {
+                Some(entries.iter().map(|entry| entry.key.key.len() + entry.value.len()).sum())
+            }
+            Self::RemoveTableKeys { keys, .. } | Self::ReadTable { keys, .. } => {
+                Some(keys.iter().map(|key| key.key.len()).sum())
+            }
+            Self::ReadTableKeys { continuation, from_key, to_key, .. }
+            | Self::ReadTableEntries { continuation, from_key, to_key, .. } => {
+                Some(continuation.len() + from_key.len() + to_key.len())
+            }
+            _ => None,
+        }
+    }
+
     /// The segment the request is about: the parent of a transient segment, the target of a merge; none for a flush.
     pub fn segment(&self) -> Option<&Text> {
         match self {

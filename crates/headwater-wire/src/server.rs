@@ -209,8 +209,7 @@ impl ServerEnd {
             return self.on_append_command(AppendCommand::decode(code, &mut reader)?);
         }
         if Request::has_code(code) {
-            let request = Request::decode(code, &mut reader.copying_once())?;
-            return Ok(Some(ServerEvent::Request(request)));
+            return Ok(Some(ServerEvent::Request(decode_request(code, reader)?)));
         }
         Ok(Some(match SessionCommand::decode(code, &mut reader)? {
             SessionCommand::KeepAlive => ServerEvent::KeepAlive,
@@ -320,5 +319,22 @@ impl ServerEnd {
             last_event_number,
             expected_offset,
         })))
+    }
+}
+
+/// Of a longer payload a request keeps no more alive than four times its own bytes.
+const BALLAST_FREE_BYTES: usize = 1024;
+
+/// Byte strings share the frame they came in, or one copy of it, so that many keys cost one allocation. What else stood in
+/// the frame cost its sender nothing and is in nobody's account, however long the request waits: if it is most of the
+/// frame, each byte string is copied by itself.
+fn decode_request(code: i32, reader: Reader<'_>) -> Result<Request, WireError> {
+    let payload = reader.payload();
+    let request = Request::decode(code, &mut reader.copying_once())?;
+    match request.kept_bytes() {
+        Some(kept) if payload.len() > BALLAST_FREE_BYTES.max(4 * kept) => {
+            Request::decode(code, &mut Reader::copying(payload))
+        }
+        _ => Ok(request),
     }
 }

@@ -355,6 +355,39 @@ fn what_cannot_be_encoded_leaves_the_output_as_it_was() {
     ));
 }
 
+/// Where the only byte string of a request lies, and how large a piece of memory it keeps alive.
+fn kept_alive(request: &Bytes) -> usize {
+    let (events, end) = serve(&[&hello(), request]);
+    assert_eq!(end, Ok(8));
+    let mut events = events.into_iter();
+    let bytes = match events.nth(1) {
+        Some(ServerEvent::Request(Request::ReadTable { mut keys, .. })) => keys.remove(0).key,
+        Some(ServerEvent::Request(Request::UpdateTableEntries { mut entries, .. })) => entries.remove(0).value,
+        Some(ServerEvent::Request(Request::ReadTableKeys { continuation, .. })) => continuation,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(bytes, "k");
+    bytes.try_into_mut().expect("nobody else has it").capacity()
+}
+
+#[test]
+fn a_request_does_not_keep_alive_what_stood_beside_it_in_its_frame() {
+    let (id, key) = (unhex("0000000000000005"), unhex("0000000d 00000001 6b 0000000000000000"));
+    let long_token = [&2000_u16.to_be_bytes()[..], &[b't'; 2000]].concat();
+    for ballast in [1_500, 100_000, 1 << 20] {
+        let behind = vec![0; ballast];
+        let get = [&id[..], &[0; 4], &1_i32.to_be_bytes(), &key, &behind].concat();
+        let put = [&id[..], &[0; 4], &1_i32.to_be_bytes(), &key, &unhex("00000005 00000001 6b"), &id, &behind].concat();
+        let page = [&id[..], &[0; 4], &9_i32.to_be_bytes(), &1_i32.to_be_bytes(), b"k"].concat();
+        let retired = [&page[..], &(ballast as i32).to_be_bytes(), &behind].concat();
+        let with_token = [&id[..], &[0; 2], &long_token, &1_i32.to_be_bytes(), &key].concat();
+        for (code, payload) in [(78, get), (74, put), (83, retired), (78, with_token)] {
+            let kept = kept_alive(&frame(code, &payload));
+            assert!(kept <= 1024, "one byte keeps {kept} alive, with {ballast} beside it in a frame of {code}");
+        }
+    }
+}
+
 /// Good frames with some bytes overwritten, inserted or left out.
 fn damaged(good: Bytes, damage: Vec<(usize, u8, u8)>) -> Vec<u8> {
     let mut bytes = good.to_vec();
