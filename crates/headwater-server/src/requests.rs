@@ -293,6 +293,15 @@ fn page(suggested_count: i32, continuation: Bytes, from: Bytes, to: Bytes, keys_
 }
 
 fn scan(request_id: i64, segment: Text, page: Page) -> Plan {
+    // Its bounds are keys, and a continuation is one with a byte before it: longer ones would only be held while it waits.
+    let bounds = [page.from.len(), page.to.len(), page.continuation.len().saturating_sub(1)];
+    if bounds.iter().any(|bytes| *bytes > TABLE_KEY_BYTES_MAX) {
+        return Plan::Decided(Verdict::Reply(illegal(
+            request_id,
+            &segment,
+            "bound of a page is longer than 8192 bytes",
+        )));
+    }
     match public_name(&segment) {
         Some(name) => Plan::Decided(table_scan(request_id, segment, name, page)),
         None => missing(&Asked { request_id, segment, what: What::TableInfo }),
@@ -463,6 +472,27 @@ mod tests {
         };
         assert!(matches!(refused(table), Reply::ErrorMessage { .. }));
         assert!(matches!(planned(truncate(SEGMENT)), Plan::Ask(Request::Truncate { .. }, _)));
+    }
+
+    #[test]
+    fn a_page_is_bounded_by_keys_that_can_be() {
+        let scan = |continuation: usize, from: usize, to: usize| Wire::ReadTableKeys {
+            request_id: 3,
+            segment: SEGMENT.into(),
+            token: Token::default(),
+            suggested_count: 10,
+            continuation: vec![1; continuation].into(),
+            // Retired: it bounds nothing, whatever is in it.
+            prefix: vec![1; 100_000].into(),
+            from_key: vec![1; from].into(),
+            to_key: vec![1; to].into(),
+        };
+        for good in [scan(0, 8192, 8192), scan(8193, 0, 0), scan(0, 0, 0)] {
+            assert!(matches!(planned(good), Plan::Decided(Verdict::Again(..))));
+        }
+        for bad in [scan(0, 8193, 0), scan(0, 0, 8193), scan(8194, 0, 0)] {
+            assert!(matches!(refused(bad), Reply::ErrorMessage { request_id: 3, .. }));
+        }
     }
 
     #[test]
