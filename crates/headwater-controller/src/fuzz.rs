@@ -1,5 +1,9 @@
 //! The body of the fuzz target of the controller's records, and of what clients keep and the controller reads. The fuzz
-//! package calls it; in tests it replays the records of released stores.
+//! package calls it; in tests it replays the records of released stores, and meets them changed at random.
+
+#[cfg(test)]
+#[path = "../../../fuzz/mutate.rs"]
+mod mutate;
 
 use crate::codec::DecodeError;
 use crate::state::epochs::{Epoch, SealedSegment};
@@ -46,15 +50,27 @@ pub fn fuzz_records(bytes: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    #[test]
-    fn records_of_released_stores_do_no_harm_however_they_are_cut() {
+    fn records_of_released_stores() -> Vec<Vec<u8>> {
         let store = include_str!("../tests/golden/0.1.0.store");
         let is_hexadecimal =
             |word: &&str| word.len().is_multiple_of(2) && word.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let mut read = 0;
-        for word in store.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(is_hexadecimal) {
+        let record = |word: &str| {
             let byte = |at: usize| u8::from_str_radix(&word[at..at + 2], 16).unwrap();
-            let record: Vec<u8> = (0..word.len()).step_by(2).map(byte).collect();
+            (0..word.len()).step_by(2).map(byte).collect()
+        };
+        store.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(is_hexadecimal).map(record).collect()
+    }
+
+    #[test]
+    fn records_that_nobody_has_chosen_do_no_harm() {
+        let long = std::time::Duration::from_millis(1_500);
+        mutate::meet("records", &records_of_released_stores(), long, |input| _ = fuzz_records(input));
+    }
+
+    #[test]
+    fn records_of_released_stores_do_no_harm_however_they_are_cut() {
+        let mut read = 0;
+        for record in records_of_released_stores() {
             read += fuzz_records(&record);
             for end in 0..record.len().min(300) {
                 fuzz_records(&record[..end]);

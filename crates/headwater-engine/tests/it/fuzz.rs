@@ -1,5 +1,5 @@
 //! The bodies of the fuzz targets of everything on the disk. The fuzz package includes this file; here the bodies replay a
-//! small corpus.
+//! small corpus, and meet it changed at random.
 //!
 //! A small store is made once, in memory. An input changes one of its files, byte for byte as it says, and then the store
 //! is judged, opened and read whole. Whatever the file says now, that ends in answers or errors. The fuzz package builds
@@ -10,6 +10,10 @@
 //!   input: which file of its kind │ change │ change │ …
 //!   change: what to do (1 byte) │ where (3 bytes) │ with what (1 to 8 bytes)
 //! ```
+
+#[cfg(test)]
+#[path = "../../../../fuzz/mutate.rs"]
+mod mutate;
 
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Result};
@@ -463,4 +467,15 @@ fn a_file_that_is_changed_anywhere_ends_in_answers_or_errors() {
     for (kind, input) in CORPUS {
         fuzz_disk(*kind, input);
     }
+}
+
+#[test]
+fn files_changed_as_nobody_has_chosen_end_in_answers_or_errors() {
+    let corpus: Vec<Vec<u8>> = CORPUS.iter().map(|(_, input)| input.to_vec()).collect();
+    let long = Duration::from_millis(2_500);
+    mutate::meet("files on the disk", &corpus, long, |input| {
+        // The first byte also says which file of its kind it is.
+        let kind = KINDS[input.first().map_or(0, |first| usize::from(*first)) % KINDS.len()];
+        fuzz_disk(kind, input);
+    });
 }

@@ -4,6 +4,7 @@ mod appends;
 mod corpus;
 mod fuzz;
 mod hostile;
+mod mutations;
 mod queue;
 mod samples;
 mod short_forms;
