@@ -732,6 +732,25 @@ mod tests {
     }
 
     #[test]
+    fn a_lookup_whose_values_do_not_fit_into_a_frame_ends_as_soon_as_that_is_known() {
+        let value = Bytes::from(vec![7; TABLE_VALUE_BYTES_MAX]);
+        let mut next = table_get(5, "t".into(), table(), vec![Bytes::from_static(b"k"); 100]);
+        let mut rounds = 0;
+        loop {
+            match next {
+                Verdict::Again(Request::TableGet { keys, .. }, asked) => {
+                    rounds += 1;
+                    let found = |key| Some(StoredEntry { key, version: 7, value: value.clone() });
+                    next = verdict(asked, Ok(Response::Values(keys.into_iter().map(found).collect())));
+                }
+                Verdict::Reply(Reply::ErrorMessage { request_id: 5, code: ErrorCode::IllegalArgument, .. }) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(rounds, 2, "what one lookup brings always fits");
+    }
+
+    #[test]
     fn only_the_empty_page_has_no_continuation_and_a_continuation_goes_on_behind_its_key() {
         let page = |continuation: Bytes| Page {
             continuation,

@@ -496,6 +496,34 @@ mod tests {
     }
 
     #[test]
+    fn an_upload_has_no_uploads_and_a_policy_is_one_of_three() {
+        let parent = SegmentName::parse(SEGMENT).unwrap().transient(WriterId(1), 2);
+        let (request_id, segment, token) = (3, || SEGMENT.into(), Token::default);
+        let create = Wire::CreateTransientSegment {
+            request_id,
+            writer: WriterId(1),
+            parent: parent.as_str().into(),
+            token: token(),
+        };
+        assert!(matches!(refused(create), Reply::ErrorMessage { .. }));
+        for scale_type in [-1, 3, i8::MAX] {
+            let (target_rate, rollover_bytes) = (1, 0);
+            let create = Wire::CreateSegment {
+                request_id,
+                segment: segment(),
+                target_rate,
+                scale_type,
+                token: token(),
+                rollover_bytes,
+            };
+            assert!(matches!(refused(create), Reply::ErrorMessage { .. }), "{scale_type}");
+            let update =
+                Wire::UpdateSegmentPolicy { request_id, segment: segment(), target_rate, scale_type, token: token() };
+            assert!(matches!(refused(update), Reply::ErrorMessage { .. }), "{scale_type}");
+        }
+    }
+
+    #[test]
     fn a_flush_names_a_container_that_can_be() {
         let flush = |container_id| Wire::FlushToStorage { container_id, token: Token::default(), request_id: 3 };
         assert!(matches!(planned(flush(7)), Plan::Flush(7, Asked { request_id: 3, .. })));

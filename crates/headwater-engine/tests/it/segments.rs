@@ -296,3 +296,208 @@ fn a_located_offset_is_where_an_append_ended() {
     assert_eq!(locate(1), 120_000);
     assert_eq!(locate(600_000), 600_000);
 }
+
+#[test]
+fn a_read_that_waits_behind_the_end_is_answered_once_the_segment_has_grown_past_it() {
+    let store = Fixture::new();
+    store.create(S, SegmentKind::Stream);
+    store.append(S, None, 1, b"abc").unwrap();
+    let waiting = store.submit(Request::Read { segment: name(S), offset: 6, bytes_max: 100 });
+    // Up to the offset is not past it: there is nothing to read there yet.
+    store.append(S, Some(1), 2, b"def").unwrap();
+    store.append(S, Some(2), 3, b"ghi").unwrap();
+    match store.wait(&waiting).unwrap() {
+        Ok(Response::Read(read)) => assert_eq!((read.data.concat(), read.at_tail), (b"ghi".to_vec(), true)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_read_that_nobody_waits_for_any_more_is_dropped_unanswered() {
+    struct Gone(#[expect(dead_code, reason = "it is counted")] Arc<()>);
+    impl Reply for Gone {
+        fn send(self: Box<Self>, outcome: Outcome) {
+            panic!("answered: {outcome:?}");
+        }
+        fn is_abandoned(&self) -> bool {
+            true
+        }
+    }
+    let store = Fixture::new();
+    store.create(S, SegmentKind::Stream);
+    let held = Arc::new(());
+    let read = Request::Read { segment: name(S), offset: 0, bytes_max: 100 };
+    store.engine.submit(read, Box::new(Gone(held.clone())));
+    eventually("the read is dropped", || Arc::strong_count(&held) == 1);
+    // Nobody is woken that is not there.
+    store.append(S, None, 1, b"abc").unwrap();
+}
+
+#[test]
+fn a_read_has_eight_bytes_at_least_and_says_the_end_only_if_there_was_room_for_more() {
+    let store = Fixture::with(&small());
+    store.create(S, SegmentKind::Stream);
+    store.append(S, None, 1, b"0123456789").unwrap();
+    let check = |store: &Fixture, sealed: bool| {
+        let read = |offset, bytes_max| match store.call(Request::Read { segment: name(S), offset, bytes_max }) {
+            Ok(Response::Read(read)) => (read.data.concat(), read.at_tail, read.end_of_segment),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(read(0, 11), (b"0123456789".to_vec(), !sealed, sealed));
+        assert_eq!(read(0, 10), (b"0123456789".to_vec(), false, false), "what follows is for the next read to say");
+        assert_eq!(read(0, 9), (b"012345678".to_vec(), false, false));
+        assert_eq!(read(0, 0), (b"01234567".to_vec(), false, false), "as many as the header of an event has");
+        if sealed {
+            assert_eq!(read(10, 0), (Vec::new(), false, true));
+        }
+    };
+    let flushed = |store: Fixture| {
+        for container in 0..store.engine.containers() {
+            let (sender, receiver) = channel();
+            store.engine.flush(container, Box::new(Answer(sender)));
+            store.wait(&receiver).unwrap().unwrap();
+        }
+        store.reopen(&small())
+    };
+    check(&store, false);
+    let store = flushed(store);
+    check(&store, false);
+    store.call(Request::Seal { segment: name(S) }).unwrap();
+    check(&store, true);
+    check(&flushed(store), true);
+}
+
+#[test]
+fn a_sealed_segment_is_cut_and_keeps_its_attributes_as_they_are() {
+    let store = Fixture::new();
+    store.create(S, SegmentKind::Stream);
+    store.append(S, None, 1, b"0123456789").unwrap();
+    store.call(Request::Seal { segment: name(S) }).unwrap();
+    store.call(Request::Truncate { segment: name(S), offset: 4 }).unwrap();
+    assert_eq!(store.read(S, 4).unwrap(), (b"456789".to_vec(), false, true));
+    for kind in [UpdateKind::Replace, UpdateKind::IfEquals(7)] {
+        let updates = vec![AttributeUpdate { id: AttributeId(1), kind, value: 8 }];
+        let refused = store.call(Request::UpdateAttributes { segment: name(S), updates });
+        assert_eq!(refused.unwrap_err(), Refusal::Sealed, "whether the condition holds or not");
+    }
+    let policy = SegmentPolicy { scale_type: 1, rate: 2, rollover_bytes: 3 };
+    assert_eq!(store.call(Request::SetPolicy { segment: name(S), policy }).unwrap_err(), Refusal::Sealed);
+    store.call(Request::Truncate { segment: name(S), offset: 10 }).unwrap();
+    assert_eq!(store.read(S, 10).unwrap(), (Vec::new(), false, true));
+}
+
+#[test]
+fn a_merge_brings_every_event_and_no_numbers_of_writers_and_an_upload_is_one_event() {
+    let store = Fixture::new();
+    let (full, empty) = (transaction(1), transaction(2));
+    store.create(S, SegmentKind::Stream);
+    for segment in [&full, &empty] {
+        store.create(segment, SegmentKind::Stream);
+    }
+    let three = Append { event_count: 3, ..append(&full, None, 3, b"three") };
+    store.call(Request::Append(three)).unwrap();
+    // One that was sealed before is merged like one that is open.
+    store.call(Request::Seal { segment: name(&full) }).unwrap();
+    let upload = store.engine.transient_name(&name(S), WRITER);
+    store.create(upload.as_str(), SegmentKind::Transient);
+    for number in 0..4 {
+        store.append(upload.as_str(), (number > 0).then_some(number - 1), number, b"piece").unwrap();
+    }
+    let merge =
+        |source: &str, updates| match store.call(Request::Merge { target: name(S), source: name(source), updates }) {
+            Ok(Response::Merged { length }) => length,
+            other => panic!("{source}: {other:?}"),
+        };
+    assert_eq!(merge(&full, Vec::new()), 5);
+    assert_eq!(store.info(S).unwrap().event_count, 3);
+    let waiting = store.submit(Request::Read { segment: upload.clone(), offset: 20, bytes_max: 100 });
+    assert_eq!(merge(upload.as_str(), Vec::new()), 25);
+    assert_eq!(store.wait(&waiting).unwrap().unwrap_err(), Refusal::NoSuchSegment, "its segment is gone");
+    assert_eq!(store.info(S).unwrap().event_count, 4);
+    // Of an empty one nothing is left but what the merge says about attributes.
+    let updates = vec![AttributeUpdate { id: AttributeId(1), kind: UpdateKind::IfAbsent, value: 8 }];
+    assert_eq!(merge(&empty, updates), 25);
+    assert_eq!(store.info(&empty).unwrap_err(), Refusal::NoSuchSegment);
+    match store.call(Request::Attribute { segment: name(S), id: AttributeId(1) }) {
+        Ok(Response::Attribute(value)) => assert_eq!(value, 8),
+        other => panic!("{other:?}"),
+    }
+    match store.call(Request::OpenWriter { segment: name(S), writer: WRITER }) {
+        Ok(Response::LastEvent(last)) => assert_eq!(last, None, "the writer has written to other segments"),
+        other => panic!("{other:?}"),
+    }
+    let itself = Request::Merge { target: name(S), source: name(S), updates: Vec::new() };
+    assert!(matches!(store.call(itself), Err(Refusal::Invalid(_))));
+}
+
+#[test]
+fn attributes_are_set_together_and_outlive_memory() {
+    let store = Fixture::with(&small());
+    store.create(S, SegmentKind::Stream);
+    let update = |id, kind, value| AttributeUpdate { id: AttributeId(id), kind, value };
+    let set = |store: &Fixture, updates| store.call(Request::UpdateAttributes { segment: name(S), updates });
+    let value = |store: &Fixture, id| match store.call(Request::Attribute { segment: name(S), id: AttributeId(id) }) {
+        Ok(Response::Attribute(value)) => value,
+        other => panic!("{other:?}"),
+    };
+    let half = vec![update(1, UpdateKind::Replace, 5), update(2, UpdateKind::IfEquals(9), 5)];
+    assert_eq!(set(&store, half).unwrap_err(), Refusal::AttributeMismatch);
+    assert_eq!(value(&store, 1), attribute::NULL, "all or none");
+    // The second sees what the first makes.
+    let both = vec![update(1, UpdateKind::Replace, 5), update(1, UpdateKind::Accumulate, 2)];
+    set(&store, both).unwrap();
+    let overflow = vec![update(1, UpdateKind::Accumulate, i64::MAX)];
+    assert!(matches!(set(&store, overflow), Err(Refusal::Invalid(_))));
+    let too_many = (0..=ATTRIBUTE_UPDATES_MAX as u128).map(|id| update(id, UpdateKind::Replace, 1)).collect();
+    assert!(matches!(set(&store, too_many), Err(Refusal::Invalid(_))));
+    for container in 0..store.engine.containers() {
+        let (sender, receiver) = channel();
+        store.engine.flush(container, Box::new(Answer(sender)));
+        store.wait(&receiver).unwrap().unwrap();
+    }
+    let store = store.reopen(&small());
+    assert_eq!((value(&store, 1), value(&store, 2)), (7, attribute::NULL));
+}
+
+#[test]
+fn what_a_segment_is_reads_as_attributes_that_nobody_sets() {
+    let store = Fixture::new();
+    let table = |key_length| SegmentKind::Table { key_length };
+    let upload = store.engine.transient_name(&name(S), WRITER);
+    let (hashed, fixed) = ("scope/a_kvtable/0.#epoch.0", "scope/b_kvtable/0.#epoch.0");
+    const NONE: i64 = attribute::NULL;
+    // What it holds, the length of its keys, how many there are.
+    let segments = [
+        (S, SegmentKind::Stream, (0, NONE, NONE)),
+        (upload.as_str(), SegmentKind::Transient, (128, NONE, NONE)),
+        (hashed, table(0), (1, NONE, 2)),
+        (fixed, table(2), (5, 2, 2)),
+    ];
+    for (segment, kind, expected) in segments {
+        store.create(segment, kind);
+        if expected.0 & 1 == 1 {
+            let put =
+                |key| TableChange { key: Bytes::from_static(key), value: Some(Bytes::new()), expect: Expect::Any };
+            let changes = vec![put(b"k1"), put(b"k2")];
+            store.call(Request::TableUpdate { segment: name(segment), changes, at: None }).unwrap();
+        }
+        let core = |low: u128| AttributeId(0x8000_0000_0000_0000 << 64 | low);
+        let value = |low| match store.call(Request::Attribute { segment: name(segment), id: core(low) }) {
+            Ok(Response::Attribute(value)) => value,
+            other => panic!("{other:?}"),
+        };
+        assert!(value(0) > 1_600_000_000_000, "{segment} was made at {}", value(0));
+        assert_eq!((value(9), value(12), value(0x10_0001)), expected, "{segment}");
+        for other in [5, 6, 7, 8, 10, 11, 15, 16, 0x10_0000, 0x10_0002, 0x10_0003, 0x10_0004, 0x10_0005, 0x10_0006] {
+            assert_eq!(value(other), NONE, "{segment}, {other:x}");
+        }
+        for low in [0, 9, 12, 16, 0x10_0001, u128::from(u64::MAX)] {
+            let updates = vec![AttributeUpdate { id: core(low), kind: UpdateKind::Replace, value: 1 }];
+            let refused = store.call(Request::UpdateAttributes { segment: name(segment), updates });
+            assert!(matches!(refused, Err(Refusal::Invalid(_))), "{segment}, {low:x}");
+            let writer = WriterId(core(low).0);
+            let refused = store.call(Request::OpenWriter { segment: name(segment), writer });
+            assert!(matches!(refused, Err(Refusal::Invalid(_))), "{segment}, {low:x}");
+        }
+    }
+}

@@ -2,7 +2,8 @@
 
 use bytes::{BufMut, BytesMut};
 use headwater_engine::api::Request as Engine;
-use headwater_types::SegmentName;
+use headwater_server::connection::{PARKED_READS_MAX, TRANSIENTS_MAX};
+use headwater_types::{SegmentName, WriterId};
 use headwater_wire::{ClientEnd, FrameQueue, Reply, Request, Token};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -305,4 +306,44 @@ async fn reads_of_all_connections_that_wait_have_a_common_limit() {
     writer.append(1, 1, b"x").await;
     assert!(matches!(first.reply().await, Reply::SegmentRead { .. }), "whoever came before is served");
     assert!(matches!(witness.reply().await, Reply::SegmentRead { .. }), "a few reads are always free");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_has_a_bounded_number_of_uploads() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    client.create(SEGMENT).await;
+    let create = |request_id| {
+        let (writer, parent, token) = (WriterId(9), SEGMENT.into(), Token::default());
+        Request::CreateTransientSegment { request_id, writer, parent, token }
+    };
+    let most = i64::try_from(TRANSIENTS_MAX).unwrap();
+    for id in 0..=most {
+        client.end.request(&create(id), &mut client.out).unwrap();
+    }
+    client.send().await;
+    // Those before it are answered, or given up with the connection.
+    let mut made = 0;
+    while let Some(reply) = client.next().await {
+        assert!(matches!(reply, Reply::SegmentCreated { .. }), "{reply:?}");
+        made += 1;
+    }
+    assert!(made <= most, "{made} uploads");
+    let mut other = store.client().await;
+    assert!(matches!(other.ask(create(0)).await, Reply::SegmentCreated { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_has_a_bounded_number_of_reads_that_wait() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    client.create(SEGMENT).await;
+    for _ in 0..PARKED_READS_MAX {
+        client.end.request(&read(SEGMENT, 0, 100, 1), &mut client.out).unwrap();
+    }
+    client.send().await;
+    assert_eq!(client.length(SEGMENT).await, 0, "so many wait and hold nobody up");
+    client.tell(read(SEGMENT, 0, 100, 1)).await;
+    assert_eq!(client.next().await, None);
+    assert_eq!(store.metrics.protocol_errors.get(), 1);
 }

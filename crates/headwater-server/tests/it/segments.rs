@@ -1,9 +1,9 @@
 //! Reads, seals, truncations, deletions, merges and attributes.
 
 use headwater_types::AttributeId;
-use headwater_wire::{AttributeUpdate, MergedSource, Reply, Request, Token};
+use headwater_wire::{AttributeUpdate, ErrorCode, MergedSource, Reply, Request, TableKey, Text, Token};
 
-use crate::client::{Client, SEGMENT, Store, read};
+use crate::client::{Client, SEGMENT, Store, entry, read};
 
 const TRANSACTION: &str = "scope/stream/0.#epoch.0#transaction.00000000000000010000000000000002";
 const ANOTHER: &str = "scope/stream/0.#epoch.0#transaction.00000000000000010000000000000003";
@@ -40,9 +40,9 @@ async fn a_read_at_the_tail_waits_and_each_of_several_gets_its_answer() {
 async fn a_waiting_read_ends_with_its_segment() {
     let store = Store::open().await;
     let (mut reader, mut other) = (store.client().await, store.client().await);
-    for segment in ["a/b/0.#epoch.0", "a/b/1.#epoch.0"] {
+    for (segment, offset) in [("a/b/0.#epoch.0", 0), ("a/b/1.#epoch.0", 0), ("a/b/2.#epoch.0", 50)] {
         other.create(segment).await;
-        reader.tell(read(segment, 0, 100, 1)).await;
+        reader.tell(read(segment, offset, 100, 1)).await;
         assert_eq!(reader.length(segment).await, 0);
     }
     other.seal("a/b/0.#epoch.0").await;
@@ -55,6 +55,11 @@ async fn a_waiting_read_ends_with_its_segment() {
     other.ask(Request::DeleteSegment { request_id, segment: "a/b/1.#epoch.0".into(), token: Token::default() }).await;
     match reader.reply().await {
         Reply::NoSuchSegment { offset: 0, .. } => {}
+        unexpected => panic!("{unexpected:?}"),
+    }
+    other.seal("a/b/2.#epoch.0").await;
+    match reader.reply().await {
+        Reply::SegmentIsSealed { segment, offset: 50, request_id: 1, .. } => assert_eq!(&*segment, "a/b/2.#epoch.0"),
         unexpected => panic!("{unexpected:?}"),
     }
 }
@@ -379,4 +384,194 @@ async fn an_offset_is_located_where_an_event_ends_and_never_before_it() {
         Reply::NoSuchSegment { .. } => {}
         other => panic!("{other:?}"),
     }
+}
+
+/// Every request about one segment, with the offset that a refusal repeats of it.
+fn about(segment: &str, request_id: i64) -> Vec<(i64, Request)> {
+    let (token, attribute) = (Token::default, AttributeId(5));
+    let keys = || vec![TableKey { key: "k".into(), version: i64::MIN }];
+    let segment = || Text::from(segment);
+    macro_rules! request {
+        ($offset:expr, $name:ident $(, $field:ident: $value:expr)*) => {
+            ($offset, Request::$name { request_id, segment: segment(), token: token() $(, $field: $value)* })
+        };
+    }
+    vec![
+        request!(9, ReadSegment, offset: 9, suggested_length: 100),
+        request!(-1, GetStreamSegmentInfo),
+        request!(-1, SealSegment),
+        request!(4, TruncateSegment, truncation_offset: 4),
+        request!(-1, UpdateSegmentPolicy, target_rate: 1, scale_type: 1),
+        request!(-1, GetSegmentAttribute, attribute: attribute),
+        request!(-1, UpdateSegmentAttribute, attribute: attribute, new_value: 1, expected_value: 2),
+        request!(-1, LocateOffset, target_offset: 3),
+        request!(-1, ListStorageChunks),
+        request!(-1, DeleteSegment),
+        request!(-1, GetTableSegmentInfo),
+        request!(12, UpdateTableEntries, entries: vec![entry("k", -1, "v")], table_offset: 12),
+        request!(12, RemoveTableKeys, keys: keys(), table_offset: 12),
+        request!(-1, ReadTable, keys: keys()),
+        request!(-1, ReadTableKeys, suggested_count: 1, continuation: "".into(), prefix: "".into(),
+            from_key: "".into(), to_key: "".into()),
+        request!(-1, ReadTableEntries, suggested_count: 1, continuation: "".into(), prefix: "".into(),
+            from_key: "".into(), to_key: "".into()),
+        request!(-1, ReadTableEntriesDelta, from_position: 0, suggested_count: 1),
+        request!(-1, DeleteTableSegment, must_be_empty: true),
+    ]
+}
+
+fn merge(request_id: i64, target: &str, source: &str) -> Request {
+    let (target, source, token) = (target.into(), source.into(), Token::default());
+    Request::MergeSegments { request_id, target, source, token, attribute_updates: Vec::new() }
+}
+
+fn merge_batch(request_id: i64, target: &str, source: &str) -> Request {
+    let (target, sources, token) = (target.into(), vec![source.into()], Token::default());
+    Request::MergeSegmentsBatch { request_id, target, sources, token }
+}
+
+fn no_such(request_id: i64, segment: &str, offset: i64) -> Reply {
+    Reply::NoSuchSegment { request_id, segment: segment.into(), trace: Text::default(), offset }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_is_not_there_is_named_with_what_was_asked_of_it() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    // The upper half of an id is how Java's client finds who asked.
+    let request_id = 7 << 32 | 5;
+    for gone in ["scope/stream/9.#epoch.0", "scope/gone_kvtable/0.#epoch.0"] {
+        for (offset, request) in about(gone, request_id) {
+            assert_eq!(client.ask(request).await, no_such(request_id, gone, offset));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_is_refused_in_the_name_of_its_source_and_a_batch_in_that_of_its_target() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    client.create(TRANSACTION).await;
+    write(&mut client, TRANSACTION, b"abc").await;
+    assert_eq!(client.ask(merge(1, SEGMENT, TRANSACTION)).await, no_such(1, TRANSACTION, -1), "the target is missing");
+    assert_eq!(client.ask(merge_batch(2, SEGMENT, TRANSACTION)).await, no_such(2, SEGMENT, -1));
+    client.create(SEGMENT).await;
+    assert_eq!(client.ask(merge(3, SEGMENT, ANOTHER)).await, no_such(3, ANOTHER, -1));
+    let (target, source) = (SEGMENT.into(), TRANSACTION.into());
+    let merged = Reply::SegmentsMerged { request_id: 4, target, source, target_length: 3 };
+    assert_eq!(client.ask(merge(4, SEGMENT, TRANSACTION)).await, merged);
+    assert_eq!(
+        client.ask(merge(5, SEGMENT, TRANSACTION)).await,
+        no_such(5, TRANSACTION, -1),
+        "merges are not remembered"
+    );
+    match client.ask(merge(6, SEGMENT, SEGMENT)).await {
+        Reply::ErrorMessage { request_id: 6, code: ErrorCode::IllegalArgument, .. } => {}
+        other => panic!("{other:?}"),
+    }
+
+    client.create(ANOTHER).await;
+    write(&mut client, ANOTHER, b"def").await;
+    assert!(matches!(client.seal(SEGMENT).await, Reply::SegmentSealed { .. }));
+    let sealed = |request_id, segment: &str| Reply::SegmentIsSealed {
+        request_id,
+        segment: segment.into(),
+        trace: Text::default(),
+        offset: -1,
+    };
+    assert_eq!(client.ask(merge(7, SEGMENT, ANOTHER)).await, sealed(7, ANOTHER));
+    assert_eq!(client.ask(merge_batch(8, SEGMENT, ANOTHER)).await, sealed(8, SEGMENT));
+    assert_eq!((client.length(SEGMENT).await, client.length(ANOTHER).await), (3, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_segment_is_read_cut_and_deleted_and_changes_no_more() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    client.create(SEGMENT).await;
+    write(&mut client, SEGMENT, b"01234").await;
+    client.seal(SEGMENT).await;
+    let sealed = Reply::SegmentIsSealed { request_id: 5, segment: SEGMENT.into(), trace: Text::default(), offset: -1 };
+    let ask = async |client: &mut Client, wanted: fn(&Request) -> bool| {
+        let (_, request) = about(SEGMENT, 5).into_iter().find(|(_, request)| wanted(request)).unwrap();
+        client.ask(request).await
+    };
+    // Whatever the condition says: the attribute is not set, and 2 is expected.
+    assert_eq!(ask(&mut client, |it| matches!(it, Request::UpdateSegmentAttribute { .. })).await, sealed);
+    assert_eq!(ask(&mut client, |it| matches!(it, Request::UpdateSegmentPolicy { .. })).await, sealed);
+    assert_eq!(ask(&mut client, |it| matches!(it, Request::SealSegment { .. })).await, sealed);
+    match ask(&mut client, |it| matches!(it, Request::GetSegmentAttribute { .. })).await {
+        Reply::SegmentAttribute { value: i64::MIN, .. } => {}
+        other => panic!("{other:?}"),
+    }
+    match ask(&mut client, |it| matches!(it, Request::TruncateSegment { .. })).await {
+        Reply::SegmentTruncated { .. } => {}
+        other => panic!("{other:?}"),
+    }
+    match client.info(SEGMENT).await {
+        Reply::StreamSegmentInfo { exists, sealed, deleted, last_modified, write_offset, start_offset, .. } => {
+            assert_eq!((exists, sealed, deleted, write_offset, start_offset), (true, true, false, 5, 4));
+            assert!(last_modified > 1_600_000_000_000, "{last_modified} is no time in milliseconds");
+        }
+        other => panic!("{other:?}"),
+    }
+    match client.ask(read(SEGMENT, 4, 100, 5)).await {
+        Reply::SegmentRead { data, at_tail: false, end_of_segment: true, .. } => assert_eq!(&data[..], b"4"),
+        other => panic!("{other:?}"),
+    }
+    match ask(&mut client, |it| matches!(it, Request::DeleteSegment { .. })).await {
+        Reply::SegmentDeleted { .. } => {}
+        other => panic!("{other:?}"),
+    }
+    let again = ask(&mut client, |it| matches!(it, Request::DeleteSegment { .. })).await;
+    assert_eq!(again, no_such(5, SEGMENT, -1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_of_a_segment_of_another_kind_ends_its_connection_without_a_word() {
+    const TABLE: &str = "scope/stream/0.#epoch.3";
+    const CUT: &str = "scope/stream/0.#epoch.1";
+    let store = Store::open().await;
+    let mut witness = store.client().await;
+    for segment in [SEGMENT, CUT] {
+        witness.create(segment).await;
+        write(&mut witness, segment, b"01234").await;
+    }
+    let (request_id, token) = (5, Token::default);
+    let create = Request::CreateTableSegment {
+        request_id,
+        segment: TABLE.into(),
+        token: token(),
+        sorted: false,
+        key_length: 0,
+        rollover_bytes: 0,
+    };
+    assert!(matches!(witness.ask(create).await, Reply::SegmentCreated { .. }));
+    let cut = Request::TruncateSegment { request_id, segment: CUT.into(), truncation_offset: 1, token: token() };
+    assert!(matches!(witness.ask(cut).await, Reply::SegmentTruncated { .. }));
+
+    let is_for_tables = |request: &Request| request.name().contains("Table");
+    let mut misplaced: Vec<_> =
+        about(SEGMENT, request_id).into_iter().map(|(_, request)| request).filter(is_for_tables).collect();
+    assert_eq!(misplaced.len(), 8);
+    misplaced.extend(
+        about(TABLE, request_id)
+            .into_iter()
+            .map(|(_, request)| request)
+            .filter(|request| matches!(request, Request::SealSegment { .. } | Request::TruncateSegment { .. })),
+    );
+    misplaced.extend([merge(5, SEGMENT, TABLE), merge(5, TABLE, SEGMENT), merge_batch(5, TABLE, SEGMENT)]);
+    // What has lost its beginning is no source.
+    misplaced.extend([merge(5, SEGMENT, CUT), merge_batch(5, SEGMENT, CUT)]);
+    for request in misplaced {
+        let mut client = store.client().await;
+        client.tell(request.clone()).await;
+        assert_eq!(client.next().await, None, "{request:?}");
+    }
+    let mut writer = store.client().await;
+    assert_eq!(writer.set_up(1, TABLE).await, i64::MIN);
+    writer.put_append(1, 1, b"no entry");
+    writer.send().await;
+    assert_eq!(writer.next().await, None);
+    assert_eq!((witness.length(SEGMENT).await, witness.length(CUT).await, witness.length(TABLE).await), (5, 5, 0));
 }

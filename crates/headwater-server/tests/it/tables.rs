@@ -87,12 +87,20 @@ async fn the_condition_on_a_tables_length_names_the_length() {
     let mut client = store.client().await;
     create(&mut client, 0).await;
     assert!(matches!(put(&mut client, vec![entry("k1", -1, "v1")], 0).await, Reply::TableEntriesUpdated { .. }));
-    for wrong in [0, -7] {
+    for wrong in [0, 22, -7] {
         match put(&mut client, vec![entry("k2", -1, "v2")], wrong).await {
             Reply::SegmentIsTruncated { start_offset: 21, offset, .. } => assert_eq!(offset, wrong),
             other => panic!("{other:?}"),
         }
+        let request_id = client.id();
+        let keys = vec![TableKey { key: "k1".into(), version: i64::MIN }];
+        let (segment, token) = (TABLE.into(), Token::default());
+        match client.ask(Request::RemoveTableKeys { request_id, segment, token, keys, table_offset: wrong }).await {
+            Reply::SegmentIsTruncated { start_offset: 21, offset, .. } => assert_eq!(offset, wrong),
+            other => panic!("{other:?}"),
+        }
     }
+    assert_eq!(get(&mut client, &["k1"]).await, [entry("k1", 0, "v1")]);
 }
 
 async fn page(client: &mut Client, continuation: bytes::Bytes) -> (Vec<TableEntry>, bytes::Bytes) {
@@ -156,11 +164,17 @@ async fn the_log_of_a_table_shows_only_what_is_still_true() {
         }
         other => panic!("{other:?}"),
     };
+    // Nothing is new: the next request may begin where this one did.
     match delta(&mut client, position).await {
-        Reply::TableEntriesDeltaRead { entries, reached_end: true, .. } => assert!(entries.is_empty()),
+        Reply::TableEntriesDeltaRead { entries, should_clear: false, reached_end: true, last_position, .. } => {
+            assert!(entries.is_empty());
+            assert_eq!(last_position, position);
+        }
         other => panic!("{other:?}"),
     }
-    assert!(matches!(delta(&mut client, position + 1).await, Reply::ErrorMessage { .. }));
+    for outside in [position + 1, i64::MAX, -1, i64::MIN] {
+        assert!(matches!(delta(&mut client, outside).await, Reply::ErrorMessage { .. }), "{outside}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -292,4 +306,106 @@ async fn a_table_of_fixed_key_length_refuses_what_its_layout_does_not_know() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_has_an_entry_at_least_and_each_kind_of_table_its_own_bounds() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    create(&mut client, 0).await;
+    let stored = versions(&mut client, vec![entry("k1", -1, "v"), entry("k2", -1, "v")]).await;
+    let page =
+        |request_id, suggested_count, continuation: &'static str, from_key: &'static str| Request::ReadTableKeys {
+            request_id,
+            segment: TABLE.into(),
+            token: Token::default(),
+            suggested_count,
+            continuation: continuation.into(),
+            // Retired, and read by nobody.
+            prefix: "none".into(),
+            from_key: from_key.into(),
+            to_key: "".into(),
+        };
+    for suggested in [0, -1, i32::MIN] {
+        match client.ask(page(1, suggested, "", "")).await {
+            Reply::TableKeysRead { request_id: 1, keys, continuation, .. } => {
+                assert_eq!(keys, [TableKey { key: "k1".into(), version: stored[0] }]);
+                assert!(!continuation.is_empty());
+            }
+            other => panic!("{suggested}: {other:?}"),
+        }
+    }
+    for unknown in [page(2, 10, "", "k1"), page(2, 10, "forged", ""), page(2, 10, "\u{1}k1", "k1")] {
+        assert!(matches!(client.ask(unknown).await, Reply::ErrorMessage { request_id: 2, .. }));
+    }
+    match client.ask(page(3, 10, "\u{1}k1", "")).await {
+        Reply::TableKeysRead { keys, .. } => assert_eq!(keys, [TableKey { key: "k2".into(), version: stored[1] }]),
+        other => panic!("{other:?}"),
+    }
+    let request_id = client.id();
+    let delete = Request::DeleteTableSegment {
+        request_id,
+        segment: TABLE.into(),
+        must_be_empty: false,
+        token: Token::default(),
+    };
+    assert!(matches!(client.ask(delete).await, Reply::SegmentDeleted { .. }));
+    create(&mut client, 2).await;
+    versions(&mut client, vec![entry("k1", -1, "v"), entry("k2", -1, "v")]).await;
+    assert!(matches!(client.ask(page(4, 10, "\u{1}k1", "")).await, Reply::ErrorMessage { request_id: 4, .. }));
+    match client.ask(page(5, 10, "", "k2")).await {
+        Reply::TableKeysRead { keys, .. } => assert_eq!(keys.len(), 1),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_has_keys_of_any_length_or_of_one_up_to_256_bytes() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    for no_length in [257, i32::MAX, -1, i32::MIN] {
+        assert!(matches!(create(&mut client, no_length).await, Reply::ErrorMessage { .. }), "{no_length}");
+    }
+    assert!(matches!(create(&mut client, 256).await, Reply::SegmentCreated { .. }));
+    versions(&mut client, vec![entry(&"k".repeat(256), -1, "v")]).await;
+    let get = |request_id, length: usize| Request::ReadTable {
+        request_id,
+        segment: TABLE.into(),
+        token: Token::default(),
+        keys: vec![TableKey { key: vec![b'k'; length].into(), version: i64::MIN }],
+    };
+    assert!(matches!(client.ask(get(1, 256)).await, Reply::TableRead { entries, .. } if entries[0].value == "v"));
+    for other in [255, 257, 8193] {
+        assert!(matches!(client.ask(get(2, other)).await, Reply::ErrorMessage { request_id: 2, .. }), "{other}");
+    }
+    let none = Request::ReadTable { request_id: 3, segment: TABLE.into(), token: Token::default(), keys: Vec::new() };
+    assert!(matches!(client.ask(none).await, Reply::TableRead { request_id: 3, entries, .. } if entries.is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_value_is_stored_with_a_version_and_the_retired_flag_of_a_table_says_nothing() {
+    let store = Store::open().await;
+    let mut client = store.client().await;
+    let request_id = client.id();
+    let flagged = Request::CreateTableSegment {
+        request_id,
+        segment: TABLE.into(),
+        token: Token::default(),
+        sorted: true,
+        key_length: 0,
+        rollover_bytes: 0,
+    };
+    assert!(matches!(client.ask(flagged).await, Reply::SegmentCreated { .. }));
+    let stored = versions(&mut client, vec![entry("k", -1, "")]).await;
+    assert_eq!(get(&mut client, &["k", "none"]).await, [entry("k", stored[0], ""), entry("none", -1, "")]);
+    let request_id = client.id();
+    let info = Request::GetTableSegmentInfo { request_id, segment: TABLE.into(), token: Token::default() };
+    match client.ask(info).await {
+        Reply::TableSegmentInfo { start_offset: 0, length: 18, entry_count: 1, key_length: 0, .. } => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(remove(&mut client, "k", stored[0]).await, Reply::TableKeysRemoved { .. }));
+    assert!(matches!(remove(&mut client, "k", -1).await, Reply::TableKeysRemoved { .. }), "there is no such key");
+    versions(&mut client, vec![entry("k", -1, "v")]).await;
+    assert!(matches!(remove(&mut client, "k", -1).await, Reply::TableKeyBadVersion { .. }));
 }
