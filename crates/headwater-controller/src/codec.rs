@@ -113,6 +113,11 @@ impl<'a> Decoder<'a> {
         Ok(Self { record, version, rest })
     }
 
+    /// Which version wrote the record; never newer than `known`.
+    pub(crate) fn version(&self) -> u8 {
+        self.version
+    }
+
     /// Nothing may be left over.
     pub(crate) fn finish(self) -> Result<(), DecodeError> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.malformed()) }

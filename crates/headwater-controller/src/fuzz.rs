@@ -6,6 +6,7 @@
 mod mutate;
 
 use crate::codec::DecodeError;
+use crate::state::clock::Moment;
 use crate::state::epochs::{Epoch, SealedSegment};
 use crate::state::groups::{GroupRecord, Subscriber};
 use crate::state::head::Head;
@@ -41,6 +42,7 @@ pub fn fuzz_records(bytes: &[u8]) -> usize {
         + again(bytes, Subscriber::decode, |record| record.encode())
         + again(bytes, Head::decode, |record| record.encode())
         + again(bytes, Kept::decode, |record| record.encode())
+        + again(bytes, Moment::decode, |record| record.encode())
         + again(bytes, Table::decode, |record| record.encode())
         + again(bytes, Transaction::decode, |record| record.encode())
         + again(bytes, WriterMark::decode, |record| record.encode())
@@ -51,14 +53,15 @@ mod tests {
     use super::*;
 
     fn records_of_released_stores() -> Vec<Vec<u8>> {
-        let store = include_str!("../tests/golden/0.1.0.store");
+        let stores =
+            concat!(include_str!("../tests/golden/0.1.0.store"), include_str!("../tests/golden/0.1.0-2.store"));
         let is_hexadecimal =
             |word: &&str| word.len().is_multiple_of(2) && word.bytes().all(|byte| byte.is_ascii_hexdigit());
         let record = |word: &str| {
             let byte = |at: usize| u8::from_str_radix(&word[at..at + 2], 16).unwrap();
             (0..word.len()).step_by(2).map(byte).collect()
         };
-        store.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(is_hexadecimal).map(record).collect()
+        stores.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(is_hexadecimal).map(record).collect()
     }
 
     #[test]

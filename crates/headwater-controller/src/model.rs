@@ -632,9 +632,10 @@ pub struct LiveTransaction {
     pub created_ms: i64,
     /// Lease last asked for, in milliseconds.
     pub lease_ms: i64,
-    /// When an open one is aborted unless it is pinged before: its lease and half of that again.
+    /// When an open one is aborted unless it is pinged before, in milliseconds since 1970: its lease and half of that
+    /// again. As the wall clock has it now; what counts is the time that passes while the store is open.
     pub expires_ms: i64,
-    /// Latest time to which pings may move the end of the lease.
+    /// Latest time to which pings may move the end of the lease; the same applies.
     pub expires_ms_max: i64,
 }
 

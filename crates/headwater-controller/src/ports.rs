@@ -348,7 +348,8 @@ pub trait LoadMeter: Send + Sync + 'static {
     fn has_room(&self) -> bool;
 }
 
-/// Wall-clock time for records: milliseconds since 1970. Timers use Tokio's time.
+/// Wall-clock time, in milliseconds since 1970: what people are shown, and a hint of how long the store was closed.
+/// It may jump. What passes while the store is open is counted by Tokio's time.
 pub trait Clock: Send + Sync + 'static {
     /// Now.
     fn now_ms(&self) -> i64;

@@ -4,9 +4,9 @@
 //! |---|---|---|
 //! | `scopes` | scope | state of the scope |
 //! | `counters` | `transactions` | next unused transaction number |
+//! | | `retention` | how far the store's clock had come when it was last written down |
 //! | `deleted` | `scope/stream`, `scope/table_kvtable` | last segment number that a deleted stream or table of this name used |
 //! | `work` | `scope/stream`, `scope/`, `scope/:k` table, `scope/:r` group | present while something there may be unfinished or a transaction open |
-//! | | `retention` | what the wall clock said when retention looked at it last |
 //! | `retention` | `scope/stream` | present while the stream may have a retention policy |
 //! | `scaling` | `scope/stream` | present while the stream may scale by itself |
 //! | `times` | `scope/stream` | present while a writer of the stream has said what time it is |
@@ -24,7 +24,8 @@
 //! | | `a` transaction id | present while it waits to be aborted |
 //! | | `u` scope/group | a reader group that holds back the stream's retention, and up to where |
 //! | | `w` writer | what the writer said about time, and where it was |
-//! | | `z` inverted time, id | present once it is completed; ascending is newest first |
+//! | | `d` inverted open time, id | present once it is completed; ascending is newest first |
+//! | | `z` inverted wall time, id | the same, from before the store counted how long it is open |
 //!
 //! Numbers are big-endian, so that byte order is number order. A table of one stream takes all that a step changes, so
 //! a step is one atomic batch.
@@ -43,7 +44,8 @@ pub(crate) const RETENTION: &str = "retention";
 pub(crate) const SCALING: &str = "scaling";
 
 pub(crate) const TRANSACTION_COUNTER: &[u8] = b"transactions";
-pub(crate) const RETENTION_CLOCK: &[u8] = b"retention";
+/// Named after who went by it first.
+pub(crate) const CLOCK: &[u8] = b"retention";
 pub(crate) const HEAD: &[u8] = b"h";
 pub(crate) const STREAM_PREFIX: &[u8] = b"s";
 pub(crate) const TABLE_PREFIX: &[u8] = b"k";
@@ -55,7 +57,9 @@ pub(crate) const EPOCH_PREFIX: &[u8] = b"e";
 pub(crate) const OPEN_PREFIX: &[u8] = b"o";
 pub(crate) const COMMITTING_PREFIX: &[u8] = b"m";
 pub(crate) const ABORTING_PREFIX: &[u8] = b"a";
-pub(crate) const COMPLETED_PREFIX: &[u8] = b"z";
+pub(crate) const COMPLETED_PREFIX: &[u8] = b"d";
+/// All of these come behind all of the former.
+pub(crate) const COMPLETED_BY_WALL_PREFIX: &[u8] = b"z";
 
 pub(crate) fn scope_table(scope: &Name) -> String {
     format!("scope/{scope}")
@@ -161,13 +165,20 @@ pub(crate) fn aborting(id: TransactionId) -> Bytes {
     join(ABORTING_PREFIX, &[&id.0.to_be_bytes()])
 }
 
-pub(crate) fn completed(completed_ms: i64, id: TransactionId) -> Bytes {
-    join(COMPLETED_PREFIX, &[&(!(completed_ms.max(0) as u64)).to_be_bytes(), &id.0.to_be_bytes()])
+/// `open_ms`: how long the store had been open then.
+pub(crate) fn completed(open_ms: i64, id: TransactionId) -> Bytes {
+    join(COMPLETED_PREFIX, &[&(!(open_ms.max(0) as u64)).to_be_bytes(), &id.0.to_be_bytes()])
 }
 
-/// Everything completed before `time_ms` comes after this key.
-pub(crate) fn completed_before(time_ms: i64) -> Bytes {
-    join(COMPLETED_PREFIX, &[&(!(time_ms.max(0) as u64)).to_be_bytes(), &[0xff; 16]])
+/// The open time in a key that [`completed`] made.
+pub(crate) fn completed_ms(key: &[u8]) -> Option<i64> {
+    let inverted = key.get(COMPLETED_PREFIX.len()..)?.first_chunk()?;
+    i64::try_from(!u64::from_be_bytes(*inverted)).ok()
+}
+
+/// Everything completed before `open_ms` comes after this key.
+pub(crate) fn completed_before(open_ms: i64) -> Bytes {
+    join(COMPLETED_PREFIX, &[&(!(open_ms.max(0) as u64)).to_be_bytes(), &[0xff; 16]])
 }
 
 /// The transaction id that each of the index keys ends with.
@@ -205,5 +216,8 @@ mod tests {
         assert!(new < old);
         assert!(completed_before(1500) < old && completed_before(1500) > new);
         assert!(completed_before(1000) > old, "the very millisecond is not before");
+        assert_eq!([&old, &new].map(|key| completed_ms(key)), [Some(1000), Some(2000)]);
+        assert_eq!(completed_ms(b"d"), None);
+        assert!(completed(0, id).as_ref() < COMPLETED_BY_WALL_PREFIX);
     }
 }

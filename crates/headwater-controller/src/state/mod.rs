@@ -2,6 +2,7 @@
 
 pub(crate) mod autoscale;
 pub(crate) mod cbor;
+pub(crate) mod clock;
 pub(crate) mod cuts;
 pub(crate) mod epochs;
 pub(crate) mod groups;

@@ -17,7 +17,7 @@ use crate::model::{FUTURE, RetentionKind, RetentionPolicy, StreamCut};
 /// Where a stream ended when it was looked at.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Kept {
-    /// By retention's own clock, in milliseconds.
+    /// Age of the store then, in milliseconds.
     pub(crate) time_ms: i64,
     /// Bytes of the stream before the cut, since its creation.
     pub(crate) bytes: i64,
@@ -161,20 +161,6 @@ pub(crate) fn choose(
     chosen.map(Kept::position)
 }
 
-/// Milliseconds by which the wall clock may be away from the time that has passed before nobody believes it.
-pub(crate) const JUMP_MS: i64 = 24 * 60 * 60 * 1000;
-
-/// Whether the wall clock went further, forwards or backwards, than time has passed, by more than a day.
-pub(crate) fn has_jumped(wall_ms: i64, passed_ms: i64) -> bool {
-    wall_ms.saturating_sub(passed_ms).saturating_abs() > JUMP_MS
-}
-
-/// What a time counts in which nobody watched the clock: what the wall clock says, unless that is less than nothing or
-/// more than a day. Then it is not known, and nothing is counted: what is kept too long can be truncated later.
-pub(crate) fn passed_while_away(wall_ms: i64) -> i64 {
-    if (0..=JUMP_MS).contains(&wall_ms) { wall_ms } else { 0 }
-}
-
 /// Most cuts kept of a stream.
 pub(crate) const KEPT_MAX: usize = 1024;
 
@@ -262,13 +248,10 @@ mod tests {
     }
 
     #[test]
-    fn no_clock_makes_anything_older_than_it_is() {
+    fn a_cut_that_is_ahead_of_the_clock_is_not_old() {
         let policy = RetentionPolicy { kind: RetentionKind::Time, keep: 60_000, keep_max: i64::MAX };
         let history = one();
         assert_eq!(choose(policy, -1_000_000_000, &kept(), None, |a, b| order(a, b, &history).unwrap()), None);
-        assert!(has_jumped(365 * JUMP_MS, 60_000) && !has_jumped(JUMP_MS, 60_000) && has_jumped(-2 * JUMP_MS, 60_000));
-        assert!(!has_jumped(10 * JUMP_MS, 9 * JUMP_MS), "a long sleep is no jump");
-        assert_eq!([-1, 5, JUMP_MS, JUMP_MS + 1].map(passed_while_away), [0, 5, JUMP_MS, 0]);
     }
 
     #[test]

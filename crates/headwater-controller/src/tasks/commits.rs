@@ -7,6 +7,7 @@
 //! both, so what was in the stream before the commit is read before it, and what comes after it after it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use headwater_types::{Offset, ScopedStream, SegmentId, SegmentName, TransactionId};
@@ -55,7 +56,7 @@ impl Open {
                 warn!(stream = %self.slot.name, "an open segment does not take merges, rolling over it");
             }
             self.inner.mark(&self.slot).await?;
-            let at_ms = self.inner.now_ms();
+            let at_ms = self.inner.wall_ms();
             let rolling = RollingCommit { epoch, transactions: batch, at_ms, recorded: false };
             self.commit(Head { rolling: Some(rolling), ..view.head.clone() }, None, Vec::new()).await?;
             self.finish_rolling().await?;
@@ -205,6 +206,20 @@ impl Open {
         Ok(ids.len())
     }
 
+    /// The open time at which transactions are completed now: behind those before, also when a hard stop has set the
+    /// time back, since clients are told in what order they ended.
+    async fn completed_ms(&self) -> Result<i64> {
+        let slot = &self.slot;
+        let mut last_ms = slot.completed_ms.load(Ordering::Relaxed);
+        if last_ms < 0 {
+            let newest = self.inner.ports.tables.scan(&slot.table, keys::COMPLETED_PREFIX, None, 1).await?;
+            last_ms = newest.first().and_then(|entry| keys::completed_ms(&entry.key)).unwrap_or(0);
+        }
+        let at_ms = self.inner.recorded_moment().open_ms.max(last_ms.saturating_add(1));
+        slot.completed_ms.store(at_ms, Ordering::Relaxed);
+        Ok(at_ms)
+    }
+
     /// The changes that complete transactions: new state, out of the index that is given with each, into the list of
     /// completed ones.
     async fn completed(
@@ -212,7 +227,7 @@ impl Open {
         transactions: impl Iterator<Item = (TransactionId, Bytes)>,
         committed: bool,
     ) -> Result<Vec<Change>> {
-        let at_ms = self.inner.now_ms();
+        let at_ms = self.completed_ms().await?;
         let (ids, index): (Vec<_>, Vec<_>) = transactions.unzip();
         let records: Vec<_> = ids.iter().map(|id| keys::transaction(*id)).collect();
         let found = self.inner.ports.tables.read(&self.slot.table, &records).await?;

@@ -514,7 +514,8 @@ impl Controller {
         self.inner.check_scale(stream, epoch).await
     }
 
-    /// Opens a transaction. It is aborted when nobody pings it for its lease and half of that again.
+    /// Opens a transaction. It is aborted when nobody pings it for its lease and half of that again, or for that long
+    /// after a start. Pings keep it open for 1000 times this lease and at most 24 hours in which the store is open.
     ///
     /// # Errors
     /// [`ControllerError::Invalid`] if the lease is outside 10 s to 600 s or the stream is sealed,
@@ -561,7 +562,7 @@ impl Controller {
         detached(async move { inner.abort_transaction(&stream, id).await }).await
     }
 
-    /// State of a transaction. Completed ones are forgotten after 24 hours.
+    /// State of a transaction. Completed ones are forgotten after 24 hours in which the store was open.
     pub async fn transaction_state(
         &self,
         stream: &ScopedStream,

@@ -1,7 +1,10 @@
 //! Timers of open transactions.
 //!
-//! Each open transaction has one timer. A ping only moves the lease in the record; when the timer fires, the record
-//! says whether the lease is really over, so a ping that races with its timer wins.
+//! Each open transaction has one timer, and when it fires the lease is over. A ping sets it anew before it writes the
+//! record, and whoever acts on a timer that fired looks at both after that: either it sees the ping, or one of the two
+//! finds the record changed. So a ping that races with its timer wins, or is answered that the transaction is aborted.
+//!
+//! After a start each gets a whole lease: nobody could ping while the server was away.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -48,17 +51,37 @@ impl Leases {
         locked(&self.timers).armed.range((from, Bound::Unbounded)).map(|(key, _)| key.clone()).take(count).collect()
     }
 
+    /// Sets a timer, or sets it anew.
     pub(super) fn arm(&self, stream: &ScopedStream, id: TransactionId, after: Duration) {
+        self.set(stream, id, after, true);
+    }
+
+    /// Sets a timer unless there is one.
+    pub(super) fn arm_missing(&self, stream: &ScopedStream, id: TransactionId, after: Duration) {
+        self.set(stream, id, after, false);
+    }
+
+    fn set(&self, stream: &ScopedStream, id: TransactionId, after: Duration, anew: bool) {
         let key = (stream.clone(), id);
         let at = Instant::now() + after;
         let mut timers = locked(&self.timers);
-        if let Some(before) = timers.armed.insert(key.clone(), at) {
+        if let Some(before) = timers.armed.get(&key).copied() {
+            if !anew {
+                return;
+            }
             timers.due.remove(&(before, key.clone()));
         }
+        timers.armed.insert(key.clone(), at);
         timers.due.insert((at, key));
         assert_eq!(timers.due.len(), timers.armed.len(), "each timer is in both lists");
         drop(timers);
         self.changed.notify_one();
+    }
+
+    /// Until the timer fires; `None` if there is none.
+    pub(super) fn remaining(&self, stream: &ScopedStream, id: TransactionId) -> Option<Duration> {
+        let at = locked(&self.timers).armed.get(&(stream.clone(), id)).copied();
+        at.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
     pub(super) fn disarm(&self, stream: &ScopedStream, id: TransactionId) {
@@ -107,24 +130,26 @@ impl Inner {
             };
             if let Err(error) = self.expire(&stream, id).await {
                 warn!(%stream, transaction = %id, %error, "could not end an overdue transaction, trying again");
-                self.leases.arm(&stream, id, RETRY);
+                self.leases.arm_missing(&stream, id, RETRY);
             }
         }
     }
 
     async fn expire(self: &Arc<Self>, stream: &ScopedStream, id: TransactionId) -> Result<()> {
         let slot = self.slots.slot(stream);
-        let Some((transaction, _)) = self.transaction(&slot, id).await? else { return Ok(()) };
+        let Some((transaction, version)) = self.transaction(&slot, id).await? else { return Ok(()) };
         if transaction.phase != Phase::Open {
             return Ok(());
         }
-        let remaining_ms = transaction.remaining_ms(self.now_ms());
-        if remaining_ms > 0 {
-            self.leases.arm(stream, id, Duration::from_millis(remaining_ms as u64));
+        self.mark(&slot).await?;
+        // Looked at after the record: the ping that wrote what was read there has set the timer before.
+        if self.leases.remaining(stream, id).is_some() {
             return Ok(());
         }
-        info!(%stream, transaction = %id, "lease is over, aborting");
-        self.end_by_abort(&slot, id).await?;
+        // Whoever changes the record meanwhile has set the timer anew or ended the transaction.
+        if self.decide_abort(&slot, id, transaction, version).await? {
+            info!(%stream, transaction = %id, "lease is over, aborting");
+        }
         Ok(())
     }
 }

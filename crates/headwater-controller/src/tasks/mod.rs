@@ -16,6 +16,7 @@
 //! * a call that changes something runs to its end even if the caller goes away (`detached`)
 
 mod autoscale;
+mod clock;
 mod commits;
 mod controller;
 mod groups;
@@ -80,14 +81,14 @@ struct Inner {
     /// Held by who looks at what the readers of a group have written.
     looking: Arc<Semaphore>,
     options: ControllerOptions,
-    /// Set by the recovery.
-    age: std::sync::Mutex<Option<retention::Age>>,
+    clock: clock::Clock,
     stopped: watch::Sender<bool>,
 }
 
 impl Inner {
     fn new(ports: Ports, options: ControllerOptions) -> Self {
         Self {
+            clock: clock::Clock::new(ports.clock.now_ms()),
             ports,
             slots: slots::Slots::default(),
             scopes: std::array::from_fn(|_| RwLock::new(())),
@@ -99,12 +100,12 @@ impl Inner {
             drivers: Semaphore::new(DRIVERS_MAX),
             looking: Arc::new(Semaphore::new(1)),
             options,
-            age: std::sync::Mutex::default(),
             stopped: watch::Sender::new(false),
         }
     }
 
-    fn now_ms(&self) -> i64 {
+    /// What people are shown as the time. What is decided by a time is counted by [`moment`](Self::moment).
+    fn wall_ms(&self) -> i64 {
         self.ports.clock.now_ms()
     }
 

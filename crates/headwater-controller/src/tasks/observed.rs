@@ -71,7 +71,7 @@ impl Inner {
                 for (id, record) in ids.into_iter().zip(records) {
                     // Forgotten since the index was read.
                     let Some(record) = record else { continue };
-                    page.transactions.extend(self.live(id, &Transaction::decode(&record.value)?));
+                    page.transactions.extend(self.live(name, id, &Transaction::decode(&record.value)?));
                 }
             }
             // The next index begins at its beginning.
@@ -87,24 +87,30 @@ impl Inner {
         let mut page = OpenTransactionPage { token: last.map(open_token), ..OpenTransactionPage::default() };
         for (stream, id) in keys {
             let found = self.transaction(&self.slots.slot(&stream), id).await?;
-            let live = found.and_then(|(transaction, _)| self.live(id, &transaction));
+            let live = found.and_then(|(transaction, _)| self.live(&stream, id, &transaction));
             page.transactions.extend(live.map(|live| (stream, live)));
         }
         Ok(page)
     }
 
     /// `None` for one that is over by now.
-    fn live(&self, id: TransactionId, transaction: &Transaction) -> Option<LiveTransaction> {
-        let now_ms = self.now_ms();
+    fn live(&self, stream: &ScopedStream, id: TransactionId, transaction: &Transaction) -> Option<LiveTransaction> {
+        let now = self.moment();
         match transaction.phase {
-            Phase::Open | Phase::Committing { .. } | Phase::Aborting => Some(LiveTransaction {
-                id,
-                state: transaction.state(now_ms),
-                created_ms: transaction.created_ms,
-                lease_ms: transaction.lease_ms,
-                expires_ms: now_ms.saturating_add(transaction.remaining_ms(now_ms)),
-                expires_ms_max: transaction.expires_ms_max,
-            }),
+            Phase::Open | Phase::Committing { .. } | Phase::Aborting => {
+                // One of an earlier run that has no timer yet is about to get a whole one.
+                let left = self.leases.remaining(stream, id).unwrap_or_else(|| transaction.patience());
+                let left_ms = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
+                let most_ms = transaction.expires_ms_max.saturating_sub(now.open_ms);
+                Some(LiveTransaction {
+                    id,
+                    state: transaction.state(now.open_ms),
+                    created_ms: transaction.created_ms,
+                    lease_ms: transaction.lease_ms,
+                    expires_ms: now.wall_ms.saturating_add(left_ms),
+                    expires_ms_max: now.wall_ms.saturating_add(most_ms),
+                })
+            }
             Phase::Committed { .. } | Phase::Aborted { .. } => None,
         }
     }

@@ -26,6 +26,7 @@ impl Inner {
         {
             self.ports.tables.create(table).await?;
         }
+        self.recover_clock().await?;
         let mut after: Option<bytes::Bytes> = None;
         let mut count = 0;
         loop {
@@ -47,12 +48,12 @@ impl Inner {
             }
         }
         self.recover_times().await?;
-        self.recover_age().await?;
         let system = Name::parse(SYSTEM).expect("the name follows the rule");
         if self.create_scope(system).await? == CreateScope::Success {
             info!("first start");
         }
         info!(unfinished = count, "controller recovered");
+        tokio::spawn(Arc::clone(self).run_clock());
         tokio::spawn(Arc::clone(self).run_leases());
         tokio::spawn(Arc::clone(self).run_sweeps());
         tokio::spawn(Arc::clone(self).run_watermarks());

@@ -3,9 +3,7 @@
 //! A table of their own, `retention`, names the streams that have a policy. An entry is written before the policy is in
 //! force and taken back by the run that finds none.
 //!
-//! Age is counted by a clock of retention's own: it goes on with the monotonic clock while the server runs, and over a
-//! restart by what the wall clock says, unless that is more than a day or less than nothing. So no jump of the wall
-//! clock, in whatever direction and however often, makes anything older than it is.
+//! How old something is, is a difference in the age of the store (`clock`), which no jump of the wall clock moves.
 //!
 //! A decision is made and recorded under the stream's lock, and so are subscriptions, so that nothing is truncated on
 //! facts that have changed meanwhile.
@@ -16,37 +14,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_types::ScopedStream;
-use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::slots::{Slot, View, locked};
+use super::slots::{Slot, View};
 use super::{Inner, Result, fan_out, present, put, remove};
-use crate::codec::{Decoder, Encoder};
 use crate::model::{PAGE_ENTRIES, RetentionPlan, RetentionPolicy, StreamConfig, StreamCut};
 use crate::state::cuts::{self, Order};
 use crate::state::epochs::History;
 use crate::state::head::State;
 use crate::state::keys;
-use crate::state::retention::{Kept, Position, choose, has_jumped, lower_bound, passed_while_away, thin};
+use crate::state::retention::{Kept, Position, choose, lower_bound, thin};
 
 /// Longest time from a start to the first run.
 const FIRST: Duration = Duration::from_secs(60);
-/// Time as retention counts it.
-pub(super) struct Age {
-    /// At `since`, in milliseconds.
-    own_ms: i64,
-    /// Of the wall clock at `since`.
-    wall_ms: i64,
-    since: Instant,
-    /// The wall clock was away from it by more than a day when the server started.
-    began_with_jump: bool,
-}
-
-impl Age {
-    fn passed_ms(&self) -> i64 {
-        i64::try_from(self.since.elapsed().as_millis()).unwrap_or(i64::MAX)
-    }
-}
 
 /// Everything a decision about one stream needs.
 struct Facts {
@@ -90,7 +70,10 @@ impl Inner {
     }
 
     async fn retain_all(self: &Arc<Self>) -> Result<()> {
-        self.keep_age().await?;
+        self.keep_clock().await?;
+        if self.clock_jumped() {
+            warn!("the wall clock is not where it should be by the time that has passed; retention does not go by it");
+        }
         let mut after: Option<Bytes> = None;
         loop {
             let page = self.ports.tables.scan(keys::RETENTION, b"", after.as_deref(), PAGE_ENTRIES).await?;
@@ -106,58 +89,6 @@ impl Inner {
                 }
             }
         }
-    }
-
-    /// Goes on with the age of the last run.
-    pub(super) async fn recover_age(&self) -> Result<()> {
-        let key = Bytes::from_static(keys::RETENTION_CLOCK);
-        let found = self.ports.tables.read(keys::COUNTERS, std::slice::from_ref(&key)).await?.pop().flatten();
-        let wall_ms = self.now_ms();
-        let (own_ms, began_with_jump) = match found {
-            None => (wall_ms, false),
-            Some(entry) => {
-                let mut decoder = Decoder::new("retention clock", 1, &entry.value)?;
-                let (last_wall_ms, last_own_ms) = (decoder.i64()?, decoder.i64()?);
-                decoder.finish()?;
-                let away_ms = wall_ms.saturating_sub(last_wall_ms);
-                let counted_ms = passed_while_away(away_ms);
-                if counted_ms != away_ms {
-                    warn!(
-                        before_ms = last_wall_ms,
-                        now_ms = wall_ms,
-                        "the wall clock has jumped; retention does not count it"
-                    );
-                }
-                (last_own_ms.saturating_add(counted_ms), counted_ms != away_ms)
-            }
-        };
-        *locked(&self.age) = Some(Age { own_ms, wall_ms, since: Instant::now(), began_with_jump });
-        self.keep_age().await
-    }
-
-    /// Notes the age for the next start.
-    async fn keep_age(&self) -> Result<()> {
-        let mut encoder = Encoder::new(1);
-        encoder.i64(self.now_ms()).i64(self.age_ms());
-        let key = Bytes::from_static(keys::RETENTION_CLOCK);
-        self.ports.tables.commit(keys::COUNTERS, vec![put(key, encoder.finish())]).await?;
-        if self.clock_jumped() {
-            warn!("the wall clock is not where it should be by the time that has passed; retention does not go by it");
-        }
-        Ok(())
-    }
-
-    /// Milliseconds by retention's own clock. What it stands at says nothing; differences do.
-    fn age_ms(&self) -> i64 {
-        locked(&self.age).as_ref().map_or_else(|| self.now_ms(), |age| age.own_ms.saturating_add(age.passed_ms()))
-    }
-
-    /// Whether the wall clock is more than a day away from where it should be.
-    pub(super) fn clock_jumped(&self) -> bool {
-        let wall_ms = self.now_ms();
-        locked(&self.age)
-            .as_ref()
-            .is_some_and(|age| age.began_with_jump || has_jumped(wall_ms.saturating_sub(age.wall_ms), age.passed_ms()))
     }
 
     /// Takes down where the stream ends, and truncates it if its policy says so.
@@ -181,7 +112,7 @@ impl Inner {
             changes.extend(thin(facts.keys.len()).map(|index| remove(facts.keys[index].clone())));
             self.ports.tables.commit(&slot.table, changes).await?;
         }
-        let Some(position) = facts.choose(policy, self.age_ms()) else { return Ok(()) };
+        let Some(position) = facts.choose(policy, self.moment().age_ms) else { return Ok(()) };
         if !stream.truncate(position.cut).await? {
             debug!(stream = %name, "retention has nothing to truncate");
             return Ok(());
@@ -209,7 +140,7 @@ impl Inner {
             return Ok(Some(plan));
         }
         let facts = self.facts(&slot, &view).await?;
-        let chosen = facts.choose(policy, self.age_ms());
+        let chosen = facts.choose(policy, self.moment().age_ms);
         Ok(Some(RetentionPlan {
             policy,
             clock_jumped,
@@ -244,7 +175,7 @@ impl Inner {
             .map(|(id, info)| (id, info.map_or(0, |info| i64::try_from(info.length).unwrap_or(i64::MAX))));
         let cut: StreamCut = ends.collect();
         let is_idle = kept.last().is_some_and(|last: &Kept| last.cut == cut);
-        let tail = Kept { time_ms: self.age_ms(), bytes: self.bytes_before(slot, view, &cut).await?, cut };
+        let tail = Kept { time_ms: self.moment().age_ms, bytes: self.bytes_before(slot, view, &cut).await?, cut };
 
         let head = self.head_cut(slot, view).await?;
         let subscribers: Vec<StreamCut> =

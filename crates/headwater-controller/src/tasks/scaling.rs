@@ -40,7 +40,8 @@ impl Inner {
         if view.head.state != State::Active {
             return Ok(Scale::Failure);
         }
-        let plan = match scale::plan(&view.current, &seal, &new, view.head.config.scaling.min_segments, self.now_ms()) {
+        let plan = match scale::plan(&view.current, &seal, &new, view.head.config.scaling.min_segments, self.wall_ms())
+        {
             Ok(plan) => plan,
             Err(ScaleRefused::Failure) => return Ok(Scale::Failure),
             Err(ScaleRefused::Precondition) => return Ok(Scale::PreconditionFailed),

@@ -46,8 +46,11 @@ pub(super) struct Slot {
     pub(super) times: tokio::sync::Mutex<()>,
     /// Open transactions of an earlier run have to be given their timers.
     pub(super) rearm: AtomicBool,
-    /// When completed transactions were last tidied away.
+    /// When completed transactions were last tidied away, as open time of the store.
     pub(super) purged_ms: AtomicI64,
+    /// When the last transaction was completed, as open time of the store; less than 0 until it is looked up. Changes
+    /// under `work`.
+    pub(super) completed_ms: AtomicI64,
     pub(super) driver: Mutex<Driver>,
     view: Mutex<Option<Arc<View>>>,
     memory: Mutex<Memory>,
@@ -79,6 +82,7 @@ impl Slot {
             times: tokio::sync::Mutex::default(),
             rearm: AtomicBool::new(false),
             purged_ms: AtomicI64::new(i64::MIN),
+            completed_ms: AtomicI64::new(-1),
             driver: Mutex::default(),
             view: Mutex::default(),
             memory: Mutex::default(),

@@ -178,7 +178,7 @@ impl Open {
             return Ok(false);
         }
         let first_number = inner.first_number(&name).await?;
-        let now_ms = inner.now_ms();
+        let now_ms = inner.wall_ms();
         let count = usize::try_from(config.scaling.min_segments).expect("the configuration was checked");
         if first_number.checked_add(config.scaling.min_segments).is_none() {
             return Err(ControllerError::Exhausted(format!("segment numbers of {name} are used up")));
@@ -222,7 +222,7 @@ impl Open {
         if count < least || (new.scaling.kind == ScalingKind::Fixed && count != least) {
             let all: Vec<_> = view.current.ids().collect();
             let ranges: Vec<_> = KeyRange::split(least).iter().map(|range| (range.low(), range.high())).collect();
-            let plan = scale::plan(&view.current, &all, &ranges, new.scaling.min_segments, inner.now_ms())
+            let plan = scale::plan(&view.current, &all, &ranges, new.scaling.min_segments, inner.wall_ms())
                 .map_err(|refused| ControllerError::Internal(format!("{name} cannot be scaled: {refused:?}")))?;
             return self.commit(Head { scale: Some(plan), ..view.head.clone() }, None, Vec::new()).await;
         }

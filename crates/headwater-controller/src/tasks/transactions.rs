@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use headwater_types::{ScopedStream, SegmentName, TransactionId};
 use tracing::warn;
@@ -52,12 +51,11 @@ impl Inner {
         self.mark(&slot).await?;
         let epoch = view.current.reference;
         let id = transaction_id(epoch, self.transaction_number().await?);
-        let transaction = Transaction::open(lease_ms, self.now_ms());
+        let transaction = Transaction::open(lease_ms, self.recorded_moment());
         let record = Change { key: keys::transaction(id), expect: Expect::Absent, put: Some(transaction.encode()) };
-        let grace = Duration::from_millis(transaction.remaining_ms(transaction.created_ms) as u64);
         if let Err(error) = self.ports.tables.commit(&slot.table, vec![record, put(keys::open(id), present())]).await {
             // It may have been written all the same, and then its lease must end it.
-            self.leases.arm(&name, id, grace);
+            self.leases.arm(&name, id, transaction.patience());
             return Err(error.into());
         }
 
@@ -69,7 +67,7 @@ impl Inner {
             async move { segments.create_segment(&segment, ScaleHint::default(), rollover).await }
         })
         .await;
-        self.leases.arm(&name, id, grace);
+        self.leases.arm(&name, id, transaction.patience());
         if let Err(error) = created {
             if let Err(error) = self.end_by_abort(&slot, id).await {
                 warn!(stream = %name, transaction = %id, %error, "left to its lease");
@@ -145,12 +143,21 @@ impl Inner {
             let Some((mut transaction, version)) = self.transaction(&slot, id).await? else {
                 return Ok(Ping::Unknown);
             };
-            let now_ms = self.now_ms();
-            if transaction.state(now_ms) == TransactionState::Unknown {
+            if transaction.phase != Phase::Open {
+                // Who ended it may have done so before the first attempt set the timer.
+                self.leases.disarm(name, id);
+            }
+            let open_ms = self.recorded_moment().open_ms;
+            if transaction.state(open_ms) == TransactionState::Unknown {
                 return Ok(Ping::Unknown);
             }
-            let answer = transaction.ping(lease_ms, view.head.state != State::Active, now_ms);
-            if answer != Ping::Ok || self.replace(&slot, id, &transaction, version, Vec::new()).await? {
+            let answer = transaction.ping(lease_ms, view.head.state != State::Active, open_ms);
+            if answer != Ping::Ok {
+                return Ok(answer);
+            }
+            // Before the record changes; see `leases`.
+            self.leases.arm(name, id, transaction.patience());
+            if self.replace(&slot, id, &transaction, version, Vec::new()).await? {
                 return Ok(answer);
             }
         }
@@ -227,29 +234,46 @@ impl Inner {
     /// Decides that a transaction is aborted and has it done.
     pub(super) async fn end_by_abort(self: &Arc<Self>, slot: &Arc<Slot>, id: TransactionId) -> Result<EndTransaction> {
         loop {
-            let Some((mut transaction, version)) = self.transaction(slot, id).await? else {
+            let Some((transaction, version)) = self.transaction(slot, id).await? else {
                 return Ok(EndTransaction::Failure);
             };
             if transaction.phase == Phase::Open {
                 self.mark(slot).await?;
             }
-            if let Some(answer) = transaction.abort() {
+            if let Some(answer) = transaction.clone().abort() {
                 self.kick(slot);
                 return Ok(answer);
             }
-            let index = vec![remove(keys::open(id)), put(keys::aborting(id), present())];
-            if self.replace(slot, id, &transaction, version, index).await? {
-                self.leases.disarm(&slot.name, id);
-                self.kick(slot);
+            if self.decide_abort(slot, id, transaction, version).await? {
                 return Ok(EndTransaction::Success);
             }
         }
     }
 
+    /// Decides that an open transaction is aborted and has it done, if its record still has the version. False if it
+    /// has not. The stream is marked.
+    pub(super) async fn decide_abort(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        id: TransactionId,
+        mut transaction: Transaction,
+        version: Version,
+    ) -> Result<bool> {
+        let ended = transaction.abort();
+        assert_eq!(ended, None, "only an open transaction is aborted");
+        let index = vec![remove(keys::open(id)), put(keys::aborting(id), present())];
+        let is_decided = self.replace(slot, id, &transaction, version, index).await?;
+        if is_decided {
+            self.leases.disarm(&slot.name, id);
+            self.kick(slot);
+        }
+        Ok(is_decided)
+    }
+
     pub(super) async fn transaction_state(&self, name: &ScopedStream, id: TransactionId) -> Result<TransactionState> {
         let slot = self.slots.slot(name);
         let found = self.transaction(&slot, id).await?;
-        Ok(found.map_or(TransactionState::Unknown, |(transaction, _)| transaction.state(self.now_ms())))
+        Ok(found.map_or(TransactionState::Unknown, |(transaction, _)| transaction.state(self.open_ms())))
     }
 
     /// Newest first.
@@ -258,35 +282,45 @@ impl Inner {
         name: &ScopedStream,
     ) -> Result<Vec<(TransactionId, TransactionState)>> {
         let (slot, _) = self.complete(name).await?;
-        let oldest = keys::completed_before(self.now_ms().saturating_sub(transactions::REMEMBERED_MS));
+        let open_ms = self.open_ms();
         let mut found = Vec::new();
-        let mut after: Option<bytes::Bytes> = None;
-        while found.len() < COMPLETED_LIST_MAX {
-            let page = self
-                .ports
-                .tables
-                .scan(&slot.table, keys::COMPLETED_PREFIX, after.as_deref(), COMPLETED_LIST_MAX - found.len())
-                .await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.key.clone());
-            let ids: Vec<_> = page
-                .iter()
-                .filter(|entry| entry.key < oldest)
-                .filter_map(|entry| keys::transaction_of(&entry.key))
-                .collect();
-            let records: Vec<_> = ids.iter().map(|id| keys::transaction(*id)).collect();
-            for (id, entry) in ids.iter().zip(self.ports.tables.read(&slot.table, &records).await?) {
-                // One that was tidied away between the two reads is no longer remembered.
-                if let Some(entry) = entry {
-                    found.push((*id, Transaction::decode(&entry.value)?.state(self.now_ms())));
-                }
-            }
+        for index in [keys::COMPLETED_PREFIX, keys::COMPLETED_BY_WALL_PREFIX] {
+            self.list_completed(&slot, index, open_ms, &mut found).await?;
         }
         Ok(found)
     }
 
-    /// Gives the open transactions of an earlier run their timers: a whole lease and its grace from now, since nobody
-    /// could ping while the server was away.
+    /// Adds those that an index names to a list, until that is full or they are forgotten.
+    async fn list_completed(
+        &self,
+        slot: &Slot,
+        index: &[u8],
+        open_ms: i64,
+        found: &mut Vec<(TransactionId, TransactionState)>,
+    ) -> Result<()> {
+        let mut after: Option<bytes::Bytes> = None;
+        while found.len() < COMPLETED_LIST_MAX {
+            let count = COMPLETED_LIST_MAX - found.len();
+            let page = self.ports.tables.scan(&slot.table, index, after.as_deref(), count).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.key.clone());
+            let ids: Vec<_> = page.iter().filter_map(|entry| keys::transaction_of(&entry.key)).collect();
+            let records: Vec<_> = ids.iter().map(|id| keys::transaction(*id)).collect();
+            for (id, entry) in ids.iter().zip(self.ports.tables.read(&slot.table, &records).await?) {
+                // One that was tidied away between the two reads is no longer remembered.
+                let Some(entry) = entry else { continue };
+                match Transaction::decode(&entry.value)?.state(open_ms) {
+                    // What comes behind it ended earlier still.
+                    TransactionState::Unknown => return Ok(()),
+                    state => found.push((*id, state)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the open transactions of an earlier run their timers: a whole lease and its grace from now. Who has pinged
+    /// since the start has one already.
     pub(super) async fn rearm(&self, slot: &Slot) -> Result<()> {
         let mut after: Option<bytes::Bytes> = None;
         loop {
@@ -301,9 +335,8 @@ impl Inner {
             let records: Vec<_> = ids.iter().map(|id| keys::transaction(*id)).collect();
             for (id, entry) in ids.iter().zip(self.ports.tables.read(&slot.table, &records).await?) {
                 let Some(entry) = entry else { continue };
-                let transaction = Transaction::decode(&entry.value)?;
-                let lease_ms = transaction.lease_ms.saturating_add(transaction.lease_ms / 2).clamp(0, 2 * LEASE_MS_MAX);
-                self.leases.arm(&slot.name, *id, Duration::from_millis(lease_ms as u64));
+                let patience = Transaction::decode(&entry.value)?.patience();
+                self.leases.arm_missing(&slot.name, *id, patience);
             }
         }
     }
@@ -312,12 +345,19 @@ impl Inner {
     pub(super) async fn purge_completed(&self, slot: &Slot) -> Result<()> {
         const EVERY_MS: i64 = 60_000;
         const AT_ONCE: usize = 500;
-        let now_ms = self.now_ms();
-        if now_ms.saturating_sub(slot.purged_ms.load(Ordering::Relaxed)) < EVERY_MS {
+        let open_ms = self.open_ms();
+        if open_ms.saturating_sub(slot.purged_ms.load(Ordering::Relaxed)) < EVERY_MS {
             return Ok(());
         }
-        let before = keys::completed_before(now_ms.saturating_sub(transactions::REMEMBERED_MS));
-        let page = self.ports.tables.scan(&slot.table, keys::COMPLETED_PREFIX, Some(&before), AT_ONCE).await?;
+        let tables = &self.ports.tables;
+        let forgotten_ms = open_ms.saturating_sub(transactions::REMEMBERED_MS);
+        let before = keys::completed_before(forgotten_ms);
+        let mut page = tables.scan(&slot.table, keys::COMPLETED_PREFIX, Some(&before), AT_ONCE).await?;
+        if forgotten_ms > 0 && page.len() < AT_ONCE {
+            // All of these ended before the store was open for the first millisecond that it counts.
+            let rest = AT_ONCE - page.len();
+            page.extend(tables.scan(&slot.table, keys::COMPLETED_BY_WALL_PREFIX, None, rest).await?);
+        }
         let changes: Vec<Change> = page
             .iter()
             .filter_map(|entry| {
@@ -326,7 +366,7 @@ impl Inner {
             .flatten()
             .collect();
         if page.len() < AT_ONCE {
-            slot.purged_ms.store(now_ms, Ordering::Relaxed);
+            slot.purged_ms.store(open_ms, Ordering::Relaxed);
         }
         if !changes.is_empty() {
             self.ports.tables.commit(&slot.table, changes).await?;

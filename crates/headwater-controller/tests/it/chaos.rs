@@ -4,9 +4,11 @@
 //! Streams are split and merged all the time; transactions are opened, kept alive, ended, and ended again by requests
 //! that come twice or too late; writers of single keys follow the segments as they are sealed. At the end every key's
 //! events stand on its way through the stream in the order they were acknowledged, and every transaction is there whole,
-//! in one piece and once, or not at all.
+//! in one piece and once, or not at all. The wall clock jumps all the while (T20), and nobody notices.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use headwater_controller::Controller;
@@ -25,6 +27,9 @@ const LIVES: u64 = 6;
 const CALLERS: usize = 4;
 /// Keys whose way through the stream is walked at the end.
 const KEYS: [f64; 5] = [0.0, 0.24, 0.5, 0.77, 0.999];
+
+/// How far the wall clock is wrong now and then, in milliseconds.
+const JUMPS_MS: [i64; 6] = [0, 3_600_000, 172_800_000, 315_360_000_000, -86_400_000, -315_360_000_000];
 
 #[derive(Debug)]
 struct Ended {
@@ -58,12 +63,16 @@ impl Chance {
 async fn call_at_random(
     controller: Controller,
     store: Store,
+    jump: Arc<AtomicI64>,
     t: ScopedStream,
     mut chance: Chance,
     writer: &mut Writer,
 ) -> Transactions {
     let mut transactions = Transactions::new();
     for _ in 0..16 {
+        if chance.below(4) == 0 {
+            jump.store(JUMPS_MS[chance.below(JUMPS_MS.len())], Ordering::Relaxed);
+        }
         let outcome = match chance.below(8) {
             0 | 1 => scale_at_random(&controller, &t, &mut chance).await,
             2 => update_at_random(&controller, &t, &mut chance).await,
@@ -225,10 +234,11 @@ async fn run(seed: u64) {
             .map(|(caller, mut writer)| {
                 let chance = Chance(mix(seed ^ (life << 8) ^ (caller << 16)));
                 let (controller, store, t) = (world.controller.clone(), world.store.clone(), t.clone());
+                let jump = Arc::clone(&world.jump);
                 tokio::spawn(async move {
                     // A writer that was a process of its own, or one that died with the server's.
                     writer.at = writer.at.filter(|_| caller % 2 == 0);
-                    (call_at_random(controller, store, t, chance, &mut writer).await, writer)
+                    (call_at_random(controller, store, jump, t, chance, &mut writer).await, writer)
                 })
             })
             .collect();

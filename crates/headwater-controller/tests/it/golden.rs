@@ -3,7 +3,8 @@
 //!
 //! `tests/golden/RELEASE.store` is everything in the store as that release left it, `RELEASE.expected` what it answered
 //! when asked for everything. Neither is changed once the release is out. A release that changes a record adds its own:
-//! `HEADWATER_WRITE_GOLDEN=RELEASE cargo test --release -p headwater-controller golden`.
+//! `HEADWATER_WRITE_GOLDEN=RELEASE cargo test --release -p headwater-controller golden`. `0.1.0` has transactions with
+//! times by the wall clock, from before that release was out, `0.1.0-2` those that it writes.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -33,10 +34,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 /// A controller on a copy of that store.
 fn world(store: &str) -> World {
-    let mut world = World::unrecovered(None);
-    world.store = Store::parse(store);
-    world.restart(None);
-    world
+    World::on(Store::parse(store))
 }
 
 /// Something of every kind, some of it under way.

@@ -4,6 +4,7 @@
 
 mod autoscale;
 mod chaos;
+mod clock;
 mod crashes;
 mod golden;
 mod items;

@@ -44,6 +44,14 @@ impl World {
         Self { store, controller, link, begin, jump }
     }
 
+    /// A controller on that store, not recovered yet.
+    pub(crate) fn on(store: Store) -> Self {
+        let mut world = Self::unrecovered(None);
+        world.store = store;
+        world.restart(None);
+        world
+    }
+
     /// The process is killed; the next one finds what is in the store. It is not recovered yet.
     pub(crate) fn restart(&mut self, fault: Option<Fault>) {
         self.controller.shutdown();
