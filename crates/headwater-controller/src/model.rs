@@ -604,8 +604,37 @@ pub struct RetentionPlan {
     pub stored_bytes: i64,
     /// Bytes that the slowest subscriber has not read; `None` without subscribers.
     pub held_bytes: Option<i64>,
-    /// Where the stream would be truncated, and how many bytes would go.
-    pub truncation: Option<(StreamCut, i64)>,
+    /// What would go; `None` if nothing.
+    pub truncation: Option<PlannedTruncation>,
+}
+
+/// A truncation that has not happened.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PlannedTruncation {
+    /// Where the stream would begin.
+    pub cut: StreamCut,
+    /// Bytes that would go.
+    pub bytes: i64,
+    /// Segments that would go or lose bytes, by ascending id: the first [`PLANNED_SEGMENTS_MAX`] of them.
+    pub segments: Vec<PlannedSegment>,
+    /// Segments that would go or lose bytes and are not listed.
+    pub more_segments: usize,
+}
+
+/// Segments that a planned truncation lists: a page, as of streams or scopes.
+pub const PLANNED_SEGMENTS_MAX: usize = 1000;
+
+/// What a truncation would take from a segment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PlannedSegment {
+    /// The segment.
+    pub id: SegmentId,
+    /// Offset of the first byte that would go.
+    pub from: i64,
+    /// Offset behind the last byte that would go.
+    pub to: i64,
+    /// The segment itself would go, too.
+    pub is_deleted: bool,
 }
 
 /// A time in a stream's life during which its segments stayed the same.

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use headwater_controller::model::{RetentionKind, RetentionPlan};
+use headwater_controller::model::{PlannedSegment, RetentionKind, RetentionPlan, StreamCut};
 use serde::Serialize;
 
 use crate::http::Pages;
@@ -33,11 +33,39 @@ struct Retention {
     truncated_bytes: i64,
     /// New head as segment id → offset; `null` if nothing would go.
     truncated_at: Option<BTreeMap<String, i64>>,
+    /// Segments that would go or lose bytes, by ascending id: the first thousand.
+    truncated_segments: Vec<Segment>,
+    /// Segments that would go or lose bytes and are not listed.
+    more_segments: usize,
+}
+
+/// What would go of a segment.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Segment {
+    /// A number of 64 bits.
+    segment_id: String,
+    /// Offset of the first byte.
+    from: i64,
+    /// Offset behind the last.
+    to: i64,
+    /// The segment itself would go.
+    deleted: bool,
+}
+
+impl From<PlannedSegment> for Segment {
+    fn from(PlannedSegment { id, from, to, is_deleted }: PlannedSegment) -> Self {
+        Self { segment_id: id.as_i64().to_string(), from, to, deleted: is_deleted }
+    }
 }
 
 impl From<RetentionPlan> for Retention {
     fn from(plan: RetentionPlan) -> Self {
-        let (cut, bytes) = plan.truncation.map_or((None, 0), |(cut, bytes)| (Some(cut), bytes));
+        let head = |cut: StreamCut| cut.into_iter().map(|(id, offset)| (id.as_i64().to_string(), offset)).collect();
+        let (truncated_bytes, truncated_at, segments, more_segments) =
+            plan.truncation.map_or((0, None, Vec::new(), 0), |planned| {
+                (planned.bytes, Some(head(planned.cut)), planned.segments, planned.more_segments)
+            });
         Self {
             policy: match plan.policy.kind {
                 RetentionKind::Time => "time",
@@ -48,9 +76,10 @@ impl From<RetentionPlan> for Retention {
             clock_jumped: plan.clock_jumped,
             stored_bytes: plan.stored_bytes,
             held_bytes: plan.held_bytes,
-            truncated_bytes: bytes,
-            truncated_at: cut
-                .map(|cut| cut.into_iter().map(|(id, offset)| (id.as_i64().to_string(), offset)).collect()),
+            truncated_bytes,
+            truncated_at,
+            truncated_segments: segments.into_iter().map(Segment::from).collect(),
+            more_segments,
         }
     }
 }

@@ -13,12 +13,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use headwater_types::ScopedStream;
+use headwater_types::{ScopedStream, SegmentId};
 use tracing::{debug, warn};
 
 use super::slots::{Slot, View};
 use super::{Inner, Result, fan_out, present, put, remove};
-use crate::model::{PAGE_ENTRIES, RetentionPlan, RetentionPolicy, StreamConfig, StreamCut};
+use crate::model::{
+    PAGE_ENTRIES, PLANNED_SEGMENTS_MAX, PlannedSegment, PlannedTruncation, RetentionPlan, RetentionPolicy,
+    StreamConfig, StreamCut,
+};
 use crate::state::cuts::{self, Order};
 use crate::state::epochs::History;
 use crate::state::head::State;
@@ -140,14 +143,47 @@ impl Inner {
             return Ok(Some(plan));
         }
         let facts = self.facts(&slot, &view).await?;
-        let chosen = facts.choose(policy, self.moment().age_ms);
+        let truncation = match facts.choose(policy, self.moment().age_ms) {
+            None => None,
+            Some(position) => Some(self.planned(&slot, &view, position, facts.head_bytes).await?),
+        };
         Ok(Some(RetentionPlan {
             policy,
             clock_jumped,
             stored_bytes: facts.tail.bytes - facts.head_bytes,
             held_bytes: facts.readers.as_ref().map(|readers| facts.tail.bytes - readers.bytes),
-            truncation: chosen.map(|position| (position.cut, position.bytes - facts.head_bytes)),
+            truncation,
         }))
+    }
+
+    /// What a truncation at a valid cut behind the stream's head would take.
+    async fn planned(
+        &self,
+        slot: &Slot,
+        view: &View,
+        position: Position,
+        head_bytes: i64,
+    ) -> Result<PlannedTruncation> {
+        let head = self.head_cut(slot, view).await?;
+        let begin = |id: SegmentId| head.get(&id).map_or(0, |offset| (*offset).max(0));
+        let past = self.past(slot, view, &position.cut).await?;
+        let ends = self.sealed(slot, &past).await?;
+        let mut segments: BTreeMap<SegmentId, PlannedSegment> = BTreeMap::new();
+        for (id, sealed) in past.into_iter().zip(ends) {
+            let to = sealed.map_or(0, |sealed| sealed.bytes).max(begin(id));
+            segments.insert(id, PlannedSegment { id, from: begin(id), to, is_deleted: true });
+        }
+        for (id, to) in &position.cut {
+            if *to > begin(*id) {
+                segments.insert(*id, PlannedSegment { id: *id, from: begin(*id), to: *to, is_deleted: false });
+            }
+        }
+        Ok(PlannedTruncation {
+            bytes: position.bytes - head_bytes,
+            cut: position.cut,
+            more_segments: segments.len().saturating_sub(PLANNED_SEGMENTS_MAX),
+            segments: segments.into_values().take(PLANNED_SEGMENTS_MAX).collect(),
+        })
     }
 
     async fn facts(&self, slot: &Slot, view: &View) -> Result<Facts> {

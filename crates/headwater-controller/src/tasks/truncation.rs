@@ -27,7 +27,7 @@ impl Inner {
 
 impl Inner {
     /// Segments that lie wholly before a valid cut and not before the stream's head.
-    async fn past(&self, slot: &Slot, view: &View, cut: &StreamCut) -> Result<Vec<SegmentId>> {
+    pub(super) async fn past(&self, slot: &Slot, view: &View, cut: &StreamCut) -> Result<Vec<SegmentId>> {
         let name = &slot.name;
         let no_cut = || ControllerError::Internal(format!("a recorded position of {name} is no cut"));
         let (lowest, highest) = cuts::creation_epochs(cut).ok_or_else(no_cut)?;

@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use headwater_controller::model::{
-    GroupRetention, MoveSubscriber, RetentionKind, RetentionPolicy, ScalingPolicy, StreamConfig, StreamCut,
-    UpdateStream,
+    GroupRetention, MoveSubscriber, PLANNED_SEGMENTS_MAX, PlannedSegment, PlannedTruncation, RetentionKind,
+    RetentionPolicy, ScalingPolicy, StreamConfig, StreamCut, UpdateStream,
 };
-use headwater_types::ScopedStream;
+use headwater_types::{ScopedStream, SegmentId};
 
 use crate::support::{World, group_config, id};
 
@@ -51,9 +51,72 @@ async fn what_is_beyond_the_size_to_keep_goes() {
     world.append(&t, id(0, 0), "0123456789");
     let plan = world.controller.retention_plan(&t).await.unwrap().unwrap();
     assert_eq!(plan.stored_bytes, 50);
-    assert_eq!(plan.truncation, Some(([(id(0, 0), 30)].into(), 10)), "nothing has gone by asking");
+    let planned = PlannedTruncation {
+        cut: [(id(0, 0), 30)].into(),
+        bytes: 10,
+        segments: vec![part(id(0, 0), 20, 30)],
+        more_segments: 0,
+    };
+    assert_eq!(plan.truncation, Some(planned), "nothing has gone by asking");
     assert_eq!(head(&world, &t).await, 20);
     assert_eq!(world.store.segment("s/t/0.#epoch.0").unwrap().start, 20);
+}
+
+fn part(id: SegmentId, from: i64, to: i64) -> PlannedSegment {
+    PlannedSegment { id, from, to, is_deleted: false }
+}
+
+fn whole(id: SegmentId, from: i64, to: i64) -> PlannedSegment {
+    PlannedSegment { id, from, to, is_deleted: true }
+}
+
+/// Replaces the stream's policy by one of a size, and asks what that would take.
+async fn planned(world: &World, t: &ScopedStream, keep: i64) -> PlannedTruncation {
+    let segments = i32::try_from(world.current(t).await.len()).unwrap();
+    let mut config = StreamConfig::new(ScalingPolicy::fixed(segments));
+    config.retention = Some(RetentionPolicy { kind: RetentionKind::Size, keep, keep_max: i64::MAX });
+    assert_eq!(world.controller.update_stream(t, config).await.unwrap(), UpdateStream::Success);
+    world.controller.retention_plan(t).await.unwrap().unwrap().truncation.expect("something would go")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_lists_what_would_go_and_then_that_goes() {
+    let (world, t) = world(RetentionKind::Size, 1 << 40, i64::MAX).await;
+    world.append(&t, id(0, 0), "0123456789");
+    let head: StreamCut = [(id(0, 0), 4)].into();
+    assert_eq!(world.controller.truncate_stream(&t, head).await.unwrap(), UpdateStream::Success);
+    world.scale(&t, &[id(0, 0)], &[(0.0, 0.5), (0.5, 1.0)]).await;
+    world.append(&t, id(1, 1), "01234");
+    // One that nobody wrote to, and one that is still written to.
+    world.scale(&t, &[id(2, 1)], &[(0.5, 1.0)]).await;
+    world.append(&t, id(3, 2), "012");
+    let plan = planned(&world, &t, 0).await;
+    let expected = [whole(id(0, 0), 4, 10), part(id(1, 1), 0, 5), whole(id(2, 1), 0, 0), part(id(3, 2), 0, 3)];
+    assert_eq!((&plan.segments[..], plan.more_segments), (&expected[..], 0));
+    assert_eq!(plan.bytes, 14, "what was cut off before is not counted again");
+    assert!(world.store.segment("s/t/0.#epoch.0").is_some(), "nothing has gone by asking");
+    minutes(31).await;
+    assert_eq!(world.controller.head_segments(&t).await.unwrap(), plan.cut);
+    for segment in plan.segments {
+        let left = world.store.segment(t.segment(segment.id).as_str());
+        assert_eq!(left.is_none(), segment.is_deleted, "{segment:?}");
+        assert!(left.is_none_or(|left| left.start == u64::try_from(segment.to).unwrap()), "{segment:?}");
+    }
+    assert_eq!(world.controller.retention_plan(&t).await.unwrap().unwrap().truncation, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_lists_a_thousand_segments_and_counts_the_others() {
+    let (world, t) = world(RetentionKind::Size, 1 << 40, i64::MAX).await;
+    let scales = i32::try_from(PLANNED_SEGMENTS_MAX).unwrap() + 5;
+    for number in 0..scales {
+        world.append(&t, id(number, number), "x");
+        world.scale(&t, &[id(number, number)], &[(0.0, 1.0)]).await;
+    }
+    let plan = planned(&world, &t, 0).await;
+    assert_eq!((plan.segments.len(), plan.more_segments), (PLANNED_SEGMENTS_MAX, 5));
+    assert_eq!(plan.segments[7], whole(id(7, 7), 0, 1));
+    assert_eq!(plan.bytes, i64::from(scales));
 }
 
 #[tokio::test(start_paused = true)]

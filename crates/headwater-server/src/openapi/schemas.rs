@@ -235,6 +235,17 @@ fn views() -> Schemas {
                 ("heldBytes", json!({"type": ["integer", "null"], "format": "int64"})),
                 ("truncatedBytes", int64()),
                 ("truncatedAt", json!({"type": ["object", "null"], "additionalProperties": int64()})),
+                ("truncatedSegments", list(named("TruncatedSegment"))),
+                ("moreSegments", count()),
+            ]),
+        ),
+        (
+            "TruncatedSegment",
+            object(&[
+                ("segmentId", text()),
+                ("from", int64()),
+                ("to", int64()),
+                ("deleted", json!({"type": "boolean"})),
             ]),
         ),
     ]
