@@ -174,19 +174,25 @@ impl SegmentName {
 
     /// The segment that a transaction's or transient segment will merge into; `None` for an ordinary one.
     pub fn parent(&self) -> Option<Self> {
-        let (base, _) = self.split_suffix();
-        (base.len() < self.0.len()).then(|| Self(base.into()))
+        let (base, suffix) = split_suffix(&self.0);
+        (!suffix.is_empty()).then(|| Self(base.into()))
     }
 
     /// Made by `CreateTransientSegment`.
     pub fn is_transient(&self) -> bool {
-        self.split_suffix().1.starts_with(TRANSIENT)
+        split_suffix(&self.0).1.starts_with(TRANSIENT)
     }
 
     /// Part that decides where a segment lives. Epoch and transaction stay out of it: a rolling commit merges a
     /// transaction's segment into the segment of that number in another epoch, and a merge never leaves a container.
     pub fn placement(&self) -> &str {
-        let (base, _) = self.split_suffix();
+        // An upload into a transaction has two suffixes, and merges into it.
+        let mut base = &*self.0;
+        while let (parent, suffix) = split_suffix(base)
+            && !suffix.is_empty()
+        {
+            base = parent;
+        }
         base.find(EPOCH).map_or(base, |at| &base[..at])
     }
 
@@ -198,7 +204,7 @@ impl SegmentName {
     /// Text under which the segment is kept. A transaction's segment is kept without its parent's epoch: a client that
     /// takes up a transaction again derives the parent's epoch differently and means the same segment.
     pub fn key(&self) -> std::borrow::Cow<'_, str> {
-        let (_, suffix) = self.split_suffix();
+        let (_, suffix) = split_suffix(&self.0);
         if suffix.starts_with(TRANSACTION) { format!("{}{suffix}", self.placement()).into() } else { (&*self.0).into() }
     }
 
@@ -216,19 +222,19 @@ impl SegmentName {
             id: SegmentId::new(decimal(number)?, decimal(epoch)?),
         })
     }
+}
 
-    /// Base and suffix; the suffix is empty for an ordinary segment.
-    fn split_suffix(&self) -> (&str, &str) {
-        for mark in [TRANSIENT, TRANSACTION] {
-            if let Some(at) = self.0.rfind(mark)
-                && at > 0
-                && self.0.len() >= at + mark.len() + UUID_DIGITS
-            {
-                return self.0.split_at(at);
-            }
+/// Base and last suffix of a segment's name; the suffix is empty for an ordinary segment.
+fn split_suffix(name: &str) -> (&str, &str) {
+    for mark in [TRANSIENT, TRANSACTION] {
+        if let Some(at) = name.rfind(mark)
+            && at > 0
+            && name.len() >= at + mark.len() + UUID_DIGITS
+        {
+            return name.split_at(at);
         }
-        (&self.0, "")
     }
+    (name, "")
 }
 
 impl fmt::Display for SegmentName {
@@ -298,6 +304,17 @@ mod tests {
         );
         assert!(transient.is_transient());
         assert_eq!(transient.parent(), Some(parent));
+    }
+
+    #[test]
+    fn an_upload_into_a_transaction_shares_its_container_with_or_without_an_epoch() {
+        let id = "00000001000000020000000300000004";
+        for parent in ["s/t/7.#epoch.3", "s/t/7"] {
+            let transaction = segment(&format!("{parent}{TRANSACTION}{id}"));
+            let upload = transaction.transient(crate::WriterId(1), 2);
+            assert_eq!(upload.parent(), Some(transaction));
+            assert_eq!(upload.placement(), "s/t/7");
+        }
     }
 
     #[test]
