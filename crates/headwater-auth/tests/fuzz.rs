@@ -1,5 +1,9 @@
 //! The bodies of the fuzz targets of texts from outside: names, password files, tokens, key sets. The fuzz package includes
-//! this file; here the bodies replay a small corpus.
+//! this file; here the bodies replay a small corpus, and meet it changed at random.
+
+#[cfg(test)]
+#[path = "../../../fuzz/mutate.rs"]
+mod mutate;
 
 use headwater_auth::delegation::Key;
 use headwater_auth::keys::KeySet;
@@ -84,4 +88,15 @@ fn the_corpus_does_no_harm() {
             }
         }
     }
+}
+
+#[test]
+fn texts_that_nobody_has_chosen_do_no_harm() {
+    let corpus: Vec<Vec<u8>> = CORPUS.iter().map(|text| text.as_bytes().to_vec()).collect();
+    let long = std::time::Duration::from_millis(1_500);
+    mutate::meet("names, passwords and tokens", &corpus, long, |input| {
+        for body in [fuzz_names, fuzz_passwords, fuzz_tokens] {
+            body(input);
+        }
+    });
 }
