@@ -153,6 +153,29 @@ class TransactionTest extends InScope {
         assertThrows(TxnFailedException.class, () -> finished.writeEvent("key-0", "late"));
     }
 
+    /** It begins where a segment is older than its epoch: who takes it up names that segment otherwise than who began it. */
+    @Test
+    @DisplayName("one begun before a scale is taken over after it, written to and committed")
+    void reattachAfterScale() throws Exception {
+        createStream("s", 2);
+        assertTrue(within(controller.scaleStream(stream("s"), List.of(1L), Map.of(0.5, 0.75, 0.75, 1.0), executor)
+            .getFuture()), "one half is split");
+        Transaction<String> begun = writer("first").beginTxn();
+        fill(begun, 0, 10);
+        begun.flush();
+        scale("s", 4);
+        Transaction<String> taken = writer("second").getTxn(begun.getTxnId());
+        assertEquals(Status.OPEN, taken.checkStatus());
+        fill(taken, 10, 10);
+        taken.flush();
+        assertEquals(List.of(), readSegments("s"), "nothing is seen of it");
+        taken.commit();
+        becomes(begun, Status.COMMITTED);
+        assertComplete(readSegments("s"), KEYS, 20);
+        write("s", KEYS, 20, 5);
+        assertComplete(readSegments("s"), KEYS, 25);
+    }
+
     @Test
     @DisplayName("sealing a stream aborts what is open on it")
     void sealed() throws Exception {
