@@ -446,6 +446,16 @@ def tags(arguments):
     ensure("tagged" not in [name.split("/")[-1] for name in m.list_stream(scope)], "a deleted stream is listed")
     held("a sealed stream is deleted")
 
+    try:
+        m.delete_scope(scope)
+    except Exception as reason:  # the client raises several kinds
+        ensure("not empty" in str(reason), f"the deletion of a scope with streams is refused, but: {reason}")
+    else:
+        raise Failed("the deletion of a scope with streams is not refused")
+    ensure(scope in m.list_scope(), "a refused deletion removed a scope")
+    ensure(len(m.list_stream(scope)) >= arguments.count, "a refused deletion removed streams")
+    held("a scope that is not empty is not deleted")
+
     ensure(m.create_scope(scope + "-empty") is True, "a new scope was not created")
     ensure(m.delete_scope(scope + "-empty") is True, "an empty scope was not deleted")
     ensure(scope + "-empty" not in m.list_scope(), "a deleted scope is listed")
@@ -664,6 +674,28 @@ def byte_tail(arguments):
 # ---------------------------------------------------------------- transactions
 
 
+def fill(transaction, numbers):
+    """Writes into a transaction; only its commit tells that all is stored."""
+    events = numbered(numbers)
+    for key, event in events:
+        transaction.write_event(event, key)
+    return [event.encode() for _, event in events]
+
+
+async def has_segments(m, scope, stream, count):
+    """Waits until a stream has so many; the wheel tells by the cut of a group that begins at the tail."""
+    start = time.monotonic()
+    while True:
+        group = m.create_reader_group(f"{stream}-tail-{time.time_ns()}", scope, stream, True)
+        reader = group.create_reader("reader")
+        segments = group.get_streamcut().get_segment_offset_map()
+        await leave(reader)
+        if len(segments) == count:
+            return
+        ensure(time.monotonic() - start < PATIENCE, f"a stream that was to have {count} segments has {segments}")
+        time.sleep(0.2)
+
+
 def transactions(arguments):
     m = manager(arguments)
     m.create_scope(arguments.scope)
@@ -671,12 +703,6 @@ def transactions(arguments):
     writer = m.create_transaction_writer(arguments.scope, "txn", 11)
     group = m.create_reader_group("txn-group", arguments.scope, "txn")
     reader = group.create_reader("reader")
-
-    def fill(transaction, numbers):
-        events = numbered(numbers)
-        for key, event in events:
-            transaction.write_event(event, key)
-        return [event.encode() for _, event in events]
 
     async def run():
         first = writer.begin_txn()
@@ -719,6 +745,105 @@ def transactions(arguments):
         same_elements(seen, written[0] + written[2], "several transactions")
         held("of several open transactions those committed are read, whole and in order")
         await leave(reader)
+        await around_a_scale(m, arguments.scope)
+
+    asyncio.run(run())
+
+
+async def around_a_scale(m, scope):
+    """A stream that splits under open transactions: the least number of segments is what this client can raise."""
+    import pravega_client as client
+
+    ensure(m.create_stream(scope, "txn-scale", 1) is True, "stream existed")
+    writer = m.create_transaction_writer(scope, "txn-scale", 12)
+    plain = m.create_writer(scope, "txn-scale", 100)
+    expected = write(plain, numbered(range(50)))
+    early, doomed = writer.begin_txn(), writer.begin_txn()
+    of_early = fill(early, range(200, 250))
+    fill(doomed, range(5000, 5050))
+    fixed = client.StreamScalingPolicy.fixed_scaling_policy(3)
+    none = client.StreamRetentionPolicy.none()
+    ensure(m.update_stream_with_policy(scope, "txn-scale", fixed, none, []) is True, "stream not updated")
+    await has_segments(m, scope, "txn-scale", 3)
+    # Found again, and no more: who takes up a transaction of another, this client lets neither write nor end it.
+    found = writer.get_txn(early.get_txn_id())
+    ensure(found.is_open() is True, "a transaction found after a scale is not open")
+    for attempt in (lambda: found.write_event("late:0", "late"), found.commit, found.abort):
+        try:
+            attempt()
+        except Exception:  # the client raises several kinds
+            continue
+        raise Failed("the client changes what another began")
+    of_early += fill(early, range(250, 300))
+    expected += write(plain, numbered(range(50, 100)))
+    early.commit()
+    wait_until(lambda: not early.is_open(), "a committed transaction stays open")
+    # As above: the client does not stand an abort while it sets up its connections.
+    await asyncio.sleep(0.5)
+    doomed.abort()
+    wait_until(lambda: not doomed.is_open(), "an aborted transaction stays open")
+    expected += of_early
+    reader = m.create_reader_group("txn-scale-group", scope, "txn-scale").create_reader("reader")
+    seen = await read_all(reader, len(expected))
+    order_per_key(seen, "around a scale")
+    same_elements(seen, expected, "around a scale")
+    await leave(reader)
+    held("a transaction begun before a scale commits after it")
+
+
+def transactions_end(arguments):
+    """Transactions that nobody ends: they end with their stream, and with their lease."""
+    # What this client asks for; its stream manager takes no other.
+    lease = 90
+    m = manager(arguments)
+    scope = arguments.scope
+    m.create_scope(scope)
+    ensure(m.create_stream(scope, "txn-lease", 1) is True, "stream existed")
+    ensure(m.create_stream(scope, "txn-sealed", 2) is True, "stream existed")
+
+    async def reads(stream, expected):
+        reader = m.create_reader_group(f"{stream}-group", scope, stream).create_reader("reader")
+        seen = await read_all(reader, len(expected))
+        order_per_key(seen, stream)
+        same_elements(seen, expected, stream)
+        await leave(reader)
+
+    async def run():
+        here = m.create_transaction_writer(scope, "txn-lease", 13)
+        gone = m.create_transaction_writer(scope, "txn-lease", 14)
+        kept = here.begin_txn()
+        of_kept = fill(kept, range(50))
+        abandoned = gone.begin_txn()
+        fill(abandoned, range(100, 150))
+        begun = time.monotonic()
+        # With the writer ends whoever pings its transactions.
+        del gone
+
+        writer = m.create_transaction_writer(scope, "txn-sealed", 15)
+        committed = writer.begin_txn()
+        expected = fill(committed, range(50))
+        committed.commit()
+        wait_until(lambda: not committed.is_open(), "a committed transaction stays open")
+        sealed = [writer.begin_txn(), writer.begin_txn()]
+        fill(sealed[0], range(50, 100))
+        await asyncio.sleep(0.5)
+        ensure(m.seal_stream(scope, "txn-sealed") is True, "stream not sealed")
+        for transaction in sealed:
+            wait_until(lambda: not transaction.is_open(), "a transaction of a sealed stream stays open")
+        await reads("txn-sealed", expected)
+        held("sealing a stream aborts what is open on it")
+
+        while abandoned.is_open():
+            ensure(time.monotonic() - begun < 2 * lease, "a transaction that nobody pings stays open")
+            await asyncio.sleep(0.5)
+        lasted = time.monotonic() - begun
+        ensure(lasted >= lease, f"a transaction with a lease of {lease} s ended after {lasted} s")
+        ensure(kept.is_open() is True, "a transaction that is pinged ends")
+        of_kept += fill(kept, range(50, 100))
+        kept.commit()
+        wait_until(lambda: not kept.is_open(), "a committed transaction stays open")
+        await reads("txn-lease", of_kept)
+        held("a transaction that nobody pings is aborted after its lease")
 
     asyncio.run(run())
 
@@ -882,6 +1007,7 @@ COMMANDS = {
     "byte": byte_streams,
     "byte-tail": byte_tail,
     "txn": transactions,
+    "txn-ends": transactions_end,
     "cuts": cuts,
     "reader-group": reader_group,
     "read-and-wait": read_and_wait,

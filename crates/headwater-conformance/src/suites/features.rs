@@ -39,6 +39,8 @@ const RUST: &[(&str, &str)] = &[
 
 const PYTHON: &[(&str, &str)] = &[
     ("retention", "retention"),
+    // A lease of the wheel and its half long.
+    ("txn-ends", "transactions"),
     ("reader-group", "reader groups"),
     ("cuts", "reader groups"),
     ("txn", "transactions"),
