@@ -18,8 +18,9 @@ use std::sync::Mutex;
 const HEAD: &str = "# What works with which client\n\n\
 Written by `headwater-conformance compatibility --write` from what the suites of the published clients found against\n\
 the real binary; `cargo xtask test` compares it. Where the table says that there is no such API, the client has no way\n\
-to ask; that, and what the clients themselves cannot do, is in [genuine-clients.md](genuine-clients.md). Every feature\n\
-by itself follows below.\n";
+to ask; that, and what the clients themselves cannot do, is in [genuine-clients.md](genuine-clients.md). Java's client\n\
+finds controllers by `pravega://`; with `pravegas://` 0.13.0 asks for them in plain text as well, which a server with TLS\n\
+does not answer: use `tls://` there. Every feature by itself follows below.\n";
 
 /// The suites that together find out about a client, by its name.
 const SUITES: [(&str, &[&str]); 3] =
@@ -33,6 +34,7 @@ const ABSENT: [(&str, &[&str]); 3] = [
         &[
             "REST models of the original",
             "batch client",
+            "discovery of controllers",
             "groups over HTTP",
             "groups shared with Headwater's own client",
             "index streams",
@@ -48,6 +50,7 @@ const ABSENT: [(&str, &[&str]); 3] = [
         &[
             "REST models of the original",
             "batch client",
+            "discovery of controllers",
             "groups over HTTP",
             "groups shared with Headwater's own client",
             "reader group manager and subscribers",
