@@ -1,6 +1,7 @@
 package headwater;
 
 import io.grpc.Status.Code;
+import io.pravega.client.ByteStreamClientFactory;
 import io.pravega.client.ClientConfig;
 import io.pravega.client.EventStreamClientFactory;
 import io.pravega.client.KeyValueTableFactory;
@@ -42,6 +43,7 @@ import static headwater.AuthTest.assertDenied;
 import static headwater.AuthTest.assertRefused;
 import static headwater.AuthTest.code;
 import static headwater.AuthTest.readAll;
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
@@ -164,11 +166,13 @@ class BearerTest extends InScope {
     }
 
     @Test
-    @DisplayName("a writer, a transaction, a group and a table outlive several tokens of both kinds")
+    @DisplayName("a writer, a transaction, a group, a byte stream and a table outlive several tokens of both kinds")
     void renewal() throws Exception {
         createStream("s", 2);
+        createStream("b", 1);
         createTable();
         KeyValueTable table = table(client);
+        ByteStreamClientFactory bytes = open(ByteStreamClientFactory.withScope(scope, client));
         // One that is not renewed, to show that it would have to be.
         String first = mine.getAuthenticationToken();
         long end = System.nanoTime() + 15_000_000_000L;
@@ -178,11 +182,17 @@ class BearerTest extends InScope {
         int written = 0;
         try (var reader = events().createReader("r", "g", TEXT, ReaderConfig.builder().build());
              var writer = events().createEventWriter("s", TEXT, patient());
-             var transactions = events().createTransactionalEventWriter("w", "s", TEXT, patient())) {
+             var transactions = events().createTransactionalEventWriter("w", "s", TEXT, patient());
+             var into = bytes.createByteStreamWriter("b");
+             var from = bytes.createByteStreamReader("b")) {
             var transaction = transactions.beginTxn();
             for (; System.nanoTime() < end; written++) {
                 within(writer.writeEvent("key-0", event(0, written)));
                 transaction.writeEvent("key-1", event(1, written));
+                byte[] sent = value(written).array();
+                into.write(sent);
+                within(into.flushAsync());
+                assertArrayEquals(sent, ByteStreamTest.exactly(from, sent.length));
                 within(table.update(new Put(key(written % 7), value(written))));
                 assertTrue(streams.checkStreamExists(scope, "s"), "calls of the controller go on");
                 readAll(reader, read, written + 1);

@@ -122,7 +122,7 @@ class ByteStreamTest extends InScope {
     }
 
     /** As many as asked for, in as many reads as it takes. */
-    private static byte[] exactly(ByteStreamReader reader, int count) throws IOException {
+    static byte[] exactly(ByteStreamReader reader, int count) throws IOException {
         byte[] read = new byte[count];
         int filled = 0;
         while (filled < count) {
