@@ -4,7 +4,8 @@ use crate::context::{fixed, order_per_key, read_all, same_elements, soon, texts,
 use anyhow::{anyhow, ensure, Result};
 use futures::StreamExt;
 use pravega_client_shared::{
-    Retention, RetentionType, ScaleType, Scaling, ScopedSegment, ScopedStream, Segment, StreamCut, StreamSegments,
+    Retention, RetentionType, ScaleType, Scaling, Scope, ScopedSegment, ScopedStream, Segment, Stream, StreamCut,
+    StreamSegments,
 };
 use pravega_controller_client::paginator::{list_scopes, list_streams, list_streams_for_tag};
 use serde_json::json;
@@ -125,6 +126,7 @@ pub async fn streams(context: &Context, arguments: &mut Arguments) -> Result<()>
     context.held("scopes are created once, exist and are listed");
 
     life(context).await?;
+    whole_scopes(context).await?;
 
     let started = Instant::now();
     let mut expected = Vec::new();
@@ -157,6 +159,38 @@ pub async fn streams(context: &Context, arguments: &mut Arguments) -> Result<()>
     }
     same_elements(seen, expected.into_iter().step_by(2).collect(), "listing by tag")?;
     context.held("a listing by tag names exactly the streams with that tag");
+    Ok(())
+}
+
+/// A scope with streams in it stays, an empty one goes.
+async fn whole_scopes(context: &Context) -> Result<()> {
+    let controller = context.controller();
+    let full = Scope::from(format!("{}-full", context.scope.name));
+    let fail = |what: &str, error: &dyn std::fmt::Display| anyhow!("{what} scope {full}: {error}");
+    let stream = ScopedStream { scope: full.clone(), stream: Stream::from("inside".to_owned()) };
+    ensure!(controller.create_scope(&full).await.map_err(|e| fail("create", &e.error))?, "scope {full} existed");
+    controller.create_stream(&fixed(&stream, 1)).await.map_err(|e| fail("create a stream in", &e.error))?;
+    let refused = controller.delete_scope(&full).await;
+    let refused = refused.err().map(|e| e.error.to_string()).unwrap_or_default();
+    ensure!(refused.contains("not empty"), "the deletion of scope {full} with a stream in it: {refused:?}");
+    ensure!(
+        controller.check_stream_exists(&stream).await.map_err(|e| fail("look into", &e.error))?,
+        "a refused deletion of a scope removed {stream}"
+    );
+    context.held("a scope that is not empty is not deleted");
+
+    controller.seal_stream(&stream).await.map_err(|e| fail("seal what is in", &e.error))?;
+    controller.delete_stream(&stream).await.map_err(|e| fail("delete what is in", &e.error))?;
+    ensure!(controller.delete_scope(&full).await.map_err(|e| fail("delete", &e.error))?, "scope {full} was not there");
+    ensure!(
+        !controller.check_scope_exists(&full).await.map_err(|e| fail("exists", &e.error))?,
+        "scope {full} exists after it was deleted"
+    );
+    ensure!(
+        !controller.delete_scope(&full).await.map_err(|e| fail("delete", &e.error))?,
+        "scope {full} was deleted twice"
+    );
+    context.held("an empty scope is deleted");
     Ok(())
 }
 

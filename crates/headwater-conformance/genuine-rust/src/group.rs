@@ -1,4 +1,4 @@
-//! Reader groups: hand-over between readers, a reader that dies, stream cuts, deletion.
+//! Reader groups: hand-over between readers, a reader that dies, stream cuts, several streams, deletion.
 
 use crate::context::{order_per_key, same_elements, soon, take_slice, texts, Arguments, Context, Seen, PATIENCE};
 use anyhow::{anyhow, ensure, Result};
@@ -15,24 +15,31 @@ pub async fn run(context: &Context, arguments: &mut Arguments) -> Result<()> {
     let events: usize = arguments.optional("--events", 2000)?;
     let (stream, created) = context.create_stream("handed-over", 4).await?;
     ensure!(created, "{stream} existed");
-    let mut source = Source { writer: context.factory.create_event_writer(stream.clone()), written: Vec::new() };
+    let mut source = Source::new(context, &stream, "key");
     source.write(events).await?;
     hand_over(context, &stream, &mut source).await?;
     death(context, &stream, &mut source).await?;
-    cuts(context, &stream, &mut source).await
+    cuts(context, &stream, &mut source).await?;
+    two_streams(context, &stream, &source).await
 }
 
 /// Writes `key:number` events and remembers them.
 struct Source {
     writer: pravega_client::event::EventWriter,
+    /// What its keys begin with.
+    keys: &'static str,
     written: Vec<String>,
 }
 
 impl Source {
+    fn new(context: &Context, stream: &ScopedStream, keys: &'static str) -> Self {
+        Self { writer: context.factory.create_event_writer(stream.clone()), keys, written: Vec::new() }
+    }
+
     async fn write(&mut self, count: usize) -> Result<()> {
         for _ in 0..count {
             let number = self.written.len();
-            let key = format!("key-{}", number % 20);
+            let key = format!("{}-{}", self.keys, number % 20);
             let text = format!("{key}:{number}");
             let _ = self.writer.write_event_by_routing_key(key, text.clone().into_bytes()).await;
             self.written.push(text);
@@ -197,5 +204,28 @@ async fn cuts(context: &Context, stream: &ScopedStream, source: &mut Source) -> 
     same_elements(texts(&seen)?, source.written[rest..].to_vec(), "from the tail")?;
     offline(&mut reader).await?;
     context.held("groups start at a stream cut and at the tail");
+    Ok(())
+}
+
+/// One group reads a stream that is full and another one, from their heads.
+async fn two_streams(context: &Context, stream: &ScopedStream, source: &Source) -> Result<()> {
+    let (other, created) = context.create_stream("handed-over-other", 2).await?;
+    ensure!(created, "{other} existed");
+    let mut second = Source::new(context, &other, "other");
+    second.write(300).await?;
+    let mut config = ReaderGroupConfigBuilder::default();
+    config.add_stream(stream.clone()).add_stream(other);
+    let group =
+        context.factory.create_reader_group_with_config(context.scope.clone(), "both".into(), config.build()).await;
+    ensure!(group.get_managed_streams().len() == 2, "the group reads {:?}", group.get_managed_streams());
+    let mut reader = group.create_reader("reader".into()).await;
+    let mut seen = Vec::new();
+    collect(&mut reader, &mut seen, source.written.len() + second.written.len()).await?;
+    let seen = texts(&seen)?;
+    order_per_key(&seen, "two streams")?;
+    let expected = source.written.iter().chain(&second.written).cloned().collect();
+    same_elements(seen, expected, "two streams")?;
+    offline(&mut reader).await?;
+    context.held("a group over two streams reads both");
     Ok(())
 }

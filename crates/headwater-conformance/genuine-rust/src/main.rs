@@ -50,6 +50,7 @@ usage: genuine COMMAND --controller HOST:PORT --scope SCOPE [OPTION...]
   index          [--records N]                      index streams: append, search, read, truncate
   jumbo          [--mib N]                          one large event between small ones
   txn                                               commit, abort, several open, events around a scale
+  txn-ends                                          transactions that end with their stream, and with their lease
   byte           [--mib N]                          byte streams: write, seek, truncate, tail, seal
   reader-group   [--events N]                       hand-over, a reader that dies, stream cuts
   fill           --stream S --mib N [--event N]     write N MiB of events as fast as the client can
@@ -90,9 +91,12 @@ fn run(command: &str, mut arguments: Arguments) -> Result<()> {
         .controller_uri(PravegaNodeUri::from(controller.as_str()))
         // The variables that the client itself reads its credentials from.
         .is_auth_enabled(std::env::var_os("pravega_client_auth_method").is_some());
-    if command == "refused" || command == "once" {
-        // By itself the client asks ten times for a minute in all before it believes that it is not known.
+    if ["refused", "once", "txn-ends"].contains(&command) {
+        // By itself the client asks ten times for a minute in all before it believes that it is not known, or too late.
         config.retry_policy(RetryWithBackoff::default_setting().max_delay(Duration::from_millis(10)));
+    }
+    if command == "txn-ends" {
+        config.transaction_timeout_time(txn::SHORTEST_LEASE.as_millis() as u64);
     }
     let config = config.build().map_err(|reason| anyhow::anyhow!("client configuration: {reason}"))?;
     // It owns the runtime, and is never dropped: a reader that is dropped signs off in a task, which may need another
@@ -118,6 +122,7 @@ fn run(command: &str, mut arguments: Arguments) -> Result<()> {
             "index" => index::run(&context, &mut arguments).await,
             "jumbo" => jumbo::run(&context, &mut arguments).await,
             "txn" => txn::run(&context, &mut arguments).await,
+            "txn-ends" => txn::ends(&context, &mut arguments).await,
             "byte" => bytes::run(&context, &mut arguments).await,
             "reader-group" => group::run(&context, &mut arguments).await,
             "bench" => bench::run(&context, &mut arguments).await,

@@ -1,4 +1,4 @@
-//! Transactions: commit, abort, several open at once, and events around a scale.
+//! Transactions: commit, abort, several open at once, events around a scale, the end of the stream and of a lease.
 
 use crate::admin::scale_to;
 use crate::context::{
@@ -12,11 +12,19 @@ use pravega_client_shared::{ScopedStream, Timestamp, TransactionStatus, WriterId
 use std::time::{Duration, Instant};
 
 const QUIET: Duration = Duration::from_secs(2);
+/// The shortest that servers grant.
+pub const SHORTEST_LEASE: Duration = Duration::from_secs(10);
 
 pub async fn run(context: &Context, _arguments: &mut Arguments) -> Result<()> {
     one_after_the_other(context).await?;
     several_open(context).await?;
     around_a_scale(context).await
+}
+
+/// Transactions that nobody ends.
+pub async fn ends(context: &Context, _arguments: &mut Arguments) -> Result<()> {
+    sealed(context).await?;
+    lease(context).await
 }
 
 async fn reader(context: &Context, stream: &ScopedStream) -> EventReader {
@@ -84,6 +92,26 @@ async fn reaches(transaction: &Transaction, end: TransactionStatus, before: Tran
         ensure!(start.elapsed() < PATIENCE, "a transaction stays {now:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Nobody asked for it: until somebody else's decision is carried out, it may still be open.
+async fn is_aborted_by_itself(transaction: &Transaction) -> Result<()> {
+    let start = Instant::now();
+    while status(transaction).await? == TransactionStatus::Open {
+        ensure!(start.elapsed() < PATIENCE, "a transaction stays open");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    reaches(transaction, TransactionStatus::Aborted, TransactionStatus::Aborting).await
+}
+
+/// Whoever asks for it. A refusal is taken for a failure that passes, and the commit repeated ten times.
+async fn cannot_be_committed(context: &Context, transaction: &Transaction) -> Result<()> {
+    let (controller, stream, id) = (context.controller(), transaction.stream(), transaction.txn_id());
+    let committed =
+        soon("an answer to a late commit", controller.commit_transaction(&stream, id, WriterId(7), Timestamp(0)));
+    ensure!(committed.await?.is_err(), "a transaction that was aborted is committed");
+    ensure!(status(transaction).await? == TransactionStatus::Aborted, "a transaction that was aborted is alive again");
+    Ok(())
 }
 
 async fn one_after_the_other(context: &Context) -> Result<()> {
@@ -170,6 +198,14 @@ async fn around_a_scale(context: &Context) -> Result<()> {
     let mut of_early = write(&mut early, 200..250).await?;
     write(&mut doomed, 5000..5050).await?;
     scale_to(context, &stream, 4).await?;
+    // Found again, and no more: who takes up a transaction of another, this client lets neither write nor end it.
+    let mut found =
+        soon("find a transaction", transactions.get_txn(early.txn_id())).await?.map_err(|e| anyhow!("{e}"))?;
+    ensure!(status(&found).await? == TransactionStatus::Open, "a transaction found after a scale is not open");
+    ensure!(found.write_event(None, b"late:0".to_vec()).await.is_err(), "the client writes to what another began");
+    ensure!(found.commit(Timestamp(0)).await.is_err(), "the client commits what another began");
+    ensure!(found.abort().await.is_err(), "the client aborts what another began");
+    drop(found);
     of_early.extend(write(&mut early, 250..300).await?);
     // Visible before the transaction commits, so its numbers are lower.
     expected.extend(write_plain(&mut plain, 50..100).await?);
@@ -194,5 +230,60 @@ async fn around_a_scale(context: &Context) -> Result<()> {
     same_elements(seen, expected, "events and transactions around a scale")?;
     soon("reader offline", reader.reader_offline()).await?.map_err(|e| anyhow!("{e}"))?;
     context.held("events and transactions around two scales: exactly once, in order per key");
+    Ok(())
+}
+
+/// Transactions that are open when their stream ends.
+async fn sealed(context: &Context) -> Result<()> {
+    let (stream, created) = context.create_stream("txn-sealed", 2).await?;
+    ensure!(created, "{stream} existed");
+    let mut writer = context.factory.create_transactional_event_writer(stream.clone(), WriterId(4)).await;
+    let mut before = begin(&mut writer).await?;
+    let expected = write(&mut before, 0..50).await?;
+    commit(&mut before).await?;
+    let mut written = begin(&mut writer).await?;
+    write(&mut written, 50..100).await?;
+    let empty = begin(&mut writer).await?;
+    // For the same reason as before an abort.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    context.controller().seal_stream(&stream).await.map_err(|e| anyhow!("seal: {}", e.error))?;
+    for transaction in [&written, &empty] {
+        is_aborted_by_itself(transaction).await?;
+        cannot_be_committed(context, transaction).await?;
+    }
+    let mut reader = reader(context, &stream).await;
+    let seen = texts(&read_all(&mut reader, expected.len(), QUIET).await?)?;
+    same_elements(seen, expected, "a stream that was sealed under transactions")?;
+    soon("reader offline", reader.reader_offline()).await?.map_err(|e| anyhow!("{e}"))?;
+    context.held("sealing a stream aborts what is open on it");
+    Ok(())
+}
+
+/// Two transactions of the shortest lease: the writer of one is gone, that of the other lives and does nothing.
+async fn lease(context: &Context) -> Result<()> {
+    let (stream, created) = context.create_stream("txn-lease", 1).await?;
+    ensure!(created, "{stream} existed");
+    let mut gone = context.factory.create_transactional_event_writer(stream.clone(), WriterId(5)).await;
+    let mut here = context.factory.create_transactional_event_writer(stream.clone(), WriterId(6)).await;
+    let mut reader = reader(context, &stream).await;
+    let mut kept = begin(&mut here).await?;
+    let mut expected = write(&mut kept, 0..50).await?;
+    let mut abandoned = begin(&mut gone).await?;
+    write(&mut abandoned, 100..150).await?;
+    let begun = Instant::now();
+    // With the writer ends whoever pings its transactions.
+    drop(gone);
+    is_aborted_by_itself(&abandoned).await?;
+    let lasted = begun.elapsed();
+    ensure!(lasted >= SHORTEST_LEASE, "a transaction with a lease of {SHORTEST_LEASE:?} was aborted after {lasted:?}");
+    cannot_be_committed(context, &abandoned).await?;
+    ensure!(status(&kept).await? == TransactionStatus::Open, "a transaction that is pinged ends");
+    expected.extend(write(&mut kept, 50..100).await?);
+    commit(&mut kept).await?;
+    let seen = texts(&read_all(&mut reader, expected.len(), QUIET).await?)?;
+    order_per_key(&seen, "after the end of a lease")?;
+    same_elements(seen, expected, "after the end of a lease")?;
+    soon("reader offline", reader.reader_offline()).await?.map_err(|e| anyhow!("{e}"))?;
+    context.held("a transaction that nobody pings is aborted after its lease");
     Ok(())
 }

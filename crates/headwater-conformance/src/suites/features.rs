@@ -26,6 +26,7 @@ const RUST: &[(&str, &str)] = &[
     ("elastic", "scaling"),
     ("reader-group", "reader groups"),
     ("txn", "transactions"),
+    ("txn-ends", "transactions"),
     ("streams", "stream manager"),
     ("truncate", "stream manager"),
     ("writer", "event writers"),
