@@ -12,6 +12,7 @@ import org.junit.jupiter.api.Test;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -118,6 +119,34 @@ class ByteStreamTest extends InScope {
             assertArrayEquals(Arrays.copyOf(BYTES, 10_000), exactly(reader, 10_000));
             assertEquals(-1, reader.read(new byte[1]));
             assertEquals(-1, reader.read());
+        }
+    }
+
+    @Test
+    @DisplayName("a reader is told how much there is to read as soon as there is, and a writer when all is stored")
+    void told() throws Exception {
+        ByteStreamWriter writer = bytes.createByteStreamWriter("b");
+        try (ByteStreamReader reader = bytes.createByteStreamReader("b")) {
+            CompletableFuture<Integer> something = reader.onDataAvailable();
+            Thread.sleep(150);
+            assertFalse(something.isDone(), "nothing was written");
+            assertEquals(0, reader.available());
+            writer.write(BYTES, 0, 3_000);
+            within(writer.flushAsync());
+            assertEquals(3_000, reader.fetchTailOffset());
+            assertTrue(within(something) > 0, "bytes are there");
+            for (int read = 0; read < 3_000; ) {
+                // Asked while there is something, the client tells of what comes after that.
+                int ready = reader.available() > 0 ? reader.available() : within(reader.onDataAvailable());
+                assertTrue(ready > 0 && ready <= 3_000 - read, ready + " bytes at " + read);
+                assertArrayEquals(Arrays.copyOfRange(BYTES, read, read + ready), exactly(reader, ready));
+                read += ready;
+            }
+            assertEquals(0, reader.available());
+            CompletableFuture<Integer> end = reader.onDataAvailable();
+            writer.closeAndSeal();
+            assertEquals(-1, within(end));
+            assertEquals(-1, reader.available());
         }
     }
 
