@@ -51,9 +51,18 @@ const FEATURES: &[(Client, &str, &str)] = &[
 const BELIEVED: &[(Client, &str, &str)] = &[
     (Client::Rust, "reader-group", "reader groups"),
     (Client::Rust, "txn", "transactions"),
+    (Client::Rust, "writer", "event writers"),
+    (Client::Rust, "byte", "byte streams"),
+    (Client::Rust, "table", "tables"),
+    (Client::Rust, "synchronizer", "table synchronizers"),
+    (Client::Rust, "index", "index streams"),
     (Client::Python, "reader-group", "reader groups"),
     (Client::Python, "txn", "transactions"),
+    (Client::Python, "writer", "event writers"),
+    (Client::Python, "byte", "byte streams"),
 ];
+/// Those of them that work for longer than a token lasts.
+const RENEWING: [&str; 2] = ["reader-group", "txn"];
 
 /// The same without any credentials, on a server that asks for none.
 const ENCRYPTED: &[(Client, &str, &str)] = &[
@@ -109,15 +118,25 @@ pub fn run(places: &Places) -> Result<Outcome> {
         encrypted.extra = ["--tls", "self-signed"].map(str::to_owned).to_vec();
         let encrypted = Place::start(encrypted)?;
         let of_tokens = directory("tokens")?;
-        let grants = "prn::/,READ_UPDATE prn::/scope:auth-*,READ_UPDATE";
-        let clients = json!({ "app": { "secret": PASSWORD, "grants": grants, "lifetime": 10 } });
+        // Each of them is a client of its own at the issuer, granted no more than its scope.
+        let client = |(client, command, _): &(Client, &str, &str)| {
+            let scope = scope_of(*client, command);
+            let grants =
+                format!("prn::/,READ_UPDATE prn::/scope:{scope},READ_UPDATE prn::/scope:{scope}/*,READ_UPDATE");
+            (scope, json!({ "secret": PASSWORD, "grants": grants, "lifetime": 10 }))
+        };
+        let clients: Value = BELIEVED.iter().map(client).collect::<serde_json::Map<_, _>>().into();
         let (issuer, address) = start_issuer(places, Some(&clients))?;
         let believing = Place::start(believing(places, &of_tokens, &address)?)?;
-        let keycloak = of_tokens.join("keycloak.json");
-        let known_as = json!({
-            "realm": "headwater", "auth-server-url": address, "resource": "app", "credentials": { "secret": PASSWORD }
-        });
-        std::fs::write(&keycloak, known_as.to_string()).context("write what the clients know of the issuer")?;
+        let known_as = |scope: &str| {
+            let known = json!({
+                "realm": "headwater", "auth-server-url": address, "resource": scope,
+                "credentials": { "secret": PASSWORD },
+            });
+            let path = of_tokens.join(format!("{scope}.json"));
+            std::fs::write(&path, known.to_string()).context("write what a client knows of the issuer")?;
+            Ok::<_, anyhow::Error>(path)
+        };
 
         let found = &Gathered::default();
         // First those that take longest: by itself a client asks for a minute before it believes that nobody knows it.
@@ -133,11 +152,11 @@ pub fn run(places: &Places) -> Result<Outcome> {
         let suites =
             [(BY_PASSWORD, FEATURES, &passwords), (BY_TOKEN, BELIEVED, &believing), (TLS, ENCRYPTED, &encrypted)];
         for (group, features, place) in suites {
-            let keycloak = &keycloak;
+            let known_as = &known_as;
             cases.extend(features.iter().map(move |(client, command, about)| {
                 let name = client.short_name();
                 Case::new(format!("{name} {command}: {group}"), move || {
-                    let scope = format!("auth-{name}-{command}");
+                    let scope = scope_of(*client, command);
                     let mut driver = client.command(places, &place.controller, command, &["--scope", &scope]);
                     driver.env("pravega_client_tls_cert_path", &place.authority);
                     let sentence = match group {
@@ -147,7 +166,7 @@ pub fn run(places: &Places) -> Result<Outcome> {
                         }
                         BY_TOKEN => {
                             driver.env("pravega_client_auth_method", "Bearer");
-                            driver.env("pravega_client_auth_keycloak", keycloak);
+                            driver.env("pravega_client_auth_keycloak", known_as(&scope)?);
                             format!(
                                 "{about}, as a client of Keycloak, while tokens of both kinds end after ten seconds"
                             )
@@ -167,9 +186,15 @@ pub fn run(places: &Places) -> Result<Outcome> {
             for place in [passwords, believing, encrypted] {
                 place.server.stop()?;
             }
-            let tickets = issuer.finish(PATIENCE)?.iter().filter(|line| line.get("ticket").is_some()).count();
-            ensure!(tickets > 2 * BELIEVED.len(), "{tickets} tokens were fetched: none of the clients renewed its own");
-            Ok(format!("{tickets} tokens of the issuer"))
+            let printed = issuer.finish(PATIENCE)?;
+            let tickets: Vec<&str> = printed.iter().filter_map(|line| line.get("ticket")?.as_str()).collect();
+            for (client, command, _) in BELIEVED {
+                let scope = scope_of(*client, command);
+                let count = tickets.iter().filter(|ticket| **ticket == scope).count();
+                let wanted = if RENEWING.contains(command) { 2 } else { 1 };
+                ensure!(count >= wanted, "{scope} fetched {count} tokens, and should have at least {wanted}");
+            }
+            Ok(format!("{} tokens of the issuer", tickets.len()))
         });
         let issued = Case::new(
             "tokens of an OpenID Connect issuer are believed, also when its key changes or it is gone",
@@ -177,6 +202,11 @@ pub fn run(places: &Places) -> Result<Outcome> {
         );
         Ok(outcome.and(run_cases(vec![stop, issued], 1)))
     })
+}
+
+/// Of a client that does one of these.
+fn scope_of(client: Client, command: &str) -> String {
+    format!("auth-{}-{command}", client.short_name())
 }
 
 fn refusal<'a>(
