@@ -3,6 +3,7 @@
 //! a real disk, real sockets and a real clock.
 
 mod readers;
+mod register;
 mod scales;
 mod transactions;
 
@@ -16,13 +17,17 @@ use headwater_client::{
     StreamConfig,
 };
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 /// What is decided ends so long after the last kill; a client repeats its calls for that long, too.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Streams keep so few segments that merges and splits meet.
 const SEGMENTS_MAX: usize = 8;
+/// Name of the group of readers.
+const GROUP: &str = "group";
 
 /// Runs all of them, each for so long.
 ///
@@ -31,15 +36,31 @@ const SEGMENTS_MAX: usize = 8;
 pub fn run(places: &Places, seed: u64, lasting: Duration) -> Result<Outcome> {
     in_scratch(places, "storms", |scratch| {
         let storm = |number: u64, name: &str| Storm::brew(places, &scratch.join(name), seed + number, lasting);
+        // Leases last longer than a storm, and begin anew with every server: the first storm's end while others blow.
+        let left = &Mutex::new(None);
         let cases = vec![
-            Case::new("storms: scales every 50 ms and kills leave every key in order and covered once", || {
-                storm(1, "scales")?.blow(scales::run)
-            }),
             Case::new("storms: transactions are whole or not there when calls are lost, late and repeated", || {
-                storm(2, "transactions")?.blow(transactions::run)
+                let ((said, leases), calm) = storm(2, "transactions")?.blow(transactions::run)?;
+                let said = calm.said(&said);
+                *left.lock().expect("nobody panics with it") = Some((leases, calm));
+                Ok(said)
             }),
-            Case::new("storms: a group whose readers come, go and die misses nothing", || {
-                storm(3, "readers")?.blow(readers::run)
+            Case::new("storms: scales every 50 ms and kills leave every key in order and covered once", || {
+                let (said, calm) = storm(1, "scales")?.blow(scales::run)?;
+                calm.end(&said)
+            }),
+            Case::new(
+                "storms: a group whose readers come, go, sleep and die misses nothing, also when it is reset",
+                || {
+                    let (said, calm) = storm(3, "readers")?.blow(readers::run)?;
+                    calm.end(&said)
+                },
+            ),
+            Case::new("storms: of the first storm's transactions those end that nobody pings, and no others", || {
+                let left = left.lock().expect("nobody panics with it").take();
+                let (leases, calm) = left.context("there was no storm of transactions")?;
+                let said = calm.runtime.block_on(leases.end(&calm.stage))?;
+                calm.end(&said)
             }),
         ];
         Ok(run_cases(cases, 1))
@@ -75,8 +96,8 @@ impl Storm {
         Ok(Self { launch, server, seed, lasting })
     }
 
-    /// Lets `act` act, and kills the server meanwhile.
-    fn blow(self, act: impl AsyncFnOnce(Stage) -> Result<String>) -> Result<String> {
+    /// Lets `act` act, and kills the server meanwhile. Returns what `act` says, and what is left.
+    fn blow<T>(self, act: impl AsyncFnOnce(Stage) -> Result<T>) -> Result<(T, Calm)> {
         let Self { launch, server, seed, lasting } = self;
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start a runtime for clients")?;
@@ -88,13 +109,34 @@ impl Storm {
         let stream = runtime.block_on(stream_of_one(&client))?;
         let until = Instant::now() + lasting;
         let killing = std::thread::spawn(move || kill_until(until, &launch, server, Chance::new(seed)));
-        let said = runtime.block_on(act(Stage { controller, client, stream, seed, until }));
+        let stage = Stage { controller, client, stream, seed, until };
+        let said = runtime.block_on(act(stage.clone()));
         let ended = killing.join().map_err(|_| anyhow::anyhow!("whoever kills the server panicked"))?;
         let said = said?;
         let (server, kills) = ended?;
         ensure!(kills > 0, "the server was never killed");
-        server.stop()?;
-        Ok(format!("{said}; {kills} kills"))
+        Ok((said, Calm { runtime, stage, server, kills }))
+    }
+}
+
+/// A server after its storm, and the clients that are still there.
+struct Calm {
+    runtime: Runtime,
+    stage: Stage,
+    server: Server,
+    kills: u32,
+}
+
+impl Calm {
+    fn said(&self, said: &str) -> String {
+        format!("{said}; {} kills", self.kills)
+    }
+
+    fn end(self, said: &str) -> Result<String> {
+        let said = self.said(said);
+        drop(self.runtime);
+        self.server.stop()?;
+        Ok(said)
     }
 }
 
@@ -137,7 +179,7 @@ impl Stage {
     /// A group that reads the stream and shares anew at once.
     async fn group(&self) -> Result<ReaderGroup> {
         let config = ReaderGroupConfig::of(&self.stream).every(Duration::from_millis(50), None);
-        let name = Name::parse("group")?;
+        let name = Name::parse(GROUP)?;
         self.client.create_reader_group(&self.stream.scope, &name, &config).await?;
         Ok(self.client.reader_group(&self.stream.scope, &name).await?)
     }

@@ -1,4 +1,5 @@
-//! T9: many transactions, whose calls of the controller are lost, late and repeated, over scales and kills.
+//! T9: many transactions, whose calls of the controller are lost, late and repeated, over scales and kills; and what becomes
+//! of those that nobody ends.
 
 use super::{PATIENCE, Stage, client};
 use crate::chance::Chance;
@@ -9,7 +10,7 @@ use headwater_client::{
 use headwater_proto::controller as proto;
 use headwater_proto::controller::controller_service_client::ControllerServiceClient;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -21,8 +22,12 @@ const KEYS: u64 = 8;
 const EVENTS_MAX: u64 = 12;
 /// Longer than the storm: what nobody decides stays open.
 const LEASE: Duration = Duration::from_secs(300);
+/// The shortest that servers grant. They wait half as long again, and a server that starts grants all of it anew.
+const SHORTEST_LEASE: Duration = Duration::from_secs(10);
+/// One in so many has it.
+const SHORT_ONES: u64 = 10;
 
-pub(super) async fn run(stage: Stage) -> Result<String> {
+pub(super) async fn run(stage: Stage) -> Result<(String, Leases)> {
     let listener = TcpListener::bind("127.0.0.1:0").await.context("listen before the controller")?;
     let through = listener.local_addr().context("listen before the controller")?.to_string();
     tokio::spawn(carry_all(listener, stage.controller.clone(), stage.chance(50)));
@@ -37,16 +42,66 @@ pub(super) async fn run(stage: Stage) -> Result<String> {
     for (label, Told { fate, .. }) in &mut told {
         fate.settle(&stage).await.with_context(|| format!("transaction {label}"))?;
     }
+    for (label, Told { fate, .. }) in &told {
+        fate.lasts(&stage).await.with_context(|| format!("transaction {label}"))?;
+    }
     check(&stage, &told).await?;
     let count = |wanted: fn(&Fate) -> bool| told.values().filter(|told| wanted(&told.fate)).count();
     let committed = count(|fate| matches!(fate, Fate::Committed(_)));
     ensure!(committed as u64 >= OPEN, "only {committed} transactions were committed: that was no storm");
-    Ok(format!(
+    let said = format!(
         "{committed} transactions committed, {} aborted, {} left open, {} in doubt; {scales} scales",
         count(|fate| matches!(fate, Fate::Aborted)),
-        count(|fate| matches!(fate, Fate::Open)),
+        count(|fate| matches!(fate, Fate::Open | Fate::Left { .. } | Fate::Kept(_))),
         count(|fate| matches!(fate, Fate::Doubtful(_))),
-    ))
+    );
+    Ok((said, Leases(told)))
+}
+
+/// Transactions that a storm has left to their leases, among all of it.
+pub(super) struct Leases(BTreeMap<String, Told>);
+
+impl Leases {
+    /// Waits until those have ended that nobody pings; then commits the others of the same lease.
+    pub(super) async fn end(self, stage: &Stage) -> Result<String> {
+        let Self(mut told) = self;
+        let mut late = late(stage)?;
+        let mut chance = stage.chance(300);
+        let (mut ended, mut kept) = (0, 0);
+        for (label, Told { fate, .. }) in &mut told {
+            let Fate::Left { id, .. } = *fate else { continue };
+            let aborted = async {
+                while stage.client.transaction_state(&stage.stream, id).await? != TransactionState::Aborted {
+                    sleep(Duration::from_millis(20)).await;
+                }
+                anyhow::Ok(())
+            };
+            let aborted = timeout(PATIENCE, aborted).await;
+            aborted.with_context(|| format!("transaction {label} outlives its lease"))??;
+            come_late(&mut late, stage, id, false, &mut chance).await?;
+            *fate = Fate::Aborted;
+            ended += 1;
+        }
+        for (label, Told { fate, .. }) in &mut told {
+            if !matches!(fate, Fate::Kept(_)) {
+                continue;
+            }
+            let Fate::Kept(transaction) = std::mem::replace(fate, Fate::Open) else { unreachable!("it was just seen") };
+            let committing = transaction.commit(None).await;
+            let committing = committing.with_context(|| format!("transaction {label} was pinged all the time"))?;
+            *fate = Fate::Committed(committing);
+            fate.settle(stage).await.with_context(|| format!("transaction {label}"))?;
+            kept += 1;
+        }
+        ensure!(ended > 0 && kept > 0, "{ended} transactions were left to their leases and {kept} kept: too few");
+        check(stage, &told).await?;
+        Ok(format!("{ended} ended by their leases, {kept} of the same lease were committed after that"))
+    }
+}
+
+fn late(stage: &Stage) -> Result<ControllerServiceClient<Channel>> {
+    let endpoint = Endpoint::from_shared(format!("http://{}", stage.controller)).context("the controller's address")?;
+    Ok(ControllerServiceClient::new(endpoint.connect_lazy()))
 }
 
 /// A transaction as its owner knows it.
@@ -59,8 +114,15 @@ struct Told {
 enum Fate {
     Committed(Committing),
     Aborted,
-    /// Nobody decided anything.
+    /// Nobody decided anything, and its lease is a long one.
     Open,
+    /// The same, with the shortest lease, and nobody pings it.
+    Left {
+        id: TransactionId,
+        since: Instant,
+    },
+    /// With the same lease. It is pinged as long as this is here.
+    Kept(Transaction),
     /// Something was asked for, and no answer came.
     Doubtful(TransactionId),
 }
@@ -82,8 +144,21 @@ impl Fate {
                 };
                 timeout(PATIENCE, settled).await.context("it is not carried out")??;
             }
-            Self::Aborted | Self::Open => {}
+            Self::Aborted | Self::Open | Self::Left { .. } | Self::Kept(_) => {}
         }
+        Ok(())
+    }
+
+    /// Nothing ends before its lease does.
+    async fn lasts(&self, stage: &Stage) -> Result<()> {
+        let (id, since) = match self {
+            Self::Left { id, since } => (*id, Some(*since)),
+            Self::Kept(transaction) => (transaction.id(), None),
+            Self::Committed(_) | Self::Aborted | Self::Open | Self::Doubtful(_) => return Ok(()),
+        };
+        let state = stage.client.transaction_state(&stage.stream, id).await?;
+        let may_be_over = since.is_some_and(|since| since.elapsed() >= SHORTEST_LEASE);
+        ensure!(may_be_over || state == TransactionState::Open, "its lease is not over, and it is {state}");
         Ok(())
     }
 }
@@ -91,12 +166,14 @@ impl Fate {
 /// One transaction after the other, and now and then a late call about one that is over.
 async fn own(stage: Stage, client: Client, number: u64) -> Result<Vec<(String, Told)>> {
     let writer = client.transaction_writer(&stage.stream, TransactionOptions::default().lease(LEASE));
-    let late = Endpoint::from_shared(format!("http://{}", stage.controller)).context("the controller's address")?;
-    let mut late = ControllerServiceClient::new(late.connect_lazy());
+    let hasty = client.transaction_writer(&stage.stream, TransactionOptions::default().lease(SHORTEST_LEASE));
+    let mut late = late(&stage)?;
     let mut chance = stage.chance(100 + number);
-    let (mut told, mut decided) = (Vec::new(), Vec::new());
+    let (mut told, mut decided, mut keeps) = (Vec::new(), Vec::new(), false);
     while !stage.is_over() {
-        let transaction = match writer.begin().await {
+        let is_short = chance.below(SHORT_ONES) == 0;
+        let begun = if is_short { hasty.begin().await } else { writer.begin().await };
+        let transaction = match begun {
             Ok(transaction) => transaction,
             Err(error) if error.kind() == ErrorKind::Unavailable => continue,
             Err(error) => bail!("begin: {error}"),
@@ -111,11 +188,18 @@ async fn own(stage: Stage, client: Client, number: u64) -> Result<Vec<(String, T
             keys.push(key);
             sleep(Duration::from_millis(chance.below(20))).await;
         }
-        let fate = decide(transaction, &mut chance).await.with_context(|| format!("transaction {label}"))?;
+        let fate = if !is_short {
+            decide(transaction, &mut chance).await.with_context(|| format!("transaction {label}"))?
+        } else if keeps {
+            Fate::Left { id, since: Instant::now() }
+        } else {
+            keeps = true;
+            Fate::Kept(transaction)
+        };
         match fate {
             Fate::Committed(_) => decided.push((id, true)),
             Fate::Aborted => decided.push((id, false)),
-            Fate::Open | Fate::Doubtful(_) => {}
+            Fate::Open | Fate::Left { .. } | Fate::Kept(_) | Fate::Doubtful(_) => {}
         }
         told.push((label, Told { keys, fate }));
         if !decided.is_empty() {
@@ -209,7 +293,9 @@ async fn check(stage: &Stage, told: &BTreeMap<String, Told>) -> Result<()> {
         match fate {
             Fate::Committed(_) => ensure!(is_whole, "{label} was committed, of {} events are {numbers:?}", keys.len()),
             Fate::Aborted => ensure!(numbers.is_empty(), "{label} was aborted, and there are {numbers:?}"),
-            Fate::Open => ensure!(numbers.is_empty(), "{label} was left open, and there are {numbers:?}"),
+            Fate::Open | Fate::Left { .. } | Fate::Kept(_) => {
+                ensure!(numbers.is_empty(), "{label} was left open, and there are {numbers:?}");
+            }
             Fate::Doubtful(_) => {
                 ensure!(is_whole || numbers.is_empty(), "{label} is neither whole nor gone: {numbers:?}")
             }
