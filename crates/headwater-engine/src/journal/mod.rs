@@ -5,10 +5,12 @@
 //! ```
 //!
 //! Files of fixed length are filled frame by frame; a frame holds the records of one group commit and is written only
-//! after the frame before it is durable. Files whose records all live elsewhere are recycled.
+//! after the frame before it is durable. It may be put together before that ([`Journal::add`]): while one frame is in
+//! the disk, the processor has the next to copy and to sum. Files whose records all live elsewhere are recycled.
 //!
 //! Invariants:
-//! * frames are numbered without gaps, and a frame is durable before the next is written ([`Journal::commit`])
+//! * frames are numbered without gaps, and a frame is durable before the next is written ([`Frame::write`])
+//! * a file is taken into use when all frames before it are durable: its header says so
 //! * after a failed write or sync nothing more is written: the error ends the store
 //! * there is room for what frees room, also on a full disk ([`reserve`])
 //! * a file is recycled only when every container's checkpoint covers it, and the checkpoint is durable
@@ -51,6 +53,12 @@ pub(crate) const fn record_bytes_max(file_bytes: u64) -> usize {
     (file_bytes - 2 * BLOCK_BYTES) as usize - HEAD_BYTES
 }
 
+/// Memory of a frame up to this is kept for the next.
+const BUFFER_BYTES_MAX: usize = 4 << 20;
+/// So much is still in the processor's caches when it was copied.
+const NEAR_BYTES: usize = 64 << 10;
+/// A body begins with how many records it has.
+const COUNT_BYTES: usize = 4;
 /// Fixed part of a record inside a frame: container, sequence and two lengths.
 const RECORD_HEAD_BYTES: usize = 4 + 8 + 4 + 4;
 /// One operation of one container, on its way to the disk.
@@ -82,13 +90,53 @@ pub(crate) struct Journal {
     files: VecDeque<UsedFile>,
     reserve: Arc<Reserve>,
     next_frame: u64,
+    /// Number of the newest durable frame.
+    synced: u64,
     /// Body checksum of the newest frame.
     last_sum: u32,
-    buffer: BlockBuffer,
+    /// The next frame, as far as it has been put together.
+    open: Option<OpenFrame>,
+    /// Memory of frames that were written, to be used again.
+    buffers: Vec<BlockBuffer>,
     pub(crate) syncs: u64,
     pub(crate) bytes: u64,
     /// Bytes found behind the last frame that was ever acknowledged when the journal was opened.
     pub(crate) discarded_bytes: u64,
+}
+
+/// Records in the form in which they are written, and where that is.
+pub(crate) struct Frame {
+    path: String,
+    file: Arc<dyn File>,
+    position: u64,
+    number: u64,
+    bytes: BlockBuffer,
+    /// How many there are.
+    pub(crate) records: usize,
+    /// Highest sequence of each container among them.
+    pub(crate) newest: BTreeMap<u32, u64>,
+}
+
+impl Frame {
+    /// Bytes that are written.
+    pub(crate) fn length(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Makes it durable. The frame before it must be durable already; [`Journal::wrote`] follows.
+    ///
+    /// # Errors
+    /// Final: whether the frame is durable is unknown until the journal is opened again.
+    pub(crate) fn write(&self) -> Result<(), StoreError> {
+        let Self { path, file, position, .. } = self;
+        // Not "write": room was allocated, so a disk that finds itself full here has broken its word.
+        let bytes = self.bytes.as_slice();
+        let written =
+            if canary::is(1) { file.write_at(*position, bytes) } else { file.write_durable(*position, bytes) };
+        let written = if canary::is(4) { Ok(()) } else { written };
+        let written = if canary::is(5) { written.or_else(|_| file.sync()) } else { written };
+        written.on(path, "write a frame")
+    }
 }
 
 struct Current {
@@ -106,34 +154,83 @@ struct UsedFile {
 }
 
 impl Journal {
-    /// Makes the first of these records durable, as many as one frame takes, and says how many. A full disk shows when a
-    /// file is taken into use, never when a frame is written: files are allocated whole.
+    /// Makes the first of these records durable, as many as one frame takes, and says how many.
     ///
     /// # Errors
-    /// [`StoreError::is_full`]: nothing was written, the same may be tried again later. Any other error is final: what is
-    /// durable is unknown until the journal is opened again.
+    /// As [`add`](Self::add) and [`Frame::write`].
     pub(crate) fn commit(&mut self, records: &[Record]) -> Result<usize, StoreError> {
-        let body_max = FRAME_BODY_BYTES.min(record_bytes_max(self.file_bytes));
-        let mut body = 4;
-        let mut count = 0;
-        for record in records {
-            if count > 0 && body + record.length() > body_max {
-                break;
-            }
-            body += record.length();
-            count += 1;
-        }
-        let records = &records[..count];
-        if count > 0 {
-            self.make_room(body)?;
-            let sum = self.encode_records(records);
-            self.write_frame(FrameKind::Records, sum)?;
-            let newest = &mut self.files.back_mut().expect("the current file is in use").newest;
-            for record in records {
-                newest.insert(record.container, record.sequence);
-            }
+        let count = self.add(records)?;
+        if let Some(frame) = self.close_frame() {
+            frame.write()?;
+            self.wrote(frame);
         }
         Ok(count)
+    }
+
+    /// Copies the first of these records into the frame that is open, as many as it takes, and says how many: all the same
+    /// if there is none yet, and then at least one. A full disk shows when a file is taken into use, never when a frame is
+    /// written: files are allocated whole.
+    ///
+    /// Whoever opens a frame before another was written has to know that it [needs no file](Self::needs_file).
+    ///
+    /// # Errors
+    /// [`StoreError::is_full`]: nothing was done, the same may be tried again later. Any other error is final.
+    pub(crate) fn add<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) -> Result<usize, StoreError> {
+        let mut records = records.into_iter().peekable();
+        let mut open = match (self.open.take(), records.peek()) {
+            (Some(open), _) => open,
+            (None, None) => return Ok(0),
+            (None, Some(first)) => {
+                self.make_room(COUNT_BYTES + first.length())?;
+                OpenFrame::new(self.buffers.pop().unwrap_or_default())
+            }
+        };
+        let room = self.file_bytes - self.current.position;
+        let before = open.records;
+        for record in records {
+            assert!(record.length() <= record_bytes_max(self.file_bytes), "containers refuse what no record can hold");
+            let body = open.body_bytes() + record.length();
+            if open.records > 0 && (body > FRAME_BODY_BYTES || span(body) > room) {
+                break;
+            }
+            open.add(record);
+        }
+        let count = open.records - before;
+        self.open = Some(open);
+        Ok(count)
+    }
+
+    /// Whether a frame that begins with this record does not fit into the current file.
+    pub(crate) fn needs_file(&self, first: &Record) -> bool {
+        self.open.is_none() && self.current.position + span(COUNT_BYTES + first.length()) > self.file_bytes
+    }
+
+    /// The frame that was open, ready to be written; `None` if there was none.
+    pub(crate) fn close_frame(&mut self) -> Option<Frame> {
+        let OpenFrame { mut buffer, sum, records, newest } = self.open.take()?;
+        let count = (records as u32).to_be_bytes();
+        buffer.as_mut_slice()[HEAD_BYTES..HEAD_BYTES + COUNT_BYTES].copy_from_slice(&count);
+        // The count stands first and is known last. To join two sums takes as long as to sum some ten thousand bytes.
+        let body = &buffer.as_slice()[HEAD_BYTES..];
+        let sum = if body.len() <= NEAR_BYTES {
+            crc32c::crc32c(body)
+        } else {
+            crc32c::crc32c_combine(crc32c::crc32c(&count), sum, body.len() - COUNT_BYTES)
+        };
+        self.files.back_mut().expect("the current file is in use").newest.extend(&newest);
+        Some(self.frame(FrameKind::Records, buffer, sum, records, newest))
+    }
+
+    /// The frame is durable.
+    pub(crate) fn wrote(&mut self, frame: Frame) {
+        assert_eq!(frame.number, self.synced + 1, "frames become durable in their order");
+        self.synced = frame.number;
+        self.syncs += 1;
+        self.bytes += frame.length();
+        // That of a few large records is given back.
+        if frame.bytes.len() <= BUFFER_BYTES_MAX {
+            self.buffers.push(frame.bytes);
+        }
     }
 
     /// Makes all of these records durable, in as many frames as it takes.
@@ -150,14 +247,18 @@ impl Journal {
     /// Writes the frame that says nothing was under way. Afterwards any damage is known to be damage.
     pub(crate) fn close(&mut self) -> Result<(), StoreError> {
         self.make_room(0)?;
-        self.buffer.clear();
-        self.buffer.resize(HEAD_BYTES);
-        self.write_frame(FrameKind::Close, crc32c::crc32c(&[]))
+        let mut bytes = self.buffers.pop().unwrap_or_default();
+        bytes.clear();
+        bytes.resize(HEAD_BYTES);
+        let frame = self.frame(FrameKind::Close, bytes, crc32c::crc32c(&[]), 0, BTreeMap::new());
+        frame.write()?;
+        self.wrote(frame);
+        Ok(())
     }
 
     /// Number of the newest durable frame.
     pub(crate) fn synced(&self) -> u64 {
-        self.next_frame - 1
+        self.synced
     }
 
     /// Whether so many files are in use that containers are to be asked for checkpoints.
@@ -204,56 +305,43 @@ impl Journal {
         Ok(())
     }
 
-    /// Puts a body into the buffer, behind room for its head, and returns its checksum.
-    fn encode_records(&mut self, records: &[Record]) -> u32 {
-        self.buffer.clear();
-        self.buffer.resize(HEAD_BYTES);
-        let mut body = Body { buffer: &mut self.buffer, sum: 0 };
-        body.put(&(records.len() as u32).to_be_bytes());
-        for record in records {
-            assert!(record.length() <= record_bytes_max(self.file_bytes), "containers refuse what no record can hold");
-            let mut head = [0; RECORD_HEAD_BYTES];
-            head[..4].copy_from_slice(&record.container.to_be_bytes());
-            head[4..12].copy_from_slice(&record.sequence.to_be_bytes());
-            head[12..16].copy_from_slice(&(record.operation.len() as u32).to_be_bytes());
-            head[16..].copy_from_slice(&(record.payload.len() as u32).to_be_bytes());
-            body.put(&head);
-            body.put(&record.operation);
-            body.put(&record.payload);
-        }
-        body.sum
-    }
-
-    /// Writes the body that stands in the buffer behind room for its head.
-    fn write_frame(&mut self, kind: FrameKind, body_sum: u32) -> Result<(), StoreError> {
-        let body = &self.buffer.as_slice()[HEAD_BYTES..];
+    /// The next frame, of a body that stands behind room for its head. Room for it was made.
+    fn frame(
+        &mut self,
+        kind: FrameKind,
+        mut bytes: BlockBuffer,
+        body_sum: u32,
+        records: usize,
+        newest: BTreeMap<u32, u64>,
+    ) -> Frame {
         let head = FrameHead {
             kind,
             file: self.current.header.file,
             store: self.store,
             frame: self.next_frame,
+            // It is, when this is written.
             synced: self.next_frame - 1,
             previous_sum: self.last_sum,
-            body_length: body.len() as u32,
+            body_length: (bytes.len() - HEAD_BYTES) as u32,
             body_sum,
         };
-        head.encode(&mut self.buffer.as_mut_slice()[..HEAD_BYTES]);
-        self.buffer.resize(head.span() as usize);
+        head.encode(&mut bytes.as_mut_slice()[..HEAD_BYTES]);
+        bytes.resize(head.span() as usize);
         let Current { path, file, position, .. } = &mut self.current;
         assert!(*position + head.span() <= self.file_bytes, "room was made for the frame");
-        // Not "write": room was allocated, so a disk that finds itself full here has broken its word.
-        let bytes = self.buffer.as_slice();
-        let written =
-            if canary::is(1) { file.write_at(*position, bytes) } else { file.write_durable(*position, bytes) };
-        let written = if canary::is(4) { Ok(()) } else { written };
-        let written = if canary::is(5) { written.or_else(|_| file.sync()) } else { written };
-        written.on(path, "write a frame")?;
+        let frame = Frame {
+            path: path.clone(),
+            file: file.clone(),
+            position: *position,
+            number: self.next_frame,
+            bytes,
+            records,
+            newest,
+        };
         *position += head.span();
         self.next_frame += 1;
         self.last_sum = head.body_sum;
-        self.syncs += 1;
-        self.bytes += head.span();
-        Ok(())
+        frame
     }
 
     /// Moves on to the next file if a frame with this body would not fit in the current one.
@@ -261,6 +349,7 @@ impl Journal {
         if self.current.position + span(body_length) <= self.file_bytes {
             return Ok(());
         }
+        assert_eq!(self.synced + 1, self.next_frame, "everything before a new file is durable");
         let number = self.current.header.file + 1;
         let header = FileHeader { store: self.store, file: number, first_frame: self.next_frame };
         // On a full disk the reserve goes first: what room there is else is not taken before the reserve is whole again.
@@ -289,17 +378,44 @@ impl UsedFile {
     }
 }
 
-/// A body that is being put together.
-struct Body<'a> {
-    buffer: &'a mut BlockBuffer,
+/// A frame that records are added to.
+struct OpenFrame {
+    /// Room for the head and the count, and what was added.
+    buffer: BlockBuffer,
+    /// Of what was added.
     sum: u32,
+    records: usize,
+    newest: BTreeMap<u32, u64>,
 }
 
-impl Body<'_> {
+impl OpenFrame {
+    fn new(mut buffer: BlockBuffer) -> Self {
+        buffer.clear();
+        buffer.resize(HEAD_BYTES + COUNT_BYTES);
+        Self { buffer, sum: 0, records: 0, newest: BTreeMap::new() }
+    }
+
+    fn body_bytes(&self) -> usize {
+        self.buffer.len() - HEAD_BYTES
+    }
+
+    fn add(&mut self, record: &Record) {
+        self.buffer.reserve(record.length());
+        let mut head = [0; RECORD_HEAD_BYTES];
+        head[..4].copy_from_slice(&record.container.to_be_bytes());
+        head[4..12].copy_from_slice(&record.sequence.to_be_bytes());
+        head[12..16].copy_from_slice(&(record.operation.len() as u32).to_be_bytes());
+        head[16..].copy_from_slice(&(record.payload.len() as u32).to_be_bytes());
+        self.put(&head);
+        self.put(&record.operation);
+        self.put(&record.payload);
+        self.records += 1;
+        self.newest.insert(record.container, record.sequence);
+    }
+
     /// Appends, and takes into the checksum while the bytes are near: a pass over a whole body finds half of it gone from
     /// the processor's caches.
     fn put(&mut self, bytes: &[u8]) {
-        const NEAR_BYTES: usize = 64 << 10;
         for part in bytes.chunks(NEAR_BYTES) {
             self.buffer.extend_from_slice(part);
             self.sum = crc32c::crc32c_append(self.sum, part);

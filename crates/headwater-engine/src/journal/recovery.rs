@@ -20,7 +20,7 @@ use bytes::Bytes;
 use crate::canary;
 use crate::codec::Decoder;
 use crate::error::{IoContext, StoreError};
-use crate::io::{BlockBuffer, Disk};
+use crate::io::Disk;
 
 pub(crate) use verify::{JournalState, ends, leftovers, verify, verify_idle};
 
@@ -128,8 +128,10 @@ impl Journal {
             files,
             reserve: reserve.clone(),
             next_frame,
+            synced: next_frame - 1,
             last_sum,
-            buffer: BlockBuffer::default(),
+            open: None,
+            buffers: Vec::new(),
             syncs: 0,
             bytes: 0,
             discarded_bytes: chain.discarded,

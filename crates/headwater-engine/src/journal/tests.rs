@@ -69,6 +69,90 @@ fn what_was_committed_is_replayed_in_order_over_many_files() {
     assert_eq!(replayed, (1..=100).collect::<Vec<_>>());
 }
 
+/// Writes a frame that was closed.
+fn write(journal: &mut Journal, frame: Option<super::Frame>) {
+    let frame = frame.expect("it was open");
+    frame.write().unwrap();
+    journal.wrote(frame);
+}
+
+#[test]
+fn a_frame_may_be_put_together_before_the_one_before_is_written() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut journal, ..) = open(root.path()).unwrap();
+    assert!(journal.close_frame().is_none(), "nothing was added");
+    assert_eq!(journal.add(&[record(1)]).unwrap(), 1);
+    let first = journal.close_frame();
+    assert_eq!(journal.add(&[record(2)]).unwrap(), 1);
+    assert_eq!(journal.add(&[record(3), record(4)]).unwrap(), 2);
+    let second = journal.close_frame();
+    assert_eq!(second.as_ref().map(|frame| (frame.records, frame.newest.clone())), Some((3, [(3, 4)].into())));
+    assert_eq!(journal.synced(), 0);
+    write(&mut journal, first);
+    assert_eq!(journal.synced(), 1);
+    assert_eq!(open(root.path()).unwrap().3, [1], "what was not written is not there");
+
+    let root = tempfile::tempdir().unwrap();
+    let (mut journal, ..) = open(root.path()).unwrap();
+    for sequence in [1, 3, 5] {
+        journal.add(&[record(sequence)]).unwrap();
+        let first = journal.close_frame();
+        journal.add(&[record(sequence + 1)]).unwrap();
+        write(&mut journal, first);
+        let second = journal.close_frame();
+        write(&mut journal, second);
+    }
+    assert_eq!((journal.synced(), journal.buffers.len()), (6, 2));
+    assert_eq!(open(root.path()).unwrap().3, [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn a_frame_takes_what_its_file_has_room_for() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut journal, ..) = open(root.path()).unwrap();
+    // 15 blocks behind the header; a record takes 128 bytes and its frame's head 64.
+    let records: Vec<_> = (1..=1000).map(record).collect();
+    let taken = journal.add(&records).unwrap();
+    assert_eq!(taken, ((FILE_BYTES - BLOCK_BYTES) as usize - 64 - 4) / 128);
+    assert_eq!(journal.add(&records[taken..]).unwrap(), 0, "it is full");
+    let frame = journal.close_frame();
+    assert!(journal.needs_file(&records[taken]));
+    write(&mut journal, frame);
+    journal.commit_all(&records[taken..]).unwrap();
+    assert_eq!(open(root.path()).unwrap().3, (1..=1000).collect::<Vec<_>>());
+}
+
+#[test]
+fn large_and_small_frames_have_the_sum_of_their_bodies() {
+    let root = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(root.path()));
+    disk.create_directory("journal").unwrap();
+    let witness = Witness::open(&*disk, STORE).unwrap();
+    let opened = || Journal::open(disk.clone(), STORE, 1 << 20, &witness, |_| Ok(()));
+    for length in [0, 1, (64 << 10) - 24, (64 << 10) - 23, 200_000] {
+        let (mut journal, _) = opened().unwrap();
+        let payload = vec![7; length].into();
+        journal.commit_all(&[Record { container: 0, sequence: 1, operation: Vec::new(), payload }]).unwrap();
+        let found = std::fs::read(root.path().join(&journal.current.path)).unwrap();
+        let body =
+            &found[(journal.current.position as usize - super::span(24 + length) as usize) + 64..][..24 + length];
+        assert_eq!(crc32c::crc32c(body), journal.last_sum, "{length}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "everything before a new file is durable")]
+fn no_file_is_begun_while_a_frame_is_on_its_way() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut journal, ..) = open(root.path()).unwrap();
+    commit(&mut journal, 1..=14);
+    assert!(!journal.needs_file(&record(15)), "15 frames fill a file");
+    journal.add(&[record(15)]).unwrap();
+    let _on_its_way = journal.close_frame();
+    assert!(journal.needs_file(&record(16)));
+    drop(journal.add(&[record(16)]));
+}
+
 #[test]
 fn a_torn_tail_is_dropped_and_what_came_before_it_stays() {
     let root = tempfile::tempdir().unwrap();

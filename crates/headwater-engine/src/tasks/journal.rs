@@ -1,9 +1,17 @@
 //! The journal's thread: group commit without a timer. While one commit is in the disk, the next collects.
+//!
+//! ```text
+//!   containers ─► group ─► frame ─┬─► written here ──────────────┬─► acknowledged
+//!                                 └─► written by the other thread ┘
+//!                                     while the next is put together here
+//! ```
+//!
+//! A hand-over to another thread costs more than putting a small frame together, so it is for large ones.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,28 +19,75 @@ use crate::OnFatal;
 use crate::backup::Pins;
 use crate::container::Ack;
 use crate::error::StoreError;
-use crate::journal::{FRAME_BODY_BYTES, Journal, Record, Reserve};
+use crate::journal::{FRAME_BODY_BYTES, Frame, Journal, Record, Reserve};
 
 use super::{Answer, ContainerInput, Figures, JournalInput, Lull, SharedContainer, announce, start};
 
 /// How long a commit that found the disk full waits before it tries again.
 const FULL_PAUSE: Duration = Duration::from_millis(500);
 
-/// What one commit gathers.
+/// While a frame of at least this part of a journal file is written, the next is put together: 256 KiB, which take several
+/// times as long to write as it takes to wake two threads.
+const WORTH_SHARE: u64 = 128;
+/// How often somebody looks meanwhile what there is to put together.
+const LOOK_EVERY: Duration = Duration::from_micros(250);
+
+/// What was collected and is in no frame yet.
 #[derive(Default)]
-struct Group {
-    records: Vec<Record>,
-    /// Each with its container.
-    acks: VecDeque<(u32, Ack<Answer>)>,
+pub(crate) struct Group {
+    records: VecDeque<Record>,
     bytes: usize,
 }
 
-impl Group {
-    fn add(&mut self, records: Vec<Record>, acks: Vec<Ack<Answer>>) {
-        let container = records.first().expect("a container sends what it has").container;
-        self.bytes += records.iter().map(Record::length).sum::<usize>();
-        self.acks.extend(acks.into_iter().map(|ack| (container, ack)));
-        if self.records.is_empty() { self.records = records } else { self.records.extend(records) }
+/// Writes frames, one at a time, on a thread of its own.
+struct Writer {
+    frames: Sender<Frame>,
+    written: Receiver<(Frame, Result<(), StoreError>)>,
+    is_busy: bool,
+}
+
+impl Writer {
+    fn start(fatal: OnFatal) -> Self {
+        let (frames, inbox) = channel::<Frame>();
+        let (outbox, written) = channel();
+        // It ends with this, and has nothing to do then.
+        let _thread = start("journal-writer".into(), fatal, move || {
+            for frame in inbox {
+                let result = frame.write();
+                // Who started this may have met an error of its own.
+                let _ = outbox.send((frame, result));
+            }
+            Ok(())
+        });
+        Self { frames, written, is_busy: false }
+    }
+
+    /// The frame before was waited for.
+    fn begin(&mut self, frame: Frame) {
+        assert!(!self.is_busy, "one frame is written at a time");
+        self.frames.send(frame).expect("the thread lives as long as this");
+        self.is_busy = true;
+    }
+
+    /// Waits for the frame that was begun, at most so long.
+    fn end_within(&mut self, patience: Duration) -> Result<Option<Frame>, StoreError> {
+        match self.written.recv_timeout(patience) {
+            Ok((frame, result)) => {
+                self.is_busy = false;
+                result.map(|()| Some(frame))
+            }
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => panic!("the thread lives as long as this"),
+        }
+    }
+
+    /// Waits for the frame that was begun.
+    fn end(&mut self) -> Result<Frame, StoreError> {
+        loop {
+            if let Some(frame) = self.end_within(Duration::from_secs(1))? {
+                return Ok(frame);
+            }
+        }
     }
 }
 
@@ -42,6 +97,13 @@ pub(crate) struct JournalTask {
     pub(crate) inbox: Receiver<JournalInput>,
     /// Taken from the inbox while the disk was full.
     pub(crate) backlog: VecDeque<JournalInput>,
+    pub(crate) group: Group,
+    /// Answers that wait for what is collected or in a frame, each with its container.
+    pub(crate) acks: VecDeque<(u32, Ack<Answer>)>,
+    /// Newest operation of each container that was made durable in this run.
+    pub(crate) durable: BTreeMap<u32, u64>,
+    /// Set when everything that is collected is to be the last.
+    pub(crate) close: Option<Sender<()>>,
     pub(crate) containers: Vec<Arc<SharedContainer>>,
     /// Operations each container's durable checkpoint includes.
     pub(crate) covered: BTreeMap<u32, u64>,
@@ -57,35 +119,47 @@ pub(crate) struct JournalTask {
 
 impl JournalTask {
     pub(crate) fn start(self, fatal: OnFatal) -> JoinHandle<()> {
-        start("journal".into(), fatal, move || self.run())
+        start("journal".into(), fatal.clone(), move || self.run(Writer::start(fatal)))
     }
 
-    fn run(mut self) -> Result<(), StoreError> {
+    fn run(mut self, mut writer: Writer) -> Result<(), StoreError> {
         // A backup may have begun before this thread does.
         self.pins.unless_held(|| self.journal.release(&self.covered))?;
         self.ask_for_checkpoints();
         self.publish();
-        while let Some(first) = self.next_input() {
-            let mut group = Group::default();
-            let mut close = None;
-            let mut next = Some(first);
-            while let Some(input) = next.take() {
-                match input {
-                    JournalInput::Records(records, acks) => group.add(records, acks),
-                    JournalInput::Covered(container, sequence) => self.release(container, sequence)?,
-                    JournalInput::Unpinned => self.pins.unless_held(|| self.journal.release(&self.covered))?,
-                    JournalInput::Close(done) => {
-                        close = Some(done);
-                        break;
-                    }
-                }
-                if group.bytes < FRAME_BODY_BYTES {
-                    next = self.backlog.pop_front().or_else(|| self.inbox.try_recv().ok());
+        loop {
+            if self.group.records.is_empty() && !writer.is_busy {
+                match self.next_input() {
+                    Some(input) => self.take(input)?,
+                    None => return Ok(()),
                 }
             }
-            let is_durable = self.commit(group)?;
+            if !self.collect(&mut writer)? {
+                return Ok(());
+            }
+            while writer.is_busy {
+                if let Some(frame) = writer.end_within(LOOK_EVERY)? {
+                    self.landed(frame);
+                }
+                // What has come meanwhile goes with the next frame, if there is room in it.
+                if !self.collect(&mut writer)? {
+                    return Ok(());
+                }
+            }
+            if let Some(frame) = self.journal.close_frame() {
+                if frame.length() >= self.journal.file_bytes() / WORTH_SHARE {
+                    writer.begin(frame);
+                } else {
+                    frame.write()?;
+                    self.landed(frame);
+                }
+            }
             self.ask_for_checkpoints();
-            if let Some(done) = close {
+            self.publish();
+            if self.group.records.is_empty()
+                && !writer.is_busy
+                && let Some(done) = self.close.take()
+            {
                 match self.journal.close() {
                     // The next start has one frame to doubt, as after a crash.
                     Err(error) if error.is_full() => tracing::warn!(%error, "journal is left open"),
@@ -95,10 +169,40 @@ impl JournalTask {
                 let _ = done.send(());
                 return Ok(());
             }
-            if !is_durable {
-                return Ok(());
+        }
+    }
+
+    /// Puts what is there into the next frame, and of what it does not take collects as much as one frame takes. False if the
+    /// store was closed meanwhile.
+    fn collect(&mut self, writer: &mut Writer) -> Result<bool, StoreError> {
+        self.gather()?;
+        let goes_on = self.fill(writer)?;
+        if !self.group.records.is_empty() {
+            self.gather()?;
+        }
+        Ok(goes_on)
+    }
+
+    /// Collects what is there, as much as one frame takes.
+    fn gather(&mut self) -> Result<(), StoreError> {
+        while self.group.bytes < FRAME_BODY_BYTES && self.close.is_none() {
+            let Some(input) = self.backlog.pop_front().or_else(|| self.inbox.try_recv().ok()) else { break };
+            self.take(input)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, input: JournalInput) -> Result<(), StoreError> {
+        match input {
+            JournalInput::Records(records, acks) => {
+                let container = records.first().expect("a container sends what it has").container;
+                self.group.bytes += records.iter().map(Record::length).sum::<usize>();
+                self.group.records.extend(records);
+                self.acks.extend(acks.into_iter().map(|ack| (container, ack)));
             }
-            self.publish();
+            JournalInput::Covered(container, sequence) => self.release(container, sequence)?,
+            JournalInput::Unpinned => self.pins.unless_held(|| self.journal.release(&self.covered))?,
+            JournalInput::Close(done) => self.close = Some(done),
         }
         Ok(())
     }
@@ -126,20 +230,18 @@ impl JournalTask {
         self.pins.unless_held(|| self.journal.release(&self.covered))
     }
 
-    /// Makes a group durable, tells its containers and gives its answers, however long a full disk delays it. False if
-    /// the store was closed meanwhile: the rest was never acknowledged.
-    fn commit(&mut self, group: Group) -> Result<bool, StoreError> {
-        let Group { records, mut acks, .. } = group;
-        let mut durable = BTreeMap::new();
-        let mut rest = &records[..];
-        while !rest.is_empty() {
-            match self.journal.commit(rest) {
+    /// Puts what was collected into the next frame, as much as it takes, however long a full disk delays that. False if the
+    /// store was closed meanwhile: the rest was never acknowledged.
+    fn fill(&mut self, writer: &mut Writer) -> Result<bool, StoreError> {
+        loop {
+            if writer.is_busy && self.group.records.front().is_some_and(|first| self.journal.needs_file(first)) {
+                self.land(writer)?;
+            }
+            match self.journal.add(&self.group.records) {
                 Ok(count) => {
-                    let (frame, later) = rest.split_at(count);
-                    rest = later;
-                    self.figures.journal_records.fetch_add(count as u64, Relaxed);
-                    self.acknowledge(frame, &mut durable, &mut acks);
-                    self.lull.begins();
+                    let taken = self.group.records.drain(..count).map(|record| record.length());
+                    self.group.bytes -= taken.sum::<usize>();
+                    return Ok(true);
                 }
                 Err(error) if error.is_full() => {
                     self.figures
@@ -163,34 +265,41 @@ impl JournalTask {
                 Err(error) => return Err(error),
             }
         }
-        assert!(acks.is_empty(), "an answer waits for a record of its own group");
-        Ok(true)
     }
 
-    /// These records of a group are durable, and `durable` were before.
-    fn acknowledge(
-        &self,
-        records: &[Record],
-        durable: &mut BTreeMap<u32, u64>,
-        acks: &mut VecDeque<(u32, Ack<Answer>)>,
-    ) {
-        let newest: BTreeMap<u32, u64> = records.iter().map(|record| (record.container, record.sequence)).collect();
+    /// Waits for the frame that is being written, if there is one.
+    fn land(&mut self, writer: &mut Writer) -> Result<(), StoreError> {
+        if writer.is_busy {
+            let frame = writer.end()?;
+            self.landed(frame);
+        }
+        Ok(())
+    }
+
+    /// A frame is durable: tells its containers and gives the answers that waited for it.
+    fn landed(&mut self, frame: Frame) {
+        let newest = frame.newest.clone();
+        self.figures.journal_records.fetch_add(frame.records as u64, Relaxed);
+        self.journal.wrote(frame);
         // The containers first: who hears an acknowledgement may ask at once, and has to find what was acknowledged. Both
         // stand in the container's inbox then, in this order.
         for (container, sequence) in &newest {
             self.containers[*container as usize].leave(ContainerInput::Durable(*sequence));
         }
-        durable.extend(&newest);
+        self.durable.extend(&newest);
         // In their order: one whose turn has come may wait for the next frame behind one whose turn has not.
+        let durable = &self.durable;
         let is_due =
             |(container, ack): &mut (u32, Ack<Answer>)| durable.get(container).is_some_and(|last| ack.after <= *last);
-        while let Some((_, ack)) = acks.pop_front_if(is_due) {
+        while let Some((_, ack)) = self.acks.pop_front_if(is_due) {
             ack.token.send(ack.outcome);
         }
         // Readers at the tail are next.
         for container in newest.keys() {
             self.containers[*container as usize].help();
         }
+        self.lull.begins();
+        self.publish();
     }
 
     fn publish(&self) {
