@@ -150,7 +150,7 @@ impl InProcess {
         if tokio::time::timeout(CONNECTIONS_PATIENCE, self.pipes.tasks.wait()).await.is_err() {
             tracing::warn!(connections = self.pipes.tasks.len(), "connections did not end in time");
         }
-        self.controller.shutdown();
+        self.controller.stop().await;
         let engine = self.engine.clone();
         let closing = tokio::task::spawn_blocking(move || engine.close());
         closing.await.expect("closing a store does not panic");

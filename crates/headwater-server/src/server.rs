@@ -451,7 +451,7 @@ impl Server {
         if tokio::time::timeout(CONNECTIONS_PATIENCE, self.tasks.wait()).await.is_err() {
             tracing::warn!(connections = self.tasks.len(), "connections did not end in time");
         }
-        self.controller.shutdown();
+        self.controller.stop().await;
         let engine = self.engine.clone();
         let closing = tokio::task::spawn_blocking(move || engine.close());
         closing.await.expect("a panic ends the process");

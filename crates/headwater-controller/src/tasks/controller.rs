@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use headwater_types::{Name, NameError, ScopedStream, SegmentId, TransactionId};
+use tracing::warn;
 
 use super::open::stopped;
 use super::scopes::SYSTEM;
@@ -16,6 +18,9 @@ use crate::model::{
     TransactionState, UpdateGroup, UpdateStream,
 };
 use crate::ports::{Ports, Room};
+
+/// Longest time that an end in good order waits for the clock to be written down: a full disk lets writes wait.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Scopes, streams and transactions. A cheap clone; all clones share everything.
 ///
@@ -52,6 +57,20 @@ impl Controller {
     /// steps under way run to their next record.
     pub fn shutdown(&self) {
         self.inner.stopped.send_replace(true);
+    }
+
+    /// Writes down how far the store's clock has come, if that is done within a second, and [shuts down](Self::shutdown):
+    /// without it the next run counts on from where it was written down last.
+    ///
+    /// # Cancel safety
+    /// The clock may be written down or not, and nothing is shut down.
+    pub async fn stop(&self) {
+        match tokio::time::timeout(CLOCK_PATIENCE, self.inner.keep_clock()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "the next run counts time from before this end"),
+            Err(_) => warn!("the next run counts time from before this end: the store takes no writes"),
+        }
+        self.shutdown();
     }
 
     fn running(&self) -> Result<Arc<Inner>> {

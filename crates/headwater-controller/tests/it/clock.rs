@@ -244,3 +244,25 @@ async fn transactions_that_were_recorded_by_the_wall_clock_go_on_by_the_time_the
         assert_eq!(world.store.table_len("stream/s/t"), before - 4, "three made room for one, {jump_ms} {is_away}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_short_runs_count_adds_up_if_they_end_in_order() {
+    let (mut world, t) = World::with_stream(1).await;
+    let id = open(&world, &t).await;
+    let mut lived = 0;
+    'lives: loop {
+        // Shorter than it takes until the clock is written down again by itself.
+        for _ in 0..5 {
+            seconds(10).await;
+            lived += 10;
+            match ping(&world, &t, id, LEASE_MS).await {
+                Ping::Ok => assert!(lived < 10_100, "a thousand leases are over"),
+                Ping::MaxExecutionTimeExceeded => break 'lives,
+                other => panic!("{other:?} after {lived} s"),
+            }
+        }
+        world.controller.stop().await;
+        restart(&mut world).await;
+    }
+    assert!(lived > 9_900, "its time was over after {lived} s");
+}
