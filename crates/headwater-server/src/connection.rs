@@ -76,6 +76,8 @@ pub const TRANSIENTS_MAX: usize = 1024;
 
 /// What any request costs besides its bytes: its own bookkeeping and a small reply.
 const REQUEST_BYTES: usize = 512;
+/// Half of what a key or an entry of a request holds besides its bytes, in bytes: itself, and what is made of it.
+const ITEM_BYTES: usize = 64;
 /// Read from the socket at a time.
 const READ_BYTES: usize = 64 << 10;
 /// And at first: most connections never send more at a time, and of those that do not wait for an answer there are few.
@@ -559,7 +561,9 @@ fn request_cost(request: &Wire) -> usize {
     let more = match request {
         Wire::MergeSegments { source, .. } => source.len(),
         Wire::MergeSegmentsBatch { sources, .. } => sources.iter().map(|source| source.len() + REQUEST_BYTES).sum(),
-        Wire::ReadTable { keys, .. } => keys.iter().map(|key| key.key.len()).sum(),
+        Wire::ReadTable { keys, .. } => keys.iter().map(|key| key.key.len() + ITEM_BYTES).sum(),
+        Wire::RemoveTableKeys { keys, .. } => keys.len() * ITEM_BYTES,
+        Wire::UpdateTableEntries { entries, .. } => entries.len() * ITEM_BYTES,
         _ => 0,
     };
     REQUEST_BYTES + 2 * (names + more)
