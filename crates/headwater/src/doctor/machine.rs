@@ -104,7 +104,7 @@ fn judge_clocks(before: SystemTime, after: SystemTime, steady: Duration) -> Find
     let drift = since(after).abs_diff(since(before) + steady);
     let year = 1970 + since(after).as_secs() / 31_556_952;
     let what = format!("it is {year}; {} ms between both clocks in {:.1} s", drift.as_millis(), steady.as_secs_f64());
-    let advice = "only times shown and the age of data after a restart depend on it: run a time service (chrony)";
+    let advice = "tokens, certificates, times shown and the age of data after a restart depend on it: run a time service (chrony)";
     let finding = if YEARS.contains(&year) && drift <= DRIFT_MAX {
         Finding::fine("clock", what)
     } else {
