@@ -169,9 +169,12 @@ async fn own(stage: Stage, client: Client, number: u64) -> Result<Vec<(String, T
     let hasty = client.transaction_writer(&stage.stream, TransactionOptions::default().lease(SHORTEST_LEASE));
     let mut late = late(&stage)?;
     let mut chance = stage.chance(100 + number);
-    let (mut told, mut decided, mut keeps) = (Vec::new(), Vec::new(), false);
+    let (mut told, mut decided) = (Vec::new(), Vec::new());
+    // One for each of half of them; of the others the first of a short lease is left to it.
+    let mut keeps = number % 2 == 1;
     while !stage.is_over() {
-        let is_short = chance.below(SHORT_ONES) == 0;
+        // The first of all: a slow machine has not many.
+        let is_short = told.is_empty() || chance.below(SHORT_ONES) == 0;
         let begun = if is_short { hasty.begin().await } else { writer.begin().await };
         let transaction = match begun {
             Ok(transaction) => transaction,
