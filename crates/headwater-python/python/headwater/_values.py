@@ -51,7 +51,7 @@ class OidcIssuer:
 
     ``refresh_token``: one from before, so that nobody has to sign in again. ``on_refresh_token`` is called with each new one, to
     be kept; it is a secret. Both functions are called on a thread of the package's own that has other things to do, too: they
-    should not wait. What they raise goes to ``sys.unraisablehook``.
+    must not wait, least of all for anything of this package. What they raise goes to ``sys.unraisablehook``.
     """
 
     address: str
