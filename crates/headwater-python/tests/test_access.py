@@ -75,13 +75,13 @@ class Desk(http.server.BaseHTTPRequestHandler):
         self.server.forms.append(form)
         if self.path == "/device":
             places = {"verification_uri": self.server.home + "/go", "verification_uri_complete": self.server.home + "/go?1"}
-            self._answer(200, {"device_code": "d", "user_code": "WDJB", "expires_in": 60, "interval": 0, **places})
-        elif "client_id" not in form and self.headers["Authorization"] != "Basic " + base64.b64encode(b"job:s").decode():
+            self._answer(200, {"device_code": "of-device", "user_code": "WDJB", "expires_in": 60, "interval": 0, **places})
+        elif "client_id" not in form and self.headers["Authorization"] != "Basic " + base64.b64encode(b"job:s3cret").decode():
             self._answer(401, {"error": "invalid_client"})
         elif "device_code" in form and len(self.server.forms) < 4:
             self._answer(400, {"error": "authorization_pending"})
         else:
-            token = {"access_token": self.server.issuer.token("someone", "READ_UPDATE"), "expires_in": 300}
+            token = {"access_token": self.server.issuer.token("someone", "READ_UPDATE"), "expires_in": 300, "token_type": "Bearer"}
             self._answer(200, {**token, "refresh_token": "r"} if "device_code" in form else token)
 
     def _answer(self, status, body):
@@ -174,15 +174,15 @@ class Access(unittest.TestCase):
 
     def test_a_program_gets_its_tokens_from_the_issuer(self):
         with Tokens(self.issuer) as tokens:
-            issuer = headwater.OidcIssuer(tokens.home, "job", secret="s", scope="a b", audience="store")
-            self.assertNotIn("'s'", repr(issuer))
+            issuer = headwater.OidcIssuer(tokens.home, "job", secret="s3cret", scope="a b", audience="store")
+            self.assertNotIn("s3cret", repr(issuer))
             self.operate(self.connect(oidc=issuer))
             wanted = {"grant_type": "client_credentials", "scope": "a b", "audience": "store"}
             self.assertEqual(tokens.forms, [wanted], "one token for everything")
             wrong = headwater.OidcIssuer(tokens.home, "job", secret="t")
             with self.assertRaises(headwater.UnauthenticatedError):
                 self.connect(oidc=wrong).scopes()
-        away = headwater.OidcIssuer(tokens.home, "job", secret="s", answer_timeout=1)
+        away = headwater.OidcIssuer(tokens.home, "job", secret="s3cret", answer_timeout=1)
         with self.assertRaises(headwater.UnavailableError):
             self.connect(oidc=away, retry_for=0.5).scopes()
 
