@@ -14,7 +14,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use headwater_proto::controller::stream_info::AccessOperation;
-use headwater_records::{EventPointer, StreamCut};
+use headwater_records::{EventPointer, StreamCut, is_unread};
 use headwater_types::{ScopedStream, SegmentId, StreamSegment};
 
 use crate::client::Client;
@@ -203,18 +203,38 @@ impl StreamReader {
             let successors = self.client.successors(&self.stream, *before).await?;
             let Some(successor) = successors.into_iter().find(|it| it.segment.id == segment) else { continue };
             for read in successor.predecessors.iter().filter(|id| begun.iter().all(|(other, _)| other != *id)) {
-                let end = match self.client.segment_info(&self.stream, *read).await {
-                    Ok(info) => info.end,
-                    Err(error) if error.kind() == ErrorKind::NotFound => 0,
-                    Err(error) => return Err(error),
-                };
-                self.done.insert(*read, end);
+                self.done.insert(*read, self.end_of(*read).await?);
             }
             self.waiting.insert(segment, successor.predecessors.into_iter().collect());
             return Ok(());
         }
         let end = self.client.segment_info(&self.stream, segment).await?.end;
         self.pass(segment, end).await
+    }
+
+    /// Where a segment that was read ends; 0 once it is gone.
+    async fn end_of(&self, segment: SegmentId) -> Result<u64> {
+        match self.client.segment_info(&self.stream, segment).await {
+            Ok(info) => Ok(info.end),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Of what a successor of `passed` follows on, whatever was read before the cut with which this began: a checkpoint that was
+    /// made between the ends of two segments that one follows on does not name the first.
+    async fn read_before(&self, passed: SegmentId, before: &BTreeSet<SegmentId>) -> Result<Vec<SegmentId>> {
+        let active = self.active.iter().map(|active| active.segment).filter(|segment| *segment != passed);
+        let unread: BTreeSet<_> = active.chain(self.waiting.keys().copied()).collect();
+        let is_placed = |id: &SegmentId| *id == passed || self.done.contains_key(id) || unread.contains(id);
+        let nowhere: BTreeSet<_> = before.iter().copied().filter(|id| !is_placed(id)).collect();
+        if nowhere.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ranges = self.client.ranges_of(&self.stream, &unread.union(&nowhere).copied().collect()).await?;
+        let range = |id: SegmentId| ranges.get(&id).copied();
+        let is_read = |id: &SegmentId| !is_unread(*id, range(*id), unread.iter().map(|id| (*id, range(*id))));
+        Ok(nowhere.into_iter().filter(is_read).collect())
     }
 
     /// The next event; waits for one at the tail. `None` once a sealed stream is read to its end.
@@ -320,6 +340,9 @@ impl StreamReader {
                 continue;
             }
             let before: BTreeSet<_> = successor.predecessors.into_iter().collect();
+            for read in self.read_before(segment, &before).await? {
+                self.done.insert(read, self.end_of(read).await?);
+            }
             if before.iter().all(|before| self.done.contains_key(before)) {
                 self.waiting.remove(&id);
                 self.begin(id, 0);

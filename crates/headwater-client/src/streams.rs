@@ -1,5 +1,7 @@
 //! Scopes and streams: make, change, list, scale, seal, delete.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use headwater_proto::controller as proto;
 use headwater_records::StreamCut;
 use headwater_types::{KeyRange, Name, ScopedStream, SegmentId};
@@ -237,6 +239,25 @@ impl Client {
         let asked = proto::GetEpochSegmentsRequest { stream_info: Some(stream_info(stream)), epoch };
         let answer = call!(self, "getEpochSegments", get_epoch_segments, asked)?;
         SegmentRange::all_of_proto(&answer.segment_ranges)
+    }
+
+    /// Keys of segments, as far as they exist.
+    pub(crate) async fn ranges_of(
+        &self,
+        stream: &ScopedStream,
+        ids: &BTreeSet<SegmentId>,
+    ) -> Result<BTreeMap<SegmentId, KeyRange>> {
+        let epochs: BTreeSet<i32> = ids.iter().map(|id| id.epoch).collect();
+        let mut ranges = BTreeMap::new();
+        for epoch in epochs {
+            match self.epoch_segments(stream, epoch).await {
+                Ok(segments) => ranges.extend(segments.into_iter().map(|segment| (segment.id, segment.range))),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        ranges.retain(|id, _| ids.contains(id));
+        Ok(ranges)
     }
 
     /// Where the stream begins: its oldest segments and the offset in each.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use headwater_types::{ScopedStream, SegmentId, StreamSegment};
+use headwater_types::{KeyRange, ScopedStream, SegmentId, StreamSegment};
 
 use crate::input::stream;
 use crate::{Input, Offsets, Output, RecordError};
@@ -201,6 +201,21 @@ impl Cut {
     }
 }
 
+/// Whether a segment is still to be read by whoever reads these segments of its stream, or waits to, each with its keys. For
+/// each key one segment is the first that is not read; what was there no later and has a key in common with another that is
+/// not among them leads to it. Where keys are not known, it is taken to be unread.
+pub fn is_unread(
+    segment: SegmentId,
+    range: Option<KeyRange>,
+    unread: impl IntoIterator<Item = (SegmentId, Option<KeyRange>)>,
+) -> bool {
+    // Ids order by epoch first, and segments of one epoch have no key in common.
+    let leads = |(first, keys): (SegmentId, Option<KeyRange>)| {
+        first == segment || first < segment && keys.zip(range).is_none_or(|(keys, range)| keys.overlaps(range))
+    };
+    unread.into_iter().any(leads)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,6 +238,18 @@ mod tests {
         let bytes = "0001010000000018000973312f6f726465727302002064c00000010000000280";
         assert_eq!(hex(&cut.encode().unwrap()), bytes);
         assert_eq!(Cut::decode(&unhex(bytes)), Ok(Cut::At(cut)));
+    }
+
+    #[test]
+    fn what_was_there_no_later_and_shares_a_key_leads_to_a_segment() {
+        let (low, high) = (KeyRange::new(0.0, 0.5).unwrap(), KeyRange::new(0.5, 1.0).unwrap());
+        let [a, b, c] = [SegmentId::new(0, 0), SegmentId::new(1, 0), SegmentId::new(2, 1)];
+        assert!(!is_unread(a, Some(low), [(b, Some(high))]), "the other half is nothing to it");
+        assert!(is_unread(c, Some(low), [(a, Some(low)), (b, Some(high))]), "it comes after the first");
+        assert!(!is_unread(a, Some(low), [(c, Some(low)), (b, Some(high))]), "what comes after it is read already");
+        assert!(is_unread(b, None, [(b, None)]), "it is there itself");
+        assert!(is_unread(c, None, [(b, Some(high))]) && is_unread(c, Some(low), [(b, None)]), "nobody knows the keys");
+        assert!(!is_unread(c, Some(low), []), "nothing is read any more");
     }
 
     #[test]

@@ -33,7 +33,7 @@ mod testing;
 
 pub use allowance::{Allowance, Exceeded};
 pub use checkpoint::Checkpoint;
-pub use cut::{Cut, StreamCut};
+pub use cut::{Cut, StreamCut, is_unread};
 pub use error::RecordError;
 pub use input::{Input, Revisions};
 pub use output::Output;

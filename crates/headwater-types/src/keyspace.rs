@@ -7,6 +7,9 @@ pub struct KeyRange {
     high: f64,
 }
 
+// No bound is NaN.
+impl Eq for KeyRange {}
+
 /// Why two numbers are not a range.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error("key range {low}..{high} is empty or leaves 0..1")]

@@ -1,9 +1,11 @@
 //! What a client asks the controller about groups.
 
+use std::collections::BTreeSet;
+
 use headwater_proto::controller as proto;
 use headwater_records::group::{Fresh, GroupConfiguration, Placed, Places};
-use headwater_records::{Cut, Offsets, READ, StreamCut};
-use headwater_types::{Name, ScopedStream, StreamSegment};
+use headwater_records::{Cut, Offsets, READ, StreamCut, is_unread};
+use headwater_types::{Name, ScopedStream, SegmentId, StreamSegment};
 
 use super::config::{cut_to_proto, of_proto, to_proto, uuid_text};
 use crate::client::Client;
@@ -148,6 +150,23 @@ impl Client {
         }
     }
 
+    /// A cut without the segments that cannot be opened before others of it are read. Cuts of controllers mark them by an offset
+    /// below 0, which in those of readers says that a segment is read to its end.
+    async fn opened<'a>(&self, cut: &'a StreamCut) -> Result<impl Iterator<Item = (StreamSegment, i64)> + 'a> {
+        let marked: BTreeSet<SegmentId> = cut.offsets.iter().filter(|at| *at.1 < 0).map(|at| *at.0).collect();
+        let mut follow = BTreeSet::new();
+        if !marked.is_empty() {
+            let ranges = self.ranges_of(&cut.stream, &cut.offsets.keys().copied().collect()).await?;
+            let placed = ranges.iter().filter(|(id, _)| !marked.contains(id));
+            let placed: Vec<_> = placed.map(|(id, range)| (*id, Some(*range))).collect();
+            follow.extend(marked.into_iter().filter(|id| {
+                // Where nobody knows the keys, the cut is taken as it stands.
+                ranges.get(id).is_some_and(|range| is_unread(*id, Some(*range), placed.iter().copied()))
+            }));
+        }
+        Ok(cut.segments().filter(move |(segment, _)| !follow.contains(&segment.id)))
+    }
+
     /// The state in which a group of this configuration begins. Keys of the first segments are left open, as with Java.
     pub(super) async fn fresh_state(&self, configuration: GroupConfiguration) -> Result<Fresh> {
         let (mut starting, mut ends) = (Places::new(), Offsets::new());
@@ -160,7 +179,8 @@ impl Client {
                     }
                 }
                 Cut::At(cut) => {
-                    starting.extend(cut.segments().map(|(segment, offset)| (segment, Placed { offset, range: None })));
+                    let opened = self.opened(cut).await?;
+                    starting.extend(opened.map(|(segment, offset)| (segment, Placed { offset, range: None })));
                 }
             }
         }

@@ -20,9 +20,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use headwater_records::group::{Effect, Handover, Intent, Member, Offline, State, Step, Successor, Update};
+use headwater_records::group::{Effect, Handover, Intent, Member, Offline, State, Step, Successor, Update, decide};
 use headwater_records::{EventPointer, Position, Ranges, StreamCut};
-use headwater_types::{ScopedStream, StreamSegment};
+use headwater_types::{KeyRange, ScopedStream, SegmentId, StreamSegment};
 use tokio::time::Instant;
 
 use super::acknowledging::{Acknowledger, Place};
@@ -175,7 +175,8 @@ enum Done {
     Stored,
     /// Something else was stored first; that is applied.
     Overtaken,
-    Successors(StreamSegment, Vec<Successor>),
+    /// What follows on a segment, and the keys of others that this takes.
+    Successors(StreamSegment, Vec<Successor>, BTreeMap<SegmentId, KeyRange>),
     /// Nobody will ever know whether what is pending was stored.
     Lost,
     /// Nothing to be done about it.
@@ -595,8 +596,8 @@ impl EventReader {
             Step::Successors(segment) => {
                 let client = self.client.clone();
                 return self.start(|replica| async move {
-                    let successors = successors(&client, &segment).await;
-                    (replica, successors.map(|successors| Done::Successors(segment, successors)))
+                    let outcome = successors(&client, &replica.state, segment).await;
+                    (replica, outcome)
                 });
             }
             Step::Publish => {
@@ -679,13 +680,13 @@ impl EventReader {
                 (pending.offered, pending.is_doubtful) = (None, false);
                 Ok(())
             }
-            Done::Successors(segment, successors) => {
+            Done::Successors(segment, successors, ranges) => {
                 let (group, reader) = (&self.group, self.member.id());
                 tracing::info!(
                     target: told::GROUP, %group, reader, %segment, successors = successors.len(),
                     "reader passes a segment on to its successors"
                 );
-                let intent = Intent::Complete { segment, successors };
+                let intent = Intent::Complete { segment, successors, ranges };
                 self.pending = Some(Pending { intent, offered: None, is_doubtful: false });
                 Ok(())
             }
@@ -752,14 +753,17 @@ async fn offered(replica: &mut Replica, entry: &Bytes, is_doubtful: bool, is_rep
     })
 }
 
-async fn successors(client: &Client, segment: &StreamSegment) -> Result<Vec<Successor>> {
+async fn successors(client: &Client, state: &State, segment: StreamSegment) -> Result<Done> {
     let found = client.successors(&segment.stream, segment.id).await?;
     let successor = |one: crate::model::Successor| Successor {
         segment: StreamSegment { stream: segment.stream.clone(), id: one.segment.id },
         range: one.segment.range,
         predecessors: one.predecessors.into_iter().map(|id| id.as_i64()).collect(),
     };
-    Ok(found.into_iter().map(successor).collect())
+    let successors: Vec<_> = found.into_iter().map(successor).collect();
+    let unplaced = decide::unplaced(state, &segment, &successors);
+    let ranges = client.ranges_of(&segment.stream, &unplaced).await?;
+    Ok(Done::Successors(segment, successors, ranges))
 }
 
 /// Lets go of what lies before the last checkpoint.

@@ -5,13 +5,13 @@
 //!
 //! Source: `ReaderGroupStateManager` of Pravega's client.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use headwater_types::{StreamSegment, hash};
+use headwater_types::{KeyRange, SegmentId, StreamSegment, hash};
 
 use super::state::DISTANCE_MS_MIN;
-use super::{State, Update, is_silent};
+use super::{State, Successor, Update, is_silent};
 use crate::Offsets;
 
 /// What timers count in. Source: Java's `TIME_UNIT`.
@@ -113,6 +113,38 @@ pub fn checkpoint(state: &State, name: &str) -> Result<Update, TooManyCheckpoint
         return Err(TooManyCheckpoints { outstanding, max });
     }
     Ok(Update::CreateCheckpoint { checkpoint: name.to_owned() })
+}
+
+/// Segments whose keys have to be known before it can be said what `successors` of a segment wait for, and that the state does
+/// not say: none, unless one of them follows on a segment that is neither read nor waits.
+pub fn unplaced(state: &State, completed: &StreamSegment, successors: &[Successor]) -> BTreeSet<SegmentId> {
+    let unread: BTreeSet<SegmentId> = state.unread(&completed.stream).map(|segment| segment.id).collect();
+    let undecided = successors.iter().filter(|one| !state.future().contains_key(&one.segment));
+    let before = undecided.flat_map(|one| &one.predecessors).filter_map(|id| SegmentId::from_i64(*id));
+    let nowhere: BTreeSet<SegmentId> = before.filter(|id| !unread.contains(id)).collect();
+    if nowhere.is_empty() {
+        return nowhere;
+    }
+    let open = state.unread(&completed.stream).filter(|segment| state.range(segment).is_none());
+    open.map(|segment| segment.id).chain(nowhere.iter().copied()).collect()
+}
+
+/// What a successor of a segment that is being completed waits for: of all that it follows on, the segment itself and whatever
+/// is [not read yet](crate::is_unread). A group that begins where two segments were about to be followed by one, and one of the
+/// two was read, never hears of that one. By the rules of Java's client, whose readers name all of them, it waits for it for ever.
+pub fn awaited(
+    state: &State,
+    completed: &StreamSegment,
+    successor: &Successor,
+    ranges: &BTreeMap<SegmentId, KeyRange>,
+) -> Vec<i64> {
+    let is_unread = |id: SegmentId| {
+        let others = state.unread(&completed.stream).filter(|segment| *segment != completed);
+        let range = |segment: &StreamSegment| state.range(segment).or_else(|| ranges.get(&segment.id).copied());
+        crate::is_unread(id, ranges.get(&id).copied(), others.map(|segment| (segment.id, range(segment))))
+    };
+    let is_awaited = |id: &i64| SegmentId::from_i64(*id).is_none_or(|id| id == completed.id || is_unread(id));
+    successor.predecessors.iter().copied().filter(is_awaited).collect()
 }
 
 /// What takes a reader out of the group, which left by itself or is taken for dead; nothing if it is not in it. What it has is

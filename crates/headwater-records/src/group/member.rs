@@ -26,7 +26,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use headwater_types::{KeyRange, StreamSegment};
+use headwater_types::{KeyRange, SegmentId, StreamSegment};
 
 use super::decide::{self, UNIT};
 use super::{Placed, Places, Retention, State, Update, is_silent};
@@ -99,7 +99,8 @@ pub enum Step {
     Refresh,
     /// Append what [`updates`](Member::updates) gives for this, then say [`settled`](Member::settled).
     Append(Intent),
-    /// Ask the controller what follows this segment, and append [`Intent::Complete`] with the answer.
+    /// Ask the controller what follows this segment, and which keys those have that [`decide::unplaced`] then names; append
+    /// [`Intent::Complete`] with the answers.
     Successors(StreamSegment),
     /// Append [`Intent::CreateCheckpoint`] with a name that nobody else draws.
     CreateCheckpoint,
@@ -132,13 +133,15 @@ pub enum Intent {
         segment: StreamSegment,
         /// What follows it.
         successors: Vec<Successor>,
+        /// Keys of the segments that [`decide::unplaced`] names.
+        ranges: BTreeMap<SegmentId, KeyRange>,
     },
     /// Give a segment back.
     Release(StreamSegment),
 }
 
 /// A segment that follows another.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Successor {
     /// The segment.
     pub segment: StreamSegment,
@@ -147,8 +150,6 @@ pub struct Successor {
     /// Ids of all segments that it follows.
     pub predecessors: Vec<i64>,
 }
-
-impl Eq for Successor {}
 
 /// What has to be done after something was appended.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -300,7 +301,8 @@ impl Member {
             if state.end(&segment).is_none() {
                 return Some(Step::Successors(segment));
             }
-            return Some(Step::Append(Intent::Complete { segment, successors: Vec::new() }));
+            let (successors, ranges) = (Vec::new(), BTreeMap::new());
+            return Some(Step::Append(Intent::Complete { segment, successors, ranges }));
         }
         if now >= self.timers.release
             && let Some(segment) = decide::to_release(state, &self.id)
@@ -401,10 +403,11 @@ impl Member {
                 updates
             }
             Intent::Complete { segment, .. } if !self.ended.contains_key(segment) => Vec::new(),
-            Intent::Complete { segment, successors } => {
+            Intent::Complete { segment, successors, ranges: known } => {
                 let mut ranges: Ranges = successors.iter().map(|one| (one.segment.clone(), Some(one.range))).collect();
                 ranges.insert(segment.clone(), state.range(segment));
-                let successors = successors.iter().map(|one| (one.segment.clone(), one.predecessors.clone())).collect();
+                let awaited = |one: &Successor| decide::awaited(state, segment, one, known);
+                let successors = successors.iter().map(|one| (one.segment.clone(), awaited(one))).collect();
                 vec![Update::Complete { reader: reader(), segment: segment.clone(), successors, ranges }]
             }
             Intent::Release(segment) => match self.open.get(segment) {
@@ -545,7 +548,8 @@ mod tests {
                         let next = segment("s/t/9.#epoch.1");
                         let predecessors = vec![0, 1];
                         let successors = vec![Successor { segment: next, range: KeyRange::FULL, predecessors }];
-                        Intent::Complete { segment: ended, successors }
+                        assert!(decide::unplaced(&self.state, &ended, &successors).is_empty());
+                        Intent::Complete { segment: ended, successors, ranges: BTreeMap::new() }
                     }
                     Step::CreateCheckpoint => {
                         self.names += 1;
@@ -616,6 +620,26 @@ mod tests {
         assert_eq!(group.told, ["a c"]);
         assert_eq!(group.state.checkpoint("c").unwrap().values().collect::<Vec<_>>(), [&READ, &READ]);
         assert_eq!(a.open.keys().map(ToString::to_string).collect::<Vec<_>>(), ["s/t/9.#epoch.1"]);
+    }
+
+    #[test]
+    fn what_was_read_before_the_group_began_is_not_waited_for() {
+        let mut group = Group::new(1, 0);
+        let (only, next) = (segment("s/t/0.#epoch.0"), segment("s/t/9.#epoch.1"));
+        let successors =
+            vec![Successor { segment: next.clone(), range: KeyRange::FULL, predecessors: vec![0, 1, (1 << 32) | 2] }];
+        let mut a = group.join("a", Handover::AtOnce);
+        group.turns(&mut [&mut a], 3);
+        a.read_to_end(&only);
+        let later = SegmentId::new(2, 1);
+        let asked = [only.id, SegmentId::new(1, 0), later];
+        assert_eq!(decide::unplaced(&group.state, &only, &successors), asked.into());
+        let half = |at: f64| KeyRange::new(at, at + 0.5).unwrap();
+        let ranges = [(only.id, half(0.0)), (asked[1], half(0.5)), (later, half(0.5))].into();
+        let intent = Intent::Complete { segment: only, successors, ranges };
+        let updates = a.updates(&intent, &group.state, 0).unwrap();
+        let [Update::Complete { successors, .. }] = updates.as_slice() else { panic!("{updates:?}") };
+        assert_eq!(successors[&next], [0]);
     }
 
     #[test]

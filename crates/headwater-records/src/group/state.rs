@@ -308,6 +308,13 @@ impl State {
         &self.future
     }
 
+    /// Segments of a stream that are read, or wait for a reader or for others.
+    pub fn unread(&self, stream: &ScopedStream) -> impl Iterator<Item = &StreamSegment> {
+        let assigned = self.assigned.values().flat_map(BTreeMap::keys);
+        let all = self.unassigned.keys().chain(assigned).chain(self.future.keys());
+        all.filter(move |segment| segment.stream == *stream)
+    }
+
     /// How far readers said they were. What a new reader of a segment has read again meanwhile is in it.
     pub fn last_read(&self) -> &Offsets {
         &self.last_read
@@ -349,7 +356,8 @@ impl State {
     }
 
     /// What was reported to a checkpoint that is complete. While two segments are followed by one, and one of the two is
-    /// complete, its keys are in none of the segments here: what follows cannot be read before the other is.
+    /// complete, its keys are in none of the segments here: what follows cannot be read before the other is. A group can
+    /// [begin](super::decide::awaited) there.
     pub fn checkpoint(&self, checkpoint: &str) -> Option<&Offsets> {
         self.checkpoints.reported(checkpoint)
     }

@@ -44,6 +44,8 @@ pub struct GroupsReport {
     pub crashes: u64,
     /// How often the group began anew.
     pub resets: u64,
+    /// Of these, to where only some were read of the segments that another follows on.
+    pub in_merges: u64,
     /// How often the state was compacted.
     pub compactions: u64,
     /// Hash over what was appended and read.
@@ -306,8 +308,8 @@ impl Run {
 
     /// The group begins anew, at the last checkpoint or behind all that is there.
     fn reset(&mut self) -> Result<(), String> {
-        let starting = match self.watcher.last_whole_checkpoint(&self.stream) {
-            Some(offsets) if self.chance.percent(70) => offsets,
+        let starting = match self.watcher.state.last_checkpoint() {
+            Some(offsets) if self.chance.percent(70) => offsets.clone(),
             _ => {
                 let written = self.stream.written.clone();
                 self.watcher.skip_to(&written);
@@ -315,6 +317,7 @@ impl Run {
             }
         };
         self.report.resets += 1;
+        self.report.in_merges += u64::from(!Watcher::are_whole(&starting, &self.stream));
         let mut configuration = self.watcher.state.configuration().clone();
         configuration.generation += 1;
         let initial = fresh(configuration, &starting, &self.stream, &mut self.chance);
@@ -369,10 +372,12 @@ mod tests {
             total.checkpoints += report.checkpoints;
             total.crashes += report.crashes;
             total.resets += report.resets;
+            total.in_merges += report.in_merges;
             total.compactions += report.compactions;
         }
         assert!(total.events > SEEDS * 500 && total.again > 0, "{total:?}");
         assert!(total.checkpoints > SEEDS && total.crashes > SEEDS && total.resets > 0, "{total:?}");
+        assert!(total.in_merges > 0, "{total:?}");
         assert!(total.compactions > SEEDS, "{total:?}");
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use headwater_records::group::{Effect, Handover, Initial, Intent, Member, Offline, State, Step, Update};
+use headwater_records::group::{Effect, Handover, Initial, Intent, Member, Offline, State, Step, Update, decide};
 use headwater_records::revisioned::{self, Events, Payload};
 use headwater_types::StreamSegment;
 
@@ -167,7 +167,9 @@ impl Reader {
             Step::Append(intent) => self.pending = Some((intent, Need::Append)),
             Step::Successors(segment) => {
                 let successors = stream.successors(&segment);
-                self.pending = Some((Intent::Complete { segment, successors }, Need::Append));
+                let unplaced = decide::unplaced(&self.replica.state, &segment, &successors);
+                let ranges = stream.ranges_of(&unplaced);
+                self.pending = Some((Intent::Complete { segment, successors, ranges }, Need::Append));
             }
             Step::CreateCheckpoint => {
                 self.names += 1;

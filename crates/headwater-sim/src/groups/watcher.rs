@@ -14,6 +14,8 @@ pub(super) struct Watcher {
     pub(super) state: State,
     /// What the group has read to the end, and what it never was to read.
     done: BTreeSet<StreamSegment>,
+    /// The latter.
+    skipped: BTreeSet<StreamSegment>,
     starting: BTreeSet<StreamSegment>,
     /// What was read or waited for a reader when a checkpoint began.
     began: BTreeMap<String, BTreeSet<StreamSegment>>,
@@ -29,6 +31,7 @@ impl Watcher {
         let mut watcher = Self {
             state: initial.into(),
             done: BTreeSet::new(),
+            skipped: BTreeSet::new(),
             starting: BTreeSet::new(),
             began: BTreeMap::new(),
             read: vec![0; stream.written.len()],
@@ -42,7 +45,8 @@ impl Watcher {
     fn begin(&mut self, stream: &Stream) {
         self.starting = self.state.unassigned().keys().cloned().collect();
         let coming = stream.from(self.starting.iter());
-        self.done = stream.all().filter(|segment| !coming.contains(segment)).cloned().collect();
+        self.skipped = stream.all().filter(|segment| !coming.contains(segment)).cloned().collect();
+        self.done = self.skipped.clone();
         self.began.clear();
     }
 
@@ -85,8 +89,9 @@ impl Watcher {
         }
         for segment in stream.all() {
             let before = stream.predecessors(segment);
-            let (any, all) =
-                (before.iter().any(|one| self.done.contains(one)), before.iter().all(|one| self.done.contains(one)));
+            // Who begins where only some of them were read does not know of it before it has read another.
+            let any = before.iter().any(|one| self.done.contains(one) && !self.skipped.contains(one));
+            let all = before.iter().all(|one| self.done.contains(one));
             let is_future = state.future().contains_key(segment);
             if self.done.contains(segment) || self.starting.contains(segment) {
                 continue;
@@ -141,11 +146,10 @@ impl Watcher {
         if self.read == stream.written { Ok(()) } else { Err(format!("read {:?} of {:?}", self.read, stream.written)) }
     }
 
-    /// The last checkpoint, if there is an offset for every key in it.
-    pub(super) fn last_whole_checkpoint(&self, stream: &Stream) -> Option<Offsets> {
-        let last = self.state.last_checkpoint()?;
-        let covered: f64 =
-            last.keys().map(|segment| stream.range(segment)).map(|range| range.high() - range.low()).sum();
-        ((covered - 1.0).abs() < 1e-9).then(|| last.clone())
+    /// Whether these segments have all keys. Those of a checkpoint do not where only some are read of what a segment follows on.
+    pub(super) fn are_whole(segments: &Offsets, stream: &Stream) -> bool {
+        let ranges = segments.keys().map(|segment| stream.range(segment));
+        let covered: f64 = ranges.map(|range| range.high() - range.low()).sum();
+        (covered - 1.0).abs() < 1e-9
     }
 }

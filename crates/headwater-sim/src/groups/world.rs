@@ -79,6 +79,11 @@ impl Stream {
         self.segments[segment].range
     }
 
+    pub(super) fn ranges_of(&self, ids: &BTreeSet<SegmentId>) -> BTreeMap<SegmentId, KeyRange> {
+        let named = self.segments.iter().filter(|(name, _)| ids.contains(&name.id));
+        named.map(|(name, segment)| (name.id, segment.range)).collect()
+    }
+
     pub(super) fn predecessors(&self, segment: &StreamSegment) -> &BTreeSet<StreamSegment> {
         &self.segments[segment].predecessors
     }

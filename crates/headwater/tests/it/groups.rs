@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use headwater::client::{
-    Batch, Client, Cut, Delivery, ErrorKind, EventReader, EventWriter, GroupEvent, KeyRange, Name, ReaderGroup,
-    ReaderGroupConfig, ReaderOptions, ScopedStream,
+    Batch, Client, Cut, Delivery, ErrorKind, EventReader, EventWriter, GroupEvent, KeyRange, Name, ReadFrom,
+    ReaderGroup, ReaderGroupConfig, ReaderOptions, ScopedStream,
 };
 use headwater::testing::TestStore;
 use tokio::sync::mpsc;
@@ -196,6 +196,110 @@ async fn a_group_begins_anew_at_a_checkpoint() {
     found.sort();
     after.sort();
     assert_eq!(found, after);
+}
+
+/// Key and number of an event, without what fills it up.
+fn parsed(event: &[u8]) -> (String, usize) {
+    let mut words = std::str::from_utf8(event).unwrap().split_whitespace();
+    (words.next().unwrap().to_owned(), words.next().unwrap().parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_begins_anew_between_the_ends_of_two_segments_that_others_follow_on() {
+    // Both are followed by one, or the first also by one that can be read before the second is.
+    for bounds in [&[0.0, 1.0][..], &[0.0, 0.3, 1.0]] {
+        let store = TestStore::start().await.unwrap();
+        let client = store.client();
+        // The configuration wants one segment at least.
+        let stream = stream_of(client, 1).await;
+        rescale(client, &stream, 2).await;
+        let group = group_of(client, "g", &brisk(&stream)).await;
+        let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+        let current = client.current_segments(&stream).await.unwrap();
+        let [short, long] = [current[0].id, current[1].id];
+        let mut counts = BTreeMap::new();
+        let write = async |key: &str, number: usize| {
+            let _ = writer.write(key, format!("{key} {number} {:900}", "")).await.unwrap();
+        };
+        for key in 0..16 {
+            write(&key.to_string(), 0).await;
+            counts.insert(key.to_string(), 1);
+        }
+        writer.flush().await.unwrap();
+        let mut all = client.stream_reader(&stream, ReadFrom::Head).await.unwrap();
+        let mut of_long = String::new();
+        for _ in 0..16 {
+            let event = all.next().await.unwrap().unwrap();
+            if event.segment == long {
+                of_long = parsed(&event.event).0;
+            }
+        }
+        for number in 1..400 {
+            write(&of_long, number).await;
+            counts.insert(of_long.clone(), number + 1);
+        }
+        writer.flush().await.unwrap();
+        let ranges: Vec<_> = bounds.windows(2).map(|pair| KeyRange::new(pair[0], pair[1]).unwrap()).collect();
+        client.scale_stream(&stream, &[short, long], &ranges).await.unwrap();
+        for (key, count) in &mut counts {
+            write(key, *count).await;
+            *count += 1;
+        }
+        writer.flush().await.unwrap();
+        client.seal_stream(&stream).await.unwrap();
+
+        // Pieces of an event or so: the long one is not here before the short one ends.
+        let options = ReaderOptions { piece_bytes: 1 << 10, ..ReaderOptions::at_once() };
+        let mut reader = group.reader_with("a", options).await.unwrap();
+        let mut passed: BTreeMap<String, usize> = BTreeMap::new();
+        let mut checkpoints = 0..;
+        let checkpoint = loop {
+            let name = checkpoints.next().unwrap().to_string();
+            let under_way = group.initiate_checkpoint(&name).await.unwrap();
+            let mut seen = passed.clone();
+            loop {
+                match next(&mut reader).await.expect("no checkpoint lay between the two ends") {
+                    Delivery::Checkpoint(reached) => break assert_eq!(reached, name),
+                    Delivery::Event(event) => _ = seen.insert(parsed(&event.event).0, parsed(&event.event).1 + 1),
+                }
+            }
+            passed = seen;
+            let waiting = tokio::spawn(async move { under_way.wait().await });
+            let Some(Delivery::Event(event)) = next(&mut reader).await else { panic!("no event behind a checkpoint") };
+            let checkpoint = tokio::time::timeout(LIMIT, waiting).await.unwrap().unwrap().unwrap();
+            let cut = &checkpoint.cuts[&stream];
+            if cut.offsets.contains_key(&long) && !cut.offsets.contains_key(&short) {
+                break checkpoint;
+            }
+            passed.insert(parsed(&event.event).0, parsed(&event.event).1 + 1);
+        };
+        // As the readers say it, and with what cannot be opened yet, as the controller would.
+        let cut = checkpoint.cuts[&stream].clone();
+        let mut marked = cut.clone();
+        let follows = client.successors(&stream, long).await.unwrap();
+        let waiting = follows.iter().find(|one| one.predecessors.len() == 2).unwrap();
+        assert_eq!(marked.offsets.insert(waiting.segment.id, -1), None);
+        for (id, cut) in [("b", cut.clone()), ("c", marked)] {
+            let config = ReaderGroupConfig { streams: [(stream.clone(), Cut::At(cut))].into(), ..brisk(&stream) };
+            group.reset(&config).await.unwrap();
+            let mut reader = group.reader_with(id, ReaderOptions::at_once()).await.unwrap();
+            let mut of_group = passed.clone();
+            while let Some(delivery) = next(&mut reader).await {
+                let Delivery::Event(event) = delivery else { panic!("nobody asked for {delivery:?}") };
+                let (key, number) = parsed(&event.event);
+                assert_eq!(of_group.insert(key, number + 1).unwrap_or(0), number, "{bounds:?}");
+            }
+            assert_eq!(of_group, counts, "{bounds:?}");
+        }
+        // Who reads alone from there goes on the same way.
+        let mut alone = client.stream_reader(&stream, ReadFrom::Cut(cut)).await.unwrap();
+        let mut of_one = passed;
+        while let Some(event) = tokio::time::timeout(LIMIT, alone.next()).await.expect("the reader hangs").unwrap() {
+            let (key, number) = parsed(&event.event);
+            assert_eq!(of_one.insert(key, number + 1).unwrap_or(0), number, "{bounds:?}");
+        }
+        assert_eq!(of_one, counts, "{bounds:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

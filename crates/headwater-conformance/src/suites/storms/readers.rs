@@ -321,7 +321,8 @@ async fn read_from(group: &ReaderGroup, checkpoint: &Checkpoint) -> Result<BTree
     let mut reader = group.reader_with("last", ReaderOptions::at_once()).await?;
     let handed = AllHanded::default();
     let ended = read_until(&mut reader, Instant::now() + PATIENCE, &handed).await?;
-    ensure!(matches!(ended, Ended::Stream), "the reader does not come to the end from a checkpoint");
+    let at = reader.position().offsets;
+    ensure!(matches!(ended, Ended::Stream), "from checkpoint {checkpoint:?} the reader comes to {at:?} and no end");
     reader.close().await?;
     let mut numbers: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for Handed { key, number, .. } in std::mem::take(&mut *handed.lock().expect("nobody panics with it")) {
