@@ -2,6 +2,7 @@
 //!
 //! * every suite is a child process group with a time limit; what hangs is killed and reported, never waited for
 //! * what cannot run here is skipped, said loudly at the end, and a failure under `--ci`
+//! * one run shows every failure: none keeps what comes behind it from running, and all are shown once more at the end
 //! * the last line counts tests: `N passed, N failed`, and `, N skipped` when some were
 //!
 //! `--quick` is the inner loop: formatting, lints, layers, features and unit tests, no genuine clients.
@@ -17,6 +18,7 @@ mod layers;
 mod licences;
 mod metadata;
 mod plan;
+mod recap;
 mod report;
 mod run;
 mod system;

@@ -76,7 +76,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "unit-tests",
-        work: Work::Cargo(&["test", "--release", "--workspace", "--lib", "--bins", "--quiet"], "."),
+        work: Work::Cargo(&["test", "--release", "--workspace", "--no-fail-fast", "--lib", "--bins", "--quiet"], "."),
         needs: &[LINKER],
         quick: true,
         limit: minutes(20),
@@ -85,7 +85,17 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "integration-tests",
         work: Work::Cargo(
-            &["test", "--release", "--workspace", "--exclude", "headwater-sim", "--test", "*", "--quiet"],
+            &[
+                "test",
+                "--release",
+                "--workspace",
+                "--no-fail-fast",
+                "--exclude",
+                "headwater-sim",
+                "--test",
+                "*",
+                "--quiet",
+            ],
             ".",
         ),
         needs: &[LINKER],
@@ -94,21 +104,24 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "doc-tests",
-        work: Work::Cargo(&["test", "--release", "--workspace", "--doc", "--quiet"], "."),
+        work: Work::Cargo(&["test", "--release", "--workspace", "--no-fail-fast", "--doc", "--quiet"], "."),
         needs: &[LINKER],
         quick: false,
         limit: minutes(10),
     },
     Suite {
         name: "simulation",
-        work: Work::Cargo(&["test", "--release", "--workspace", "--test", "simulation"], "."),
+        work: Work::Cargo(
+            &["test", "--release", "--workspace", "--no-fail-fast", "--test", "simulation", "--quiet"],
+            ".",
+        ),
         needs: &[LINKER],
         quick: false,
         limit: minutes(10),
     },
     Suite {
         name: "binary",
-        // One asks for tokens of two seconds, which the command line refuses.
+        // One asks for tokens of four seconds, which the command line refuses.
         work: Work::Binary(&["auth::", "hostile::", "tls::", "hosts::", "--skip", "appends_end_with_the_token"]),
         needs: &[LINKER],
         quick: false,
@@ -282,7 +295,7 @@ pub(crate) fn test(options: &Options) -> Result<bool> {
                 verdict: Verdict::Skipped(why),
                 counts: Counts::default(),
                 took: begun.elapsed(),
-                last: Vec::new(),
+                recap: Vec::new(),
             },
             None => {
                 println!("\n=== {} ===", suite.name);
@@ -308,7 +321,7 @@ fn is_conformance(name: &str) -> bool {
 fn perform(suite: &Suite, rest: Duration) -> Line {
     let started = Instant::now();
     let line =
-        |verdict, counts, last| Line { suite: suite.name.to_owned(), verdict, counts, took: started.elapsed(), last };
+        |verdict, counts, recap| Line { suite: suite.name.to_owned(), verdict, counts, took: started.elapsed(), recap };
     let commands = match &suite.work {
         Work::Here(check) => {
             return match check() {
@@ -335,7 +348,8 @@ fn perform(suite: &Suite, rest: Duration) -> Line {
         Work::Binary(arguments) => {
             let (build, path) = built("headwater", &[]);
             let mut test = cargo();
-            test.args(["test", "--release", "--quiet", "--workspace", "--test", "it", "--"]).args(*arguments);
+            test.args(["test", "--release", "--quiet", "--workspace", "--no-fail-fast", "--test", "it", "--"])
+                .args(*arguments);
             test.env("HEADWATER_TEST_BINARY", path).current_dir(root());
             vec![build, test]
         }
@@ -344,24 +358,24 @@ fn perform(suite: &Suite, rest: Duration) -> Line {
     };
     let limit = suite.limit.min(rest);
     let mut counts = Counts::default();
-    let mut last = Vec::new();
+    let mut recap = Vec::new();
     for command in commands {
         match run(command, limit.saturating_sub(started.elapsed())) {
-            Err(error) => return line(Verdict::Failed(format!("{error:#}")), counts, last),
+            Err(error) => return line(Verdict::Failed(format!("{error:#}")), counts, recap),
             Ok(ended) => {
                 counts += ended.counts;
-                last = ended.last;
+                recap = ended.recap;
                 if let Some(why) = ended.failure {
-                    return line(Verdict::Failed(why), counts, last);
+                    return line(Verdict::Failed(why), counts, recap);
                 }
             }
         }
     }
     if counts.failed > 0 {
-        return line(Verdict::Failed(format!("{} tests failed", counts.failed)), counts, last);
+        return line(Verdict::Failed(format!("{} tests failed", counts.failed)), counts, recap);
     }
     let silent = counts == Counts::default();
-    line(Verdict::Passed, if silent { Counts { passed: 1, failed: 0 } } else { counts }, last)
+    line(Verdict::Passed, if silent { Counts { passed: 1, failed: 0 } } else { counts }, recap)
 }
 
 /// Builds a binary of this workspace and runs it. By its path: `cargo run` takes no whole workspace.
@@ -388,6 +402,16 @@ mod tests {
     fn suites_have_names_of_their_own() {
         for (i, suite) in SUITES.iter().enumerate() {
             assert!(SUITES[..i].iter().all(|other| other.name != suite.name), "{}", suite.name);
+        }
+    }
+
+    /// One run is to show every failure; and names of tests that passed, of which some speak of failures, are noise.
+    #[test]
+    fn cargo_goes_on_behind_a_program_that_failed_and_names_no_test_that_passed() {
+        for suite in SUITES {
+            if let Work::Cargo(arguments @ ["test", ..], _) = &suite.work {
+                assert!(arguments.contains(&"--no-fail-fast") && arguments.contains(&"--quiet"), "{}", suite.name);
+            }
         }
     }
 

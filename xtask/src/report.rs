@@ -57,8 +57,8 @@ pub(crate) struct Line {
     pub(crate) verdict: Verdict,
     pub(crate) counts: Counts,
     pub(crate) took: Duration,
-    /// The end of what it printed, for a suite that failed.
-    pub(crate) last: Vec<String>,
+    /// What of its output is shown once more if it failed.
+    pub(crate) recap: Vec<String>,
 }
 
 /// Everything that ran.
@@ -90,8 +90,8 @@ impl Report {
 
     /// What failed once more, since it may stand thousands of lines above; the table, what was skipped, and the closing line.
     pub(crate) fn print(&self, total: Duration) {
-        for line in self.0.iter().filter(|line| matches!(line.verdict, Verdict::Failed(_)) && !line.last.is_empty()) {
-            println!("\n=== the end of {}, which failed ===\n{}", line.suite, line.last.join("\n"));
+        for line in self.0.iter().filter(|line| matches!(line.verdict, Verdict::Failed(_)) && !line.recap.is_empty()) {
+            println!("\n=== the end of {}, which failed ===\n{}", line.suite, line.recap.join("\n"));
         }
         println!("\n{:<24} {:>8}  {:>9}  {:>9}", "suite", "seconds", "passed", "failed");
         for line in &self.0 {
@@ -141,7 +141,7 @@ mod tests {
             verdict,
             counts: Counts { passed, failed },
             took: Duration::ZERO,
-            last: Vec::new(),
+            recap: Vec::new(),
         }
     }
 

@@ -1,11 +1,11 @@
 //! One suite as a child: a process group of its own, a time limit, its output shown and counted, its end kept.
 
+use crate::recap::Recap;
 use crate::report::Counts;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -33,9 +33,6 @@ pub(crate) fn end_children_when_interrupted() -> Result<()> {
     Ok(())
 }
 
-/// As many lines of its output are kept as one failed test with its backtrace fills.
-const LINES_KEPT: usize = 80;
-
 /// How a child ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
@@ -43,8 +40,8 @@ pub(crate) struct Ended {
     pub(crate) failure: Option<String>,
     /// Tests it said it ran.
     pub(crate) counts: Counts,
-    /// The last lines of its standard output.
-    pub(crate) last: Vec<String>,
+    /// What of its standard output is shown once more if it failed.
+    pub(crate) recap: Vec<String>,
 }
 
 /// Runs `command` to its end, at most `limit`. Its output is shown as it comes.
@@ -64,28 +61,25 @@ pub(crate) fn run(mut command: Command, limit: Duration) -> Result<Ended> {
     let stdout = child.stdout.take().context("the child's standard output")?;
     let reader = std::thread::spawn(move || {
         let mut counts = Counts::default();
-        let mut last = VecDeque::with_capacity(LINES_KEPT);
+        let mut recap = Recap::default();
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             println!("{line}");
             counts.read(&line);
-            if last.len() == LINES_KEPT {
-                last.pop_front();
-            }
-            last.push_back(line);
+            recap.read(&line);
         }
-        (counts, last)
+        (counts, recap.finish())
     });
     let status = wait(&mut child, started, limit)?;
     // Whatever the child left behind ends with it, and closes the pipe that the reader waits for.
     let _ = kill_process_group(group, Signal::KILL);
     set_running(None);
-    let (counts, last) = reader.join().unwrap_or_default();
+    let (counts, recap) = reader.join().unwrap_or_default();
     let failure = match status {
         None => Some(format!("killed after {} s", limit.as_secs())),
         Some(status) if status.success() => None,
         Some(status) => Some(status.to_string()),
     };
-    Ok(Ended { failure, counts, last: last.into() })
+    Ok(Ended { failure, counts, recap })
 }
 
 fn set_running(group: Option<Pid>) {
@@ -128,10 +122,7 @@ mod tests {
         let bad = run(shell("echo '1 passed, 2 failed'; exit 3"), Duration::from_secs(10)).expect("sh starts");
         assert!(bad.failure.is_some_and(|failure| failure.contains('3')));
         assert_eq!((bad.counts.passed, bad.counts.failed), (1, 2));
-        assert_eq!(bad.last, ["1 passed, 2 failed"]);
-
-        let long = run(shell("seq 1000"), Duration::from_secs(10)).expect("sh starts");
-        assert_eq!((long.last.len(), long.last.last().map(String::as_str)), (LINES_KEPT, Some("1000")));
+        assert_eq!(bad.recap, ["1 passed, 2 failed"]);
 
         let started = Instant::now();
         let hung = run(shell("sleep 60 & sleep 60"), Duration::from_millis(300)).expect("sh starts");

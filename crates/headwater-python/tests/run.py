@@ -58,7 +58,7 @@ def main():
         # Whatever hangs says where.
         faulthandler.dump_traceback_later(150, exit=True)
         suite = unittest.defaultTestLoader.discover(str(HERE))
-        outcome = unittest.TextTestRunner(verbosity=2).run(suite)
+        outcome = unittest.TextTestRunner().run(suite)
         failed = len(outcome.failures) + len(outcome.errors) + len(outcome.unexpectedSuccesses)
         print(f"{outcome.testsRun - failed - len(outcome.skipped)} passed, {failed} failed", flush=True)
         if outcome.testsRun == 0 or outcome.skipped:
