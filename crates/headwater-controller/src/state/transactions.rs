@@ -10,7 +10,7 @@
 //!
 //! Of the times in it only the creation is by the wall clock, and nothing is decided by that. The others count how long
 //! the store has been open (`clock`). When a lease is over is not in it at all: that is a matter of timers, which a
-//! start sets anew.
+//! start sets anew, up to the end that pings can bring about at most.
 
 use std::time::Duration;
 
@@ -89,6 +89,15 @@ impl Transaction {
     pub(crate) fn patience(&self) -> Duration {
         let lease_ms = self.lease_ms.clamp(0, LEASE_MS_MAX) as u64;
         Duration::from_millis(lease_ms + lease_ms / 2)
+    }
+
+    /// How long one that an earlier run left open lives without a ping: as long as any, since nobody could ping while the
+    /// server was away, but not beyond where the last ping that it is granted would have brought it. So a client that
+    /// pings loses nothing by a start, and one that is gone has an end, however often there is a start.
+    pub(crate) fn patience_after_start(&self, open_ms: i64) -> Duration {
+        let grace_ms = self.lease_ms.clamp(0, LEASE_MS_MAX) / 2;
+        let left_ms = self.expires_ms_max.saturating_add(grace_ms).saturating_sub(open_ms);
+        self.patience().min(Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)))
     }
 
     /// `None`: it becomes COMMITTING. Otherwise the answer.
@@ -214,6 +223,26 @@ mod tests {
         assert_eq!(open(10_000, 1_000).patience(), Duration::from_secs(15));
         let strange = [i64::MIN, -1, i64::MAX].map(|lease_ms| Transaction { lease_ms, ..open(10_000, 0) }.patience());
         assert_eq!(strange, [0, 0, 900].map(Duration::from_secs));
+    }
+
+    #[test]
+    fn a_start_gives_a_whole_lease_but_no_more_than_the_last_ping_would_have() {
+        let mut open = open(10_000, 1_000);
+        let last_ms = open.expires_ms_max - 10_000;
+        assert_eq!(open.ping(10_000, false, last_ms), Ping::Ok);
+        assert_ne!(open.ping(10_000, false, last_ms + 1), Ping::Ok);
+        for (passed_ms, left_ms) in
+            [(-5_000, 15_000), (0, 15_000), (1, 14_999), (14_999, 1), (15_000, 0), (i64::MAX, 0)]
+        {
+            let left = open.patience_after_start(last_ms.saturating_add(passed_ms));
+            assert_eq!(left, Duration::from_millis(left_ms), "{passed_ms} ms behind the last ping");
+        }
+        let strange = [(i64::MIN, i64::MIN), (i64::MAX, i64::MAX), (i64::MAX, i64::MIN)]
+            .map(|(lease_ms, expires_ms_max)| Transaction { lease_ms, expires_ms_max, ..open.clone() });
+        assert_eq!(
+            strange.map(|transaction| transaction.patience_after_start(5)),
+            [0, 900, 0].map(Duration::from_secs)
+        );
     }
 
     #[test]

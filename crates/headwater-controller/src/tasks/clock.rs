@@ -13,9 +13,12 @@ use super::{Inner, Result, put};
 use crate::state::clock::{Moment, has_jumped};
 use crate::state::keys;
 
-/// How often it is written down while somebody records open times: after a hard stop these are no further ahead than
-/// this. Retention has it written down with every run besides.
+/// How often it is written down while somebody records open times or transactions are open: after a hard stop what was
+/// recorded is no further ahead than this. Retention has it written down with every run besides.
 const EVERY: Duration = Duration::from_secs(60);
+/// In a run that is shorter it is written down as often as the run doubles, from this on: so half of each run counts, and
+/// a server that is killed again and again still comes to the end of its transactions.
+const EVERY_MIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Clock {
     run: Mutex<Run>,
@@ -79,9 +82,13 @@ impl Inner {
                 warn!(%error, "how far the store's clock has come is written down the next time");
                 self.clock.recorded.notify_one();
             }
+            let run = locked(&self.clock.run).since.elapsed();
             tokio::select! {
-                () = tokio::time::sleep(EVERY) => {}
+                () = tokio::time::sleep(run.clamp(EVERY_MIN, EVERY)) => {}
                 _ = stopped.wait_for(|stopped| *stopped) => return,
+            }
+            if !self.leases.is_empty() {
+                self.clock.recorded.notify_one();
             }
         }
     }

@@ -4,7 +4,8 @@
 //! record, and whoever acts on a timer that fired looks at both after that: either it sees the ping, or one of the two
 //! finds the record changed. So a ping that races with its timer wins, or is answered that the transaction is aborted.
 //!
-//! After a start each gets a whole lease: nobody could ping while the server was away.
+//! After a start each gets a whole lease, since nobody could ping while the server was away, up to where pings could have
+//! brought it at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -41,6 +42,10 @@ struct Timers {
 }
 
 impl Leases {
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub(super) fn len(&self) -> usize {
         locked(&self.timers).armed.len()
     }

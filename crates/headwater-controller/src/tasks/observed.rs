@@ -98,8 +98,9 @@ impl Inner {
         let now = self.moment();
         match transaction.phase {
             Phase::Open | Phase::Committing { .. } | Phase::Aborting => {
-                // One of an earlier run that has no timer yet is about to get a whole one.
-                let left = self.leases.remaining(stream, id).unwrap_or_else(|| transaction.patience());
+                // One of an earlier run that has no timer yet is about to get it.
+                let timer = self.leases.remaining(stream, id);
+                let left = timer.unwrap_or_else(|| transaction.patience_after_start(now.open_ms));
                 let left_ms = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
                 let most_ms = transaction.expires_ms_max.saturating_sub(now.open_ms);
                 Some(LiveTransaction {

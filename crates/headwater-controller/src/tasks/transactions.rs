@@ -319,8 +319,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Gives the open transactions of an earlier run their timers: a whole lease and its grace from now. Who has pinged
-    /// since the start has one already.
+    /// Gives the open transactions of an earlier run their timers. Who has pinged since the start has one already.
     pub(super) async fn rearm(&self, slot: &Slot) -> Result<()> {
         let mut after: Option<bytes::Bytes> = None;
         loop {
@@ -331,11 +330,12 @@ impl Inner {
             };
             let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.key.clone());
+            let open_ms = self.recorded_moment().open_ms;
             let ids: Vec<_> = page.iter().filter_map(|entry| keys::transaction_of(&entry.key)).collect();
             let records: Vec<_> = ids.iter().map(|id| keys::transaction(*id)).collect();
             for (id, entry) in ids.iter().zip(self.ports.tables.read(&slot.table, &records).await?) {
                 let Some(entry) = entry else { continue };
-                let patience = Transaction::decode(&entry.value)?.patience();
+                let patience = Transaction::decode(&entry.value)?.patience_after_start(open_ms);
                 self.leases.arm_missing(&slot.name, *id, patience);
             }
         }

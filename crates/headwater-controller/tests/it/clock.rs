@@ -266,3 +266,53 @@ async fn what_short_runs_count_adds_up_if_they_end_in_order() {
     }
     assert!(lived > 9_900, "its time was over after {lived} s");
 }
+
+/// Ends the run in order, or as `kill -9` does, and begins the next.
+async fn begin_next_run(world: &mut World, is_killed: bool) {
+    if !is_killed {
+        world.controller.stop().await;
+    }
+    restart(world).await;
+}
+
+/// Each run is shorter than a lease, and grants the whole of it.
+#[tokio::test(start_paused = true)]
+async fn however_short_the_runs_they_end_a_transaction_that_nobody_pings() {
+    for is_killed in [false, true] {
+        let (mut world, t) = World::with_stream(1).await;
+        let id = open(&world, &t).await;
+        let mut lived = 0;
+        while state(&world, &t, id).await == TransactionState::Open {
+            assert!(lived < 13_000, "a thousand leases of 10 s are over, {is_killed}");
+            seconds(5).await;
+            lived += 5;
+            begin_next_run(&mut world, is_killed).await;
+        }
+        assert!(lived > 10_000, "{lived} s, {is_killed}");
+        world.state_becomes(&t, id, TransactionState::Aborted).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_number_of_starts_takes_from_the_lease_that_the_last_ping_got() {
+    for is_killed in [false, true] {
+        let (mut world, t) = World::with_stream(1).await;
+        let id = open(&world, &t).await;
+        let mut lived = 0;
+        while ping(&world, &t, id, LEASE_MS).await == Ping::Ok {
+            seconds(3).await;
+            lived += 3;
+            begin_next_run(&mut world, is_killed).await;
+        }
+        assert!(lived > 9_990, "{lived} s, {is_killed}");
+        // Three of the fifteen seconds are over.
+        for _ in 0..11 {
+            seconds(1).await;
+            assert_eq!(state(&world, &t, id).await, TransactionState::Open, "{is_killed}");
+            begin_next_run(&mut world, is_killed).await;
+        }
+        assert_eq!(ping(&world, &t, id, LEASE_MS).await, Ping::MaxExecutionTimeExceeded, "{is_killed}");
+        seconds(if is_killed { 15 } else { 2 }).await;
+        world.state_becomes(&t, id, TransactionState::Aborted).await;
+    }
+}
