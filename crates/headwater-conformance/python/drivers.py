@@ -771,7 +771,8 @@ async def around_a_scale(m, scope):
     for attempt in (lambda: found.write_event("late:0", "late"), found.commit, found.abort):
         try:
             attempt()
-        except Exception:  # the client raises several kinds
+        except client.TxnFailedException as error:
+            ensure(error.args == (early.get_txn_id(),), f"what fails is said to be {error.args}")
             continue
         raise Failed("the client changes what another began")
     of_early += fill(early, range(250, 300))
@@ -836,6 +837,7 @@ def transactions_end(arguments):
         while abandoned.is_open():
             ensure(time.monotonic() - begun < 2 * lease, "a transaction that nobody pings stays open")
             await asyncio.sleep(0.5)
+            nobody_committed(transaction, "txn-sealed")
         lasted = time.monotonic() - begun
         ensure(lasted >= lease, f"a transaction with a lease of {lease} s ended after {lasted} s")
         ensure(kept.is_open() is True, "a transaction that is pinged ends")
@@ -844,6 +846,7 @@ def transactions_end(arguments):
         wait_until(lambda: not kept.is_open(), "a committed transaction stays open")
         await reads("txn-lease", of_kept)
         held("a transaction that nobody pings is aborted after its lease")
+        nobody_committed(abandoned, "txn-lease")
 
     asyncio.run(run())
 
@@ -853,6 +856,11 @@ def wait_until(condition, message):
     while not condition():
         ensure(time.monotonic() - start < PATIENCE, message)
         time.sleep(0.05)
+
+def nobody_committed(transaction, stream):
+    """Tells of a transaction that ended by itself: this client says whether it is open, and no more."""
+    tell(aborted=str(transaction.get_txn_id()), stream=stream)
+
 
 
 # ---------------------------------------------------------------- reader groups

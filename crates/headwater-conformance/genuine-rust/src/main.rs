@@ -51,6 +51,7 @@ usage: genuine COMMAND --controller HOST:PORT --scope SCOPE [OPTION...]
   jumbo          [--mib N]                          one large event between small ones
   txn                                               commit, abort, several open, events around a scale
   txn-ends                                          transactions that end with their stream, and with their lease
+  txn-aborted    --stream S --id N                  a transaction that ended by itself is aborted
   byte           [--mib N]                          byte streams: write, seek, truncate, tail, seal
   reader-group   [--events N]                       hand-over, a reader that dies, stream cuts
   fill           --stream S --mib N [--event N]     write N MiB of events as fast as the client can
@@ -124,6 +125,7 @@ fn run(command: &str, mut arguments: Arguments) -> Result<()> {
             "txn" => txn::run(&context, &mut arguments).await,
             "txn-ends" => txn::ends(&context, &mut arguments).await,
             "byte" => bytes::run(&context, &mut arguments).await,
+            "txn-aborted" => txn::aborted(&context, &mut arguments).await,
             "reader-group" => group::run(&context, &mut arguments).await,
             "bench" => bench::run(&context, &mut arguments).await,
             "load" => load::run(&context, &mut arguments).await,

@@ -4,11 +4,11 @@ use crate::admin::scale_to;
 use crate::context::{
     expect_silence, order_per_key, read_all, same_elements, soon, texts, Arguments, Context, PATIENCE,
 };
-use anyhow::{anyhow, ensure, Result};
+use anyhow::{anyhow, bail, ensure, Result};
 use pravega_client::event::reader::EventReader;
 use pravega_client::event::transactional_writer::{Transaction, TransactionalEventWriter};
 use pravega_client::event::EventWriter;
-use pravega_client_shared::{ScopedStream, Timestamp, TransactionStatus, WriterId};
+use pravega_client_shared::{ScopedStream, Timestamp, TransactionStatus, TxId, WriterId};
 use std::time::{Duration, Instant};
 
 const QUIET: Duration = Duration::from_secs(2);
@@ -22,6 +22,23 @@ pub async fn run(context: &Context, _arguments: &mut Arguments) -> Result<()> {
 }
 
 /// Transactions that nobody ends.
+/// Looks at a transaction that another client began and nobody ended: it is aborted, or is being.
+pub async fn aborted(context: &Context, arguments: &mut Arguments) -> Result<()> {
+    let stream = context.stream(&arguments.required::<String>("--stream")?);
+    let id = TxId(arguments.required("--id")?);
+    let start = Instant::now();
+    loop {
+        let status = soon("check a transaction", context.controller().check_transaction_status(&stream, id)).await?;
+        match status.map_err(|e| anyhow!("check a transaction: {}", e.error))? {
+            TransactionStatus::Aborted => return Ok(()),
+            TransactionStatus::Aborting => {}
+            other => bail!("transaction {} of {stream}, which nobody committed or pinged, is {other:?}", id.0),
+        }
+        ensure!(start.elapsed() < PATIENCE, "transaction {} of {stream} stays aborting", id.0);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 pub async fn ends(context: &Context, _arguments: &mut Arguments) -> Result<()> {
     sealed(context).await?;
     lease(context).await

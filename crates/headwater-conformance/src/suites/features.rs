@@ -8,7 +8,6 @@ use crate::server::{Addresses, Launch};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// A driver that takes longer hangs. Rebalancing alone keeps the clients waiting for tens of seconds.
@@ -75,8 +74,12 @@ pub fn run(places: &Places, client: Client, only: &[String]) -> Result<Outcome> 
             .map(|(command, group)| {
                 Case::new(format!("{name} {command}: {group}"), move || {
                     let scope = format!("{name}-{command}");
-                    let driver = client.command(places, controller, command, &["--scope", &scope]);
-                    checks(found, client, command, group, driver)
+                    checks(found, client, command, group, || {
+                        let driver = client.command(places, controller, command, &["--scope", &scope]);
+                        let printed = Driver::run(driver, LIMIT)?;
+                        aborted(places, controller, &scope, &printed)?;
+                        Ok(printed)
+                    })
                 })
             })
             .collect();
@@ -107,8 +110,14 @@ pub fn run(places: &Places, client: Client, only: &[String]) -> Result<Outcome> 
 
 /// Runs a driver: each check that it prints is a feature, of the group that it names itself or of `group`. If it fails,
 /// one that does not work stands for those that it did not come to.
-fn checks(found: &Gathered, client: Client, name: &str, group: &str, driver: Command) -> Result<String> {
-    let printed = match Driver::run(driver, LIMIT) {
+fn checks(
+    found: &Gathered,
+    client: Client,
+    name: &str,
+    group: &str,
+    run: impl FnOnce() -> Result<Vec<Value>>,
+) -> Result<String> {
+    let printed = match run() {
         Ok(printed) => printed,
         Err(error) => {
             found.keep(client, group, &format!("everything that `{name}` looks at"), false);
@@ -124,6 +133,17 @@ fn checks(found: &Gathered, client: Client, name: &str, group: &str, driver: Com
     }
     ensure!(count > 0, "{name} looked at nothing");
     Ok(format!("{count} features"))
+}
+
+/// What has become of transactions that ended by themselves: the wheel says that they are not open, the crate how they ended.
+fn aborted(places: &Places, controller: &str, scope: &str, printed: &[Value]) -> Result<()> {
+    for value in printed {
+        let text = |field: &str| value.get(field).and_then(Value::as_str);
+        let (Some(id), Some(stream)) = (text("aborted"), text("stream")) else { continue };
+        let arguments = ["--scope", scope, "--stream", stream, "--id", id];
+        Driver::run(Client::Rust.command(places, controller, "txn-aborted", &arguments), LIMIT)?;
+    }
+    Ok(())
 }
 
 /// A server of its own is killed twice under a writer.
