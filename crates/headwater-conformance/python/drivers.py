@@ -95,6 +95,11 @@ async def leave(reader):
     reader.reader_offline()
 
 
+async def outlive(arguments):
+    """Waits until this process is as old as it is told, if it is: what comes behind that meets tokens that have ended."""
+    await asyncio.sleep(max(0.0, STARTED + arguments.outlive - time.monotonic()))
+
+
 async def read_all(reader, count, quiet=QUIET):
     """Reads until `count` events came and then nothing more for `quiet` seconds."""
     seen = []
@@ -745,6 +750,7 @@ def transactions(arguments):
         same_elements(seen, written[0] + written[2], "several transactions")
         held("of several open transactions those committed are read, whole and in order")
         await leave(reader)
+        await outlive(arguments)
         await around_a_scale(m, arguments.scope)
 
     asyncio.run(run())
@@ -831,24 +837,29 @@ def transactions_end(arguments):
         ensure(m.seal_stream(scope, "txn-sealed") is True, "stream not sealed")
         for transaction in sealed:
             wait_until(lambda: not transaction.is_open(), "a transaction of a sealed stream stays open")
+            nobody_committed(transaction, "txn-sealed")
         await reads("txn-sealed", expected)
         held("sealing a stream aborts what is open on it")
 
         while abandoned.is_open():
             ensure(time.monotonic() - begun < 2 * lease, "a transaction that nobody pings stays open")
             await asyncio.sleep(0.5)
-            nobody_committed(transaction, "txn-sealed")
         lasted = time.monotonic() - begun
         ensure(lasted >= lease, f"a transaction with a lease of {lease} s ended after {lasted} s")
+        nobody_committed(abandoned, "txn-lease")
         ensure(kept.is_open() is True, "a transaction that is pinged ends")
         of_kept += fill(kept, range(50, 100))
         kept.commit()
         wait_until(lambda: not kept.is_open(), "a committed transaction stays open")
         await reads("txn-lease", of_kept)
         held("a transaction that nobody pings is aborted after its lease")
-        nobody_committed(abandoned, "txn-lease")
 
     asyncio.run(run())
+
+
+def nobody_committed(transaction, stream):
+    """Tells of a transaction that ended by itself: this client says whether it is open, and no more."""
+    tell(aborted=str(transaction.get_txn_id()), stream=stream)
 
 
 def wait_until(condition, message):
@@ -856,11 +867,6 @@ def wait_until(condition, message):
     while not condition():
         ensure(time.monotonic() - start < PATIENCE, message)
         time.sleep(0.05)
-
-def nobody_committed(transaction, stream):
-    """Tells of a transaction that ended by itself: this client says whether it is open, and no more."""
-    tell(aborted=str(transaction.get_txn_id()), stream=stream)
-
 
 
 # ---------------------------------------------------------------- reader groups
@@ -944,6 +950,7 @@ def reader_group(arguments):
         seen += await read_all(second, len(written) - len(seen))
         order_per_key(seen, "hand-over")
         same_elements(seen, written, "hand-over")
+        await outlive(arguments)
         await leave(second)
         held("every event exactly once and in order per key over the hand-over")
 
@@ -1035,6 +1042,7 @@ def main():
     parser.add_argument("--count", type=int, default=1100, help="streams to list")
     parser.add_argument("--because", help="what a refusal has to say")
     parser.add_argument("--what", choices=["write", "read", "bytes"], help="what to do once")
+    parser.add_argument("--outlive", type=float, default=0.0, help="seconds after which the last part begins")
     parser.add_argument("--mib", type=int, default=8)
     arguments = parser.parse_args()
     if not arguments.command.startswith("flights-"):

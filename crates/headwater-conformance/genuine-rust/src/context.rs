@@ -84,6 +84,14 @@ impl Context {
         Ok((stream, created))
     }
 
+    /// Waits until this process is as old as `--outlive SECONDS` says, if it says anything: what comes behind that meets
+    /// tokens that have ended.
+    pub async fn outlive(&self, arguments: &mut Arguments) -> Result<()> {
+        let seconds: u64 = arguments.optional("--outlive", 0)?;
+        tokio::time::sleep(Duration::from_secs(seconds).saturating_sub(self.started.elapsed())).await;
+        Ok(())
+    }
+
     /// Prints that a check held.
     pub fn held(&self, check: &str) {
         self.print(json!({ "check": check, "ms": self.started.elapsed().as_millis() as u64 }));

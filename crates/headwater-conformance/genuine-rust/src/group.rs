@@ -20,6 +20,7 @@ pub async fn run(context: &Context, arguments: &mut Arguments) -> Result<()> {
     hand_over(context, &stream, &mut source).await?;
     death(context, &stream, &mut source).await?;
     cuts(context, &stream, &mut source).await?;
+    context.outlive(arguments).await?;
     two_streams(context, &stream, &source).await
 }
 

@@ -49,11 +49,12 @@ usage: genuine COMMAND --controller HOST:PORT --scope SCOPE [OPTION...]
   synchronizer   [--rounds N]                       two table synchronizers converge
   index          [--records N]                      index streams: append, search, read, truncate
   jumbo          [--mib N]                          one large event between small ones
-  txn                                               commit, abort, several open, events around a scale
+  txn            [--outlive N]                      commit, abort, several open, events around a scale
   txn-ends                                          transactions that end with their stream, and with their lease
   txn-aborted    --stream S --id N                  a transaction that ended by itself is aborted
   byte           [--mib N]                          byte streams: write, seek, truncate, tail, seal
-  reader-group   [--events N]                       hand-over, a reader that dies, stream cuts
+  reader-group   [--events N] [--outlive N]         hand-over, a reader that dies, stream cuts
+                                                    --outlive: the last part begins N seconds after the process
   fill           --stream S --mib N [--event N]     write N MiB of events as fast as the client can
   bench          --stream S [--size N] [--seconds N] [--warmup N] [--in-flight N]
                                                     events per second to one segment
@@ -124,8 +125,8 @@ fn run(command: &str, mut arguments: Arguments) -> Result<()> {
             "jumbo" => jumbo::run(&context, &mut arguments).await,
             "txn" => txn::run(&context, &mut arguments).await,
             "txn-ends" => txn::ends(&context, &mut arguments).await,
-            "byte" => bytes::run(&context, &mut arguments).await,
             "txn-aborted" => txn::aborted(&context, &mut arguments).await,
+            "byte" => bytes::run(&context, &mut arguments).await,
             "reader-group" => group::run(&context, &mut arguments).await,
             "bench" => bench::run(&context, &mut arguments).await,
             "load" => load::run(&context, &mut arguments).await,

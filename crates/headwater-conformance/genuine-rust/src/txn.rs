@@ -15,13 +15,13 @@ const QUIET: Duration = Duration::from_secs(2);
 /// The shortest that servers grant.
 pub const SHORTEST_LEASE: Duration = Duration::from_secs(10);
 
-pub async fn run(context: &Context, _arguments: &mut Arguments) -> Result<()> {
+pub async fn run(context: &Context, arguments: &mut Arguments) -> Result<()> {
     one_after_the_other(context).await?;
     several_open(context).await?;
+    context.outlive(arguments).await?;
     around_a_scale(context).await
 }
 
-/// Transactions that nobody ends.
 /// Looks at a transaction that another client began and nobody ended: it is aborted, or is being.
 pub async fn aborted(context: &Context, arguments: &mut Arguments) -> Result<()> {
     let stream = context.stream(&arguments.required::<String>("--stream")?);
@@ -39,6 +39,7 @@ pub async fn aborted(context: &Context, arguments: &mut Arguments) -> Result<()>
     }
 }
 
+/// Transactions that nobody ends.
 pub async fn ends(context: &Context, _arguments: &mut Arguments) -> Result<()> {
     sealed(context).await?;
     lease(context).await

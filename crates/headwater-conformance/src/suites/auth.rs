@@ -1,7 +1,7 @@
 //! The genuine Rust and Python clients over TLS: proving who they are with a password or as clients of Keycloak, on
 //! servers that ask for tokens everywhere, and saying nothing on one that asks for none.
 //!
-//! Tokens end after ten seconds here, so that every client has to renew them while it works.
+//! Tokens end after ten seconds here, so that a client that works for longer has to renew them.
 
 use super::{Case, Outcome, in_scratch, run_cases};
 use crate::compatibility::Gathered;
@@ -31,7 +31,7 @@ const NOBODY: &str = "";
 /// Of the user that the clients are.
 const PASSWORD: &str = "app-secret";
 
-/// What each client does, and what that is about; the reader groups work for longer than a token lasts.
+/// What each client does, and what that is about.
 const FEATURES: &[(Client, &str, &str)] = &[
     (Client::Rust, "reader-group", "reader groups"),
     (Client::Rust, "txn", "transactions"),
@@ -61,8 +61,12 @@ const BELIEVED: &[(Client, &str, &str)] = &[
     (Client::Python, "writer", "event writers"),
     (Client::Python, "byte", "byte streams"),
 ];
-/// Those of them that work for longer than a token lasts.
+/// Those of both that work for longer than a token lasts; the others are too short to say anything about that.
 const RENEWING: [&str; 2] = ["reader-group", "txn"];
+/// How long tokens last: the least that the server takes.
+const TOKEN_SECONDS: &str = "10";
+/// Those that work for longer do some of their work only then.
+const OUTLIVED_SECONDS: &str = "11";
 
 /// The same without any credentials, on a server that asks for none.
 const ENCRYPTED: &[(Client, &str, &str)] = &[
@@ -119,11 +123,12 @@ pub fn run(places: &Places) -> Result<Outcome> {
         let encrypted = Place::start(encrypted)?;
         let of_tokens = directory("tokens")?;
         // Each of them is a client of its own at the issuer, granted no more than its scope.
+        let lifetime: u32 = TOKEN_SECONDS.parse().context("a number")?;
         let client = |(client, command, _): &(Client, &str, &str)| {
             let scope = scope_of(*client, command);
             let grants =
                 format!("prn::/,READ_UPDATE prn::/scope:{scope},READ_UPDATE prn::/scope:{scope}/*,READ_UPDATE");
-            (scope, json!({ "secret": PASSWORD, "grants": grants, "lifetime": 10 }))
+            (scope, json!({ "secret": PASSWORD, "grants": grants, "lifetime": lifetime }))
         };
         let clients: Value = BELIEVED.iter().map(client).collect::<serde_json::Map<_, _>>().into();
         let (issuer, address) = start_issuer(places, Some(&clients))?;
@@ -159,20 +164,23 @@ pub fn run(places: &Places) -> Result<Outcome> {
                     let scope = scope_of(*client, command);
                     let mut driver = client.command(places, &place.controller, command, &["--scope", &scope]);
                     driver.env("pravega_client_tls_cert_path", &place.authority);
-                    let sentence = match group {
+                    let (how, tokens) = match group {
                         BY_PASSWORD => {
                             prove(&mut driver, "app", PASSWORD);
-                            format!("{about}, over TLS with a password, while tokens end after ten seconds")
+                            ("over TLS with a password", "tokens")
                         }
                         BY_TOKEN => {
                             driver.env("pravega_client_auth_method", "Bearer");
                             driver.env("pravega_client_auth_keycloak", known_as(&scope)?);
-                            format!(
-                                "{about}, as a client of Keycloak, while tokens of both kinds end after ten seconds"
-                            )
+                            ("as a client of Keycloak", "tokens of both kinds")
                         }
-                        _ => format!("{about}, over TLS"),
+                        _ => ("over TLS", ""),
                     };
+                    let mut sentence = format!("{about}, {how}");
+                    if group != TLS && RENEWING.contains(command) {
+                        driver.args(["--outlive", OUTLIVED_SECONDS]);
+                        sentence += &format!(", while {tokens} end after ten seconds");
+                    }
                     found.one(*client, group, &sentence, || Driver::run(driver, LIMIT))?;
                     Ok(String::new())
                 })
@@ -334,7 +342,7 @@ impl Place {
 pub(super) fn guarded(places: &Places, scratch: &Path, users: &Path) -> Result<Launch> {
     let mut launch = Launch::new(places.server(), scratch);
     let users = users.to_str().context("the scratch directory is UTF-8")?;
-    let arguments = ["--tls", "self-signed", "--auth-passwords", users, "--token-lifetime", "10"];
+    let arguments = ["--tls", "self-signed", "--auth-passwords", users, "--token-lifetime", TOKEN_SECONDS];
     launch.extra = arguments.map(str::to_owned).to_vec();
     Ok(launch)
 }
@@ -342,7 +350,7 @@ pub(super) fn guarded(places: &Places, scratch: &Path, users: &Path) -> Result<L
 /// The same for one that believes an issuer, which it finds by its address.
 pub(super) fn believing(places: &Places, scratch: &Path, issuer: &str) -> Result<Launch> {
     let mut launch = Launch::new(places.server(), scratch);
-    let arguments = ["--tls", "self-signed", "--auth-issuer", issuer, "--token-lifetime", "10"];
+    let arguments = ["--tls", "self-signed", "--auth-issuer", issuer, "--token-lifetime", TOKEN_SECONDS];
     launch.extra = arguments.map(str::to_owned).to_vec();
     Ok(launch)
 }
