@@ -60,15 +60,18 @@ pub(super) async fn run(stage: Stage) -> Result<String> {
     let expected: BTreeMap<String, u64> = (0..).zip(counts).map(|(key, count)| (format!("0-{key}"), count)).collect();
     let (scales, (checkpoints, reset)) = (scaling.await??, checkpointing.await??);
     stage.seal().await?;
-    let (mut lives, mut dead) = (slept.len() as u64, slept);
+    let (mut lives, mut dead, mut doubtful) = (slept.len() as u64, slept, Vec::new());
     for living in living {
-        let (count, died) =
+        let (count, died, perhaps) =
             timeout(PATIENCE, living).await.context("the readers do not come to the end of the stream")???;
         lives += count;
         dead.extend(died);
+        doubtful.extend(perhaps);
     }
     drop(watching);
     register.catch_up().await?;
+    let deaths = dead.len();
+    dead.extend(doubtful);
 
     let from = begins_behind(&expected, &read_behind(&stage, &reset).await?)?;
     let handed = std::mem::take(&mut *handed.lock().expect("nobody panics with it"));
@@ -81,17 +84,16 @@ pub(super) async fn run(stage: Stage) -> Result<String> {
     ensure!(from_there == behind, "from the checkpoint on come {from_there:?}, behind it are {behind:?}");
     begins_behind(&expected, &behind)?;
     Ok(format!(
-        "{} events, no gap, {again} handed out again after {} deaths in {lives} lives, {naps} readers told that they had \
+        "{} events, no gap, {again} handed out again after {deaths} deaths in {lives} lives, {naps} readers told that they had \
          slept too long; {anew} again after a reset; {} checkpoints, {} events read from the last one; {scales} scales",
         expected.values().sum::<u64>(),
-        dead.len(),
         checkpoints.len(),
         from_there.values().map(Vec::len).sum::<usize>(),
     ))
 }
 
-/// Between two resets an event comes once; again only if its reader died, and was behind what that had said last. Returns how
-/// many came again.
+/// Between two resets an event comes once; again only if its reader died, and was behind what that had said last. Of those in
+/// `dead` that did not die, the last that they said is where they left. Returns how many came again.
 fn in_moderation(handed: &[Handed], dead: &BTreeSet<String>, register: &Register) -> Result<usize> {
     let mut times: BTreeMap<(usize, &str, u64), Vec<&Handed>> = BTreeMap::new();
     for event in handed {
@@ -209,24 +211,31 @@ fn sleep_again_and_again(stage: &Stage, handed: &AllHanded, gone: &Gone) -> Resu
     })
 }
 
-/// A reader after the other, until one finds the end of the stream. Returns how many there were, and who died.
-async fn live(group: ReaderGroup, slot: u64, mut chance: Chance, handed: AllHanded) -> Result<(u64, Vec<String>)> {
-    let mut died = Vec::new();
+/// A reader after the other, until one finds the end of the stream. Returns how many there were, who died, and who left but
+/// may have been taken for dead before it had left: it is told that it is out, and not why.
+async fn live(
+    group: ReaderGroup,
+    slot: u64,
+    mut chance: Chance,
+    handed: AllHanded,
+) -> Result<(u64, Vec<String>, Vec<String>)> {
+    let (mut died, mut doubtful) = (Vec::new(), Vec::new());
     for life in 1.. {
         let id = format!("{slot}-{life}");
+        let begun = Instant::now();
         let mut reader = group.reader_with(&id, options()).await?;
         let end = Instant::now() + Duration::from_millis(200 + chance.below(2500));
         match read_until(&mut reader, end, &handed).await? {
             Ended::Stream => {
                 reader.close().await?;
-                return Ok((life, died));
+                return Ok((life, died, doubtful));
             }
             Ended::Life if chance.below(3) > 0 => {
-                // One that others took for dead before it went has left its events to be read again.
-                if !group.online_readers().await?.contains(&id) {
-                    died.push(id);
-                }
                 reader.close().await?;
+                // It beat when it came, and is not taken for dead any sooner.
+                if begun.elapsed() >= DEAD_AFTER {
+                    doubtful.push(id);
+                }
             }
             // It goes without a word.
             Ended::Life | Ended::DeclaredDead => died.push(id),

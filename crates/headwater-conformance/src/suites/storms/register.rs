@@ -4,8 +4,7 @@
 use super::{GROUP, Stage};
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use headwater_client::{Revision, RevisionedStream, ScopedStream};
-use headwater_records::Offsets;
+use headwater_client::{Error, ErrorKind, Revision, RevisionedStream, ScopedStream, StreamSegment};
 use headwater_records::group::{Initial, State, Update};
 use headwater_records::revisioned::Payload;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,32 +16,35 @@ pub(super) type Gone = Arc<Mutex<BTreeSet<String>>>;
 pub(super) struct Register {
     record: RevisionedStream,
     behind: Revision,
+    known: Known,
+}
+
+/// What was learnt from the record.
+#[derive(Default)]
+struct Known {
     state: Option<State>,
+    /// The record was cut off behind the last entry that was noted: it goes on with a whole state.
+    is_cut: bool,
     /// How often the group was reset.
     generation: usize,
     /// The same at the time when each reader joined.
     joined: BTreeMap<String, usize>,
     /// Of each reader that is out, how far it had said last that it was in each segment that it had.
-    said: BTreeMap<String, Offsets>,
+    said: BTreeMap<String, BTreeMap<StreamSegment, u64>>,
+    /// What the generation was before and after each piece of the record that nobody saw.
+    missed: BTreeSet<usize>,
     gone: Gone,
 }
 
 impl Register {
     pub(super) async fn open(stage: &Stage) -> Result<Self> {
         let stream = ScopedStream::parse(&format!("{}/_RG{GROUP}", stage.stream.scope))?;
-        Ok(Self {
-            record: stage.client.revisioned_stream(&stream).await.context("open the group's record")?,
-            behind: Revision::ZERO,
-            state: None,
-            generation: 0,
-            joined: BTreeMap::new(),
-            said: BTreeMap::new(),
-            gone: Gone::default(),
-        })
+        let record = stage.client.revisioned_stream(&stream).await.context("open the group's record")?;
+        Ok(Self { record, behind: Revision::ZERO, known: Known::default() })
     }
 
     pub(super) fn gone(&self) -> Gone {
-        self.gone.clone()
+        self.known.gone.clone()
     }
 
     /// Notes everything that was recorded since the last time.
@@ -50,19 +52,53 @@ impl Register {
     /// # Cancel safety
     /// What was noted stays noted.
     pub(super) async fn catch_up(&mut self) -> Result<()> {
+        while let Err(error) = self.read_on().await {
+            let is_cut = error.downcast_ref().is_some_and(|error: &Error| error.kind() == ErrorKind::Truncated);
+            if !is_cut {
+                return Err(error);
+            }
+            // Readers have written a whole state twice since, and dropped what came before the first.
+            (self.behind, self.known.is_cut) = (self.record.oldest().await?, true);
+        }
+        Ok(())
+    }
+
+    async fn read_on(&mut self) -> Result<()> {
         let mut entries = self.record.read(self.behind).await?;
         while let Some((behind, entry)) = entries.next().await? {
-            self.note(&entry)?;
+            self.known.note(&entry)?;
             self.behind = behind;
         }
         Ok(())
     }
 
+    /// How often the group was reset.
+    pub(super) fn generation(&self) -> usize {
+        self.known.generation
+    }
+
+    /// The same before a reader joined.
+    pub(super) fn joined(&self, reader: &str) -> Result<usize> {
+        self.known.joined(reader)
+    }
+
+    /// Whether others go on before an event that this reader had, if it went without a word: it had the event's segment to
+    /// the last, and had not said that it was further.
+    pub(super) fn is_unsaid(&self, reader: &str, event: &super::readers::Handed) -> bool {
+        self.known.is_unsaid(reader, &event.segment, event.offset)
+    }
+}
+
+impl Known {
     fn note(&mut self, entry: &Bytes) -> Result<()> {
         let updates = match Payload::decode(entry).context("an entry of the group's record")? {
             // The first one, or all of it once more.
             Payload::Initial(state) => {
-                self.state = Some(Initial::decode(&state).context("a group's state")?.into());
+                let state: State = Initial::decode(&state).context("a group's state")?.into();
+                if std::mem::take(&mut self.is_cut) {
+                    self.miss(&state);
+                }
+                self.state = Some(state);
                 return Ok(());
             }
             Payload::Updates(updates) => updates,
@@ -75,9 +111,18 @@ impl Register {
                 Update::Replace(_) => state.assigned().keys().cloned().collect(),
                 _ => Vec::new(),
             };
+            // Who leaves says with that where it is.
+            let leaves_at = |segment| match &update {
+                Update::RemoveReader { offsets, .. } => offsets.get(segment),
+                _ => None,
+            };
             for reader in out {
-                let held = state.assigned()[&reader].keys();
-                let said = held.filter_map(|segment| Some((segment.clone(), *state.last_read().get(segment)?)));
+                let said = state.assigned()[&reader].keys().filter_map(|segment| {
+                    let said = state.last_read().get(segment).into_iter().chain(leaves_at(segment));
+                    // Below zero it had said that the segment is read to its end.
+                    let furthest = said.map(|said| u64::try_from(*said).unwrap_or(u64::MAX)).max()?;
+                    Some((segment.clone(), furthest))
+                });
                 self.said.insert(reader.clone(), said.collect());
                 self.gone.lock().expect("nobody panics with it").insert(reader);
             }
@@ -91,21 +136,111 @@ impl Register {
         Ok(())
     }
 
-    /// How often the group was reset.
-    pub(super) fn generation(&self) -> usize {
-        self.generation
+    /// Makes of the state behind a piece of the record that nobody saw what can be made of it.
+    fn miss(&mut self, behind: &State) {
+        let Some(before) = &self.state else { return };
+        self.missed.insert(self.generation);
+        let resets = behind.configuration().generation.saturating_sub(before.configuration().generation);
+        self.generation += usize::try_from(resets).unwrap_or(0);
+        self.missed.insert(self.generation);
+        let out = before.assigned().keys().filter(|reader| resets > 0 || !behind.is_online(reader));
+        self.gone.lock().expect("nobody panics with it").extend(out.cloned());
+        for reader in behind.assigned().keys() {
+            self.joined.entry(reader.clone()).or_insert(self.generation);
+        }
     }
 
-    /// The same before a reader joined.
-    pub(super) fn joined(&self, reader: &str) -> Result<usize> {
-        self.joined.get(reader).copied().with_context(|| format!("reader {reader} has never joined"))
+    /// One that nobody saw joined while nobody looked. That has to have been in one generation.
+    fn joined(&self, reader: &str) -> Result<usize> {
+        let seen = self.joined.get(reader).copied();
+        let unseen = self.missed.first().copied().filter(|_| self.missed.len() == 1);
+        seen.or(unseen).with_context(|| format!("reader {reader} has never joined, or nobody knows when"))
     }
 
-    /// Whether others go on before an event that this reader had, if it went without a word: it had the event's segment to
-    /// the last, and had not said that it was further.
-    pub(super) fn is_unsaid(&self, reader: &str, event: &super::readers::Handed) -> bool {
-        let said = self.said.get(reader).and_then(|said| said.get(&*event.segment));
-        // Below zero it had said that the segment is read to its end.
-        said.and_then(|said| u64::try_from(*said).ok()).is_some_and(|said| said <= event.offset)
+    fn is_unsaid(&self, reader: &str, segment: &StreamSegment, offset: u64) -> bool {
+        match self.said.get(reader) {
+            Some(said) => said.get(segment).is_some_and(|said| *said <= offset),
+            // It is still there, or went while nobody looked.
+            None => !self.missed.is_empty(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headwater_client::SegmentId;
+    use headwater_records::Offsets;
+    use headwater_records::group::Compacted;
+
+    fn segment(number: i64) -> StreamSegment {
+        let stream = ScopedStream::parse("s/t").expect("a stream");
+        StreamSegment { stream, id: SegmentId::from_i64(number).expect("an id") }
+    }
+
+    fn offsets(of: &[(i64, i64)]) -> Offsets {
+        of.iter().map(|(number, offset)| (segment(*number), *offset)).collect()
+    }
+
+    /// A state with these readers and what each of them has.
+    fn whole(generation: i64, readers: &[(&str, &[(i64, i64)])]) -> Initial {
+        let mut state = Compacted::default();
+        state.configuration.generation = generation;
+        for (reader, held) in readers {
+            state.assigned.insert((*reader).to_owned(), offsets(held));
+            state.last_read.extend(offsets(held));
+        }
+        Initial::Compacted(Box::new(state))
+    }
+
+    fn state(state: &Initial) -> Bytes {
+        Payload::Initial(state.encode().expect("a state")).encode().expect("an entry")
+    }
+
+    fn change(update: &Update) -> Bytes {
+        Payload::Updates(vec![update.encode().expect("a change")]).encode().expect("an entry")
+    }
+
+    fn known(entries: &[Bytes]) -> Known {
+        let mut known = Known::default();
+        entries.iter().for_each(|entry| known.note(entry).expect("an entry"));
+        known
+    }
+
+    #[test]
+    fn who_is_put_out_has_not_said_what_is_behind_its_last_word_and_who_leaves_has_said_all() {
+        let begin = state(&whole(0, &[("a", &[(0, 100)]), ("b", &[(1, 50), (2, 70)])]));
+        let remove = |reader: &str, offsets| change(&Update::RemoveReader { reader: reader.to_owned(), offsets });
+        let known = known(&[begin, remove("a", offsets(&[(0, 300)])), remove("b", offsets(&[(2, -1)]))]);
+        let unsaid = |reader: &str, number: i64| {
+            [0, 50, 70, 100, 299, 300, 1_000].map(|offset| known.is_unsaid(reader, &segment(number), offset))
+        };
+        assert_eq!(unsaid("a", 0), [false, false, false, false, false, true, true], "it left at 300");
+        assert_eq!(unsaid("b", 1), [false, true, true, true, true, true, true], "its last word was 50");
+        assert_eq!(unsaid("b", 2), [false; 7], "it had read it to its end");
+        assert_eq!([unsaid("a", 1), unsaid("c", 0)], [[false; 7]; 2]);
+        assert!(known.joined("c").is_err());
+        assert_eq!(*known.gone.lock().expect("a list"), BTreeSet::from(["a".to_owned(), "b".to_owned()]));
+    }
+
+    #[test]
+    fn what_nobody_saw_is_made_up_from_the_state_behind_it() {
+        let begin = state(&whole(3, &[("stays", &[(0, 100)]), ("leaves", &[(1, 50)])]));
+        let mut known = known(&[begin, change(&Update::AddReader { reader: "seen".to_owned() })]);
+        let is_gone = |known: &Known, reader: &str| known.gone.lock().expect("a list").contains(reader);
+        known.is_cut = true;
+        let entry = state(&whole(3, &[("stays", &[(0, 200)]), ("seen", &[]), ("new", &[])]));
+        known.note(&entry).expect("an entry");
+        assert_eq!(["seen", "new", "short"].map(|reader| known.joined(reader).expect("a generation")), [0; 3]);
+        assert!(is_gone(&known, "leaves") && !is_gone(&known, "stays"));
+        assert!(known.is_unsaid("leaves", &segment(1), 0), "nobody knows what it said");
+
+        known.is_cut = true;
+        let entry = state(&whole(4, &[("newest", &[])]));
+        known.note(&entry).expect("an entry");
+        assert_eq!(["seen", "new", "newest"].map(|reader| known.joined(reader).expect("a generation")), [0, 0, 1]);
+        assert!(known.joined("short").is_err(), "before the reset or behind it");
+        assert_eq!(known.generation, 1);
+        assert!(["stays", "seen", "new"].iter().all(|reader| is_gone(&known, reader)));
     }
 }
