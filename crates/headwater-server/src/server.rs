@@ -459,6 +459,14 @@ impl Server {
         self.http_tasks.close();
         let _ = tokio::time::timeout(Duration::from_millis(200), self.http_tasks.wait()).await;
     }
+
+    /// Closes the store under whoever uses it, for an owner that cannot wait as [`stop`](Self::stop) does. Blocks until
+    /// nothing is written any more, a few seconds at most. Calling it again does nothing.
+    pub fn close(&self) {
+        self.stopping.cancel();
+        self.controller.shutdown();
+        self.engine.close();
+    }
 }
 
 /// Opens the store and makes its controller go on where it stopped. `pages` are told how far they are.

@@ -33,6 +33,13 @@ pub(crate) struct Store {
     _directory: TempDir,
 }
 
+impl Drop for Store {
+    /// Nothing is written any more when the directory is removed.
+    fn drop(&mut self) {
+        self.engine.close();
+    }
+}
+
 impl Store {
     pub(crate) async fn open() -> Self {
         Self::open_on(|root| Arc::new(RealDisk::new(root))).await

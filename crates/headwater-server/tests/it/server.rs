@@ -29,8 +29,27 @@ pub(crate) struct Running {
 
 /// The server of a test.
 pub(crate) enum Served {
-    Here(Box<Server>),
+    Here(Here),
     Binary(Binary),
+}
+
+/// One in this process. It writes no more when its owner is gone, who may remove its directory then.
+pub(crate) struct Here(Option<Box<Server>>);
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        if let Some(server) = &self.0 {
+            server.close();
+        }
+    }
+}
+
+impl std::ops::Deref for Here {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        self.0.as_ref().expect("it is stopped at the end only")
+    }
 }
 
 impl Served {
@@ -64,7 +83,7 @@ impl Served {
 
     pub(crate) async fn stop(self) {
         match self {
-            Self::Here(server) => server.stop().await,
+            Self::Here(mut server) => server.0.take().unwrap().stop().await,
             Self::Binary(binary) => binary.stop(),
         }
     }
@@ -98,7 +117,7 @@ impl Running {
         change(&mut config);
         let server = match std::env::var_os("HEADWATER_TEST_BINARY") {
             Some(path) => Served::Binary(Binary::start(path, &config)),
-            None => Served::Here(Box::new(Server::start(config).await.unwrap())),
+            None => Served::Here(Here(Some(Box::new(Server::start(config).await.unwrap())))),
         };
         Self { server, directory }
     }

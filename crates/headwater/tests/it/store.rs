@@ -9,12 +9,21 @@ use bytes::Bytes;
 use headwater_client::{Client, ClientOptions, ScopedStream, StreamConfig};
 use headwater_server::{AuthConfig, Config, Server};
 
-/// A running store. Dropping it leaves it to the runtime's end.
+/// A running store.
 pub(crate) struct Store {
     server: Option<Server>,
     directory: tempfile::TempDir,
     auth: Option<AuthConfig>,
     pub(crate) client: Client,
+}
+
+impl Drop for Store {
+    /// Nothing is written any more when the directory is removed.
+    fn drop(&mut self) {
+        if let Some(server) = &self.server {
+            server.close();
+        }
+    }
 }
 
 fn any() -> SocketAddr {
