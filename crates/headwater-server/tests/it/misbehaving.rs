@@ -24,9 +24,9 @@ use crate::server::Running;
 /// Nothing here takes longer, unless it hangs.
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long the client waits for one answer.
-const ANSWER: Duration = Duration::from_millis(300);
+const ANSWER: Duration = Duration::from_secs(1);
 /// And for any.
-const RETRY: Duration = Duration::from_secs(3);
+const RETRY: Duration = Duration::from_secs(4);
 
 /// What goes wrong with an answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -224,15 +224,21 @@ struct Scene {
 }
 
 impl Scene {
+    /// With a client that tries for longer than any mischief here that passes.
     async fn new() -> Self {
+        Self::with(LIMIT).await
+    }
+
+    async fn with(retry: Duration) -> Self {
         let running = Running::start(|config| config.tls = None).await;
         let held = Arc::new(Mutex::new(Held::default()));
         let options = ClientOptions::new(&running.server.controller().to_string()).unwrap();
-        let options = options.transport(Arc::new(Misbehaving(held.clone())));
-        let client = options.request_timeout(ANSWER).retry_for(RETRY).connect().unwrap();
         let stream = ScopedStream::parse("s/t").unwrap();
-        client.create_scope(&stream.scope).await.unwrap();
-        client.create_stream(&stream, &StreamConfig::fixed(1)).await.unwrap();
+        let patient = options.clone().connect().unwrap();
+        patient.create_scope(&stream.scope).await.unwrap();
+        patient.create_stream(&stream, &StreamConfig::fixed(1)).await.unwrap();
+        let options = options.transport(Arc::new(Misbehaving(held.clone())));
+        let client = options.request_timeout(ANSWER).retry_for(retry).connect().unwrap();
         Self { running, held, client, stream }
     }
 
@@ -320,7 +326,7 @@ async fn what_goes_on_for_ever_ends_with_an_error_that_says_so_and_the_window_bo
         (Mischief::Refused, ErrorKind::Denied),
         (Mischief::Expired, ErrorKind::Unauthenticated),
     ] {
-        let scene = Scene::new().await;
+        let scene = Scene::with(RETRY).await;
         scene.misbehave(mischief, u32::MAX);
         let window = 64 << 10;
         let options = EventWriterOptions::default().window_bytes(window);
@@ -339,7 +345,7 @@ async fn what_goes_on_for_ever_ends_with_an_error_that_says_so_and_the_window_bo
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_appended_one_by_one_is_stored_once_or_said_to_be_in_doubt() {
     for mischief in [Mischief::Garbage, Mischief::Half, Mischief::Closed, Mischief::Silent] {
-        let scene = Scene::new().await;
+        let scene = Scene::with(RETRY).await;
         let stream = scene.client.revisioned_stream(&scene.stream).await.unwrap();
         stream.write(&Bytes::from("first")).await.unwrap();
         scene.misbehave(mischief, 1);
@@ -368,7 +374,7 @@ async fn readers_get_the_bytes_or_an_error_that_says_why_not() {
         (Mischief::Silent, Some(ErrorKind::Unavailable)),
         (Mischief::WrongId, Some(ErrorKind::Unavailable)),
     ] {
-        let scene = Scene::new().await;
+        let scene = Scene::with(RETRY).await;
         let writer = scene.client.event_writer(&scene.stream, Default::default()).await.unwrap();
         writer.write("key", "event").await.unwrap().await.unwrap();
         scene.misbehave(mischief, u32::MAX);

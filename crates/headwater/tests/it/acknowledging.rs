@@ -44,7 +44,8 @@ async fn events_are_acknowledged_in_any_order_and_come_again_until_they_are() {
     let group = group_of(client, &stream, None).await;
     let writer = client.event_writer(&stream, Default::default()).await.unwrap();
     write(&writer, 0..5).await;
-    let redeliver_after = Duration::from_millis(300);
+    // So long that the four are out together, also on a machine that is busy.
+    let redeliver_after = Duration::from_secs(3);
     let options = AcknowledgingOptions { unacknowledged_max: 4, redeliver_after, ..Default::default() };
     let mut reader = group.acknowledging_reader("a", options).await.unwrap();
     let acknowledger = reader.acknowledger();

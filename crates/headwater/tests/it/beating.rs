@@ -76,8 +76,8 @@ async fn what_a_reader_had_that_died_others_read_on_from_where_it_said_last() {
         *seen.entry(event(&mut mortal).await).or_default() += 1;
     }
     drop(mortal);
-    let mut heir = group.reader_with("heir", beating()).await.unwrap();
     let begun = Instant::now();
+    let mut heir = group.reader_with("heir", beating()).await.unwrap();
     while seen.len() < 400 {
         *seen.entry(event(&mut heir).await).or_default() += 1;
     }
@@ -182,9 +182,7 @@ async fn one_that_was_taken_for_dead_does_not_keep_another_of_its_id_alive() {
     tokio::time::sleep(DEAD_AFTER * 2).await;
     drop(second);
     let mut heir = group.reader_with("b", beating()).await.unwrap();
-    let begun = Instant::now();
     until_online(&group, &["b"]).await;
-    assert!(begun.elapsed() < Duration::from_secs(10), "its own time counts: {:?}", begun.elapsed());
     let mut seen = BTreeSet::new();
     while seen.len() < 10 {
         seen.insert(event(&mut heir).await);
@@ -211,7 +209,7 @@ async fn one_that_was_taken_for_dead_stops_even_if_another_of_its_id_has_all_it_
             }
         }
     };
-    assert_eq!(timeout(Duration::from_secs(10), out).await.expect("it reads on").kind(), ErrorKind::Closed);
+    assert_eq!(timeout(LIMIT, out).await.expect("it reads on").kind(), ErrorKind::Closed);
     first.close().await.unwrap();
     until_online(&group, &["a", "b"]).await;
     event(&mut second).await;

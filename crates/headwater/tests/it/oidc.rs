@@ -349,7 +349,8 @@ impl Credentials for Watched {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_that_end_soon_are_renewed_under_load_and_no_call_fails() {
     let issuer = Issuer::start_with((CLIENT, SECRET), true).await;
-    issuer.desk.lifetime.store(1, Ordering::Relaxed);
+    // A third of it is left when another is asked for: more than a busy machine keeps anybody waiting.
+    issuer.desk.lifetime.store(3, Ordering::Relaxed);
     let (sent, refused) = (Arc::new(Mutex::default()), Arc::new(AtomicUsize::new(0)));
     let watched = Watched { inner: issuer.tokens(), sent: sent.clone(), refused: refused.clone() };
     let store = issuer.store(watched).await;
@@ -360,7 +361,7 @@ async fn tokens_that_end_soon_are_renewed_under_load_and_no_call_fails() {
         let stream = stream.clone();
         tokio::spawn(async move {
             let mut calls = 0;
-            while begun.elapsed() < Duration::from_secs(5) {
+            while begun.elapsed() < Duration::from_secs(8) {
                 assert_eq!(client.current_segments(&stream).await.unwrap().len(), 2);
                 calls += 1;
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -376,12 +377,12 @@ async fn tokens_that_end_soon_are_renewed_under_load_and_no_call_fails() {
     writer.write("key", "event").await.unwrap().await.unwrap();
     let sent = sent.lock().unwrap().clone();
     let distinct: BTreeSet<_> = sent.iter().collect();
-    assert!(calls > 100 && distinct.len() >= 4, "{calls} calls with {} tokens", distinct.len());
+    assert!(calls > 100 && distinct.len() >= 3, "{calls} calls with {} tokens", distinct.len());
     assert_eq!(refused.load(Ordering::Relaxed), 0, "no token had ended when it was sent");
     assert_eq!(issuer.desk.most_under_way.load(Ordering::SeqCst), 1, "callers share one question");
     let grants = issuer.grants();
     assert_eq!((grants[0].as_str(), grants[1].as_str()), ("client_credentials", "refresh_token"));
-    assert!(grants.len() <= 12, "asked {} times in 5 s for tokens of one", grants.len());
+    assert!(grants.len() <= 12, "asked {} times in 8 s for tokens of three", grants.len());
 
     // The tokens did end: the store says so.
     let late = ClientOptions::new(&store.address()).unwrap().credentials(bearer(&sent[0]["Bearer ".len()..]).unwrap());
@@ -392,7 +393,7 @@ async fn tokens_that_end_soon_are_renewed_under_load_and_no_call_fails() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_issuer_that_is_away_is_noticed_when_the_token_has_ended_and_waited_for() {
     let mut issuer = Issuer::start().await;
-    issuer.desk.lifetime.store(3, Ordering::Relaxed);
+    issuer.desk.lifetime.store(9, Ordering::Relaxed);
     let store = issuer.store(issuer.tokens()).await;
     store.stream("s/t", 1).await;
     let impatient = ClientOptions::new(&store.address()).unwrap().retry_for(Duration::from_millis(200));
@@ -400,13 +401,18 @@ async fn an_issuer_that_is_away_is_noticed_when_the_token_has_ended_and_waited_f
     impatient.scopes().await.unwrap();
     let begun = Instant::now();
     issuer.leave().await;
-    while begun.elapsed() < Duration::from_millis(2600) {
+    while begun.elapsed() < Duration::from_secs(7) {
         // Also when it is due, and the issuer is asked in vain.
         impatient.scopes().await.unwrap();
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    tokio::time::sleep(Duration::from_millis(900)).await;
-    let away = impatient.scopes().await.unwrap_err();
+    let away = loop {
+        match impatient.scopes().await {
+            Ok(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            Err(error) => break error,
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "the token does not end");
+    };
     assert_eq!(away.kind(), ErrorKind::Unavailable, "{away:?}");
     assert!(away.to_string().contains("does not answer"), "{away:?}");
 
@@ -418,9 +424,11 @@ async fn an_issuer_that_is_away_is_noticed_when_the_token_has_ended_and_waited_f
     assert!(!patient.is_finished(), "whoever has time waits for the issuer");
     issuer.return_().await;
     assert!(patient.await.unwrap().is_ok());
-    // The pause after the last failure is over.
-    tokio::time::sleep(Duration::from_millis(1100)).await;
-    impatient.scopes().await.unwrap();
+    // When the pause after the last failure is over.
+    let begun = Instant::now();
+    while let Err(error) = impatient.scopes().await {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{error:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -464,7 +472,7 @@ async fn answers_that_are_none_are_errors_soon_and_without_their_bytes() {
         assert_eq!(error.kind(), kind, "{mood:?}: {error:?}");
         let said = format!("{error:?}");
         assert!(said.contains(words) && !said.contains(SECRET), "{mood:?}: {said}");
-        assert!(begun.elapsed() < Duration::from_secs(5), "{mood:?} took {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(20), "{mood:?} took {:?}", begun.elapsed());
         let taken = issuer.desk.pieces.load(Ordering::Relaxed) * (64 << 10);
         assert!(taken < 64 << 20, "{mood:?}: {taken} bytes were on their way");
     }
@@ -510,9 +518,21 @@ async fn an_issuer_that_describes_itself_otherwise_is_asked_for_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_who_goes_away_leaves_the_token_to_others() {
     let issuer = Issuer::start().await;
-    let tokens = issuer.tokens();
-    let gone = tokio::time::timeout(Duration::from_millis(5), tokens.obtain()).await;
-    assert!(gone.is_err(), "the issuer takes 20 ms");
+    let tokens = loop {
+        let tokens = issuer.tokens();
+        let is_asked = async {
+            while issuer.desk.under_way.load(Ordering::SeqCst) == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            // The issuer takes 20 ms for its answer.
+            () = is_asked => break tokens,
+            // Nobody looked meanwhile.
+            _ = tokens.obtain() => issuer.desk.grants.lock().unwrap().clear(),
+        }
+    };
     tokens.obtain().await.unwrap();
     assert_eq!(issuer.grants().len(), 1);
 }
@@ -562,7 +582,7 @@ async fn a_sign_in_may_be_denied_or_never_come() {
         let error = issuer.known().device(|_| ()).unwrap().obtain().await.unwrap_err();
         assert_eq!(error.kind(), kind, "{said}: {error:?}");
         assert!(error.to_string().contains(words), "{said}: {error}");
-        assert!(begun.elapsed() < Duration::from_secs(5), "{said}");
+        assert!(begun.elapsed() < Duration::from_secs(30), "{said}");
     }
 }
 
