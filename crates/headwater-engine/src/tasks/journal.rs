@@ -246,7 +246,8 @@ impl JournalTask {
                 Err(error) if error.is_full() => {
                     self.figures
                         .waits(&error, "disk is full, and the reserve is used up: everything that is written waits");
-                    announce(&self.reserve, &self.figures, &self.containers);
+                    // However long it waits, what has landed is to be seen.
+                    self.publish();
                     // A checkpoint may free a file meanwhile; anything else keeps its place behind what waits.
                     match self.inbox.recv_timeout(FULL_PAUSE) {
                         Ok(JournalInput::Covered(container, sequence)) => self.release(container, sequence)?,
@@ -299,7 +300,6 @@ impl JournalTask {
             self.containers[*container as usize].help();
         }
         self.lull.begins();
-        self.publish();
     }
 
     fn publish(&self) {
