@@ -304,7 +304,6 @@ impl Container {
 fn read_is_right(found: Option<&Segment>, offset: Offset, bytes_max: usize, outcome: &Outcome) -> bool {
     let Some(segment) = found else { return matches!(outcome, Err(Refusal::NoSuchSegment)) };
     match outcome {
-        Err(Refusal::WrongKind) => segment.is_table(),
         Err(Refusal::Truncated { start }) => *start == segment.start && offset < segment.start,
         Err(Refusal::BehindEnd { length }) => {
             segment.sealed && *length == segment.length() && offset > segment.length()

@@ -257,7 +257,12 @@ impl Workload {
     fn delete(&mut self, history: &History) -> Request {
         if self.chance.percent(20) {
             let (segment, _) = self.table(history);
-            return Request::DeleteTable { segment, must_be_empty: self.chance.percent(60) };
+            let must_be_empty = self.chance.percent(60);
+            // Not drawn, so that seeds go on meaning what they meant.
+            return match must_be_empty || self.serial.is_multiple_of(2) {
+                true => Request::DeleteTable { segment, must_be_empty },
+                false => Request::Delete { segment },
+            };
         }
         Request::Delete { segment: self.byte_segment(history, 95) }
     }

@@ -435,7 +435,7 @@ impl State {
         }
         let refusals: Vec<_> = sources
             .iter()
-            .filter(|source| self.find(source).is_some())
+            .filter(|source| self.find(source).is_some_and(|found| !found.is_table()))
             .flat_map(|source| self.against_merge(found, self.find(source)))
             .collect();
         if !refusals.is_empty() {
@@ -443,7 +443,8 @@ impl State {
         }
         let (mut now, mut steps, mut lengths) = (self.clone(), Vec::new(), Vec::new());
         for source in sources {
-            if now.find(source).is_some() {
+            // A table can never be merged, and is passed over.
+            if now.find(source).is_some_and(|found| !found.is_table()) {
                 now = now.merged(target, source, &[]);
                 steps.push(now.clone());
             }
@@ -529,28 +530,32 @@ fn against_update(found: &Segment, changes: &[TableChange], at: Option<Offset>, 
     refusals
 }
 
-/// `Some(true)`: only for tables; `Some(false)`: only for others.
+/// `Some(true)`: only for tables; `Some(false)`: only for others. How long a table's log is and what is in it only the engine
+/// knows, so nobody here asks a table for its bytes, its `Info`, or a place in it.
 fn takes_table(request: &Request) -> Option<bool> {
     match request {
-        Request::Create { .. } | Request::Info { .. } | Request::ListChunks { .. } => None,
+        // A table is a segment to whatever does not change its bytes, and it can go like one.
+        Request::Create { .. }
+        | Request::Info { .. }
+        | Request::ListChunks { .. }
+        | Request::OpenWriter { .. }
+        | Request::Read { .. }
+        | Request::Delete { .. }
+        | Request::Attribute { .. }
+        | Request::UpdateAttributes { .. }
+        | Request::SetPolicy { .. }
+        | Request::Locate { .. } => None,
         Request::TableUpdate { .. }
         | Request::TableGet { .. }
         | Request::TableScan { .. }
         | Request::TableDelta { .. }
         | Request::TableInfo { .. }
         | Request::DeleteTable { .. } => Some(true),
-        Request::OpenWriter { .. }
-        | Request::Append(_)
-        | Request::Read { .. }
+        Request::Append(_)
         | Request::Seal { .. }
         | Request::Truncate { .. }
-        | Request::Delete { .. }
         | Request::Merge { .. }
-        | Request::MergeBatch { .. }
-        | Request::Attribute { .. }
-        | Request::UpdateAttributes { .. }
-        | Request::SetPolicy { .. }
-        | Request::Locate { .. } => Some(false),
+        | Request::MergeBatch { .. } => Some(false),
     }
 }
 

@@ -1,9 +1,14 @@
 //! The model's rules that are easiest to get wrong, and answers that must be rejected.
 
-use headwater_engine::api::{Delta, Response, TableEntry};
+use std::sync::Arc;
+
+use headwater_engine::api::{Delta, Outcome, Response, ScanRange, TableEntry};
+use headwater_engine::io::{Io, MemoryDisk};
+use headwater_engine::{Options, Stepper};
 use headwater_types::WriterId;
 
 use super::*;
+use crate::{SimClock, SimRandom};
 
 fn name(text: &str) -> SegmentName {
     SegmentName::parse(text).unwrap()
@@ -139,4 +144,102 @@ fn pages_of_a_log_that_break_a_rule_are_rejected() {
     ] {
         assert!(!check(entries, reached_end), "{why}");
     }
+}
+
+/// A store with one container beside the model: both are asked, and have to agree.
+struct Pair {
+    model: Sandbox,
+    engine: Stepper,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let (clock, random) = (Arc::new(SimClock::new(0)), Arc::new(SimRandom::new(1)));
+        let io = Io { disk: Arc::new(MemoryDisk::default()), clock, random };
+        let options = Options { containers: 1, journal_file_bytes: 512 << 10, ..Options::default() };
+        Self { model: Sandbox::default(), engine: Stepper::open(io, options).unwrap() }
+    }
+
+    fn engine(&mut self, request: Request) -> Outcome {
+        self.engine.submit(request).unwrap();
+        self.engine.run_all().unwrap();
+        let (_, outcome) = self.engine.take_replies().pop().expect("nothing here waits");
+        outcome
+    }
+
+    #[track_caller]
+    fn ask(&mut self, request: Request) -> Outcome {
+        let answer = self.model.ask(request.clone());
+        let outcome = self.engine(request.clone());
+        if let Err(what) = answer.check(&outcome, &self.model.ledger) {
+            panic!("{request:?}: {what}");
+        }
+        outcome
+    }
+}
+
+#[test]
+fn the_engine_and_the_model_agree_on_what_a_table_allows_and_what_only_a_table_does() {
+    const STREAM: &str = "s/t/1.#epoch.0";
+    const TABLE_AS_SOURCE: &str = "s/t/1.#epoch.0#transaction.00000000000000000000000000000002";
+    let mut pair = Pair::new();
+    let table = SegmentKind::Table { key_length: 0 };
+    for (text, kind) in [(TARGET, table), (SOURCE, SegmentKind::Stream), (STREAM, SegmentKind::Stream)] {
+        let policy = SegmentPolicy::default();
+        pair.ask(Request::Create { segment: name(text), kind, policy, on_reserve: false }).unwrap();
+    }
+    let policy = SegmentPolicy::default();
+    pair.ask(Request::Create { segment: name(TABLE_AS_SOURCE), kind: table, policy, on_reserve: false }).unwrap();
+    let (key, value) = (Bytes::from_static(b"key"), Some(Bytes::from_static(b"value")));
+    let update = |text: &str| {
+        let changes = vec![TableChange { key: key.clone(), value: value.clone(), expect: Expect::Any }];
+        Request::TableUpdate { segment: name(text), changes, at: None }
+    };
+    pair.ask(update(TARGET)).unwrap();
+
+    let id = AttributeId((0x1234 << 64) | 1);
+    let updates = vec![AttributeUpdate { id, kind: UpdateKind::Replace, value: 7 }];
+    let segment = || name(TARGET);
+    for allowed in [
+        Request::OpenWriter { segment: segment(), writer: WriterId(1) },
+        Request::UpdateAttributes { segment: segment(), updates: updates.clone() },
+        Request::Attribute { segment: segment(), id },
+        Request::SetPolicy { segment: segment(), policy: SegmentPolicy { rate: 5, ..SegmentPolicy::default() } },
+    ] {
+        assert!(pair.ask(allowed.clone()).is_ok(), "{allowed:?}");
+    }
+    let log = pair.engine(Request::Read { segment: segment(), offset: 0, bytes_max: 1000 });
+    assert!(matches!(&log, Ok(Response::Read(read)) if read.data.concat().ends_with(b"keyvalue")), "{log:?}");
+    let passed_over = Request::MergeBatch { target: name(STREAM), sources: vec![name(TABLE_AS_SOURCE)] };
+    assert!(pair.ask(passed_over).is_ok(), "a batch that waited for a table would wait for ever");
+
+    let append = Append {
+        segment: segment(),
+        writer: WriterId(1),
+        data: Bytes::from_static(b"x"),
+        event_count: 1,
+        previous: None,
+        number: 1,
+        expected_length: None,
+    };
+    let (stream, range) = (|| name(STREAM), ScanRange::default());
+    for refused in [
+        Request::Append(append),
+        Request::Seal { segment: segment() },
+        Request::Truncate { segment: segment(), offset: 1 },
+        Request::Merge { target: segment(), source: name(SOURCE), updates: Vec::new() },
+        Request::Merge { target: stream(), source: name(TABLE_AS_SOURCE), updates: Vec::new() },
+        Request::MergeBatch { target: segment(), sources: vec![name(SOURCE)] },
+        update(STREAM),
+        Request::TableGet { segment: stream(), keys: vec![key.clone()] },
+        Request::TableScan { segment: stream(), range, count_max: 10, keys_only: false },
+        Request::TableDelta { segment: stream(), from: 0, count_max: 10 },
+        Request::TableInfo { segment: stream() },
+        Request::DeleteTable { segment: stream(), must_be_empty: false },
+    ] {
+        assert_eq!(pair.ask(refused.clone()).unwrap_err(), Refusal::WrongKind, "{refused:?}");
+    }
+
+    pair.ask(Request::Delete { segment: segment() }).unwrap();
+    assert_eq!(pair.ask(Request::TableInfo { segment: segment() }).unwrap_err(), Refusal::NoSuchSegment);
 }
