@@ -35,8 +35,8 @@ pub trait Disk: Send + Sync + 'static {
     fn create(&self, path: &str) -> Result<Arc<dyn File>>;
     /// Opens an existing file for reading and writing.
     fn open(&self, path: &str) -> Result<Arc<dyn File>>;
-    /// Opens an existing file for [`File::write_durable`], [`File::write_around`] and [`File::read_around`], round the page cache where the file
-    /// system can do that. The file has its final length: such writes never extend it.
+    /// Opens an existing file for [`File::write_durable`], [`File::write_around`] and [`File::read_around`], round the page
+    /// cache where the file system can do that. The file has its final length: such writes never extend it.
     fn open_direct(&self, path: &str) -> Result<Arc<dyn File>> {
         self.open(path)
     }
