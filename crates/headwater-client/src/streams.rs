@@ -219,6 +219,11 @@ impl Client {
             cut: cut.offsets.iter().map(|(id, offset)| (id.as_i64(), *offset)).collect(),
         };
         let answer = call!(self, "truncateStream", truncate_stream, asked)?;
+        // Whatever may go well the next time is no answer at all.
+        if answer.status() == proto::update_stream_status::Status::Failure {
+            let what = format!("cut is none of stream {}, or lies before what was truncated already", cut.stream);
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
         updated("truncate", &cut.stream, answer)
     }
 

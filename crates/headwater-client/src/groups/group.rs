@@ -421,6 +421,9 @@ impl CheckpointUnderWay {
 
     /// Waits until all readers have reported, for as long as that takes.
     ///
+    /// Where the group has read one of two segments that another follows on, a cut has no place for the keys of the one: groups
+    /// and readers of whole streams begin there, and a server refuses to truncate there (`Invalid`).
+    ///
     /// # Errors
     /// * `Conflict`: it was given up, or the group was reset;
     /// * `NotFound`: the group was deleted. `Unavailable`, `Denied`.

@@ -262,7 +262,6 @@ async fn a_group_begins_anew_between_the_ends_of_two_segments_that_others_follow
             *count += 1;
         }
         writer.flush().await.unwrap();
-        client.seal_stream(&stream).await.unwrap();
 
         // Pieces of an event or so: the long one is not here before the short one ends.
         let options = ReaderOptions { piece_bytes: 1 << 10, ..ReaderOptions::at_once() };
@@ -274,7 +273,7 @@ async fn a_group_begins_anew_between_the_ends_of_two_segments_that_others_follow
             let under_way = group.initiate_checkpoint(&name).await.unwrap();
             let mut seen = passed.clone();
             loop {
-                match next(&mut reader).await.expect("no checkpoint lay between the two ends") {
+                match next(&mut reader).await.expect("the stream has no end yet") {
                     Delivery::Checkpoint(reached) => break assert_eq!(reached, name),
                     Delivery::Event(event) => _ = seen.insert(parsed(&event.event).0, parsed(&event.event).1 + 1),
                 }
@@ -291,6 +290,8 @@ async fn a_group_begins_anew_between_the_ends_of_two_segments_that_others_follow
         };
         // As the readers say it, and with what cannot be opened yet, as the controller would.
         let cut = checkpoint.cuts[&stream].clone();
+        assert_eq!(client.truncate_stream(&cut).await.unwrap_err().kind(), ErrorKind::Invalid);
+        client.seal_stream(&stream).await.unwrap();
         let mut marked = cut.clone();
         let follows = client.successors(&stream, long).await.unwrap();
         let waiting = follows.iter().find(|one| one.predecessors.len() == 2).unwrap();
