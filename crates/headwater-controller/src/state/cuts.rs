@@ -217,8 +217,8 @@ pub(crate) mod tests {
     pub(crate) const M: SegmentId = SegmentId::new(2, 1);
     pub(crate) const N: SegmentId = SegmentId::new(3, 2);
     pub(crate) const O: SegmentId = SegmentId::new(4, 2);
-    const P: SegmentId = SegmentId::new(5, 3);
-    const Q: SegmentId = SegmentId::new(6, 3);
+    pub(crate) const P: SegmentId = SegmentId::new(5, 3);
+    pub(crate) const Q: SegmentId = SegmentId::new(6, 3);
 
     /// A, B merge into M; M splits into N, O; N splits into P, Q.
     pub(crate) fn history() -> History {

@@ -100,12 +100,12 @@ pub(crate) struct Position {
 }
 
 /// Where to truncate, if anywhere; it may be where the stream begins already. `readers` is where all subscribers
-/// together stand. `kept` has the cuts that were taken down, oldest first, the newest of this moment; `order` says how
-/// a cut of `kept` lies to that of `readers`.
+/// together stand. `kept` has the cuts that were taken down and are not behind the stream's head, oldest first, the newest
+/// of this moment; `order` says how a cut of `kept` lies to that of `readers`.
 pub(crate) fn choose(
     policy: RetentionPolicy,
     now_ms: i64,
-    kept: &[Kept],
+    kept: &[&Kept],
     readers: Option<&Position>,
     order: impl Fn(&StreamCut, &StreamCut) -> Order,
 ) -> Option<Position> {
@@ -117,11 +117,11 @@ pub(crate) fn choose(
     let keep = policy.keep.max(0);
     // Clients that know no maximum send none.
     let most = if policy.keep_max <= 0 { i64::MAX } else { policy.keep_max.max(keep) };
-    let min_cut = kept.iter().filter(|at| distance(at) >= keep).min_by_key(|at| distance(at));
+    let kept = || kept.iter().copied();
+    let min_cut = kept().filter(|at| distance(at) >= keep).min_by_key(|at| distance(at));
     let Some(readers) = readers else { return min_cut.map(Kept::position) };
-    let max_cut =
-        kept.iter().filter(|at| (keep..=most).contains(&distance(at))).max_by_key(|at| distance(at)).or(min_cut);
-    let behind_readers = || kept.iter().rev().find(|at| order(&at.cut, &readers.cut) == Order::Before);
+    let max_cut = kept().filter(|at| (keep..=most).contains(&distance(at))).max_by_key(|at| distance(at)).or(min_cut);
+    let behind_readers = || kept().rev().find(|at| order(&at.cut, &readers.cut) == Order::Before);
     let chosen = match policy.kind {
         RetentionKind::Size => {
             let unread = newest.saturating_sub(readers.bytes);
@@ -145,13 +145,14 @@ pub(crate) fn choose(
                 Order::Before => Some(min_cut),
                 Order::Overlaps => behind_readers(),
                 Order::EqualOrAfter => {
-                    let too_old = kept.iter().filter(|at| distance(at) >= most).min_by_key(|at| distance(at));
+                    let too_old = kept().filter(|at| distance(at) >= most).min_by_key(|at| distance(at));
                     match too_old.map(|at| (at, order(&at.cut, &readers.cut))) {
                         None => return Some(readers.clone()),
                         Some((at, order)) if order == Order::Before || at.cut == readers.cut => {
                             return Some(readers.clone());
                         }
                         Some((_, Order::EqualOrAfter)) => max_cut,
+                        // All before it is too old, whatever of that some reader still wants.
                         Some((at, _)) => Some(at),
                     }
                 }
@@ -174,7 +175,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::state::cuts::tests::{A, B, M, N, O, cut, history};
+    use crate::state::cuts::tests::{A, B, M, N, O, P, Q, cut, history};
     use crate::state::cuts::{self, order};
     use crate::state::epochs::Epoch;
 
@@ -202,6 +203,44 @@ mod tests {
         (0..10).map(|n| Kept { time_ms: n * 60_000, bytes: n * 100, cut: cut(&[(A, n * 100)]) }).collect()
     }
 
+    /// A stream that merges and splits, a cut per minute, 100 bytes apart; the last is of now. A and B ended at 100 bytes each,
+    /// M at 200, N at 100.
+    fn kept_over_scales() -> Vec<Kept> {
+        let cuts: [&[(SegmentId, i64)]; 10] = [
+            &[(A, 0), (B, 0)],
+            &[(A, 60), (B, 40)],
+            &[(A, 100), (B, 100)],
+            &[(M, 100)],
+            &[(M, 200)],
+            &[(N, 60), (O, 40)],
+            &[(N, 100), (O, 100)],
+            &[(O, 140), (P, 30), (Q, 30)],
+            &[(O, 180), (P, 60), (Q, 60)],
+            &[(O, 200), (P, 100), (Q, 100)],
+        ];
+        let kept =
+            |(n, entries): (i64, &[(SegmentId, i64)])| Kept { time_ms: n * 60_000, bytes: n * 100, cut: cut(entries) };
+        (0..).zip(cuts).map(kept).collect()
+    }
+
+    /// Where readers of that stream may stand together, with the bytes before.
+    fn standing(entries: &[(SegmentId, i64)]) -> Position {
+        let ended = [(A, 100), (B, 100), (M, 200), (N, 100)];
+        let history = history();
+        let at = cut(entries);
+        let surface = cuts::surface(&at, &history).expect("readers stand on a cut");
+        let is_past = |id: &SegmentId| surface.is_past(&history.segments()[id]);
+        let past: i64 = ended.iter().filter(|(id, _)| is_past(id)).map(|(_, end)| end).sum();
+        Position { bytes: past + at.values().map(|offset| (*offset).max(0)).sum::<i64>(), cut: at }
+    }
+
+    fn chosen_over_scales(kind: RetentionKind, keep: i64, keep_max: i64, readers: &Position) -> Option<Position> {
+        let (history, kept) = (history(), kept_over_scales());
+        let policy = RetentionPolicy { kind, keep, keep_max };
+        let kept: Vec<&Kept> = kept.iter().collect();
+        choose(policy, 9 * 60_000, &kept, Some(readers), |a, b| order(a, b, &history).unwrap())
+    }
+
     fn one() -> History {
         History(vec![Arc::new(Epoch::first(0, 1, 0))])
     }
@@ -210,7 +249,9 @@ mod tests {
         let history = one();
         let readers = readers.map(|bytes| Position { cut: cut(&[(A, bytes)]), bytes });
         let policy = RetentionPolicy { kind, keep, keep_max };
-        let chosen = choose(policy, 9 * 60_000, &kept(), readers.as_ref(), |a, b| order(a, b, &history).unwrap());
+        let kept = kept();
+        let kept: Vec<&Kept> = kept.iter().collect();
+        let chosen = choose(policy, 9 * 60_000, &kept, readers.as_ref(), |a, b| order(a, b, &history).unwrap());
         chosen.map(|at| at.cut[&A])
     }
 
@@ -251,7 +292,95 @@ mod tests {
     fn a_cut_that_is_ahead_of_the_clock_is_not_old() {
         let policy = RetentionPolicy { kind: RetentionKind::Time, keep: 60_000, keep_max: i64::MAX };
         let history = one();
-        assert_eq!(choose(policy, -1_000_000_000, &kept(), None, |a, b| order(a, b, &history).unwrap()), None);
+        let kept = kept();
+        let kept: Vec<&Kept> = kept.iter().collect();
+        assert_eq!(choose(policy, -1_000_000_000, &kept, None, |a, b| order(a, b, &history).unwrap()), None);
+    }
+
+    #[test]
+    fn a_cut_that_is_ahead_of_readers_here_and_behind_them_there_gives_way_to_one_that_is_behind_them() {
+        use RetentionKind::{Size, Time};
+        let minutes = |n: i64| n * 60_000;
+        let (ahead_on_n, past_a) = (standing(&[(N, 100), (O, 20)]), standing(&[(B, 50), (M, FUTURE)]));
+        assert_eq!((ahead_on_n.bytes, past_a.bytes), (520, 150));
+        for (kind, keep, readers, expected) in [
+            // Four minutes ago N was at 60 and O at 40; a minute before, M ended.
+            (Time, minutes(4), &ahead_on_n, 4),
+            (Time, minutes(6), &ahead_on_n, 3),
+            // A and B had just ended; the minute before, both were behind the reader.
+            (Time, minutes(7), &past_a, 1),
+            (Size, 400, &ahead_on_n, 4),
+            (Size, 500, &ahead_on_n, 4),
+            (Size, 600, &ahead_on_n, 3),
+            (Size, 760, &past_a, 1),
+            (Size, 790, &standing(&[(B, 20), (M, FUTURE)]), 0),
+        ] {
+            let expected = kept_over_scales()[expected].position();
+            assert_eq!(chosen_over_scales(kind, keep, 0, readers), Some(expected.clone()), "{kind:?} {keep}");
+            assert_eq!(chosen_over_scales(kind, keep, i64::MAX, readers), Some(expected), "{kind:?} {keep}");
+        }
+        for (kind, keep) in [(Time, minutes(2)), (Size, 380)] {
+            assert_eq!(
+                chosen_over_scales(kind, keep, 0, &ahead_on_n),
+                Some(ahead_on_n.clone()),
+                "{kind:?}: all that was read"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_beyond_the_maximum_goes_also_where_readers_are_ahead_of_it_elsewhere() {
+        use RetentionKind::{Size, Time};
+        let minutes = |n: i64| n * 60_000;
+        let readers = standing(&[(N, 100), (O, 20)]);
+        // With four minutes O's bytes from 20 to 40 are too old, and N is cut at 60, where it is.
+        for (most, expected) in [(3, Some(6)), (4, Some(5)), (5, None), (9, None)] {
+            let expected = expected.map_or(readers.clone(), |at: usize| kept_over_scales()[at].position());
+            assert_eq!(chosen_over_scales(Time, minutes(2), minutes(most), &readers), Some(expected), "{most} minutes");
+        }
+        let readers = standing(&[(N, 90), (O, 0)]);
+        for (most, expected) in [(250, Some(7)), (300, Some(6)), (400, Some(5)), (410, Some(5)), (411, None)] {
+            let expected = expected.map_or(readers.clone(), |at: usize| kept_over_scales()[at].position());
+            assert_eq!(chosen_over_scales(Size, 200, most, &readers), Some(expected), "{most} bytes");
+        }
+    }
+
+    #[test]
+    fn without_a_maximum_nothing_goes_that_a_reader_wants_or_that_is_to_be_kept() {
+        let history = history();
+        let kept = kept_over_scales();
+        let mut standings: Vec<Position> = kept.iter().map(Kept::position).collect();
+        for here in (0..=100).step_by(20) {
+            for there in (0..=100).step_by(20) {
+                standings.push(standing(&[(A, here), (B, there)]));
+                standings.push(standing(&[(N, here), (O, there)]));
+                standings.push(standing(&[(O, here), (P, FUTURE), (Q, there)]));
+            }
+            standings.push(standing(&[(B, here), (M, FUTURE)]));
+            standings.push(standing(&[(N, here), (O, FUTURE)]));
+        }
+        let mut truncated = 0;
+        for readers in &standings {
+            for minute in 0..=10 {
+                for (kind, keep) in [(RetentionKind::Time, minute * 60_000), (RetentionKind::Size, minute * 100 - 30)] {
+                    let Some(at) = chosen_over_scales(kind, keep, i64::MAX, readers) else { continue };
+                    truncated += 1;
+                    assert!(
+                        cuts::is_equal_or_after(&readers.cut, &at.cut, &history),
+                        "{readers:?} {kind:?} {keep}: {at:?}"
+                    );
+                    let kept_enough = match kind {
+                        RetentionKind::Size => 900 - at.bytes >= keep,
+                        // Whatever goes was there at the cut that is just old enough.
+                        RetentionKind::Time => kept.iter().any(|old| {
+                            9 * 60_000 - old.time_ms >= keep && cuts::is_equal_or_after(&old.cut, &at.cut, &history)
+                        }),
+                    };
+                    assert!(kept_enough, "{readers:?} {kind:?} {keep}: {at:?}");
+                }
+            }
+        }
+        assert!(truncated > 1000, "{truncated}");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::model::{
     PAGE_ENTRIES, PLANNED_SEGMENTS_MAX, PlannedSegment, PlannedTruncation, RetentionPlan, RetentionPolicy,
     StreamConfig, StreamCut,
 };
-use crate::state::cuts::{self, Order};
+use crate::state::cuts::{self, Order, Surface};
 use crate::state::epochs::History;
 use crate::state::head::State;
 use crate::state::keys;
@@ -43,6 +43,8 @@ struct Facts {
     tail: Kept,
     /// Where all subscribers together stand.
     readers: Option<Position>,
+    /// Where the stream begins, and the bytes before.
+    head: StreamCut,
     head_bytes: i64,
     history: History,
 }
@@ -230,7 +232,7 @@ impl Inner {
             let mut cut = lower_bound(&subscribers, &history);
             if cuts::surface(&cut, &history).is_none() {
                 warn!(stream = %slot.name, "positions of subscribers contradict each other, nothing is given up");
-                cut = head;
+                cut = head.clone();
             }
             let bytes = self.bytes_before(slot, view, &cut).await?;
             readers = Some(Position { cut, bytes });
@@ -239,7 +241,7 @@ impl Inner {
         if !is_idle {
             kept.push(tail.clone());
         }
-        Ok(Facts { keys: keys_kept, kept, is_idle, tail, readers, head_bytes, history })
+        Ok(Facts { keys: keys_kept, kept, is_idle, tail, readers, head, head_bytes, history })
     }
 
     /// Where the stream begins.
@@ -259,10 +261,17 @@ impl Facts {
     fn choose(&self, policy: RetentionPolicy, now_ms: i64) -> Option<Position> {
         let segments = self.history.segments();
         let surface = |cut: &StreamCut| cuts::surface_among(cut, &self.history, &segments);
-        let readers = self.readers.as_ref().map(|readers| surface(&readers.cut));
-        choose(policy, now_ms, &self.kept, self.readers.as_ref(), |kept, readers_cut| {
-            let (Some(kept_on), Some(Some(readers_on))) = (surface(kept), &readers) else {
-                // What is no cut any more is no place to truncate at.
+        let head_on = surface(&self.head)?;
+        // The head may be where a subscriber stood, ahead of a cut here and behind it there: that is no place to truncate at
+        // any more, and neither is what is no cut any more.
+        let kept: Vec<_> = self.kept.iter().filter_map(|kept| Some((kept, surface(&kept.cut)?))).collect();
+        let is_left = |(kept, on): &&(&Kept, Surface)| {
+            cuts::order_on((on, &kept.cut), (&head_on, &self.head)) == Order::EqualOrAfter
+        };
+        let kept: Vec<_> = kept.iter().filter(is_left).map(|(kept, _)| *kept).collect();
+        let readers_on = self.readers.as_ref().map(|readers| surface(&readers.cut));
+        choose(policy, now_ms, &kept, self.readers.as_ref(), |kept, readers_cut| {
+            let (Some(kept_on), Some(Some(readers_on))) = (surface(kept), &readers_on) else {
                 return Order::Overlaps;
             };
             cuts::order_on((&kept_on, kept), (readers_on, readers_cut))

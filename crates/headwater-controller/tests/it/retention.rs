@@ -169,6 +169,109 @@ async fn a_subscriber_holds_back_what_it_has_not_read_up_to_the_maximum() {
     assert_eq!(head(&world, &t).await, 120, "nobody holds anything back any more");
 }
 
+/// A stream of two segments with a policy and a group that says where it is, after its first run.
+async fn world_of_two(kind: RetentionKind, keep: i64, keep_max: i64) -> (World, ScopedStream) {
+    let (world, t) = World::with_stream(1).await;
+    let mut config = StreamConfig::new(ScalingPolicy::fixed(1));
+    config.retention = Some(RetentionPolicy { kind, keep, keep_max });
+    assert_eq!(world.controller.update_stream(&t, config).await.unwrap(), UpdateStream::Success);
+    // One of two segments would never have fewer.
+    world.scale(&t, &[id(0, 0)], &[(0.0, 0.5), (0.5, 1.0)]).await;
+    world.controller.create_group("s", "g", 7, group_config(&[&t], GroupRetention::Manual)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    (world, t)
+}
+
+/// So many bytes into each of the segments, and a run.
+async fn run_with(world: &World, t: &ScopedStream, bytes: &[(SegmentId, usize)]) {
+    for (segment, count) in bytes {
+        world.append(t, *segment, &"x".repeat(*count));
+    }
+    minutes(30).await;
+}
+
+async fn stand(world: &World, t: &ScopedStream, cut: &[(SegmentId, i64)]) {
+    let cut = cut.iter().copied().collect();
+    assert_eq!(world.controller.move_subscriber(t, "s/g", 7, 0, cut).await.unwrap(), MoveSubscriber::Success);
+}
+
+async fn assert_head(world: &World, t: &ScopedStream, cut: &[(SegmentId, i64)], why: &str) {
+    let cut: StreamCut = cut.iter().copied().collect();
+    assert_eq!(world.controller.head_segments(t).await.unwrap(), cut, "{why}");
+    for (id, offset) in &cut {
+        let start = world.store.segment(t.segment(*id).as_str()).unwrap().start;
+        assert_eq!(start, u64::try_from(*offset).unwrap_or(0), "{why}: {id}");
+    }
+}
+
+const A: SegmentId = id(1, 1);
+const B: SegmentId = id(2, 1);
+const M: SegmentId = id(3, 2);
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_is_ahead_on_one_segment_and_behind_on_another_loses_nothing_over_a_merge() {
+    for (kind, keep) in [(RetentionKind::Time, 89 * 60 * 1000), (RetentionKind::Size, 30)] {
+        let (world, t) = world_of_two(kind, keep, i64::MAX).await;
+        run_with(&world, &t, &[(A, 5), (B, 5)]).await;
+        run_with(&world, &t, &[(A, 5), (B, 5)]).await;
+        run_with(&world, &t, &[(A, 10), (B, 10)]).await;
+        world.scale(&t, &[A, B], &[(0.0, 1.0)]).await;
+        run_with(&world, &t, &[(M, 10)]).await;
+        assert_head(&world, &t, &[(id(0, 0), 0)], "the group has said nothing").await;
+        stand(&world, &t, &[(A, 20), (B, 7)]).await;
+        // What is just old or far enough is at 10 in A and B, where B's reader has not been; the one before is at 5.
+        run_with(&world, &t, &[]).await;
+        assert_head(&world, &t, &[(A, 5), (B, 5)], "the newest cut that the readers are past everywhere").await;
+        if kind == RetentionKind::Size {
+            continue;
+        }
+        stand(&world, &t, &[(B, 7), (M, -1)]).await;
+        run_with(&world, &t, &[]).await;
+        assert_head(&world, &t, &[(A, 5), (B, 5)], "the cut at the ends of A and B is ahead of B's reader").await;
+        stand(&world, &t, &[(B, 15), (M, -1)]).await;
+        run_with(&world, &t, &[]).await;
+        assert_head(&world, &t, &[(B, 15), (M, -1)], "M is old enough, and so is all that was read").await;
+        assert!(world.store.segment(t.segment(A).as_str()).is_none());
+        stand(&world, &t, &[(M, 4)]).await;
+        run_with(&world, &t, &[]).await;
+        assert_head(&world, &t, &[(M, 4)], "and all of B").await;
+        assert!(world.store.segment(t.segment(B).as_str()).is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_beyond_the_maximum_goes_also_from_a_group_that_is_ahead_of_it_on_another_segment() {
+    let (world, t) = world_of_two(RetentionKind::Time, 29 * 60 * 1000, 89 * 60 * 1000).await;
+    run_with(&world, &t, &[(A, 5), (B, 5)]).await;
+    run_with(&world, &t, &[(A, 5), (B, 5)]).await;
+    run_with(&world, &t, &[(A, 10), (B, 10)]).await;
+    stand(&world, &t, &[(A, 5), (B, 5)]).await;
+    world.scale(&t, &[A, B], &[(0.0, 1.0)]).await;
+    run_with(&world, &t, &[(M, 10)]).await;
+    assert_head(&world, &t, &[(A, 5), (B, 5)], "all that was read").await;
+    stand(&world, &t, &[(A, 20), (B, 7)]).await;
+    let plan = world.controller.retention_plan(&t).await.unwrap().unwrap();
+    assert_eq!(plan.truncation.map(|planned| planned.cut), Some([(A, 20), (B, 7)].into()), "nothing is too old yet");
+    run_with(&world, &t, &[]).await;
+    assert_head(&world, &t, &[(A, 10), (B, 10)], "what was there ninety minutes ago goes, and no more").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_that_is_behind_the_head_on_one_segment_is_no_place_to_truncate_at() {
+    let (world, t) = world_of_two(RetentionKind::Size, 30, i64::MAX).await;
+    run_with(&world, &t, &[(A, 10), (B, 60)]).await;
+    run_with(&world, &t, &[(A, 100)]).await;
+    stand(&world, &t, &[(A, 50), (B, 0)]).await;
+    run_with(&world, &t, &[]).await;
+    assert_head(&world, &t, &[(A, 50), (B, 0)], "all that was read").await;
+    stand(&world, &t, &[(A, 110), (B, 60)]).await;
+    // The cut of the first run is at 10 in A and has more bytes before it than the head.
+    let plan = world.controller.retention_plan(&t).await.unwrap().unwrap();
+    assert_eq!((plan.held_bytes, plan.truncation), (Some(0), None), "nothing is planned that would not be done");
+    run_with(&world, &t, &[(B, 30)]).await;
+    assert_head(&world, &t, &[(A, 110), (B, 60)], "the next is").await;
+}
+
 /// Days go by, and a run now and then.
 async fn days(count: u64) {
     minutes(24 * 60 * count).await;
