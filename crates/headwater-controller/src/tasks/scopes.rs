@@ -119,7 +119,7 @@ impl Inner {
         if scope.as_str() == SYSTEM {
             return Ok(DeleteScope::NotEmpty);
         }
-        {
+        let begun = {
             let _lock = self.scope_lock(&scope).write().await;
             match self.scope_state(&scope).await? {
                 None => return Ok(DeleteScope::NotFound),
@@ -129,11 +129,15 @@ impl Inner {
                     self.finish_scope_deletion(&scope).await?;
                     return Ok(DeleteScope::Success);
                 }
-                Some(ScopeState::Active) => self.begin_scope_end(&scope, ScopeState::Emptying).await?,
+                Some(ScopeState::Active) => self.begin_scope_end(&scope, ScopeState::Emptying).await,
             }
-        }
-        if let Err(error) = self.empty_scope(&scope).await {
-            // The record says that it goes, so it has to, without the caller as well.
+        };
+        let emptied = match begun {
+            Ok(()) => self.empty_scope(&scope).await,
+            failed => failed,
+        };
+        if let Err(error) = emptied {
+            // If the record says that it goes it has to, without the caller as well: a repetition leaves it to this one.
             tokio::spawn(Arc::clone(self).resume_scope(scope));
             return Err(error);
         }

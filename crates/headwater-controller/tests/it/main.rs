@@ -7,6 +7,7 @@ mod chaos;
 mod clock;
 mod crashes;
 mod golden;
+mod histories;
 mod items;
 mod memory;
 mod retention;

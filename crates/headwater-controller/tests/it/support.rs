@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use headwater_controller::Controller;
 use headwater_controller::model::{
-    ControllerOptions, CreateScope, CreateStream, GroupConfig, GroupCut, GroupRetention, Scale, ScaleProgress,
-    ScalingPolicy, SegmentRange, StreamConfig, StreamCut, TransactionState,
+    ControllerOptions, CreateScope, CreateStream, Scale, ScaleProgress, ScalingPolicy, SegmentRange, StreamConfig,
+    TransactionState,
 };
-use headwater_types::{KeyRange, Name, ScopedStream, SegmentId, TransactionId};
+use headwater_types::{ScopedStream, SegmentId, TransactionId};
 use tokio::time::Instant;
 
+pub(crate) use crate::histories::{assert_covers_key_space, group_config, id, scope, stream};
 use crate::memory::{Fault, Link, Store};
 
 /// Wall clock at the beginning of each test.
@@ -23,6 +24,7 @@ pub(crate) struct World {
     /// The running process's way to the store.
     pub(crate) link: Arc<Link>,
     begin: Instant,
+    options: ControllerOptions,
     /// By how many milliseconds the wall clock is wrong.
     pub(crate) jump: Arc<AtomicI64>,
 }
@@ -36,12 +38,17 @@ impl World {
     }
 
     pub(crate) fn unrecovered(fault: Option<Fault>) -> Self {
+        Self::with(fault, ControllerOptions::default())
+    }
+
+    /// Not recovered yet, on an empty store.
+    pub(crate) fn with(fault: Option<Fault>, options: ControllerOptions) -> Self {
         let store = Store::default();
         let begin = Instant::now();
         let link = store.link(fault);
         let jump = Arc::default();
-        let controller = Controller::new(link.ports(clock(begin, &jump)), ControllerOptions::default());
-        Self { store, controller, link, begin, jump }
+        let controller = Controller::new(link.ports(clock(begin, &jump)), options.clone());
+        Self { store, controller, link, begin, options, jump }
     }
 
     /// A controller on that store, not recovered yet.
@@ -56,14 +63,14 @@ impl World {
     pub(crate) fn restart(&mut self, fault: Option<Fault>) {
         self.controller.shutdown();
         self.link = self.store.link(fault);
-        self.controller = Controller::new(self.link.ports(clock(self.begin, &self.jump)), ControllerOptions::default());
+        self.controller = Controller::new(self.link.ports(clock(self.begin, &self.jump)), self.options.clone());
     }
 
     /// As [`restart`](Self::restart), with calls that end in an order decided by the seed.
     pub(crate) fn restart_jittery(&mut self, fault: Option<Fault>, seed: u64) {
         self.controller.shutdown();
         self.link = self.store.jittery_link(fault, seed);
-        self.controller = Controller::new(self.link.ports(clock(self.begin, &self.jump)), ControllerOptions::default());
+        self.controller = Controller::new(self.link.ports(clock(self.begin, &self.jump)), self.options.clone());
     }
 
     /// A world with a scope `s` and a stream `t` of so many fixed segments.
@@ -124,39 +131,4 @@ impl World {
 fn clock(begin: Instant, jump: &Arc<AtomicI64>) -> impl Fn() -> i64 + Send + Sync + 'static {
     let jump = Arc::clone(jump);
     move || BEGIN_MS + i64::try_from(begin.elapsed().as_millis()).unwrap() + jump.load(Ordering::Relaxed)
-}
-
-pub(crate) fn stream(name: &str) -> ScopedStream {
-    ScopedStream { scope: scope(), stream: Name::parse(name).unwrap() }
-}
-
-pub(crate) fn scope() -> Name {
-    Name::parse("s").unwrap()
-}
-
-/// As a Java client asks for it, unbounded on both sides.
-pub(crate) fn group_config(streams: &[&ScopedStream], retention: GroupRetention) -> GroupConfig {
-    let unbounded = |stream: &&ScopedStream| GroupCut { stream: (*stream).clone(), cut: StreamCut::new() };
-    let cuts: Vec<_> = streams.iter().map(unbounded).collect();
-    GroupConfig {
-        refresh_ms: 3000,
-        checkpoint_every_ms: 30_000,
-        checkpoints_max: 3,
-        retention,
-        starting: cuts.clone(),
-        ending: cuts,
-    }
-}
-
-pub(crate) const fn id(number: i32, epoch: i32) -> SegmentId {
-    SegmentId::new(number, epoch)
-}
-
-/// Clients compare neighbouring bounds and the last one with equality.
-pub(crate) fn assert_covers_key_space(segments: &[SegmentRange]) {
-    assert_eq!(segments.first().unwrap().range.low(), KeyRange::FULL.low());
-    assert_eq!(segments.last().unwrap().range.high(), KeyRange::FULL.high());
-    for pair in segments.windows(2) {
-        assert_eq!(pair[0].range.high().to_bits(), pair[1].range.low().to_bits());
-    }
 }
