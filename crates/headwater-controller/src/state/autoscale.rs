@@ -146,6 +146,10 @@ fn merges(policy: ScalingPolicy, target: f64, segments: &[Heat]) -> Option<Wish>
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::model::ScalingKind;
 
@@ -162,6 +166,11 @@ mod tests {
         next: i32,
         splits: usize,
         merges: usize,
+        now: usize,
+        /// Since when there is each segment, and what came into it since.
+        lives: BTreeMap<SegmentId, (usize, f64)>,
+        /// What has become of the segments of some keys: when, and whether that was a split.
+        fates: Vec<(f64, Vec<(usize, bool)>)>,
     }
 
     impl World {
@@ -172,19 +181,42 @@ mod tests {
                 range,
                 rates: Rates::default(),
             });
-            Self { policy, segments: segments.collect(), next: 1000, splits: 0, merges: 0 }
+            let segments: Vec<Heat> = segments.collect();
+            let lives = segments.iter().map(|segment| (segment.id, (0, 0.0))).collect();
+            let fates = [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999].map(|key| (key, Vec::new())).into();
+            Self { policy, segments, next: 1000, splits: 0, merges: 0, now: 0, lives, fates }
         }
 
         /// One tick of a load that is spread over the keys as `density` says.
         fn tick(&mut self, load: f64, density: impl Fn(KeyRange) -> f64) {
+            self.now += 1;
             for segment in &mut self.segments {
-                segment.rates.fold(load * density(segment.range) * TICK, TICK);
+                let amount = load * density(segment.range) * TICK;
+                segment.rates.fold(amount, TICK);
+                self.lives.get_mut(&segment.id).unwrap().1 += amount;
             }
             let Some(wish) = wish(self.policy, &self.segments) else { return };
+            let is_split = wish.ranges.len() > wish.seal.len();
+            for id in &wish.seal {
+                let (born, amount) = self.lives.remove(id).unwrap();
+                let age = self.now - born;
+                if is_split {
+                    let target = f64::from(self.policy.target_rate);
+                    assert!(age >= STREAK && amount > 40.0 * target, "split after {age} ticks and {amount}");
+                } else {
+                    assert!(age >= minutes(20), "merged after {age} ticks");
+                }
+            }
+            for (key, fate) in &mut self.fates {
+                let sealed = |segment: &&Heat| has(segment.range, *key) && wish.seal.contains(&segment.id);
+                if self.segments.iter().any(|segment| sealed(&segment)) {
+                    fate.push((self.now, is_split));
+                }
+            }
             let sealed: f64 = self.segments.iter().filter(|s| wish.seal.contains(&s.id)).map(width).sum();
             let made: f64 = wish.ranges.iter().map(|(low, high)| high - low).sum();
             assert!((sealed - made).abs() < 1e-9, "a scale covers what it seals");
-            if wish.ranges.len() > wish.seal.len() {
+            if is_split {
                 self.splits += 1
             } else {
                 self.merges += 1
@@ -192,8 +224,9 @@ mod tests {
             self.segments.retain(|segment| !wish.seal.contains(&segment.id));
             for (low, high) in wish.ranges {
                 self.next += 1;
-                let range = KeyRange::new(low, high).unwrap();
-                self.segments.push(Heat { id: SegmentId::new(self.next, 0), range, rates: Rates::default() });
+                let (id, range) = (SegmentId::new(self.next, 0), KeyRange::new(low, high).unwrap());
+                self.lives.insert(id, (self.now, 0.0));
+                self.segments.push(Heat { id, range, rates: Rates::default() });
             }
             self.segments.sort_by(|a, b| a.range.low().total_cmp(&b.range.low()));
             assert_eq!(self.segments[0].range.low(), 0.0);
@@ -207,6 +240,10 @@ mod tests {
 
     fn width(segment: &Heat) -> f64 {
         segment.range.high() - segment.range.low()
+    }
+
+    fn has(range: KeyRange, key: f64) -> bool {
+        (range.low()..range.high()).contains(&key)
     }
 
     fn even(range: KeyRange) -> f64 {
@@ -322,6 +359,112 @@ mod tests {
         assert!((20..=90).contains(&peak), "{peak} segments at the busiest time");
         assert!(splits + merges <= 60, "{splits} splits and {merges} merges in a day");
         assert!(world.segments.len() <= 8, "{} segments at night", world.segments.len());
+    }
+
+    /// A load that comes and goes, in rates of the target.
+    #[derive(Clone, Debug)]
+    struct Wave {
+        period_minutes: usize,
+        /// Of 100 ticks of a period so many are high.
+        high_percent: usize,
+        low: f64,
+        high: f64,
+        /// By which part it may be more or less, from tick to tick.
+        noise: f64,
+        seed: u64,
+    }
+
+    impl Wave {
+        fn at(&self, tick: usize) -> f64 {
+            let period = minutes(self.period_minutes);
+            let base = if tick % period * 100 < period * self.high_percent { self.high } else { self.low };
+            let mixed = (self.seed ^ tick as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mixed = (mixed ^ (mixed >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            base * (1.0 + self.noise * (2.0 * (mixed >> 40) as f64 / (1 << 24) as f64 - 1.0))
+        }
+
+        /// No tick has more.
+        fn peak(&self) -> f64 {
+            self.high.max(self.low) * (1.0 + self.noise)
+        }
+    }
+
+    fn any_wave() -> impl Strategy<Value = Wave> {
+        let rates = (0.0..20.0_f64, 0.0..20.0_f64, 0.0..0.9_f64);
+        (1..=60_usize, 0..=100_usize, rates, any::<u64>()).prop_map(
+            |(period_minutes, high_percent, (low, high, noise), seed)| Wave {
+                period_minutes,
+                high_percent,
+                low,
+                high,
+                noise,
+                seed,
+            },
+        )
+    }
+
+    /// Whether no two merges of a key lie within twenty minutes, and no merge within twenty minutes of a split. How many splits
+    /// follow on one another is left.
+    fn splits_in_a_row(fate: &[(usize, bool)]) -> Result<usize, TestCaseError> {
+        let (mut row, mut most) = (0, 0);
+        let mut before = 0;
+        for (at, is_split) in fate {
+            prop_assert!(*is_split || at - before >= minutes(20), "merged {} ticks after a change", at - before);
+            row = if *is_split { row + 1 } else { 0 };
+            most = most.max(row);
+            before = *at;
+        }
+        Ok(most)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        /// Twenty minutes lie between a change of a key's segment and a merge of it, and no more splits follow on one another
+        /// than halve its load until it is the target: in four hours at most 12 merges and 13 rows of splits, whatever the load does.
+        #[test]
+        fn a_load_that_comes_and_goes_makes_no_segment_flap(wave in any_wave(), least in 1..5_i32) {
+            let mut world = World::new(policy(100, least));
+            for tick in 0..minutes(240) {
+                world.tick(wave.at(tick) * 100.0, even);
+            }
+            let halvings = wave.peak().max(1.0).log2().ceil() as usize;
+            for (key, fate) in &world.fates {
+                let row = splits_in_a_row(fate)?;
+                prop_assert!(row <= halvings, "{} splits of key {} in a row, {} are enough: {:?}", row, key, halvings, fate);
+            }
+            // What had more than its target was split, and no finer than half of it.
+            prop_assert!(world.segments.len() as f64 <= (2.0 * wave.peak()).ceil().max(f64::from(least)));
+        }
+
+        /// The same where much of the load goes to few keys or to one. That one's segment is split until there is nothing left
+        /// to split, and that is the end of it.
+        #[test]
+        fn keys_that_are_hot_make_no_segment_flap(
+            wave in any_wave(),
+            hot in 1e-6..1.0_f64,
+            width in prop_oneof![Just(0.0), 1e-9..1e-3_f64, 0.001..0.5_f64],
+            share in 0.0..=1.0_f64,
+        ) {
+            let (low, high) = (hot, (hot + width).min(1.0));
+            let density = |range: KeyRange| {
+                let of_hot = if high > low {
+                    ((range.high().min(high) - range.low().max(low)) / (high - low)).max(0.0)
+                } else {
+                    f64::from(u8::from(has(range, hot)))
+                };
+                share * of_hot + (1.0 - share) * even(range)
+            };
+            let mut world = World::new(policy(100, 1));
+            world.fates.push((hot, Vec::new()));
+            for tick in 0..minutes(240) {
+                world.tick(wave.at(tick) * 100.0, density);
+            }
+            for (_, fate) in &world.fates {
+                // The bits of a number that is not very near zero.
+                prop_assert!(splits_in_a_row(fate)? <= 53 + 20);
+            }
+        }
     }
 
     #[test]
