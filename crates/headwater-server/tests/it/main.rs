@@ -21,3 +21,4 @@ mod server;
 mod tables;
 mod tls;
 mod views;
+mod walk;
