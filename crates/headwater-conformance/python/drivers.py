@@ -350,6 +350,44 @@ def scaling(arguments):
     asyncio.run(run())
 
 
+def elastic(arguments):
+    """A stream that is to split by itself, under a load of many times what it is made for."""
+    import pravega_client as client
+
+    m = manager(arguments)
+    scope = arguments.scope
+    m.create_scope(scope)
+    policy = client.StreamScalingPolicy.auto_scaling_policy_by_event_rate(10, 2, 1)
+    none = client.StreamRetentionPolicy.none()
+    created = m.create_stream_with_policy(scope, "elastic", policy, none, [])
+    ensure(created is True, "stream existed")
+    events = m.create_writer(scope, "elastic", 100)
+
+    def segments():
+        """How many a group has that is made now."""
+        name = f"elastic-{time.monotonic_ns()}"
+        return len(m.create_reader_group(name, scope, "elastic", True).get_streamcut().get_segment_offset_map())
+
+    async def run():
+        reader = m.create_reader_group("elastic-group", scope, "elastic").create_reader("reader")
+        written, seen, begun = [], [], time.monotonic()
+        while segments() < 2:
+            # By the server's rule 45 s; what is more is for machines that do other things besides.
+            ensure(time.monotonic() - begun < 150, f"no split after {len(written)} events")
+            written += write(events, numbered(range(len(written), len(written) + 100)))
+            seen += await take_slice(reader)
+            time.sleep(1)
+        tell(split_after_ms=round(1000 * (time.monotonic() - begun)), events=len(written))
+        written += write(events, numbered(range(len(written), len(written) + 500)))
+        seen += await read_all(reader, len(written) - len(seen))
+        order_per_key(seen, "over a split by load")
+        same_elements(seen, written, "over a split by load")
+        await leave(reader)
+        held("a stream by rate splits by itself under a lasting overload: every event once, in order per key")
+
+    asyncio.run(run())
+
+
 def restart(arguments):
     """Writes until standard input closes, over whatever happens to the server; then reads everything back."""
     stop = until_standard_input_closes()
@@ -1011,6 +1049,7 @@ COMMANDS = {
     "flights-read": flights_read,
     "writer": writer,
     "scaling": scaling,
+    "elastic": elastic,
     "restart": restart,
     "refused": refused,
     "once": once,

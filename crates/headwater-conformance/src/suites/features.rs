@@ -39,6 +39,7 @@ const RUST: &[(&str, &str)] = &[
 
 const PYTHON: &[(&str, &str)] = &[
     ("retention", "retention"),
+    ("elastic", "scaling"),
     // A lease of the wheel and its half long.
     ("txn-ends", "transactions"),
     ("reader-group", "reader groups"),

@@ -3,15 +3,19 @@ package headwater;
 import io.pravega.client.BatchClientFactory;
 import io.pravega.client.batch.SegmentIterator;
 import io.pravega.client.batch.SegmentRange;
+import io.pravega.client.batch.impl.BatchClientFactoryImpl;
 import io.pravega.client.stream.StreamCut;
 import io.pravega.client.stream.TruncatedDataException;
 import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
 import java.io.ObjectInputStream;
 import java.io.ObjectOutputStream;
+import java.lang.reflect.Method;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Locale;
 import org.junit.jupiter.api.DisplayName;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
@@ -98,5 +102,21 @@ class BatchTest extends InScope {
         try (SegmentIterator<String> events = batch.readSegment(old, TEXT)) {
             assertThrows(TruncatedDataException.class, events::next);
         }
+    }
+
+    /** The page says that there is no such API. Once there is, that has to become a test of it. */
+    @Test
+    @Tag(Results.ABSENT)
+    @DisplayName("cuts by distance: this release has no way to ask for them")
+    void noNextStreamCut() {
+        List<String> found = new ArrayList<>();
+        for (Class<?> one : List.of(BatchClientFactory.class, BatchClientFactoryImpl.class)) {
+            for (Method method : one.getMethods()) {
+                if (method.getName().toLowerCase(Locale.ROOT).contains("nextstreamcut")) {
+                    found.add(method.toString());
+                }
+            }
+        }
+        assertEquals(List.of(), found);
     }
 }

@@ -22,10 +22,12 @@ import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.DisplayName;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.parallel.Isolated;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
@@ -40,7 +42,7 @@ class RestartTest extends InScope {
     private static final Duration BACK = Duration.ofSeconds(60);
 
     /** Has the server killed and started again by whoever started these tests. */
-    private static void restart() throws Exception {
+    static void restart() throws Exception {
         String file = System.getProperty("headwater.restart");
         Assumptions.assumeTrue(file != null, "nobody restarts the server: -Dheadwater.restart names no file");
         Path wanted = Path.of(file);
@@ -84,19 +86,38 @@ class RestartTest extends InScope {
             acknowledged.get(acknowledged.size() / 4).get();
             restart();
             for (CompletableFuture<Void> one : acknowledged) {
-                one.get(BACK.toSeconds(), java.util.concurrent.TimeUnit.SECONDS);
+                one.get(BACK.toSeconds(), TimeUnit.SECONDS);
             }
         }
         int expected = KEYS * written;
         until("all is read", BACK, () -> all.size() >= expected);
         var checkpoint = group.initiateCheckpoint("after", executor);
-        assertEquals("after", checkpoint.get(BACK.toSeconds(), java.util.concurrent.TimeUnit.SECONDS).getName());
+        assertEquals("after", checkpoint.get(BACK.toSeconds(), TimeUnit.SECONDS).getName());
         assertEquals(0, group.getMetrics().unreadBytes());
         stop.set(true);
         for (CompletableFuture<Void> reader : readers) {
             within(reader);
         }
         assertComplete(all, KEYS, written);
+    }
+
+    @Test
+    @Timeout(value = 150, unit = TimeUnit.SECONDS)
+    @DisplayName("times that writers note before and after a kill move a reader's window")
+    void times() throws Exception {
+        createStream("s", 1);
+        ReaderGroupManager groups = open(ReaderGroupManager.withScope(scope, client));
+        assertTrue(groups.createReaderGroup("g", InGroup.brisk().stream(stream("s")).build()));
+        EventStreamReader<String> reader = open(events().createReader("r", "g", TEXT,
+            ReaderConfig.builder().disableTimeWindows(false).build()));
+        EventStreamWriter<String> writer = open(events().createEventWriter("s", TEXT, patient()));
+        TimeWindowTest.Noting noting = time -> {
+            within(writer.writeEvent("key", Long.toString(time)));
+            writer.noteTime(time);
+        };
+        long before = TimeWindowTest.untilPassed(reader, stream("s"), noting, 0);
+        restart();
+        assertTrue(TimeWindowTest.untilPassed(reader, stream("s"), noting, before + 1_000) > before, "it goes on");
     }
 
     @Test

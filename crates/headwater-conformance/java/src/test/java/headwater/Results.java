@@ -11,6 +11,7 @@ import java.util.Map;
 import java.util.TreeMap;
 import java.util.concurrent.ConcurrentHashMap;
 import org.junit.platform.engine.TestExecutionResult;
+import org.junit.platform.engine.TestTag;
 import org.junit.platform.launcher.TestExecutionListener;
 import org.junit.platform.launcher.TestIdentifier;
 import org.junit.platform.launcher.TestPlan;
@@ -20,6 +21,9 @@ import org.junit.platform.launcher.TestPlan;
  * feature as it ends, with how long it took and, if it failed, why.
  */
 public final class Results implements TestExecutionListener {
+    /** Of a test that the client has no way to ask for something: worth a line only once it has. */
+    static final String ABSENT = "absent";
+
     private static final String FILE = System.getProperty("headwater.results");
 
     private final Map<String, Long> started = new ConcurrentHashMap<>();
@@ -44,7 +48,7 @@ public final class Results implements TestExecutionListener {
     public void executionFinished(TestIdentifier test, TestExecutionResult result) {
         boolean passed = result.getStatus() == TestExecutionResult.Status.SUCCESSFUL;
         // A container is worth a line only if it broke: then its tests did not run.
-        if (test.isContainer() && passed) {
+        if (passed && (test.isContainer() || test.getTags().contains(TestTag.create(ABSENT)))) {
             return;
         }
         Map<String, String> line = new TreeMap<>();
