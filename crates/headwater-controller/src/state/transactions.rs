@@ -18,7 +18,7 @@ use bytes::Bytes;
 use headwater_types::TransactionId;
 
 use crate::codec::{DecodeError, Decoder, Encoder};
-use crate::model::{EndTransaction, LEASE_MS_MAX, Ping, TransactionState};
+use crate::model::{ControllerError, EndTransaction, LEASE_MS_MAX, Ping, TransactionState};
 use crate::state::clock::Moment;
 
 /// How long a completed transaction is remembered, in milliseconds in which the store is open. Source: Pravega
@@ -70,18 +70,25 @@ impl Transaction {
     }
 
     /// Extends the lease, or says why not. `shutting_down`: the stream is being sealed.
-    pub(crate) fn ping(&mut self, lease_ms: i64, shutting_down: bool, open_ms: i64) -> Ping {
-        match self.phase {
+    ///
+    /// # Errors
+    /// [`ControllerError::Invalid`] if an open one would get no lease at all. Pravega takes that, which ends the
+    /// transaction at once: whoever leaves the field out loses it.
+    pub(crate) fn ping(&mut self, lease_ms: i64, shutting_down: bool, open_ms: i64) -> Result<Ping, ControllerError> {
+        Ok(match self.phase {
             Phase::Committing { .. } | Phase::Committed { .. } => Ping::Committed,
             Phase::Aborting | Phase::Aborted { .. } => Ping::Aborted,
             Phase::Open if shutting_down => Ping::Disconnected,
+            Phase::Open if lease_ms < 1 => {
+                return Err(ControllerError::Invalid(format!("a ping for a lease of {lease_ms} ms")));
+            }
             Phase::Open if lease_ms > LEASE_MS_MAX => Ping::LeaseTooLarge,
             Phase::Open if open_ms.saturating_add(lease_ms) > self.expires_ms_max => Ping::MaxExecutionTimeExceeded,
             Phase::Open => {
-                self.lease_ms = lease_ms.max(0);
+                self.lease_ms = lease_ms;
                 Ping::Ok
             }
-        }
+        })
     }
 
     /// How long an open one lives without a ping: lease and half of it again, since the Rust client sends its first
@@ -206,16 +213,22 @@ mod tests {
     #[test]
     fn a_ping_checks_in_the_order_clients_expect() {
         let open = open(10_000, 1_000);
-        assert_eq!(open.clone().ping(LEASE_MS_MAX + 1, true, 0), Ping::Disconnected);
-        assert_eq!(open.clone().ping(LEASE_MS_MAX + 1, false, 0), Ping::LeaseTooLarge);
+        assert_eq!(open.clone().ping(LEASE_MS_MAX + 1, true, 0), Ok(Ping::Disconnected));
+        assert_eq!(open.clone().ping(0, true, 0), Ok(Ping::Disconnected));
+        let mut asked = open.clone();
+        for none in [0, -1, i64::MIN] {
+            assert!(matches!(asked.ping(none, false, 0), Err(ControllerError::Invalid(_))), "{none}");
+            assert_eq!(asked, open, "it keeps the lease that it has");
+        }
+        assert_eq!(open.clone().ping(LEASE_MS_MAX + 1, false, 0), Ok(Ping::LeaseTooLarge));
         let late = open.expires_ms_max - 5_000;
-        assert_eq!(open.clone().ping(10_000, false, late), Ping::MaxExecutionTimeExceeded);
+        assert_eq!(open.clone().ping(10_000, false, late), Ok(Ping::MaxExecutionTimeExceeded));
         let mut pinged = open.clone();
-        assert_eq!(pinged.ping(20_000, false, 6_000), Ping::Ok);
+        assert_eq!(pinged.ping(20_000, false, 6_000), Ok(Ping::Ok));
         assert_eq!(pinged, Transaction { lease_ms: 20_000, ..open.clone() });
         let mut aborted = open;
         assert_eq!(aborted.abort(), None);
-        assert_eq!(aborted.ping(LEASE_MS_MAX + 1, true, 0), Ping::Aborted);
+        assert_eq!(aborted.ping(LEASE_MS_MAX + 1, true, 0), Ok(Ping::Aborted));
     }
 
     #[test]
@@ -229,8 +242,8 @@ mod tests {
     fn a_start_gives_a_whole_lease_but_no_more_than_the_last_ping_would_have() {
         let mut open = open(10_000, 1_000);
         let last_ms = open.expires_ms_max - 10_000;
-        assert_eq!(open.ping(10_000, false, last_ms), Ping::Ok);
-        assert_ne!(open.ping(10_000, false, last_ms + 1), Ping::Ok);
+        assert_eq!(open.ping(10_000, false, last_ms).unwrap(), Ping::Ok);
+        assert_ne!(open.ping(10_000, false, last_ms + 1).unwrap(), Ping::Ok);
         for (passed_ms, left_ms) in
             [(-5_000, 15_000), (0, 15_000), (1, 14_999), (14_999, 1), (15_000, 0), (i64::MAX, 0)]
         {

@@ -549,6 +549,9 @@ impl Controller {
     }
 
     /// Extends the lease of an open transaction to `lease_ms` from now.
+    ///
+    /// # Errors
+    /// [`ControllerError::Invalid`] if it is open and the lease is 0 or less; it stays open with the lease that it has.
     pub async fn ping_transaction(
         &self,
         stream: &ScopedStream,

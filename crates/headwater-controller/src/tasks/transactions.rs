@@ -151,7 +151,7 @@ impl Inner {
             if transaction.state(open_ms) == TransactionState::Unknown {
                 return Ok(Ping::Unknown);
             }
-            let answer = transaction.ping(lease_ms, view.head.state != State::Active, open_ms);
+            let answer = transaction.ping(lease_ms, view.head.state != State::Active, open_ms)?;
             if answer != Ping::Ok {
                 return Ok(answer);
             }

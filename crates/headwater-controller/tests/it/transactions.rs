@@ -127,6 +127,13 @@ async fn pings_are_bounded_in_lease_and_in_total_time() {
     let transaction = open(&world, &t).await;
     let ping = async |lease| world.controller.ping_transaction(&t, transaction.id, lease).await.unwrap();
     assert_eq!(ping(600_001).await, Ping::LeaseTooLarge);
+    for none in [0, -1, i64::MIN] {
+        let refused = world.controller.ping_transaction(&t, transaction.id, none).await;
+        assert!(matches!(refused, Err(ControllerError::Invalid(_))), "{none}: {refused:?}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let state = world.controller.transaction_state(&t, transaction.id).await.unwrap();
+        assert_eq!(state, TransactionState::Open, "a lease of {none} ms ends nothing");
+    }
     // 1000 leases of 10 s are all it gets.
     for _ in 0..(10_000_000 / 590_000) {
         assert_eq!(ping(600_000).await, Ping::Ok);
@@ -135,7 +142,9 @@ async fn pings_are_bounded_in_lease_and_in_total_time() {
     assert_eq!(ping(600_000).await, Ping::MaxExecutionTimeExceeded);
     commit(&world, &t, transaction.id).await;
     world.state_becomes(&t, transaction.id, TransactionState::Committed).await;
-    assert_eq!(ping(10_000).await, Ping::Committed);
+    for lease in [10_000, 0, -1] {
+        assert_eq!(ping(lease).await, Ping::Committed, "how it ended goes before what is wrong with the lease");
+    }
 }
 
 #[tokio::test(start_paused = true)]

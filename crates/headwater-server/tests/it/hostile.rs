@@ -117,8 +117,8 @@ fn order(rpc: Rpc) -> u8 {
     }
 }
 
-/// A call that may be carried out, as far as it stands in its message.
-fn whole(rpc: Rpc) -> Vec<u8> {
+/// A call that may be carried out, as far as it stands in its message. `open`: a transaction that was opened for it.
+fn whole(rpc: Rpc, open: proto::TxnId) -> Vec<u8> {
     let stream_info = Some(proto::StreamInfo { scope: "scope".into(), stream: "stream".into(), access_operation: 0 });
     let cut = proto::StreamCut { stream_info: stream_info.clone(), cut: [(0, 0), (1, 0)].into() };
     let scaling_policy = Some(proto::ScalingPolicy { min_num_segments: 2, ..Default::default() });
@@ -142,10 +142,15 @@ fn whole(rpc: Rpc) -> Vec<u8> {
         Rpc::CreateTransaction => {
             proto::CreateTxnRequest { stream_info, lease: 20_000, ..Default::default() }.encode_to_vec()
         }
-        Rpc::CommitTransaction | Rpc::AbortTransaction | Rpc::CheckTransactionState => {
+        Rpc::CommitTransaction | Rpc::CheckTransactionState => {
             proto::TxnRequest { stream_info, txn_id, ..Default::default() }.encode_to_vec()
         }
-        Rpc::PingTransaction => proto::PingTxnRequest { stream_info, txn_id, lease: 20_000 }.encode_to_vec(),
+        Rpc::AbortTransaction => {
+            proto::TxnRequest { stream_info, txn_id: Some(open), ..Default::default() }.encode_to_vec()
+        }
+        Rpc::PingTransaction => {
+            proto::PingTxnRequest { stream_info, txn_id: Some(open), lease: 20_000 }.encode_to_vec()
+        }
         Rpc::NoteTimestampFromWriter => {
             proto::TimestampFromWriter { writer: "w".into(), position: Some(cut), timestamp: 1 }.encode_to_vec()
         }
@@ -225,10 +230,10 @@ fn documented(rpc: Rpc) -> (Option<u64>, BTreeSet<Said>) {
         Rpc::CheckScale => (MISTAKE, Some(1), &[1, 2]),
         // SUCCESS, FAILURE for a transaction that is not there, STREAM_NOT_FOUND.
         Rpc::CommitTransaction => (MISTAKE, Some(1), &[0, 1, 2]),
-        // FAILURE also for what is committed.
-        Rpc::AbortTransaction => (MISTAKE, Some(1), &[1, 2]),
-        // COMMITTED, UNKNOWN.
-        Rpc::PingTransaction => (MISTAKE, Some(1), &[5, 7]),
+        // SUCCESS, also for what is aborted, STREAM_NOT_FOUND.
+        Rpc::AbortTransaction => (MISTAKE, Some(1), &[0, 2]),
+        // OK, LEASE_TOO_LARGE, UNKNOWN; never ABORTED, since no ping ends what it is for.
+        Rpc::PingTransaction => (MISTAKE, Some(1), &[0, 1, 7]),
         // UNKNOWN, COMMITTED.
         Rpc::CheckTransactionState => (MISTAKE, Some(1), &[0, 3]),
         // SUCCESS, INVALID_TIME.
@@ -321,7 +326,15 @@ async fn whatever_is_wrong_with_a_call_is_its_callers_mistake() {
         let (field, expected) = documented(rpc);
         // Each with the first call that it was said to.
         let mut said: BTreeMap<Said, Vec<u8>> = BTreeMap::new();
-        let good = whole(rpc);
+        let transaction = match rpc {
+            Rpc::PingTransaction | Rpc::AbortTransaction => {
+                let lease = 600_000;
+                let open = proto::CreateTxnRequest { stream_info: Some(info.clone()), lease, ..Default::default() };
+                controller.create_transaction(open).await.unwrap().into_inner().txn_id.unwrap()
+            }
+            _ => proto::TxnId::default(),
+        };
+        let good = whole(rpc, transaction);
         let mut cases = vec![Vec::new(), good.clone(), vec![0xff; 64]];
         cases.extend((1..good.len()).map(|cut| good[..cut].to_vec()));
         cases.extend(spoilt(&good, 5, 2));
@@ -348,6 +361,12 @@ async fn whatever_is_wrong_with_a_call_is_its_callers_mistake() {
         }
         for missing in expected.iter().filter(|expected| !said.contains_key(expected)) {
             wrong.push(format!("{} never says {missing:?}", rpc.name()));
+        }
+        if rpc == Rpc::PingTransaction {
+            let (stream_info, txn_id) = (Some(info.clone()), Some(transaction));
+            let asked = proto::TxnRequest { stream_info, txn_id, ..Default::default() };
+            let found = controller.check_transaction_state(asked).await.unwrap().into_inner();
+            assert_eq!(found.state(), proto::txn_state::State::Open, "whatever a ping said");
         }
     }
     assert!(calls > 5000, "{calls} calls");
