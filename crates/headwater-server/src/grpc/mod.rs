@@ -2,6 +2,8 @@
 
 mod groups;
 mod messages;
+#[cfg(test)]
+mod mistakes;
 mod tables;
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tonic::Code;
 use tonic::transport::{Channel, Server};
 
-type Client = ControllerServiceClient<Channel>;
+pub(super) type Client = ControllerServiceClient<Channel>;
 
 async fn client() -> Client {
     client_of(false).await
@@ -42,16 +42,16 @@ async fn client_of(is_full: bool) -> Client {
     Client::connect(format!("http://{address}")).await.unwrap()
 }
 
-fn info(scope: &str, stream: &str) -> proto::StreamInfo {
+pub(super) fn info(scope: &str, stream: &str) -> proto::StreamInfo {
     proto::StreamInfo { scope: scope.into(), stream: stream.into(), access_operation: 0 }
 }
 
-fn scope(scope: &str) -> proto::ScopeInfo {
+pub(super) fn scope(scope: &str) -> proto::ScopeInfo {
     proto::ScopeInfo { scope: scope.into() }
 }
 
 /// As the Rust client sends it: the retention policy of type UNKNOWN is always there.
-fn config(stream: &str, segments: i32) -> proto::StreamConfig {
+pub(super) fn config(stream: &str, segments: i32) -> proto::StreamConfig {
     proto::StreamConfig {
         stream_info: Some(info("s", stream)),
         scaling_policy: Some(proto::ScalingPolicy { min_num_segments: segments, ..Default::default() }),
@@ -60,7 +60,7 @@ fn config(stream: &str, segments: i32) -> proto::StreamConfig {
     }
 }
 
-async fn with_stream(segments: i32) -> Client {
+pub(super) async fn with_stream(segments: i32) -> Client {
     let mut client = client().await;
     let created = client.create_scope(scope("s")).await.unwrap().into_inner();
     assert_eq!(created.status(), create_scope_status::Status::Success);
@@ -69,7 +69,7 @@ async fn with_stream(segments: i32) -> Client {
     client
 }
 
-fn request(id: Option<proto::TxnId>) -> proto::TxnRequest {
+pub(super) fn request(id: Option<proto::TxnId>) -> proto::TxnRequest {
     proto::TxnRequest { stream_info: Some(info("s", "t")), txn_id: id, writer_id: "1".into(), timestamp: i64::MIN }
 }
 
@@ -300,7 +300,7 @@ async fn one_process_does_all_the_background_work() {
     assert_eq!(client.get_controller_to_bucket_mapping(request).await.unwrap_err().code(), Code::InvalidArgument);
 }
 
-fn group(id: &str) -> proto::ReaderGroupConfiguration {
+pub(super) fn group(id: &str) -> proto::ReaderGroupConfiguration {
     let cut = |stream: &str, cut: &[(i64, i64)]| proto::StreamCut {
         stream_info: Some(info("s", stream)),
         cut: cut.iter().copied().collect(),
