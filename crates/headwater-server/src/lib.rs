@@ -34,6 +34,7 @@ mod rest;
 mod secrets;
 mod server;
 mod session;
+mod settling;
 pub mod socket;
 mod tls;
 

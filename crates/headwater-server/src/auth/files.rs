@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,6 +11,7 @@ use headwater_auth::passwords::PasswordFile;
 
 use super::{AuthError, Shared};
 use crate::secrets;
+use crate::settling::{Look, Settling};
 
 /// The key in the data directory. Its name there is on the list of what is no part of the store.
 pub(crate) const SIGNING_KEY: &str = "token.key";
@@ -24,77 +24,29 @@ pub(super) struct Watched<T> {
     path: PathBuf,
     parse: Parse<T>,
     value: Shared<T>,
-    seen: Mutex<Seen>,
-}
-
-/// What the file had.
-struct Seen {
-    /// When it was last taken, good or not; nothing if it could not be read.
-    bytes: Option<Vec<u8>>,
-    /// At the last look, if that was something else, and when it was written.
-    unsettled: Option<(Vec<u8>, Option<SystemTime>)>,
-}
-
-/// What a look at a file found.
-#[derive(Debug)]
-pub(super) enum Look {
-    /// Nothing new.
-    Same,
-    /// Something new that may still be written.
-    Unsettled,
-    /// Something new, which is in use now.
-    Changed(PathBuf),
-    /// Something new that is no good.
-    Failed(AuthError),
+    seen: Mutex<Settling<Vec<u8>>>,
 }
 
 impl<T> Watched<T> {
     pub(super) fn open(path: PathBuf, parse: Parse<T>) -> Result<Self, AuthError> {
         let bytes = secrets::read(&path, true)?;
-        let value = read(&path, &bytes, parse)?;
-        Ok(Self {
-            path,
-            parse,
-            value: Shared::new(Arc::new(value)),
-            seen: Mutex::new(Seen { bytes: Some(bytes), unsettled: None }),
-        })
+        let value = Shared::new(Arc::new(read(&path, &bytes, parse)?));
+        Ok(Self { path, parse, value, seen: Mutex::new(Settling::new(bytes)) })
     }
 
     pub(super) fn current(&self) -> Arc<T> {
         self.value.read().expect("a panic ends the process").clone()
     }
 
-    /// Takes the file if it changed since it was last taken and has stayed as it is since the last look: a file that is
-    /// being written may make sense and not say all. What is no good is reported once.
-    pub(super) fn look(&self) -> Look {
+    /// Takes the file if it changed since it was last taken and has settled.
+    pub(super) fn look(&self) -> Look<AuthError> {
         let mut seen = self.seen.lock().expect("a panic ends the process");
-        let written = secrets::written(&self.path);
-        let bytes = match secrets::read(&self.path, true) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                seen.unsettled = None;
-                return seen.bytes.take().map_or(Look::Same, |_| Look::Failed(error.into()));
-            }
+        let take = |bytes: &Vec<u8>| -> Result<(), AuthError> {
+            let value = read(&self.path, bytes, self.parse)?;
+            *self.value.write().expect("a panic ends the process") = Arc::new(value);
+            Ok(())
         };
-        if seen.bytes.as_ref() == Some(&bytes) {
-            seen.unsettled = None;
-            return Look::Same;
-        }
-        let found = (bytes, written);
-        if seen.unsettled.as_ref() != Some(&found) {
-            seen.unsettled = Some(found);
-            return Look::Unsettled;
-        }
-        let (bytes, _) = found;
-        let value = read(&self.path, &bytes, self.parse);
-        *seen = Seen { bytes: Some(bytes), unsettled: None };
-        match value {
-            Ok(value) => {
-                *self.value.write().expect("a panic ends the process") = Arc::new(value);
-                Look::Changed(self.path.clone())
-            }
-            Err(error) => Look::Failed(error),
-        }
+        seen.look(&[&self.path], || Ok(secrets::read(&self.path, true)?), take)
     }
 }
 

@@ -15,8 +15,9 @@ use headwater_auth::keys::{KeySet, SignatureError};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::files::{Look, Watched, keys};
+use super::files::{Watched, keys};
 use super::{AuthError, BearerConfig};
+use crate::settling::Look;
 
 /// Least time between two questions to the issuer.
 const ASK_EVERY: Duration = Duration::from_secs(10);
@@ -102,7 +103,7 @@ impl Issuer {
     }
 
     /// Takes the file of keys if there is one and it changed.
-    pub(super) fn look(&self) -> Look {
+    pub(super) fn look(&self) -> Look<AuthError> {
         match &self.source {
             Source::File(keys) => keys.look(),
             Source::Discovery(_) => Look::Same,

@@ -27,7 +27,6 @@ pub(crate) mod wire;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::Duration;
 
 use axum::http::HeaderMap;
 use base64::Engine as _;
@@ -40,23 +39,18 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::files::SIGNING_KEY;
-use self::files::{Look, Watched};
+use self::files::Watched;
 use self::issuer::Issuer;
 pub(crate) use self::line::Origin;
 use self::line::Strangers;
 use crate::metrics::Metrics;
 pub use crate::secrets::FileError;
 use crate::secrets::chain;
+use crate::settling::{LOOK_EVERY, Look, settle};
 
 /// Calls of callers known before that may wait for a processor; further ones are refused. As many as are known: the calls of
 /// one caller wait for one derivation, whose answer they share.
 const RETURNING_MAX: usize = ENTRIES_MAX;
-/// How often files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How long a changed file has to stay as it is before it is taken.
-const SETTLING: Duration = Duration::from_millis(100);
-/// How often a file that keeps changing is looked at in a row.
-const SETTLING_LOOKS: usize = 10;
 /// Longest header that is looked at, in bytes.
 const HEADER_BYTES_MAX: usize = 16 << 10;
 
@@ -285,6 +279,17 @@ impl Guard {
     pub(crate) async fn keep_fresh(self, stopping: CancellationToken) {
         let Some(inner) = self.0 else { return };
         let metrics = &inner.metrics;
+        let tell = |looked: Result<PathBuf, AuthError>| match looked {
+            Ok(path) => {
+                inner.forget();
+                metrics.auth_reloads.inc();
+                tracing::info!(file = %path.display(), "read again");
+            }
+            Err(error) => {
+                metrics.auth_reloads_failed.inc();
+                tracing::warn!(error = chain(&error), "not read again, what was known before stays");
+            }
+        };
         let mut keys = inner.issuer.as_ref().and_then(Issuer::keys);
         loop {
             tokio::select! {
@@ -292,30 +297,8 @@ impl Guard {
                 () = inner.look.notified() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            for _ in 0..SETTLING_LOOKS {
-                let looking = inner.clone();
-                let looked =
-                    tokio::task::spawn_blocking(move || looking.look()).await.expect("a panic ends the process");
-                let is_settled = !looked.iter().any(|look| matches!(look, Look::Unsettled));
-                for look in looked {
-                    match look {
-                        Look::Same | Look::Unsettled => {}
-                        Look::Changed(path) => {
-                            inner.forget();
-                            metrics.auth_reloads.inc();
-                            tracing::info!(file = %path.display(), "read again");
-                        }
-                        Look::Failed(error) => {
-                            metrics.auth_reloads_failed.inc();
-                            tracing::warn!(error = chain(&error), "not read again, what was known before stays");
-                        }
-                    }
-                }
-                if is_settled {
-                    break;
-                }
-                tokio::time::sleep(SETTLING).await;
-            }
+            let looking = inner.clone();
+            settle(move || looking.look(), tell).await;
             if let Some(issuer) = &inner.issuer {
                 issuer.refresh_if_old().await;
                 // They may also have come for a caller who did not stay to say so.
@@ -337,9 +320,9 @@ impl Inner {
         self.known.lock().expect("a panic ends the process").doubt();
     }
 
-    fn look(&self) -> [Look; 2] {
-        let of = |look: Option<Look>| look.unwrap_or(Look::Same);
-        [of(self.passwords.as_ref().map(Watched::look)), of(self.issuer.as_ref().map(Issuer::look))]
+    fn look(&self) -> Vec<Look<AuthError>> {
+        let (passwords, issuer) = (self.passwords.as_ref(), self.issuer.as_ref());
+        passwords.map(Watched::look).into_iter().chain(issuer.map(Issuer::look)).collect()
     }
 
     fn found(&self, header: &str, now: i64) -> Option<Caller> {
@@ -477,6 +460,7 @@ type Shared<T> = RwLock<Arc<T>>;
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicI64;
+    use std::time::Duration;
 
     use futures::FutureExt as _;
 

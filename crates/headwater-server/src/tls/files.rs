@@ -44,29 +44,13 @@ pub enum PairError {
 }
 
 /// What two files had at one moment.
-#[derive(Clone, Eq, PartialEq)]
+#[derive(Eq, PartialEq)]
 pub(crate) struct Pair {
     certificate: (PathBuf, Vec<u8>),
     key: (PathBuf, Vec<u8>),
 }
 
-impl std::fmt::Debug for Pair {
-    /// Never the key.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Pair").field(&self.certificate.0).field(&self.key.0).finish()
-    }
-}
-
 impl Pair {
-    /// Files that could not be read.
-    pub(crate) fn missing() -> Self {
-        Self { certificate: Default::default(), key: Default::default() }
-    }
-
-    pub(crate) fn is_missing(&self) -> bool {
-        *self == Self::missing()
-    }
-
     pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Self, PairError> {
         Ok(Self {
             certificate: (certificate.to_owned(), secrets::read(certificate, false)?),

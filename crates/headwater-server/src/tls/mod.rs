@@ -8,7 +8,8 @@
 //!
 //! Guarantees:
 //! * TLS 1.2 and 1.3 only, and never a plain byte on a listener that has TLS
-//! * a certificate and a key are taken together or not at all; connections that are open keep theirs
+//! * a certificate and a key are taken together or not at all, and not while they are being written; connections that
+//!   are open keep theirs
 //! * a handshake takes [`HANDSHAKE_PATIENCE`] at most, and meanwhile only its own place
 //!
 //! Not here: where certificates for development come from (`self_signed`), what is in the files (`files`).
@@ -17,7 +18,7 @@ mod files;
 mod self_signed;
 
 use std::path::PathBuf;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -34,12 +35,11 @@ use self::files::Pair;
 pub use self::files::PairError;
 use crate::metrics::Metrics;
 use crate::secrets::chain;
+use crate::settling::{LOOK_EVERY, Look, Settling, settle};
 use crate::socket::Socket;
 
 /// How long a handshake may take.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
-/// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Directory of our own certificates, in the data directory.
 pub(crate) const DIRECTORY: &str = "tls";
 
@@ -80,8 +80,7 @@ pub(crate) struct Tls {
     provider: Arc<CryptoProvider>,
     files: (PathBuf, PathBuf),
     authority: Option<PathBuf>,
-    /// What the files had when they were last looked at, good or not.
-    seen: Arc<std::sync::Mutex<Pair>>,
+    seen: Arc<Mutex<Settling<Pair>>>,
     look: Arc<Notify>,
 }
 
@@ -102,7 +101,7 @@ impl Tls {
         let pair = Pair::read(&files.0, &files.1)?;
         let key = pair.certified(&provider)?;
         let identity = Arc::new(Identity(RwLock::new(Arc::new(key))));
-        let seen = Arc::new(std::sync::Mutex::new(pair));
+        let seen = Arc::new(Mutex::new(Settling::new(pair)));
         Ok(Self { identity, provider, files, authority, seen, look: Arc::default() })
     }
 
@@ -129,6 +128,16 @@ impl Tls {
 
     /// Looks at the files now and then until `stopping`.
     pub(crate) async fn keep_fresh(self, metrics: Metrics, stopping: CancellationToken) {
+        let tell = |looked: Result<PathBuf, PairError>| match looked {
+            Ok(certificate) => {
+                metrics.tls_reloads.inc();
+                tracing::info!(certificate = %certificate.display(), "new certificate in use");
+            }
+            Err(error) => {
+                metrics.tls_reloads_failed.inc();
+                tracing::warn!(error = chain(&error), "certificate not reloaded, the one before stays in use");
+            }
+        };
         loop {
             tokio::select! {
                 () = stopping.cancelled() => return,
@@ -136,41 +145,16 @@ impl Tls {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             let tls = self.clone();
-            let looked = tokio::task::spawn_blocking(move || tls.reload());
-            match looked.await.expect("a panic ends the process") {
-                Ok(false) => {}
-                Ok(true) => {
-                    metrics.tls_reloads.inc();
-                    tracing::info!(certificate = %self.files.0.display(), "new certificate in use");
-                }
-                Err(error) => {
-                    metrics.tls_reloads_failed.inc();
-                    tracing::warn!(error = chain(&error), "certificate not reloaded, the one before stays in use");
-                }
-            }
+            settle(move || vec![tls.reload()], tell).await;
         }
     }
 
-    /// Takes the files if they changed since they were last looked at: true if so. What is no good is reported once.
-    fn reload(&self) -> Result<bool, PairError> {
+    /// Takes the files if they changed since they were last taken and have settled.
+    fn reload(&self) -> Look<PairError> {
         let mut seen = self.seen.lock().expect("a panic ends the process");
-        // A file that is gone, or being replaced, is read again the next time.
-        let pair = match Pair::read(&self.files.0, &self.files.1) {
-            Ok(pair) if pair == *seen => return Ok(false),
-            Ok(pair) => pair,
-            Err(error) if seen.is_missing() => {
-                tracing::debug!(error = chain(&error), "certificate still cannot be read");
-                return Ok(false);
-            }
-            Err(error) => {
-                *seen = Pair::missing();
-                return Err(error);
-            }
-        };
-        let certified = pair.certified(&self.provider);
-        *seen = pair;
-        self.identity.replace(certified?);
-        Ok(true)
+        let (certificate, key) = &self.files;
+        let take = |pair: &Pair| pair.certified(&self.provider).map(|certified| self.identity.replace(certified));
+        seen.look(&[certificate, key], || Pair::read(certificate, key), take)
     }
 }
 
@@ -219,24 +203,38 @@ mod tests {
         let tls = Tls::open(&config, first.path(), &[]).unwrap();
         let used = |tls: &Tls| tls.identity.0.read().unwrap().cert.clone();
         let original = used(&tls);
-        assert!(!tls.reload().unwrap(), "nothing changed");
+        assert!(matches!(tls.reload(), Look::Same), "nothing changed");
+        // What is new is never taken at the first look.
+        let settled = |tls: &Tls| {
+            assert!(matches!(tls.reload(), Look::Unsettled));
+            tls.reload()
+        };
 
-        let whole = std::fs::read(&other_certificate).unwrap();
-        for bytes in [0, 1, 30, whole.len() / 2, whole.len() - 30] {
-            std::fs::write(&certificate, &whole[..bytes]).unwrap();
-            assert!(tls.reload().is_err(), "{bytes} bytes of a certificate");
-            assert!(!tls.reload().unwrap(), "reported once");
+        let leaf = std::fs::read(&other_certificate).unwrap();
+        for bytes in [0, 1, 30, leaf.len() / 2, leaf.len() - 30] {
+            std::fs::write(&certificate, &leaf[..bytes]).unwrap();
+            assert!(matches!(settled(&tls), Look::Failed(_)), "{bytes} bytes of a certificate");
+            assert!(matches!(tls.reload(), Look::Same), "reported once");
         }
-        std::fs::write(&certificate, &whole).unwrap();
-        assert!(matches!(tls.reload(), Err(PairError::Mismatch { .. })), "certificate of another key");
+        std::fs::write(&certificate, &leaf).unwrap();
+        assert!(matches!(settled(&tls), Look::Failed(PairError::Mismatch { .. })), "certificate of another key");
         std::fs::remove_file(&key).unwrap();
-        assert!(matches!(tls.reload(), Err(PairError::File(FileError::Unreadable { .. }))));
-        assert!(!tls.reload().unwrap(), "reported once");
+        assert!(matches!(tls.reload(), Look::Failed(PairError::File(FileError::Unreadable { .. }))));
+        assert!(matches!(tls.reload(), Look::Same), "reported once");
         assert_eq!(used(&tls), original);
 
+        // The pair is whole and of use at every look, and its chain is not: each look finds one certificate more.
         std::fs::copy(&other_key, &key).unwrap();
-        assert!(tls.reload().unwrap());
-        assert_ne!(used(&tls), original);
+        let chain = [&leaf[..], &std::fs::read(second.path().join(self_signed::AUTHORITY)).unwrap()].concat();
+        for blocks in [&leaf, &chain, &[&chain[..], &leaf].concat()] {
+            std::fs::write(&certificate, blocks).unwrap();
+            assert!(matches!(tls.reload(), Look::Unsettled), "{} bytes of a chain", blocks.len());
+            assert_eq!(used(&tls), original);
+        }
+        std::fs::write(&certificate, &chain).unwrap();
+        assert!(matches!(settled(&tls), Look::Changed(path) if path == certificate));
+        assert_eq!(used(&tls).len(), 2, "the whole chain");
+        assert!(matches!(tls.reload(), Look::Same));
     }
 
     #[test]
