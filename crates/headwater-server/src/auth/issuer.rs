@@ -221,7 +221,22 @@ fn is_safe(address: &str) -> bool {
 }
 
 #[cfg(test)]
+#[allow(dead_code, reason = "these tests need some of it")]
+#[path = "../../tests/it/signer.rs"]
+mod signer;
+
+#[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::body::{Body, Bytes};
+    use axum::http::{StatusCode, Uri, header};
+    use axum::response::{IntoResponse as _, Response};
+    use futures::StreamExt as _;
+    use tokio::net::TcpListener;
+
+    use super::signer::Signer;
     use super::*;
 
     #[test]
@@ -238,5 +253,210 @@ mod tests {
         ] {
             assert_eq!(is_safe(address), expected, "{address}");
         }
+    }
+
+    /// How an issuer answers. What it says otherwise is right, and would be believed.
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    enum Mood {
+        Good,
+        CallsItselfOtherwise,
+        HasNoName,
+        KeysByPlainHttp,
+        KeysInAFile,
+        KeysNowhere,
+        DescriptionElsewhere,
+        KeysElsewhere,
+        DescriptionFails,
+        KeysFail,
+        DescriptionIsNoJson,
+        KeysAreNoJson,
+        KeysAreNoText,
+        NoKeys,
+        DescriptionTooLong,
+        KeysTooLong,
+        DescriptionNever,
+        KeysNever,
+        KeysNeverEnd,
+    }
+
+    const BAD: [Mood; 18] = [
+        Mood::CallsItselfOtherwise,
+        Mood::HasNoName,
+        Mood::KeysByPlainHttp,
+        Mood::KeysInAFile,
+        Mood::KeysNowhere,
+        Mood::DescriptionElsewhere,
+        Mood::KeysElsewhere,
+        Mood::DescriptionFails,
+        Mood::KeysFail,
+        Mood::DescriptionIsNoJson,
+        Mood::KeysAreNoJson,
+        Mood::KeysAreNoText,
+        Mood::NoKeys,
+        Mood::DescriptionTooLong,
+        Mood::KeysTooLong,
+        Mood::DescriptionNever,
+        Mood::KeysNever,
+        Mood::KeysNeverEnd,
+    ];
+
+    /// An issuer, and a listener where nobody is to ask.
+    struct Stage {
+        home: String,
+        elsewhere: std::net::SocketAddr,
+        mood: Mutex<Mood>,
+        keys: Mutex<String>,
+        asked: AtomicUsize,
+        asked_elsewhere: AtomicUsize,
+        /// Answers that do not come.
+        kept_waiting: AtomicUsize,
+    }
+
+    impl Stage {
+        async fn open() -> Arc<Self> {
+            let (here, there) = (TcpListener::bind("127.0.0.1:0").await, TcpListener::bind("127.0.0.1:0").await);
+            let (here, there) = (here.unwrap(), there.unwrap());
+            let stage = Arc::new(Self {
+                home: format!("http://{}", here.local_addr().unwrap()),
+                elsewhere: there.local_addr().unwrap(),
+                mood: Mutex::new(Mood::Good),
+                keys: Mutex::default(),
+                asked: AtomicUsize::new(0),
+                asked_elsewhere: AtomicUsize::new(0),
+                kept_waiting: AtomicUsize::new(0),
+            });
+            let (of_here, of_there) = (stage.clone(), stage.clone());
+            let here_router = axum::Router::new().fallback(async move |uri: Uri| {
+                of_here.asked.fetch_add(1, Ordering::Relaxed);
+                of_here.answer(uri.path()).await
+            });
+            // Where they are not to be taken from there are the same keys.
+            let there_router = axum::Router::new().fallback(async move |uri: Uri| {
+                of_there.asked_elsewhere.fetch_add(1, Ordering::Relaxed);
+                of_there.right(uri.path().ends_with("keys"))
+            });
+            tokio::spawn(async move { axum::serve(here, here_router).await });
+            tokio::spawn(async move { axum::serve(there, there_router).await });
+            stage
+        }
+
+        fn description(&self, issuer: &str, keys: &str) -> String {
+            format!(r#"{{"issuer":"{issuer}","jwks_uri":"{keys}"}}"#)
+        }
+
+        fn right(&self, is_keys: bool) -> String {
+            match is_keys {
+                true => self.keys.lock().unwrap().clone(),
+                false => self.description(&self.home, &format!("{}/keys", self.home)),
+            }
+        }
+
+        /// No address of this machine alone, and yet one that leads to it.
+        fn plain(&self) -> String {
+            format!("http://0.0.0.0:{}/keys", self.elsewhere.port())
+        }
+
+        async fn answer(&self, path: &str) -> Response {
+            let (mood, is_keys) = (*self.mood.lock().unwrap(), path == "/keys");
+            let (home, keys) = (&self.home, format!("{}/keys", self.home));
+            let right = self.right(is_keys);
+            let never = async || {
+                self.kept_waiting.fetch_add(1, Ordering::Relaxed);
+                std::future::pending::<Response>().await
+            };
+            let long = || format!("{right}{}", " ".repeat(ANSWER_BYTES_MAX));
+            match (mood, is_keys) {
+                (Mood::CallsItselfOtherwise, false) => self.description(&format!("{home}/"), &keys).into_response(),
+                (Mood::HasNoName, false) => format!(r#"{{"jwks_uri":"{keys}"}}"#).into_response(),
+                (Mood::KeysByPlainHttp, false) => self.description(home, &self.plain()).into_response(),
+                (Mood::KeysInAFile, false) => self.description(home, "file:///etc/passwd").into_response(),
+                (Mood::KeysNowhere, false) => format!(r#"{{"issuer":"{home}"}}"#).into_response(),
+                (Mood::DescriptionElsewhere, false) | (Mood::KeysElsewhere, true) => {
+                    let at = format!("http://{}{path}", self.elsewhere);
+                    (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, at)], right).into_response()
+                }
+                (Mood::DescriptionFails, false) => (StatusCode::INTERNAL_SERVER_ERROR, right).into_response(),
+                (Mood::KeysFail, true) => (StatusCode::SERVICE_UNAVAILABLE, right).into_response(),
+                (Mood::DescriptionIsNoJson, false) | (Mood::KeysAreNoJson, true) => {
+                    format!("<html>{right}</html>").into_response()
+                }
+                (Mood::KeysAreNoText, true) => [right.as_bytes(), &[0xff]].concat().into_response(),
+                (Mood::NoKeys, true) => r#"{"keys":[]}"#.into_response(),
+                (Mood::DescriptionTooLong, false) | (Mood::KeysTooLong, true) => long().into_response(),
+                (Mood::DescriptionNever, false) | (Mood::KeysNever, true) => never().await,
+                (Mood::KeysNeverEnd, true) => {
+                    self.kept_waiting.fetch_add(1, Ordering::Relaxed);
+                    let begun = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from(right))]);
+                    Body::from_stream(begun.chain(futures::stream::pending())).into_response()
+                }
+                _ => right.into_response(),
+            }
+        }
+    }
+
+    /// Lets time pass, but for what others do meanwhile.
+    async fn pass(time: Duration) {
+        tokio::time::pause();
+        tokio::time::advance(time).await;
+        tokio::time::resume();
+    }
+
+    #[tokio::test]
+    async fn an_issuer_that_answers_badly_is_not_followed_and_its_old_keys_stay_good() {
+        let (old, new) = (Signer::new(), Signer::new());
+        let published = |signer: &Signer, id: &str| format!(r#"{{"keys":[{}]}}"#, signer.published(id));
+        let stage = Stage::open().await;
+        *stage.keys.lock().unwrap() = published(&old, "old");
+        let issuer = Issuer::open(&BearerConfig {
+            keys: None,
+            issuer: Some(stage.home.clone()),
+            audience: "us".to_owned(),
+            claim: Some("grants".to_owned()),
+        });
+        let issuer = issuer.unwrap();
+        let payload = format!(r#"{{"iss":"{}","aud":"us","sub":"u","exp":300,"grants":["prn::*,READ"]}}"#, stage.home);
+        let token = |signer: &Signer, id: &str| {
+            let signed = signer.sign(&format!(r#"{{"alg":"ES256","kid":"{id}"}}"#), &payload);
+            signed.strip_prefix("Bearer ").unwrap().to_owned()
+        };
+        let (of_old, of_new) = (token(&old, "old"), token(&new, "new"));
+        let changes = AtomicUsize::new(0);
+        let check = async |token: &str| {
+            let checking = issuer.check(token, 0, || _ = changes.fetch_add(1, Ordering::Relaxed));
+            tokio::time::timeout(Duration::from_secs(60), checking).await.expect("nothing hangs").0
+        };
+        check(&of_old).await.unwrap();
+        assert_eq!(changes.load(Ordering::Relaxed), 1);
+
+        *stage.keys.lock().unwrap() = published(&new, "new");
+        for mood in BAD {
+            *stage.mood.lock().unwrap() = mood;
+            let (asked, waiting) = (stage.asked.load(Ordering::Relaxed), stage.kept_waiting.load(Ordering::Relaxed));
+            pass(ASK_EVERY).await;
+            let waits = async {
+                if matches!(mood, Mood::DescriptionNever | Mood::KeysNever | Mood::KeysNeverEnd) {
+                    while stage.kept_waiting.load(Ordering::Relaxed) == waiting {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    pass(PATIENCE).await;
+                }
+            };
+            let (decided, ()) = tokio::join!(check(&of_new), waits);
+            assert_eq!(decided, Err(TokenError::Signature(SignatureError::UnknownKey)), "{mood:?}");
+            assert!(stage.asked.load(Ordering::Relaxed) > asked, "{mood:?}: the issuer was asked");
+            check(&of_old).await.unwrap_or_else(|error| panic!("{mood:?}: {error}"));
+            assert_eq!(stage.asked_elsewhere.load(Ordering::Relaxed), 0, "{mood:?}");
+        }
+        assert_eq!(changes.load(Ordering::Relaxed), 1, "its keys never changed meanwhile");
+
+        // Nothing else was wrong with any of it.
+        *stage.mood.lock().unwrap() = Mood::Good;
+        pass(ASK_EVERY).await;
+        check(&of_new).await.unwrap();
+        assert!(check(&of_old).await.is_err());
+        assert_eq!(changes.load(Ordering::Relaxed), 2);
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        client.get(stage.plain()).send().await.unwrap().error_for_status().unwrap();
+        assert_eq!(stage.asked_elsewhere.load(Ordering::Relaxed), 1, "whoever asks there is heard");
     }
 }

@@ -15,8 +15,7 @@ use headwater_server::{AuthConfig, BearerConfig};
 use headwater_types::{AttributeId, WriterId};
 use headwater_wire::{Reply, Request as Wire, TableEntry, TableKey, Token, TokenFailure};
 use prost::Message as _;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
-use ring::{hmac, rand};
+use ring::hmac;
 use tokio::io::AsyncWriteExt;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -25,6 +24,7 @@ use tonic::{Code, Request, Status};
 
 use crate::client::{PATIENCE, SEGMENT, acknowledged};
 use crate::server::Running;
+use crate::signer::Signer;
 
 /// Signs what the server believes; known to these tests.
 const KEY: &str = "a key for tests that has more than thirty-two bytes";
@@ -982,36 +982,9 @@ async fn users_change_under_load_and_no_login_fails() {
     Arc::into_inner(running).unwrap().server.stop().await;
 }
 
-/// A key of an issuer, as it is published and as it signs.
-struct Issuer {
-    pair: EcdsaKeyPair,
-    chance: rand::SystemRandom,
-}
-
-impl Issuer {
-    fn new() -> Self {
-        let chance = rand::SystemRandom::new();
-        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &chance).unwrap();
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref(), &chance).unwrap();
-        Self { pair, chance }
-    }
-
-    fn published(&self, id: &str) -> String {
-        let point = self.pair.public_key().as_ref();
-        let (x, y) = (URL_SAFE_NO_PAD.encode(&point[1..33]), URL_SAFE_NO_PAD.encode(&point[33..]));
-        format!(r#"{{"kty":"EC","crv":"P-256","use":"sig","kid":"{id}","x":"{x}","y":"{y}"}}"#)
-    }
-
-    fn sign(&self, header: &str, payload: &str) -> String {
-        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
-        let signature = self.pair.sign(&self.chance, signed.as_bytes()).unwrap();
-        format!("Bearer {signed}.{}", URL_SAFE_NO_PAD.encode(signature))
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_of_an_issuer_are_believed_and_forgeries_are_not() {
-    let (issuer, other) = (Issuer::new(), Issuer::new());
+    let (issuer, other) = (Signer::new(), Signer::new());
     let published = format!(r#"{{"keys":[{}]}}"#, issuer.published("k1"));
     let keys = tempfile::tempdir().unwrap();
     put(&keys.path().join("keys.json"), &published);
@@ -1062,7 +1035,7 @@ async fn tokens_of_an_issuer_are_believed_and_forgeries_are_not() {
         let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"{algorithm}","kid":"k1"}}"#));
         format!("Bearer {header}.{}.", URL_SAFE_NO_PAD.encode(&good))
     };
-    let point = issuer.pair.public_key().as_ref().to_vec();
+    let point = issuer.point().to_vec();
     let everything = permissions("READ_UPDATE");
     let mut forgeries = vec![
         ("another key", other.sign(header, &good)),
@@ -1144,7 +1117,7 @@ async fn keys_are_asked_of_the_issuer_seldom_and_kept_when_it_is_gone() {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    let (first, second) = (Issuer::new(), Issuer::new());
+    let (first, second) = (Signer::new(), Signer::new());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let home = format!("http://{}", listener.local_addr().unwrap());
     let published = Arc::new(Mutex::new(format!(r#"{{"keys":[{}]}}"#, first.published("k1"))));
@@ -1173,7 +1146,7 @@ async fn keys_are_asked_of_the_issuer_seldom_and_kept_when_it_is_gone() {
         let grants = r#"["prn::*,READ_UPDATE"]"#;
         format!(r#"{{"iss":"{home}","aud":"pravega-controller","sub":"{user}","exp":{until},"grants":{grants}}}"#)
     };
-    let signed = |issuer: &Issuer, key: &str, user: &str| {
+    let signed = |issuer: &Signer, key: &str, user: &str| {
         issuer.sign(&format!(r#"{{"alg":"ES256","kid":"{key}"}}"#), &payload(user))
     };
     let is_allowed = async |token: &str| call(&running, Rpc::ListScopes, Some(token)).await.is_ok();

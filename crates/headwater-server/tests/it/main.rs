@@ -18,6 +18,7 @@ mod rest_auth;
 mod rest_changed;
 mod segments;
 mod server;
+mod signer;
 mod tables;
 mod tls;
 mod views;
