@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use headwater_proto::controller::controller_service_client::ControllerServiceClient;
 use headwater_server::{Config, Server, TlsConfig};
@@ -144,16 +145,7 @@ impl Running {
 
     /// A connection to the controller.
     pub(crate) async fn channel(&self) -> Channel {
-        let (authority, address) = (self.authority(), self.server.controller());
-        let connector = tower::service_fn(move |_| {
-            let authority = authority.clone();
-            async move {
-                let versions = [&rustls::version::TLS13];
-                connect(&authority, address, "localhost", &["h2"], &versions).await.map(TokioIo::new)
-            }
-        });
-        let endpoint = Endpoint::from_static("https://localhost");
-        endpoint.connect_with_connector(connector).await.unwrap()
+        channel(self.authority(), self.server.controller()).await.0
     }
 
     /// Answer to an HTTP request, head and body.
@@ -165,6 +157,23 @@ impl Running {
         socket.read_to_string(&mut answer).await.unwrap();
         answer
     }
+}
+
+/// A channel to a controller, trusting the authority in a file, and how many connections it has made.
+pub(crate) async fn channel(authority: PathBuf, address: SocketAddr) -> (Channel, Arc<AtomicUsize>) {
+    let made = Arc::new(AtomicUsize::new(0));
+    let connector = tower::service_fn({
+        let made = made.clone();
+        move |_| {
+            let authority = authority.clone();
+            made.fetch_add(1, Ordering::Relaxed);
+            async move {
+                let versions = [&rustls::version::TLS13];
+                connect(&authority, address, "localhost", &["h2"], &versions).await.map(TokioIo::new)
+            }
+        }
+    });
+    (Endpoint::from_static("https://localhost").connect_with_connector(connector).await.unwrap(), made)
 }
 
 /// A handshake with chosen versions, trusting the authority in a file.

@@ -1,15 +1,19 @@
 //! TLS on all three listeners: versions, names, bad peers, and certificates that change while clients work.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use headwater_proto::controller as proto;
+use headwater_proto::controller::controller_service_client::ControllerServiceClient;
 use headwater_server::TlsConfig;
 use headwater_wire::{Reply, Request, Token};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::client::{PATIENCE, SEGMENT, acknowledged, read};
-use crate::server::{Running, connect};
+use crate::server::{Running, channel, connect};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_pass_whole_under_both_versions() {
@@ -109,9 +113,12 @@ async fn certificates_change_under_load_and_no_connection_notices() {
         .await;
         running.server.stop().await;
         let file = |name: &str| std::fs::read(made.path().join("data/tls").join(name)).unwrap();
-        pairs.push((file("cert.pem"), file("key.pem")));
+        // Each with its authority behind it, as chains are.
+        pairs.push(([file("cert.pem"), file("ca.pem")].concat(), file("key.pem")));
     }
     assert_ne!(pairs[0], pairs[1]);
+    let chains: Vec<Vec<_>> =
+        pairs.iter().map(|(chain, _)| CertificateDer::pem_slice_iter(chain).map(Result::unwrap).collect()).collect();
     let authority = made.path().join("data/tls/ca.pem");
     let (certificate, key) = (made.path().join("cert.pem"), made.path().join("key.pem"));
     let put = |path: &std::path::Path, bytes: &[u8]| {
@@ -130,7 +137,45 @@ async fn certificates_change_under_load_and_no_connection_notices() {
     let mut long = crate::client::Client::greet(socket).await;
     long.create(SEGMENT).await;
     long.set_up(1, SEGMENT).await;
+    let listeners = [address, running.server.controller(), running.server.http()];
+    // Every listener shows this chain to whoever comes now.
+    let served = async |expected: &[CertificateDer<'_>], when: &str| {
+        for address in listeners {
+            let socket = connect(&authority, address, "localhost", &[], &versions).await.unwrap();
+            assert_eq!(socket.get_ref().1.peer_certificates().unwrap(), expected, "{address} {when}");
+        }
+    };
+    // Asks for the files to be looked at until a figure says that it was done so often.
+    let counted = async |figure: &str, times: usize| {
+        let asking = async {
+            loop {
+                running.server.reload();
+                let address = running.server.http();
+                let mut socket = connect(&authority, address, "localhost", &["http/1.1"], &versions).await.unwrap();
+                socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+                let mut page = String::new();
+                socket.read_to_string(&mut page).await.unwrap();
+                let line = page.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(' '));
+                if line.unwrap().parse::<usize>().unwrap() >= times {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("{figure} becomes {times}"));
+    };
+    let (channel, channels) = channel(authority.clone(), running.server.controller()).await;
     let stopping = tokio_util::sync::CancellationToken::new();
+    let calling = tokio::spawn({
+        let (stopping, mut controller) = (stopping.clone(), ControllerServiceClient::new(channel));
+        async move {
+            let mut calls = 0;
+            while !stopping.is_cancelled() {
+                controller.list_scopes(proto::ScopesRequest::default()).await.unwrap();
+                calls += 1;
+            }
+            calls
+        }
+    });
     let load = tokio::spawn({
         let (stopping, authority) = (stopping.clone(), authority.clone());
         async move {
@@ -149,35 +194,32 @@ async fn certificates_change_under_load_and_no_connection_notices() {
     });
     for round in 0..20_usize {
         let (new_certificate, new_key) = &pairs[(round + 1) % 2];
-        // Half of the file, then the whole of it while the key is still the old one.
-        put(&certificate, &new_certificate[..new_certificate.len() / 2]);
+        // Cut within its first block, then the whole of it while the key is still the old one. The first time it stays
+        // so until that was found to be no good.
+        put(&certificate, &new_certificate[..new_certificate.len() / 4]);
         running.server.reload();
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        match round {
+            0 => counted("tls_reloads_failed_total", 1).await,
+            _ => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+        served(&chains[round % 2], "while half of a file is there").await;
         put(&certificate, new_certificate);
         running.server.reload();
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        match round {
+            0 => counted("tls_reloads_failed_total", 2).await,
+            _ => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+        served(&chains[round % 2], "while the key is that of another").await;
         put(&key, new_key);
-        let wanted = format!("tls_reloads_total {}", round + 1);
-        tokio::time::timeout(PATIENCE, async {
-            loop {
-                running.server.reload();
-                let socket = connect(&authority, running.server.http(), "localhost", &["http/1.1"], &versions).await;
-                let mut socket = socket.unwrap();
-                socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-                let mut page = String::new();
-                socket.read_to_string(&mut page).await.unwrap();
-                if page.lines().any(|line| line == wanted) {
-                    break;
-                }
-            }
-        })
-        .await
-        .expect("the new certificate is taken into use");
+        counted("tls_reloads_total", round + 1).await;
+        served(&chains[(round + 1) % 2], "once the new pair is in use").await;
         let number = round as i64 + 1;
         let previous = if number == 1 { i64::MIN } else { number - 1 };
         assert_eq!(long.append(1, number, b"x").await, acknowledged(1, number, previous, number));
     }
     stopping.cancel();
     assert!(load.await.unwrap() > 20, "connections were made all the time");
+    assert!(calling.await.unwrap() > 20, "calls were made all the time");
+    assert_eq!(channels.load(Ordering::Relaxed), 1, "over one connection");
     running.server.stop().await;
 }
