@@ -618,4 +618,56 @@ mod tests {
         assert_eq!(guard.identify(&headers("last"), HERE).await.unwrap_err(), Unknown::Refused);
         assert!(metrics.auth_refused(Kind::Basic).get() > 0);
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[allow(clippy::disallowed_methods, reason = "the operator's file, not the store's")]
+    async fn a_password_file_is_read_again_a_thousand_times_and_no_login_fails() {
+        const ROUNDS: usize = 1000;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("users");
+        let salt = [7; headwater_auth::passwords::SALT_BYTES];
+        let iterations = 16.try_into().unwrap();
+        let entry = |user: &str, password: &str| {
+            let grants = ["prn::*,READ".into()];
+            headwater_auth::passwords::new_entry(user, password.as_bytes(), &grants, &salt, iterations).unwrap() + "\n"
+        };
+        let good = entry("good", "right");
+        crate::secrets::put(&path, &good, 0o600).unwrap();
+        let passwords = Some(path.clone());
+        let config = AuthConfig { passwords, bearer: None, token_key: None, token_lifetime_seconds: 600 };
+        let guard = Guard::open(&config, directory.path(), Arc::new(|| 0), Metrics::new()).unwrap();
+        let inner = guard.0.clone().unwrap();
+        let stopping = CancellationToken::new();
+        let logins = tokio::spawn({
+            let (guard, stopping) = (guard.clone(), stopping.clone());
+            async move {
+                let mut logins = 0;
+                while !stopping.is_cancelled() {
+                    guard.identify(&of_user("good", "right"), HERE).await.expect("nobody is refused meanwhile");
+                    logins += 1;
+                    tokio::task::yield_now().await;
+                }
+                logins
+            }
+        });
+        let look = || inner.look().pop().unwrap();
+        for round in 0..ROUNDS {
+            // Cut in the line of the one who comes all the time, and now and then looked at until it was refused.
+            std::fs::write(&path, &good[..1 + round % 100]).unwrap();
+            assert!(matches!(look(), Look::Unsettled));
+            if round % 10 == 0 {
+                assert!(matches!(look(), Look::Failed(_)));
+            }
+            std::fs::write(&path, good.clone() + &entry("other", &format!("other {round}"))).unwrap();
+            assert!(matches!(look(), Look::Unsettled));
+            assert!(matches!(look(), Look::Changed(_)));
+            inner.forget();
+            if round % 100 == 0 {
+                let other = of_user("other", &format!("other {round}"));
+                guard.identify(&other, HERE).await.expect("what is new is in use");
+            }
+        }
+        stopping.cancel();
+        assert!(logins.await.unwrap() > 100);
+    }
 }

@@ -77,7 +77,7 @@ fn now() -> i64 {
 }
 
 /// A signed token, its parts as given.
-fn signed(header: &str, payload: &str, key: &[u8]) -> String {
+pub(crate) fn signed(header: &str, payload: &str, key: &[u8]) -> String {
     let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
     let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA512, key), signed.as_bytes());
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
@@ -944,17 +944,17 @@ async fn users_change_under_load_and_no_login_fails() {
         }
     });
     let (whole, path) = (users(), files.path().join("users"));
-    for round in 0..100 {
+    for round in 0..1000 {
         // Cut within a line, which makes no sense; a cut between lines is a file like any other.
         put(&path, &whole[..40 + round % 60]);
         running.server.reload();
         // Now and then it stays like this.
-        tokio::time::sleep(Duration::from_millis(if round % 20 == 0 { 300 } else { 2 })).await;
+        tokio::time::sleep(Duration::from_millis(if round % 200 == 0 { 300 } else { 2 })).await;
         put(&path, &(whole.clone() + &entry(&format!("user{round}"), "x", &["prn::*,READ"])));
         running.server.reload();
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    let last = basic("user99", "x");
+    let last = basic("user999", "x");
     tokio::time::timeout(PATIENCE, async {
         while call(&running, Rpc::ListScopes, Some(&last)).await.is_err() {
             running.server.reload();
