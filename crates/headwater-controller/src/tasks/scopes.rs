@@ -255,10 +255,16 @@ impl Inner {
     }
 
     pub(super) async fn commit_in_scope(&self, scope: &Name, changes: Vec<Change>) -> Result<()> {
-        if !changes.is_empty() {
-            self.ports.tables.commit(&keys::scope_table(scope), changes).await?;
+        if changes.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let only_removes = changes.iter().all(|change| change.put.is_none());
+        match self.ports.tables.commit(&keys::scope_table(scope), changes).await {
+            // What was to be taken out has gone with all the rest: the end of a stream that no listing names any more may come
+            // after that of its scope.
+            Err(TableError::NoSuchTable(_)) if only_removes => Ok(()),
+            committed => Ok(committed.map(drop)?),
+        }
     }
 
     pub(super) async fn scan_scope(

@@ -1,6 +1,7 @@
 //! Scopes, streams as items of a scope, listings.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use headwater_controller::model::{
     ControllerError, CreateScope, CreateStream, DeleteScope, DeleteStream, Listing, PAGE_ENTRIES, Page, RetentionKind,
@@ -8,6 +9,7 @@ use headwater_controller::model::{
 };
 use headwater_types::Name;
 
+use crate::memory::Fault;
 use crate::support::{World, id, scope, stream};
 
 fn page(listing: Listing) -> Page {
@@ -267,4 +269,31 @@ async fn a_start_after_idle_streams_touches_none_of_them() {
     world.restart(None);
     world.controller.recover().await.unwrap();
     assert!(world.link.calls() < 20, "{} calls", world.link.calls());
+}
+
+/// The last step of a stream's end is not the one that takes it out of the listing by which a scope's end finds it.
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_end_was_under_way_ends_also_after_its_scope() {
+    for last in 1.. {
+        let mut calls = 0;
+        for seed in 1..6 {
+            let (mut world, _) = World::with_stream(2).await;
+            world.restart(Some(Fault::CrashBefore(last)));
+            let _ = world.controller.recover().await;
+            let _ = world.controller.delete_scope_recursive(&scope()).await;
+            calls = world.link.calls();
+            world.restart_jittery(None, seed);
+            world.controller.recover().await.unwrap();
+            world.controller.delete_scope_recursive(&scope()).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(120)).await;
+            assert_eq!(world.store.segment_names(), Vec::<String>::new(), "before call {last}, seed {seed}");
+            let left: Vec<_> =
+                world.store.table_names().into_iter().filter(|name| name.starts_with("stream/")).collect();
+            assert_eq!((left, world.store.table_len("work")), (Vec::new(), 0), "before call {last}, seed {seed}");
+        }
+        if calls < last {
+            assert!(last > 40, "only {last} calls");
+            return;
+        }
+    }
 }
