@@ -2,6 +2,7 @@
 //! numbers and texts that mean nothing, cut off anywhere. It is always the caller's mistake, and said to be.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use headwater_auth::Rpc;
 use headwater_proto::controller as proto;
@@ -230,8 +231,8 @@ fn documented(rpc: Rpc) -> (Option<u64>, BTreeSet<Said>) {
         Rpc::CheckScale => (MISTAKE, Some(1), &[1, 2]),
         // SUCCESS, FAILURE for a transaction that is not there, STREAM_NOT_FOUND.
         Rpc::CommitTransaction => (MISTAKE, Some(1), &[0, 1, 2]),
-        // SUCCESS, also for what is aborted, STREAM_NOT_FOUND.
-        Rpc::AbortTransaction => (MISTAKE, Some(1), &[0, 2]),
+        // SUCCESS, also for what is aborted, FAILURE for a transaction that is not there, STREAM_NOT_FOUND.
+        Rpc::AbortTransaction => (MISTAKE, Some(1), &[0, 1, 2]),
         // OK, LEASE_TOO_LARGE, UNKNOWN; never ABORTED, since no ping ends what it is for.
         Rpc::PingTransaction => (MISTAKE, Some(1), &[0, 1, 7]),
         // UNKNOWN, COMMITTED.
@@ -334,6 +335,15 @@ async fn whatever_is_wrong_with_a_call_is_its_callers_mistake() {
             }
             _ => proto::TxnId::default(),
         };
+        if rpc == Rpc::CheckScale {
+            // Scales of before may be under way.
+            let asked = proto::ScaleStatusRequest { stream_info: Some(info.clone()), epoch: 0 };
+            while controller.check_scale(asked.clone()).await.unwrap().into_inner().status()
+                == proto::scale_status_response::ScaleStatus::InProgress
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
         let good = whole(rpc, transaction);
         let mut cases = vec![Vec::new(), good.clone(), vec![0xff; 64]];
         cases.extend((1..good.len()).map(|cut| good[..cut].to_vec()));
