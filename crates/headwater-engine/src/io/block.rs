@@ -14,15 +14,6 @@ pub struct BlockBuffer {
 }
 
 impl BlockBuffer {
-    /// So many zeros. Their memory is fetched when it is first touched.
-    pub fn zeroed(length: usize) -> Self {
-        let mut bytes = vec![0; length + BLOCK_BYTES];
-        let start = bytes.as_ptr().align_offset(BLOCK_BYTES);
-        assert!(start < BLOCK_BYTES, "bytes can be aligned by skipping less than a block");
-        bytes.truncate(start + length);
-        Self { bytes, start }
-    }
-
     /// What it holds.
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes[self.start..]
@@ -72,21 +63,6 @@ impl BlockBuffer {
         grown.resize(start, 0);
         grown.extend_from_slice(self.as_slice());
         (self.bytes, self.start) = (grown, start);
-    }
-}
-
-impl AsRef<[u8]> for BlockBuffer {
-    fn as_ref(&self) -> &[u8] {
-        self.as_slice()
-    }
-}
-
-#[test]
-fn a_block_buffer_of_zeros_begins_on_a_boundary_and_has_its_length() {
-    for length in [0, 1, BLOCK_BYTES, 3 << 20] {
-        let buffer = BlockBuffer::zeroed(length);
-        assert_eq!(buffer.as_slice().as_ptr().align_offset(BLOCK_BYTES), 0, "{length}");
-        assert_eq!(buffer.as_slice(), vec![0; length]);
     }
 }
 

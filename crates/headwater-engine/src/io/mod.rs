@@ -35,8 +35,8 @@ pub trait Disk: Send + Sync + 'static {
     fn create(&self, path: &str) -> Result<Arc<dyn File>>;
     /// Opens an existing file for reading and writing.
     fn open(&self, path: &str) -> Result<Arc<dyn File>>;
-    /// Opens an existing file for [`File::write_durable`], [`File::write_around`] and [`File::read_around`], round the page
-    /// cache where the file system can do that. The file has its final length: such writes never extend it.
+    /// Opens an existing file for [`File::write_durable`] and [`File::write_around`], round the page cache where the file
+    /// system can do that. The file has its final length: such writes never extend it.
     fn open_direct(&self, path: &str) -> Result<Arc<dyn File>> {
         self.open(path)
     }
@@ -73,12 +73,6 @@ pub trait File: Send + Sync {
     fn write_durable(&self, offset: u64, data: &[u8]) -> Result<()> {
         self.write_at(offset, data)?;
         self.sync()
-    }
-    /// Fills `buffer`, many mebibytes of a large file that is read once: round the page cache and by several reads at a
-    /// time where the file can, see [`Disk::open_direct`]. Position, length and memory as for
-    /// [`write_durable`](Self::write_durable).
-    fn read_around(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.read_at(offset, buffer)
     }
     /// Cuts or extends (with zeros) the file.
     fn set_length(&self, length: u64) -> Result<()>;

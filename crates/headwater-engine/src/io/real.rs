@@ -10,15 +10,11 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{BLOCK_BYTES, Clock, Disk, File, Random};
-
-/// Reads under way at a time where much is read at once: a disk that has one to do waits for us between two.
-const READS_AT_A_TIME: usize = 4;
 
 /// Files below one directory, readable by their owner only.
 #[derive(Debug)]
@@ -142,7 +138,7 @@ impl File for RealFile {
     }
 }
 
-/// A file whose durable writes and largest reads go round the page cache: no copy in it, and no second call to sync.
+/// A file whose durable writes go round the page cache: no copy in it, and no second call to sync.
 struct DirectFile {
     cached: RealFile,
     direct: fs::File,
@@ -174,27 +170,6 @@ impl DirectFile {
         }
         Ok(true)
     }
-
-    /// Reads everything, with one read under way at a time.
-    fn read_direct(&self, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
-        while !buffer.is_empty() {
-            // What a short read left may lie off the boundaries.
-            if !buffer.len().is_multiple_of(BLOCK_BYTES) {
-                return self.cached.read_at(offset, buffer);
-            }
-            match rustix::io::pread(&self.direct, &mut *buffer, offset) {
-                Err(Errno::INVAL | Errno::OPNOTSUPP) => return self.cached.read_at(offset, buffer),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(read) => {
-                    offset += read as u64;
-                    buffer = &mut buffer[read..];
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 impl File for DirectFile {
@@ -217,22 +192,6 @@ impl File for DirectFile {
 
     fn write_around(&self, offset: u64, data: &[u8]) -> Result<()> {
         self.write_direct(offset, data, ReadWriteFlags::empty()).map(drop)
-    }
-
-    fn read_around(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let part_bytes = buffer.len().div_ceil(READS_AT_A_TIME).next_multiple_of(BLOCK_BYTES).max(BLOCK_BYTES);
-        let mut parts = (offset..).step_by(part_bytes).zip(buffer.chunks_mut(part_bytes));
-        let Some((first, own)) = parts.next() else { return Ok(()) };
-        thread::scope(|scope| {
-            let others: Vec<_> = parts
-                .map(|(at, part)| {
-                    let read = move || self.read_direct(at, part);
-                    thread::Builder::new().name("reading".into()).spawn_scoped(scope, read)
-                })
-                .collect();
-            self.read_direct(first, own)?;
-            others.into_iter().try_for_each(|thread| thread?.join().expect("a panic ends the process"))
-        })
     }
 
     fn set_length(&self, length: u64) -> Result<()> {
@@ -305,23 +264,5 @@ pub fn lock_directory(root: &Path) -> Result<DirectoryLock> {
         Ok(()) => Ok(DirectoryLock { _file: file }),
         Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
         Err(fs::TryLockError::Error(error)) => Err(error),
-    }
-}
-
-#[test]
-fn a_large_file_is_read_whole_round_the_page_cache() {
-    let root = tempfile::tempdir().unwrap();
-    let disk = RealDisk::new(root.path());
-    for blocks in [1, 2, 5, 1027] {
-        let path = blocks.to_string();
-        let bytes: Vec<u8> = (0..blocks * BLOCK_BYTES).map(|at| (at / 512 % 251) as u8).collect();
-        disk.create(&path).unwrap().write_at(0, &bytes).unwrap();
-        let file = disk.open_direct(&path).unwrap();
-        let mut whole = super::BlockBuffer::zeroed(bytes.len());
-        file.read_around(0, whole.as_mut_slice()).unwrap();
-        assert!(whole.as_slice() == bytes, "{blocks} blocks");
-        let mut behind = super::BlockBuffer::zeroed(bytes.len() + BLOCK_BYTES);
-        let error = file.read_around(0, behind.as_mut_slice()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{blocks} blocks");
     }
 }

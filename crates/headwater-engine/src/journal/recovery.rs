@@ -20,7 +20,7 @@ use bytes::Bytes;
 use crate::canary;
 use crate::codec::Decoder;
 use crate::error::{IoContext, StoreError};
-use crate::io::{BlockBuffer, Disk};
+use crate::io::Disk;
 
 pub(crate) use verify::{JournalState, ends, leftovers, verify, verify_idle};
 
@@ -296,7 +296,7 @@ fn tidy(disk: &dyn Disk, leftovers: Vec<String>, file_bytes: u64) -> Result<VecD
 
 fn read_file(disk: &dyn Disk, store: u128, number: u64, file_bytes: u64) -> Result<Found, StoreError> {
     let path = super::path_of(number);
-    let file = disk.open_direct(&path).on(&path, "open")?;
+    let file = disk.open(&path).on(&path, "open")?;
     let length = file.length().on(&path, "measure")?;
     if length != file_bytes {
         return Err(StoreError::damaged(&path, length, format!("file has {length} bytes, expected {file_bytes}")));
@@ -315,9 +315,9 @@ fn read_file(disk: &dyn Disk, store: u128, number: u64, file_bytes: u64) -> Resu
         Err(HeaderError::Newer(found)) => return Err(StoreError::Newer { path, found, known: FORMAT }),
         Err(HeaderError::Damaged) => return Err(StoreError::damaged(&path, 0, "header fails its checksum")),
     };
-    let mut content = BlockBuffer::zeroed(length as usize);
-    file.read_around(0, content.as_mut_slice()).on(&path, "read")?;
-    let content = Bytes::from_owner(content);
+    let mut content = vec![0; length as usize];
+    file.read_at(0, &mut content).on(&path, "read")?;
+    let content = Bytes::from(content);
     let mut found = Found { path, header, content, frames: Vec::new(), torn: Vec::new(), testified: 0 };
     found.scan();
     Ok(found)
