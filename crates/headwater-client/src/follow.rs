@@ -221,12 +221,12 @@ impl StreamReader {
         }
     }
 
-    /// Of what a successor of `passed` follows on, whatever was read before the cut with which this began: a checkpoint that was
-    /// made between the ends of two segments that one follows on does not name the first.
+    /// Of what a successor of `passed`, which is done, follows on, whatever was read before the cut with which this began: a
+    /// checkpoint that was made between the ends of two segments that one follows on does not name the first.
     async fn read_before(&self, passed: SegmentId, before: &BTreeSet<SegmentId>) -> Result<Vec<SegmentId>> {
         let active = self.active.iter().map(|active| active.segment).filter(|segment| *segment != passed);
         let unread: BTreeSet<_> = active.chain(self.waiting.keys().copied()).collect();
-        let is_placed = |id: &SegmentId| *id == passed || self.done.contains_key(id) || unread.contains(id);
+        let is_placed = |id: &SegmentId| self.done.contains_key(id) || unread.contains(id);
         let nowhere: BTreeSet<_> = before.iter().copied().filter(|id| !is_placed(id)).collect();
         if nowhere.is_empty() {
             return Ok(Vec::new());
