@@ -1,7 +1,8 @@
 //! Storms: scales, kills, lost and late calls, readers that come and go, all at once, against the binary with our own
-//! client. They are T8, T9 and T11 of `docs/internals/promises.md`; the simulation goes through many more of them, without
+//! client. Three are T8, T9 and T11 of `docs/internals/promises.md`; the simulation goes through many more of them, without
 //! a real disk, real sockets and a real clock.
 
+mod endings;
 mod readers;
 mod register;
 mod scales;
@@ -53,6 +54,13 @@ pub fn run(places: &Places, seed: u64, lasting: Duration) -> Result<Outcome> {
                 "storms: a group whose readers come, go, sleep and die misses nothing, also when it is reset",
                 || {
                     let (said, calm) = storm(3, "readers")?.blow(readers::run)?;
+                    calm.end(&said)
+                },
+            ),
+            Case::new(
+                "storms: truncations, seals and deletions under kills are done or not begun, and leave nothing",
+                || {
+                    let (said, calm) = storm(4, "endings")?.blow(endings::run)?;
                     calm.end(&said)
                 },
             ),
