@@ -31,6 +31,8 @@ use super::{Container, Effects, Token, reads};
 
 /// Times that a request is put off.
 pub(super) const TRIES_MAX: u32 = 2;
+/// The same for a compaction, which comes back for bytes and for their keys.
+pub(super) const COMPACTION_TRIES_MAX: u32 = 2 * TRIES_MAX;
 /// Entries one look-up walks over for a page, removed ones included, before others have their turn.
 const EXAMINED_MAX: usize = 16_384;
 /// Values nearer than this to one another are read together.
@@ -209,6 +211,12 @@ impl<T> Lookup<T> {
             (Err(Missed::Gone(_)), Owner::Request(mut pending)) if pending.tries < TRIES_MAX => {
                 pending.tries = TRIES_MAX;
                 Ok(Found::Back(Back::Again(pending)))
+            }
+            (Err(Missed::Gone(_)), Owner::Compaction { segment, position, stretch, tries })
+                if tries <= COMPACTION_TRIES_MAX =>
+            {
+                let tries = COMPACTION_TRIES_MAX + 1;
+                Ok(Found::Back(Back::Compaction { segment, position, stretch, tries }))
             }
             // Whoever asked the storage has waited for it. A compaction has nobody to answer to, and goes on.
             (

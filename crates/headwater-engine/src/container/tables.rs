@@ -28,7 +28,7 @@ use crate::error::StoreError;
 
 use super::decide::{Decided, OPERATION_BYTES, Step};
 use super::keys::{self, IndexEntry};
-use super::lookups::{PageWork, Progress, Slot, TRIES_MAX, Wanted, Work};
+use super::lookups::{COMPACTION_TRIES_MAX, PageWork, Progress, Slot, Wanted, Work};
 use super::operation::Operation;
 use super::{Container, Effects, Token};
 
@@ -511,10 +511,13 @@ impl<T: Token> Container<T> {
                 return Ok(Stretch::NotAnEntry);
             }
             let to = position + needed as u64;
-            if !may_wait && cold_end(to) == to {
-                return Ok(Stretch::Cold { to });
-            }
-            bytes = self.bytes_of(id, position, needed)?;
+            let all = self.in_memory(id, position, to).filter(|all| all.len() == needed);
+            bytes = match all {
+                Some(all) => all,
+                None if !may_wait && cold_end(to) == to => return Ok(Stretch::Cold { to }),
+                // Its beginning was just looked up, and its end is in memory.
+                None => self.bytes_of(id, position, needed)?,
+            };
         }
     }
 
@@ -607,8 +610,7 @@ impl<T: Token> Container<T> {
             Some((position, stretch, tries)) if position == start => (stretch, tries),
             _ => (None, 0),
         };
-        // A compaction comes back for the bytes and for their keys.
-        let may_wait = tries > 2 * TRIES_MAX;
+        let may_wait = tries > COMPACTION_TRIES_MAX;
         let stretch = match self.stretch(id, start, length.min(start + COMPACT_STEP_BYTES), loaded, may_wait) {
             Ok(Stretch::Entries(stretch)) => stretch,
             Ok(Stretch::NotAnEntry) => {

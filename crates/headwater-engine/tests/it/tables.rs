@@ -1,5 +1,9 @@
 //! Tables: conditions, versions, iteration, the log seen from a position.
 
+use std::collections::BTreeMap;
+
+use headwater_engine::ContainerLimits;
+
 use super::*;
 
 const T: &str = "scope/group_kvtable/0.#epoch.0";
@@ -175,6 +179,59 @@ fn a_log_of_few_keys_stays_short_and_versions_survive_its_compaction() {
     let store = store.reopen(&Options::default());
     assert_eq!(store.get("kept"), Some((kept, "for ever".into())));
     store.update(vec![change("kept", Some("still"), Expect::Version(kept))]).unwrap();
+}
+
+/// An entry may be longer than the stretch that a compaction or a delta begins with, and its beginning may be in memory,
+/// in chunks, or in one while its end is in the other.
+#[test]
+fn entries_longer_than_a_stretch_of_the_log_are_compacted_wherever_they_are() {
+    let limits = |flush_bytes, cache_bytes| Options {
+        container_limits: Some(ContainerLimits {
+            flush_bytes,
+            unstored_bytes_max: 2 * flush_bytes,
+            hot_bytes: 64 << 10,
+            cache_bytes,
+            idle_segments: 2,
+        }),
+        ..Options::default()
+    };
+    for options in [Options::default(), limits(100 << 10, 0), limits(700 << 10, 0), limits(400 << 10, 500 << 10)] {
+        let step = (256 << 10) - 17 - "busy".len();
+        for size in [(64 << 10) - 21, step - 1, step, step + 1, 270_000, 1_040_384] {
+            let store = Fixture::with(&options);
+            store.create(T, SegmentKind::Table { key_length: 0 });
+            let kept = store.update(vec![change("kept", Some("for ever"), Expect::Any)]).unwrap()[0];
+            let value_of = |number: usize| {
+                let number = number.to_string();
+                "0".repeat(size - number.len()) + &number
+            };
+            let mut puts = 0;
+            eventually("the log is compacted", || {
+                puts += 1;
+                let value = value_of(puts);
+                store.update(vec![change("busy", Some(&value), Expect::Any)]).unwrap();
+                let (_, found) = store.get("busy").unwrap();
+                assert!(found == value, "{puts} of {size} bytes");
+                let info = store.call(Request::TableInfo { segment: name(T) });
+                matches!(info, Ok(Response::Table(info)) if info.start > 0 && puts * size > 3 << 20)
+            });
+            let newest = |delta: Delta| {
+                let entries = delta.entries.iter().map(|entry| (entry.key.clone(), entry.value.len()));
+                entries.collect::<BTreeMap<_, _>>()
+            };
+            let (mut seen, mut next) = (BTreeMap::new(), store.delta(0, 10));
+            while !next.reached_end {
+                let position = next.position;
+                seen.extend(newest(next));
+                next = store.delta(position, 10);
+            }
+            seen.extend(newest(next));
+            assert_eq!(seen, BTreeMap::from([("busy".into(), size), ("kept".into(), "for ever".len())]));
+            let store = store.reopen(&options);
+            assert_eq!(store.get("kept"), Some((kept, "for ever".into())));
+            assert_eq!(store.get("busy").unwrap().1, value_of(puts));
+        }
+    }
 }
 
 #[test]
