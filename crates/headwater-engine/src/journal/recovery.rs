@@ -20,12 +20,16 @@ use bytes::Bytes;
 use crate::canary;
 use crate::codec::Decoder;
 use crate::error::{IoContext, StoreError};
-use crate::io::Disk;
+use crate::io::{Disk, File};
 
 pub(crate) use verify::{JournalState, ends, leftovers, verify, verify_idle};
 
 use super::format::{BLOCK_BYTES, FORMAT, FileHeader, FrameHead, FrameKind, HEAD_BYTES, HeaderError};
 use super::{Current, DIRECTORY, Journal, RECORD_HEAD_BYTES, Record, Reserve, UsedFile, Witness, take_into_use};
+
+/// Bytes read at a time, unless a frame is longer. Memory that nothing has touched yet costs several times what it takes
+/// to read into it, so that one small buffer for all is much faster than one for each file.
+const WINDOW_BYTES: u64 = 1 << 20;
 
 /// A record found in the journal.
 pub(crate) struct Replayed<'a> {
@@ -35,17 +39,36 @@ pub(crate) struct Replayed<'a> {
     pub(crate) payload: &'a [u8],
 }
 
-/// One file as it was found.
+/// A file whose header is that of this store.
 struct Found {
     path: String,
+    file: Arc<dyn File>,
+    length: u64,
     header: FileHeader,
-    content: Bytes,
-    /// Position and head of every frame with an intact head and body that begins on a block boundary.
-    frames: Vec<(u64, FrameHead)>,
-    /// Position and span of every frame whose head is intact and whose body is not.
-    torn: Vec<(u64, u64)>,
-    /// Largest frame number an intact head in this file testifies to.
-    testified: u64,
+    /// The block that the header is in.
+    block: Vec<u8>,
+}
+
+/// A frame with an intact head, at a block boundary of a file.
+struct Seen<'a> {
+    at: u64,
+    head: FrameHead,
+    /// All of it, up to where the next frame may begin; none if its body is not intact.
+    bytes: Option<&'a [u8]>,
+}
+
+impl<'a> Seen<'a> {
+    fn body(&self) -> Option<&'a [u8]> {
+        Some(&self.bytes?[HEAD_BYTES..HEAD_BYTES + self.head.body_length as usize])
+    }
+}
+
+/// The part of a file that is in memory.
+#[derive(Default)]
+struct Window {
+    buffer: Vec<u8>,
+    /// Of the file.
+    range: Range<u64>,
 }
 
 impl Journal {
@@ -67,24 +90,29 @@ impl Journal {
         let mut chain: Option<Chain> = None;
         let mut files: VecDeque<UsedFile> = VecDeque::new();
         let mut newest_header = None;
+        let mut window = Window::default();
         for &number in &numbers {
-            let found = read_file(&*disk, store, number, file_bytes)?;
-            known = known.max(found.testified).max(found.header.first_frame - 1);
+            let found = open_file(&*disk, store, number, file_bytes)?;
+            known = known.max(found.header.first_frame - 1);
             let mut newest = BTreeMap::new();
             let chain = chain.get_or_insert_with(|| Chain::starting_at(&found.header));
-            chain.take_over(&found)?;
-            chain.walk(&found, &mut |head, body| {
-                if head.kind == FrameKind::Records {
-                    each_record(&found.path, &body, |record| {
-                        newest.insert(record.container, record.sequence);
-                        replay(Some(record))
-                    })?;
-                }
-                Ok(())
+            chain.go_on_in(&found)?;
+            found.scan(&mut window, &mut |seen| {
+                known = known.max(seen.head.synced);
+                chain.see(&*disk, &seen, |head, body| {
+                    if head.kind == FrameKind::Records {
+                        each_record(&found.path, body, |record| {
+                            newest.insert(record.container, record.sequence);
+                            replay(Some(record))
+                        })?;
+                    }
+                    Ok(())
+                })
             })?;
             files.push_back(UsedFile { number, newest });
             newest_header = Some(found.header);
         }
+        drop(window);
         let chain = chain.unwrap_or_else(Chain::empty);
         let known = if canary::is(9) { known.min(chain.next_frame - 1) } else { known };
         if chain.next_frame - 1 < known {
@@ -121,7 +149,7 @@ impl Journal {
             }
         };
         let mut journal = Self {
-            disk,
+            disk: disk.clone(),
             store,
             file_bytes,
             current,
@@ -138,7 +166,7 @@ impl Journal {
         };
         for frame in unproven {
             let mut records = Vec::new();
-            each_record(&frame.path, &frame.body, |record| {
+            each_record(&frame.path, &frame.body(&*disk)?, |record| {
                 records.push(Record {
                     container: record.container,
                     sequence: record.sequence,
@@ -161,8 +189,12 @@ impl Journal {
 struct Chain {
     next_frame: u64,
     last_sum: u32,
+    /// Where it ends: in which file, how long that is, and at which byte of it.
     path: String,
+    length: u64,
     position: u64,
+    /// Number of the frame that belongs there; smaller than `next_frame` while frames come that were written again.
+    expected: u64,
     discarded: u64,
     /// Where that is: file and bytes.
     dropped: Vec<(String, Range<u64>)>,
@@ -173,8 +205,22 @@ struct Chain {
 #[derive(Clone)]
 struct ChainFrame {
     path: String,
+    at: u64,
     head: FrameHead,
-    body: Bytes,
+}
+
+impl ChainFrame {
+    /// Reads its body once more.
+    fn body(&self, disk: &dyn Disk) -> Result<Vec<u8>, StoreError> {
+        let mut body = vec![0; self.head.body_length as usize];
+        let read = disk.open(&self.path).and_then(|file| file.read_at(self.at + HEAD_BYTES as u64, &mut body));
+        read.on(&self.path, "read")?;
+        if crc32c::crc32c(&body) != self.head.body_sum {
+            let what = format!("frame {} is another than when it was read first", self.head.frame);
+            return Err(StoreError::damaged(&self.path, self.at, what));
+        }
+        Ok(body)
+    }
 }
 
 impl Chain {
@@ -183,7 +229,9 @@ impl Chain {
             next_frame: 1,
             last_sum: 0,
             path: DIRECTORY.into(),
+            length: 0,
             position: 0,
+            expected: 1,
             discarded: 0,
             dropped: Vec::new(),
             newest: VecDeque::new(),
@@ -196,7 +244,7 @@ impl Chain {
 
     /// A file may begin with frames that an earlier file holds too: they were written again when the store was opened,
     /// and what followed them in the earlier file was dropped then.
-    fn take_over(&mut self, found: &Found) -> Result<(), StoreError> {
+    fn go_on_in(&mut self, found: &Found) -> Result<(), StoreError> {
         if found.header.first_frame > self.next_frame {
             return Err(StoreError::damaged(
                 &self.path,
@@ -207,50 +255,51 @@ impl Chain {
                 ),
             ));
         }
+        (self.path, self.length) = (found.path.clone(), found.length);
+        (self.position, self.expected) = (BLOCK_BYTES, found.header.first_frame);
         Ok(())
     }
 
-    /// Follows the chain through a file. Frames seen before are checked and not handed out again.
-    fn walk(
+    /// Follows the chain through a file, whose frames are shown in order. Those seen before are checked and not handed out
+    /// again.
+    fn see(
         &mut self,
-        found: &Found,
-        take: &mut dyn FnMut(&FrameHead, Bytes) -> Result<(), StoreError>,
+        disk: &dyn Disk,
+        seen: &Seen<'_>,
+        take: impl FnOnce(&FrameHead, &[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let mut position = BLOCK_BYTES;
-        let mut expected = found.header.first_frame;
-        let mut frames = found.frames.iter().peekable();
-        while let Some((at, head)) = frames.next_if(|(at, head)| *at == position && head.frame == expected) {
-            let start = *at as usize + HEAD_BYTES;
-            let body = found.content.slice(start..start + head.body_length as usize);
-            if head.frame >= self.next_frame {
-                // The first frame of the oldest file has nothing before it to be compared with.
-                if self.last_sum != 0 && head.previous_sum != self.last_sum {
-                    break;
+        let Seen { at, head, .. } = seen;
+        match seen.body() {
+            Some(body) if *at == self.position && self.continues_with(head) => {
+                if head.frame >= self.next_frame {
+                    take(head, body)?;
+                    self.next_frame = head.frame + 1;
+                    self.last_sum = head.body_sum;
+                    self.newest.push_back(ChainFrame { path: self.path.clone(), at: *at, head: *head });
+                    if self.newest.len() > 2 {
+                        self.newest.pop_front();
+                    }
+                } else if let Some(first) = self.newest.iter().find(|first| first.head.frame == head.frame)
+                    && first.body(disk)? != body
+                {
+                    let what = format!("frame {} differs from its first copy", head.frame);
+                    return Err(StoreError::damaged(&self.path, *at, what));
                 }
-                take(head, body.clone())?;
-                self.next_frame = head.frame + 1;
-                self.last_sum = head.body_sum;
-                self.newest.push_back(ChainFrame { path: found.path.clone(), head: *head, body });
-                if self.newest.len() > 2 {
-                    self.newest.pop_front();
-                }
-            } else if self.newest.iter().any(|seen| seen.head.frame == head.frame && seen.body != body) {
-                return Err(StoreError::damaged(
-                    &found.path,
-                    position,
-                    format!("frame {} differs from its first copy", head.frame),
-                ));
+                self.expected += 1;
+                self.position += head.span();
             }
-            expected += 1;
-            position += head.span();
+            _ => {
+                self.discarded += head.span();
+                self.dropped.push((self.path.clone(), *at..(at + head.span()).min(self.length)));
+            }
         }
-        let torn = found.torn.iter().filter(|(at, _)| *at >= position).copied();
-        for (at, span) in frames.map(|(at, head)| (*at, head.span())).chain(torn) {
-            self.discarded += span;
-            self.dropped.push((found.path.clone(), at..(at + span).min(found.content.len() as u64)));
-        }
-        (self.path, self.position) = (found.path.clone(), position);
         Ok(())
+    }
+
+    fn continues_with(&self, head: &FrameHead) -> bool {
+        let is_new = head.frame >= self.next_frame;
+        // The first frame of the oldest file has nothing before it to be compared with.
+        head.frame == self.expected && (!is_new || self.last_sum == 0 || head.previous_sum == self.last_sum)
     }
 
     /// Frames above `known`.
@@ -294,7 +343,7 @@ fn tidy(disk: &dyn Disk, leftovers: Vec<String>, file_bytes: u64) -> Result<VecD
     Ok(ready)
 }
 
-fn read_file(disk: &dyn Disk, store: u128, number: u64, file_bytes: u64) -> Result<Found, StoreError> {
+fn open_file(disk: &dyn Disk, store: u128, number: u64, file_bytes: u64) -> Result<Found, StoreError> {
     let path = super::path_of(number);
     let file = disk.open(&path).on(&path, "open")?;
     let length = file.length().on(&path, "measure")?;
@@ -303,52 +352,77 @@ fn read_file(disk: &dyn Disk, store: u128, number: u64, file_bytes: u64) -> Resu
     }
     let mut block = vec![0; BLOCK_BYTES as usize];
     file.read_at(0, &mut block).on(&path, "read")?;
-    let header = match FileHeader::decode(&block) {
-        Ok(header) if header.store == store && header.file == number && header.first_frame > 0 => header,
-        Ok(header) => {
-            return Err(StoreError::damaged(
-                &path,
-                0,
-                format!("header of file {} of store {:032x}", header.file, header.store),
-            ));
+    match FileHeader::decode(&block) {
+        Ok(header) if header.store == store && header.file == number && header.first_frame > 0 => {
+            Ok(Found { path, file, length, header, block })
         }
-        Err(HeaderError::Newer(found)) => return Err(StoreError::Newer { path, found, known: FORMAT }),
-        Err(HeaderError::Damaged) => return Err(StoreError::damaged(&path, 0, "header fails its checksum")),
-    };
-    let mut content = vec![0; length as usize];
-    file.read_at(0, &mut content).on(&path, "read")?;
-    let content = Bytes::from(content);
-    let mut found = Found { path, header, content, frames: Vec::new(), torn: Vec::new(), testified: 0 };
-    found.scan();
-    Ok(found)
+        Ok(header) => {
+            Err(StoreError::damaged(&path, 0, format!("header of file {} of store {:032x}", header.file, header.store)))
+        }
+        Err(HeaderError::Newer(found)) => Err(StoreError::Newer { path, found, known: FORMAT }),
+        Err(HeaderError::Damaged) => Err(StoreError::damaged(&path, 0, "header fails its checksum")),
+    }
 }
 
 impl Found {
-    /// Looks for intact frames at every block boundary, also behind damage: what they testify to decides what damage
-    /// means.
-    fn scan(&mut self) {
-        let mut position = BLOCK_BYTES as usize;
-        while position + HEAD_BYTES <= self.content.len() {
-            let mut step = BLOCK_BYTES;
-            if let Some(head) = FrameHead::decode(&self.content[position..position + HEAD_BYTES], &self.header) {
-                self.testified = self.testified.max(head.synced);
-                let start = position + HEAD_BYTES;
-                let body = self.content.get(start..start + head.body_length as usize);
-                if body.is_some_and(|body| crc32c::crc32c(body) == head.body_sum || canary::is(8)) {
-                    self.frames.push((position as u64, head));
-                    step = head.span();
-                } else {
-                    self.torn.push((position as u64, head.span()));
-                }
+    /// Looks for frames at every block boundary, also behind damage: what they testify to decides what damage means. Shows
+    /// them in order.
+    fn scan(
+        &self,
+        window: &mut Window,
+        see: &mut dyn FnMut(Seen<'_>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        window.range = 0..0;
+        let mut at = BLOCK_BYTES;
+        while at + HEAD_BYTES as u64 <= self.length {
+            let Some(head) = FrameHead::decode(self.bytes(window, at, HEAD_BYTES as u64)?, &self.header) else {
+                at += BLOCK_BYTES;
+                continue;
+            };
+            let (span, left) = (head.span(), self.length - at);
+            let bytes = if HEAD_BYTES as u64 + u64::from(head.body_length) <= left {
+                Some(self.bytes(window, at, span.min(left))?)
+            } else {
+                None
+            };
+            let mut seen = Seen { at, head, bytes };
+            if seen.body().is_none_or(|body| crc32c::crc32c(body) != head.body_sum && !canary::is(8)) {
+                seen.bytes = None;
             }
-            position += step as usize;
+            at += if seen.bytes.is_some() { span } else { BLOCK_BYTES };
+            see(seen)?;
         }
+        Ok(())
+    }
+
+    /// Bytes of the file, which has them, through the window.
+    fn bytes<'a>(&self, window: &'a mut Window, from: u64, length: u64) -> Result<&'a [u8], StoreError> {
+        let Window { buffer, range } = window;
+        if from < range.start || from + length > range.end {
+            let kept = if range.contains(&from) {
+                let kept = (from - range.start) as usize..(range.end - range.start) as usize;
+                buffer.copy_within(kept.clone(), 0);
+                kept.len()
+            } else {
+                0
+            };
+            let filled = length.max(WINDOW_BYTES).min(self.length - from);
+            if buffer.len() < filled as usize {
+                buffer.resize(filled as usize, 0);
+            }
+            // Nothing of it counts if reading fails.
+            *range = 0..0;
+            let rest = &mut buffer[kept..filled as usize];
+            self.file.read_at(from + kept as u64, rest).on(&self.path, "read")?;
+            *range = from..from + filled;
+        }
+        Ok(&buffer[(from - range.start) as usize..][..length as usize])
     }
 }
 
 fn each_record(
     path: &str,
-    body: &Bytes,
+    body: &[u8],
     mut take: impl FnMut(Replayed<'_>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let damaged = StoreError::malformed(path, 0);

@@ -7,7 +7,7 @@ use crate::io::Disk;
 
 use super::super::{Witness, path_of};
 use super::{
-    BLOCK_BYTES, Chain, DIRECTORY, FileHeader, Found, FrameKind, HEAD_BYTES, Replayed, each_record, list, read_file,
+    BLOCK_BYTES, Chain, DIRECTORY, FileHeader, FrameKind, HEAD_BYTES, Replayed, Window, each_record, list, open_file,
 };
 
 /// Bytes of a header block that say something; zeros follow.
@@ -64,35 +64,48 @@ pub(crate) fn verify(
         Err(error) => return Err(error),
     };
     let mut chain: Option<Chain> = None;
+    let mut window = Window::default();
     for number in numbers {
         (state.files, state.newest_file) = (state.files + 1, number);
-        let found = match read_file(disk, store, number, file_bytes) {
-            Ok(found) => found,
+        let read = open_file(disk, store, number, file_bytes).and_then(|found| {
+            state.known = state.known.max(found.header.first_frame - 1);
+            let mut rubbish = |from: u64, bytes: &[u8]| state.rubbish.extend(rubbish(&found.path, from, bytes));
+            rubbish(HEADER_USED_BYTES as u64, &found.block[HEADER_USED_BYTES..]);
+            if state.is_sound {
+                let chain = chain.get_or_insert_with(|| Chain::starting_at(&found.header));
+                if let Err(error) = chain.go_on_in(&found) {
+                    bad(error);
+                    state.is_sound = false;
+                }
+            }
+            found.scan(&mut window, &mut |seen| {
+                state.known = state.known.max(seen.head.synced);
+                if let Some(bytes) = seen.bytes {
+                    rubbish(seen.at + HEAD_USED_BYTES as u64, &bytes[HEAD_USED_BYTES..HEAD_BYTES]);
+                    let end = HEAD_BYTES + seen.head.body_length as usize;
+                    rubbish(seen.at + end as u64, &bytes[end..]);
+                }
+                let Some(chain) = chain.as_mut().filter(|_| state.is_sound) else { return Ok(()) };
+                let seen = chain.see(disk, &seen, |head, body| {
+                    state.is_closed = head.kind == FrameKind::Close;
+                    if head.kind == FrameKind::Records { each_record(&found.path, body, &mut *replay) } else { Ok(()) }
+                });
+                if let Err(error) = seen {
+                    bad(error);
+                    state.is_sound = false;
+                }
+                Ok(())
+            })?;
+            Ok(found.length)
+        });
+        match read {
+            Ok(length) if !go_on(length) => return Ok(state),
+            Ok(_) => {}
             Err(error @ StoreError::Newer { .. }) => return Err(error),
             Err(error) => {
                 bad(error);
                 state.is_sound = false;
-                continue;
             }
-        };
-        state.rubbish.extend(rubbish(&found).into_iter().map(|range| (path_of(number), range)));
-        state.known = state.known.max(found.testified).max(found.header.first_frame - 1);
-        let ended = !go_on(found.content.len() as u64);
-        if state.is_sound {
-            let chain = chain.get_or_insert_with(|| Chain::starting_at(&found.header));
-            let walked = chain.take_over(&found).and_then(|()| {
-                chain.walk(&found, &mut |head, body| {
-                    state.is_closed = head.kind == FrameKind::Close;
-                    if head.kind == FrameKind::Records { each_record(&found.path, &body, &mut *replay) } else { Ok(()) }
-                })
-            });
-            if let Err(error) = walked {
-                bad(error);
-                state.is_sound = false;
-            }
-        }
-        if ended {
-            return Ok(state);
         }
     }
     let chain = chain.unwrap_or_else(Chain::empty);
@@ -123,14 +136,16 @@ pub(crate) struct Ends {
 pub(crate) fn ends(disk: &dyn Disk, store: u128, file_bytes: u64) -> Result<Ends, StoreError> {
     let mut chain: Option<Chain> = None;
     let mut ends = Ends::default();
+    let mut window = Window::default();
     for number in list(disk)?.0 {
-        let found = read_file(disk, store, number, file_bytes)?;
+        let found = open_file(disk, store, number, file_bytes)?;
         let chain = chain.get_or_insert_with(|| Chain::starting_at(&found.header));
         if found.header.first_frame > chain.next_frame {
             // Frames were added to the file before after it was read; what was durable at the call is in the chain.
             break;
         }
-        chain.walk(&found, &mut |_, _| Ok(()))?;
+        chain.go_on_in(&found)?;
+        found.scan(&mut window, &mut |seen| chain.see(disk, &seen, |_, _| Ok(())))?;
         ends.files.push((chain.path.clone(), chain.position));
     }
     ends.frame = chain.map_or(0, |chain| chain.next_frame - 1);
@@ -151,9 +166,10 @@ pub(crate) fn verify_idle(
     let mut block = vec![0; BLOCK_BYTES as usize];
     let next = path_of(next);
     disk.open(&next).and_then(|file| file.read_at(0, &mut block)).on(&next, "read")?;
-    let found = read_file(disk, store, number, file_bytes)?;
+    let found = open_file(disk, store, number, file_bytes)?;
     let mut chain = Chain::starting_at(&found.header);
-    chain.walk(&found, &mut |_, _| Ok(()))?;
+    chain.go_on_in(&found)?;
+    found.scan(&mut Window::default(), &mut |seen| chain.see(disk, &seen, |_, _| Ok(())))?;
     match FileHeader::decode(&block) {
         Ok(header) if chain.next_frame < header.first_frame => {
             let what = format!("frames end with {}, {next} begins with {}", chain.next_frame - 1, header.first_frame);
@@ -171,21 +187,11 @@ fn present(disk: &dyn Disk) -> Result<Vec<u64>, StoreError> {
     Ok(names.iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).collect())
 }
 
-/// Bytes that are not zero where we only ever write zeros: behind the header and between intact frames.
-fn rubbish(found: &Found) -> Vec<Range<u64>> {
-    let gap = |from: usize, to: usize| {
-        let gap = &found.content[from..to];
-        let first = gap.iter().position(|byte| *byte != 0)?;
-        let last = gap.iter().rposition(|byte| *byte != 0)?;
-        Some((from + first) as u64..(from + last) as u64 + 1)
-    };
-    let mut places: Vec<_> = gap(HEADER_USED_BYTES, BLOCK_BYTES as usize).into_iter().collect();
-    for (at, head) in &found.frames {
-        places.extend(gap(*at as usize + HEAD_USED_BYTES, *at as usize + HEAD_BYTES));
-        let end = *at as usize + HEAD_BYTES + head.body_length as usize;
-        places.extend(gap(end, (*at + head.span()).min(found.content.len() as u64) as usize));
-    }
-    places
+/// The part of these bytes of a file, where only zeros are ever written, that has something else.
+fn rubbish(path: &str, from: u64, bytes: &[u8]) -> Option<(String, Range<u64>)> {
+    let first = bytes.iter().position(|byte| *byte != 0)?;
+    let last = bytes.iter().rposition(|byte| *byte != 0)?;
+    Some((path.to_owned(), from + first as u64..from + last as u64 + 1))
 }
 
 /// Files of the journal's directory that the next start removes: half-made ones.
