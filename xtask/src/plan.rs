@@ -3,7 +3,7 @@
 use crate::metadata::{cargo, root};
 use crate::report::{Counts, Line, Report, Verdict};
 use crate::run::{end_children_when_interrupted, run};
-use crate::system::{CLIPPY, JAVA, LINKER, MOUNT, NODE, Need, PYTHON, RUSTFMT, provide};
+use crate::system::{CLIPPY, JAVA, LINKER, MOUNT, NODE, Need, PYTHON, RUSTFMT, STRACE, provide};
 use crate::{features, layers, licences};
 use anyhow::{Result, bail};
 use std::path::PathBuf;
@@ -139,7 +139,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "refusals",
         work: Work::Conformance(&["refusals", "--prepared"]),
-        needs: &[],
+        needs: &[STRACE],
         quick: false,
         limit: minutes(5),
     },

@@ -56,6 +56,13 @@ pub(crate) const MOUNT: Need = Need {
     remedy: Remedy::Packages(&["mount"]),
 };
 
+pub(crate) const STRACE: Need = Need {
+    name: "strace, and the right to trace other processes",
+    // A process that it did not start, as the suite's servers are: some machines forbid just that.
+    probe: &["sh", "-c", "sleep 1 & strace -e trace=none -o /dev/null -p $!"],
+    remedy: Remedy::Packages(&["strace"]),
+};
+
 /// Is it there? With `install`, tries to make it so first. `Err` says what is missing.
 pub(crate) fn provide(need: &Need, install: bool) -> Result<(), String> {
     if succeeds(need.probe) {

@@ -277,6 +277,15 @@ impl Server {
         Ok(started.elapsed())
     }
 
+    /// Waits until it ends without being asked.
+    ///
+    /// # Errors
+    /// When it has not after `limit`.
+    pub fn ends_by_itself(mut self, limit: Duration) -> Result<ExitStatus> {
+        let status = wait(&mut self.process.0, limit)?;
+        status.with_context(|| format!("the server goes on after {limit:?}\n{}", self.log_tail()))
+    }
+
     /// Sends a signal.
     ///
     /// # Errors

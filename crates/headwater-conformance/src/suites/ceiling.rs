@@ -286,7 +286,7 @@ impl Writer {
     }
 
     /// Appends, and waits for the acknowledgement.
-    fn append(&mut self, data: &[u8]) -> Result<()> {
+    pub(super) fn append(&mut self, data: &[u8]) -> Result<()> {
         self.send(data)?;
         self.acknowledged_within(Duration::from_secs(120))
     }
@@ -302,9 +302,16 @@ impl Writer {
 
     /// Waits for the acknowledgement of the oldest append that has none.
     pub(super) fn acknowledged_within(&mut self, limit: Duration) -> Result<()> {
+        ensure!(self.is_acknowledged_within(limit)?, "the connection was closed before an append was answered");
+        Ok(())
+    }
+
+    /// The same; false if the server closed instead.
+    pub(super) fn is_acknowledged_within(&mut self, limit: Duration) -> Result<bool> {
         match self.raw.receive_within(limit)? {
-            Some((code::DATA_APPENDED, _)) => Ok(()),
-            other => bail!("an append was answered by {other:?}"),
+            Some((code::DATA_APPENDED, _)) => Ok(true),
+            Some(other) => bail!("an append was answered by {other:?}"),
+            None => Ok(false),
         }
     }
 

@@ -12,6 +12,7 @@ use crate::prepare::Places;
 use crate::raw::{Raw, code, frame, text};
 use crate::server::Launch;
 use anyhow::{Context, Result, bail, ensure};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -121,7 +122,7 @@ fn check(places: &Places, scratch: &Path, disk: &Path) -> Result<String> {
         }
         let mut reader = Raw::hello(&address)?;
         for number in (0..acknowledged).step_by(20).chain([acknowledged - 1]) {
-            ensure!(read(&mut reader, number)? == event(number), "event {number} is not what was acknowledged");
+            ensure!(read_event(&mut reader, number)? == event(number), "event {number} is not what was acknowledged");
         }
         match room {
             Room::FromOutside => std::fs::remove_file(&ballast)?,
@@ -147,7 +148,7 @@ fn check(places: &Places, scratch: &Path, disk: &Path) -> Result<String> {
     };
     let mut reader = Raw::hello(&server.ready.segment_store)?;
     for number in 0..acknowledged {
-        ensure!(read(&mut reader, number)? == event(number), "event {number} is lost or changed");
+        ensure!(read_event(&mut reader, number)? == event(number), "event {number} is lost or changed");
     }
     server.stop()?;
     Ok(format!("{acknowledged} events of {APPEND_BYTES} bytes, resumed after {resumed:?}"))
@@ -170,20 +171,24 @@ fn free_bytes(place: &Path) -> Result<u64> {
     Ok(figures.f_bavail * figures.f_frsize)
 }
 
-/// The bytes of one event.
-fn read(raw: &mut Raw, number: u64) -> Result<Vec<u8>> {
-    let (mut offset, end) = (number * APPEND_BYTES as u64, (number + 1) * APPEND_BYTES as u64);
-    let mut event = Vec::with_capacity(APPEND_BYTES);
+fn read_event(raw: &mut Raw, number: u64) -> Result<Vec<u8>> {
+    read(raw, SEGMENT, number * APPEND_BYTES as u64..(number + 1) * APPEND_BYTES as u64)
+}
+
+/// Bytes of a segment, all of which are there.
+pub(super) fn read(raw: &mut Raw, segment: &str, range: Range<u64>) -> Result<Vec<u8>> {
+    let (mut offset, end) = (range.start, range.end);
+    let mut read = Vec::with_capacity((end - offset) as usize);
     while offset < end {
         let wanted = ((end - offset) as i32).to_be_bytes();
-        let request = [&text(SEGMENT)[..], &offset.to_be_bytes(), &wanted, &text(""), &5_i64.to_be_bytes()];
+        let request = [&text(segment)[..], &offset.to_be_bytes(), &wanted, &text(""), &5_i64.to_be_bytes()];
         raw.send(&frame(code::READ_SEGMENT, &request.concat()))?;
         let Some((code::SEGMENT_READ, reply)) = raw.receive()? else { bail!("a read was not answered by data") };
         // Name, offset, two flags, length, data, id.
-        let data = reply.get(text(SEGMENT).len() + 8 + 2 + 4..reply.len() - 8).context("a read's fields")?;
+        let data = reply.get(text(segment).len() + 8 + 2 + 4..reply.len() - 8).context("a read's fields")?;
         ensure!(!data.is_empty(), "an empty answer at {offset}");
-        event.extend_from_slice(data);
+        read.extend_from_slice(data);
         offset += data.len() as u64;
     }
-    Ok(event)
+    Ok(read)
 }

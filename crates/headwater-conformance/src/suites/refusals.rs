@@ -1,4 +1,7 @@
-//! Starts that must be refused: one clear line, the right exit code, nothing touched.
+//! Starts that must be refused: one clear line, the right exit code, nothing touched. And servers that refuse to go on
+//! ([`disk`]).
+
+mod disk;
 
 use super::{Case, Outcome, in_scratch, run_cases};
 use crate::prepare::Places;
@@ -33,7 +36,7 @@ pub fn run(places: &Places) -> Result<Outcome> {
             std::fs::create_dir_all(&directory).context("make a directory")?;
             Ok(Launch::new(places.server(), &directory))
         };
-        let cases = vec![
+        let mut cases = vec![
             Case::new("refusals: each port when it is taken", || taken_ports(&launch)),
             Case::new("refusals: a data directory that another process has locked", || locked(&launch("locked")?)),
             Case::new("refusals: a data directory that cannot be made or written", || not_writable(&launch)),
@@ -44,6 +47,11 @@ pub fn run(places: &Places) -> Result<Outcome> {
             Case::new("refusals: unknown keys, unknown flags and values that make no sense", || settings(&launch)),
             Case::new("refusals: listening beyond loopback without saying so", || beyond_loopback(&launch)),
         ];
+        for (number, failing) in disk::FAILING.into_iter().enumerate() {
+            let name = format!("refusals: a disk that fails under a running server: {}", failing.what);
+            let launch = launch(&format!("failing-{number}"))?;
+            cases.push(Case::new(name, move || disk::check(&launch, failing)));
+        }
         Ok(run_cases(cases, 2))
     })
 }
