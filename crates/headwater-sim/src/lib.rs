@@ -42,7 +42,7 @@ pub use disk::{AfterFailedSync, Counts, Crashed, Faults, Image, SimBucket, SimDi
 pub use groups::{GroupsReport, groups_run};
 pub use harness::clients::{ClientsReport, clients_run};
 pub use harness::crash::{Plan, Report, crash_run};
-pub use harness::faults::{FaultOutcome, FullReport, fault_run, full_run};
+pub use harness::faults::{FaultOutcome, FaultReport, FullReport, fault_run, full_run};
 pub use harness::rot::{Damage, FileKind, RotReport, Verdict, every_bit_run, rot_run};
 pub use harness::threads::threads_run;
 pub use harness::{Failure, Launch, Store};

@@ -108,9 +108,9 @@ fn sweep(seed: u64, requests: u64) -> Result<(), Box<Failure>> {
     let mut stopped = 0;
     for call in 0.. {
         let faults = Faults { error_at_calls: [call].into(), ..Faults::default() };
-        let (outcome, counts) = fault_run(&EngineLaunch::default(), seed, requests, faults)?;
-        stopped += u64::from(matches!(outcome, FaultOutcome::Stopped(_)));
-        if counts.calls <= call {
+        let report = fault_run(&EngineLaunch::default(), seed, requests, faults)?;
+        stopped += u64::from(matches!(report.outcome, FaultOutcome::Stopped(_)));
+        if report.counts.calls <= call {
             println!("seed {seed}: {call} calls, {stopped} of them stop the store when they fail");
             break;
         }
@@ -169,8 +169,8 @@ fn main() -> ExitCode {
             let error_at_calls = error_at_call.into_iter().collect();
             let fail_syncs = fail_sync.into_iter().collect();
             let faults = Faults { error_at_calls, fail_syncs, capacity, ..Faults::default() };
-            let outcome = fault_run(&EngineLaunch::default(), seed, requests, faults);
-            outcome.map(|outcome| println!("seed {seed}: {outcome:?}"))
+            let report = fault_run(&EngineLaunch::default(), seed, requests, faults);
+            report.map(|report| println!("seed {seed}: {report:?}"))
         }
         What::Flips { seed, count } => flips(seed, count),
         What::Canaries => return canaries(),

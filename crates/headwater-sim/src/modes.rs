@@ -209,9 +209,9 @@ fn crash(launch: &EngineLaunch, plan: Plan) -> Result<Summary, Box<Failure>> {
 }
 
 fn faults(launch: &EngineLaunch, seed: u64, faults: Faults) -> Result<Summary, Box<Failure>> {
-    let (outcome, counts) = fault_run(launch, seed, REQUESTS, faults)?;
-    let met = matches!(outcome, FaultOutcome::Stopped(_));
-    Ok(Summary { count: u64::from(met), text: format!("{outcome:?}"), trace: counts.calls })
+    let report = fault_run(launch, seed, REQUESTS, faults)?;
+    let met = matches!(report.outcome, FaultOutcome::Stopped(_));
+    Ok(Summary { count: u64::from(met), text: format!("{report:?}"), trace: report.trace })
 }
 
 fn full(launch: &EngineLaunch, seed: u64, capacity: u64) -> Result<Summary, Box<Failure>> {

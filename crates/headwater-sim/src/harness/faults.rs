@@ -23,18 +23,23 @@ pub enum FaultOutcome {
     Stopped(String),
 }
 
+/// What a run with faults did.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct FaultReport {
+    /// How it ended.
+    pub outcome: FaultOutcome,
+    /// What was asked of the faulty disk.
+    pub counts: Counts,
+    /// Hash over all calls of that disk and all answers.
+    pub trace: u64,
+}
+
 /// Runs a fixed workload on a disk with faults, then restarts on a sound disk and compares. The first restart finds the
-/// page cache of the first run, as after a crash of the process; the second follows a power cut. Also tells what was
-/// asked of the faulty disk.
+/// page cache of the first run, as after a crash of the process; the second follows a power cut.
 ///
 /// # Errors
 /// A broken promise. That the store stops is none; that it panics is one.
-pub fn fault_run<L: Launch>(
-    launch: &L,
-    seed: u64,
-    requests: u64,
-    faults: Faults,
-) -> Result<(FaultOutcome, Counts), Box<Failure>> {
+pub fn fault_run<L: Launch>(launch: &L, seed: u64, requests: u64, faults: Faults) -> Result<FaultReport, Box<Failure>> {
     let universe = Universe::default();
     let mut run = Run::new(launch, &universe, seed);
     run.fault_run(requests, faults).map_err(|what| run.failure(seed, what))
@@ -75,7 +80,7 @@ const RELIEF_STEPS: usize = 5_000;
 const RELIEVED_BYTES: u64 = 3 << 20;
 
 impl<L: Launch> Run<'_, L> {
-    fn fault_run(&mut self, requests: u64, faults: Faults) -> Result<(FaultOutcome, Counts), String> {
+    fn fault_run(&mut self, requests: u64, faults: Faults) -> Result<FaultReport, String> {
         let disk = SimDisk::new(self.chance.bits());
         self.may_refuse = !faults.error_at_calls.is_empty() || !faults.unreadable.is_empty();
         disk.set_faults(faults);
@@ -83,7 +88,7 @@ impl<L: Launch> Run<'_, L> {
         let outcome = self.run_until_stopped(&disk, requests, &mut history)?;
         self.events.push(Event::Crashed("restart on a sound disk"));
         self.restart(&disk, &history)?;
-        Ok((outcome, disk.counts()))
+        Ok(FaultReport { outcome, counts: disk.counts(), trace: self.trace(&disk) })
     }
 
     /// The first restart finds the page cache of the run, the second what a power cut leaves.
@@ -183,8 +188,12 @@ impl<L: Launch> Run<'_, L> {
         drop(running);
         self.restart(&disk, &history)?;
         report.answers = self.report.answers;
-        report.trace = self.report.trace.rotate_left(7) ^ disk.trace();
+        report.trace = self.trace(&disk);
         Ok(report)
+    }
+
+    fn trace(&self, disk: &SimDisk) -> u64 {
+        self.report.trace.rotate_left(7) ^ disk.trace()
     }
 
     /// Reads the last durable byte of every segment that has one: no read waits for the disk to have room.

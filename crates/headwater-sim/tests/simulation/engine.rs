@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use headwater_sim::{
-    ClientsReport, EngineLaunch, Failure, FaultOutcome, Faults, FileKind, Mode, Plan, Report, RotReport, Summary,
-    Verdict, crash_run, fault_run, rot_run, threads_run,
+    ClientsReport, EngineLaunch, Failure, FaultOutcome, FaultReport, Faults, FileKind, Mode, Plan, Report, RotReport,
+    Summary, Verdict, crash_run, fault_run, rot_run, threads_run,
 };
 
 /// Crash points of one test run; the first figure of the ladder.
@@ -124,15 +124,20 @@ fn the_same_seed_gives_the_same_run() {
     });
 }
 
+/// Runs whose fault stopped the store.
+fn stopped(reports: &[FaultReport]) -> usize {
+    reports.iter().filter(|report| matches!(report.outcome, FaultOutcome::Stopped(_))).count()
+}
+
 #[test]
 fn a_failed_sync_stops_the_store_and_nothing_it_answered_is_lost() {
     let cases: Vec<u64> = (0..200).collect();
-    let outcomes = in_parallel(&cases, |case| {
+    let reports = in_parallel(&cases, |case| {
         let faults = Faults { fail_syncs: [case / 4 + 20].into(), ..Faults::default() };
         fault_run(&EngineLaunch::default(), case % 4, 60, faults)
     });
-    let stopped = outcomes.iter().filter(|outcome| matches!(outcome, (FaultOutcome::Stopped(_), _))).count();
-    assert!(stopped > 50, "{stopped} of {} runs met their failing sync", outcomes.len());
+    let stopped = stopped(&reports);
+    assert!(stopped > 50, "{stopped} of {} runs met their failing sync", reports.len());
 }
 
 #[test]
@@ -144,14 +149,14 @@ fn nothing_served_after_a_failed_sync_and_a_restart_disappears_with_the_power() 
 #[test]
 fn every_call_of_the_disk_may_fail() {
     let run = |faults| fault_run(&EngineLaunch::default(), 1, 300, faults);
-    let (_, counts) = run(Faults::default()).unwrap_or_else(|failure| panic!("{failure}"));
+    let counts = run(Faults::default()).unwrap_or_else(|failure| panic!("{failure}")).counts;
     assert!(counts.calls > 500, "{} calls", counts.calls);
     let calls: Vec<u64> = (0..counts.calls).collect();
-    let outcomes = in_parallel(&calls, |call| run(Faults { error_at_calls: [*call].into(), ..Faults::default() }));
-    let stopped = outcomes.iter().filter(|outcome| matches!(outcome, (FaultOutcome::Stopped(_), _))).count();
+    let reports = in_parallel(&calls, |call| run(Faults { error_at_calls: [*call].into(), ..Faults::default() }));
+    let stopped = stopped(&reports);
     assert!(stopped > calls.len() * 9 / 10, "{stopped} of {} calls stop the store when they fail", calls.len());
-    let outcomes = in_parallel(&calls, |call| run(Faults { full_at_calls: [*call].into(), ..Faults::default() }));
-    let others = outcomes.iter().filter(|(_, found)| *found != counts).count();
+    let reports = in_parallel(&calls, |call| run(Faults { full_at_calls: [*call].into(), ..Faults::default() }));
+    let others = reports.iter().filter(|report| report.counts != counts).count();
     assert!(others > 20, "{others} of {} calls found no room", calls.len());
     let met = hold(Mode::Error, 300);
     assert!(met > 100, "{met}");

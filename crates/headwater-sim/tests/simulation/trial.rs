@@ -89,9 +89,8 @@ fn fail_each_sync(bug: Bug) -> Result<u32, Box<headwater_sim::Failure>> {
     for seed in 0..4 {
         for sync in 0..40 {
             let faults = Faults { fail_syncs: [sync].into(), ..Faults::default() };
-            if let (FaultOutcome::Stopped(_), _) = fault_run(&NaiveLaunch::new(bug), seed, 60, faults)? {
-                stopped += 1;
-            }
+            let report = fault_run(&NaiveLaunch::new(bug), seed, 60, faults)?;
+            stopped += u32::from(matches!(report.outcome, FaultOutcome::Stopped(_)));
         }
     }
     Ok(stopped)
