@@ -58,6 +58,8 @@ struct Inner {
 pub struct Faults {
     /// This call and every later one fails with [`Crashed`]: the program is dead and does not know it.
     pub crash_at_call: Option<u64>,
+    /// The same, but if this call is a write, its first sectors arrive: none, all, or anything between.
+    pub torn_at_call: Option<u64>,
     /// These calls fail with `EIO`. A write may have happened in part; a sync has failed as in `fail_sync`.
     pub error_at_calls: BTreeSet<u64>,
     /// These calls find no room, if they would take some: they create or lengthen nothing and fail with `StorageFull`.
@@ -337,13 +339,16 @@ fn part_of(content: &Content, range: Range<u64>) -> Vec<u8> {
 enum Injected {
     Error,
     Sync,
+    /// The program dies in the middle of it, which is a write.
+    Crash,
 }
 
 impl Inner {
     /// Counts, traces and records a call. Says whether it is to fail.
     fn begin(&mut self, kind: Kind, path: &str, numbers: [u64; 2], data: &[u8]) -> Result<Option<Injected>> {
         let call = self.counts.calls;
-        if self.crashed || self.faults.crash_at_call.is_some_and(|at| call >= at) {
+        let is_last = self.faults.torn_at_call == Some(call);
+        if self.crashed || self.faults.crash_at_call.is_some_and(|at| call >= at) || is_last && kind != Kind::Write {
             self.crashed = true;
             return Err(Error::other(Crashed));
         }
@@ -363,6 +368,10 @@ impl Inner {
         self.counts.calls += 1;
         let sync = self.counts.syncs;
         self.counts.syncs += u64::from(kind.is_sync());
+        if is_last {
+            self.crashed = true;
+            return Ok(Some(Injected::Crash));
+        }
         if kind.is_boundary() && self.faults.read_only_from_call.is_some_and(|from| call >= from) {
             return Err(Error::from_raw_os_error(EROFS));
         }
@@ -504,7 +513,8 @@ impl File for SimFile {
         let call = inner.counts.calls - 1;
         inner.writes.insert(self.inode, (call, offset..end));
         match injected {
-            Some(_) => Err(io_error()),
+            Some(Injected::Crash) => Err(Error::other(Crashed)),
+            Some(Injected::Error | Injected::Sync) => Err(io_error()),
             None if missing > 0 => Err(ErrorKind::StorageFull.into()),
             None => Ok(()),
         }

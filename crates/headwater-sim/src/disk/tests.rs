@@ -341,6 +341,22 @@ fn after_the_crash_every_call_fails_and_the_disk_can_be_restarted() {
 }
 
 #[test]
+fn a_program_that_dies_within_a_write_leaves_some_of_its_sectors_and_dies_before_any_other_call() {
+    let written = [7; 4 * SECTOR];
+    let within = |call, seed| {
+        let disk = SimDisk::new(seed);
+        disk.set_faults(Faults { torn_at_call: Some(call), ..Faults::default() });
+        let done = disk.create("a").and_then(|file| file.write_at(0, &written));
+        assert!(Crashed::caused(&done.unwrap_err()) && Crashed::caused(&disk.list("").unwrap_err()));
+        disk.bytes("a").ok()
+    };
+    assert_eq!(within(0, 1), None);
+    let found: BTreeSet<_> = (0..100).map(|seed| within(1, seed).unwrap()).collect();
+    let sectors: BTreeSet<_> = (0..=4).map(|count| written[..count * SECTOR].to_vec()).collect();
+    assert_eq!(found, sectors);
+}
+
+#[test]
 fn an_image_is_taken_before_each_boundary_and_stays_as_it_was() {
     let disk = SimDisk::new(1);
     disk.record(1000, 0);

@@ -82,7 +82,8 @@ const RELIEVED_BYTES: u64 = 3 << 20;
 impl<L: Launch> Run<'_, L> {
     fn fault_run(&mut self, requests: u64, faults: Faults) -> Result<FaultReport, String> {
         let disk = SimDisk::new(self.chance.bits());
-        self.may_refuse = !faults.error_at_calls.is_empty() || !faults.unreadable.is_empty();
+        let dies = faults.crash_at_call.is_some() || faults.torn_at_call.is_some();
+        self.may_refuse = dies || !faults.error_at_calls.is_empty() || !faults.unreadable.is_empty();
         disk.set_faults(faults);
         let mut history = self.new_history();
         let outcome = self.run_until_stopped(&disk, requests, &mut history)?;

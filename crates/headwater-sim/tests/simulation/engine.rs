@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use headwater_sim::{
-    ClientsReport, EngineLaunch, Failure, FaultOutcome, FaultReport, Faults, FileKind, Mode, Plan, Report, RotReport,
-    Summary, Verdict, crash_run, fault_run, rot_run, threads_run,
+    ClientsReport, Counts, EngineLaunch, Failure, FaultOutcome, FaultReport, Faults, FileKind, Mode, Plan, Report,
+    RotReport, Summary, Verdict, crash_run, fault_run, rot_run, threads_run,
 };
 
 /// Crash points of one test run; the first figure of the ladder.
@@ -146,12 +146,22 @@ fn nothing_served_after_a_failed_sync_and_a_restart_disappears_with_the_power() 
     assert!(met > 100, "{met}");
 }
 
+/// One workload of 300 requests with such faults.
+fn one_workload(faults: Faults) -> Result<FaultReport, Box<Failure>> {
+    fault_run(&EngineLaunch::default(), 1, 300, faults)
+}
+
+/// What [`one_workload`] asks of a sound disk, and the number of each call.
+fn calls_of_one_workload() -> (Counts, Vec<u64>) {
+    let counts = one_workload(Faults::default()).unwrap_or_else(|failure| panic!("{failure}")).counts;
+    assert!(counts.calls > 500, "{} calls", counts.calls);
+    (counts, (0..counts.calls).collect())
+}
+
 #[test]
 fn every_call_of_the_disk_may_fail() {
-    let run = |faults| fault_run(&EngineLaunch::default(), 1, 300, faults);
-    let counts = run(Faults::default()).unwrap_or_else(|failure| panic!("{failure}")).counts;
-    assert!(counts.calls > 500, "{} calls", counts.calls);
-    let calls: Vec<u64> = (0..counts.calls).collect();
+    let run = one_workload;
+    let (counts, calls) = calls_of_one_workload();
     let reports = in_parallel(&calls, |call| run(Faults { error_at_calls: [*call].into(), ..Faults::default() }));
     let stopped = stopped(&reports);
     assert!(stopped > calls.len() * 9 / 10, "{stopped} of {} calls stop the store when they fail", calls.len());
@@ -160,6 +170,18 @@ fn every_call_of_the_disk_may_fail() {
     assert!(others > 20, "{others} of {} calls found no room", calls.len());
     let met = hold(Mode::Error, 300);
     assert!(met > 100, "{met}");
+}
+
+/// To die after a call is to die before the next one.
+#[test]
+fn every_call_of_the_disk_may_be_the_last_one_or_half_done() {
+    let (_, calls) = calls_of_one_workload();
+    let dies_before = |call| Faults { crash_at_call: Some(call), ..Faults::default() };
+    let dies_within = |call| Faults { torn_at_call: Some(call), ..Faults::default() };
+    for faults_at in [dies_before as fn(u64) -> Faults, dies_within] {
+        let reports = in_parallel(&calls, |call| one_workload(faults_at(*call)));
+        assert_eq!(stopped(&reports), calls.len(), "calls after which the store goes on without a disk");
+    }
 }
 
 #[test]

@@ -96,6 +96,26 @@ fn fail_each_sync(bug: Bug) -> Result<u32, Box<headwater_sim::Failure>> {
     Ok(stopped)
 }
 
+/// Lets a run die before each of its calls, and within each.
+fn die_at_each_call(bug: Bug) -> Result<(), Box<headwater_sim::Failure>> {
+    for seed in 0..4 {
+        for call in 0..60 {
+            let run = |faults| fault_run(&NaiveLaunch::new(bug), seed, 60, faults);
+            run(Faults { crash_at_call: Some(call), ..Faults::default() })?;
+            run(Faults { torn_at_call: Some(call), ..Faults::default() })?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_dying_at_a_call_costs_is_found() {
+    die_at_each_call(Bug::Nothing).unwrap_or_else(|failure| panic!("{failure}"));
+    for bug in [Bug::NoSync, Bug::AcknowledgesBeforeSync, Bug::ChecksumNotChecked] {
+        assert!(die_at_each_call(bug).is_err(), "{bug:?} was not found");
+    }
+}
+
 #[test]
 fn a_sync_error_that_is_ignored_is_found() {
     let stopped = fail_each_sync(Bug::Nothing).unwrap_or_else(|failure| panic!("{failure}"));
