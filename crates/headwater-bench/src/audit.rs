@@ -18,6 +18,8 @@ const SECTOR_BYTES: u64 = 512;
 const METRICS_PATIENCE: Duration = Duration::from_secs(5);
 /// Name of the server's figure of durable journal writes.
 const SYNCS: &str = "wal_syncs_total";
+/// And of checkpoints.
+const CHECKPOINTS: &str = "checkpoints_total";
 
 /// What is watched.
 #[derive(Clone, Debug)]
@@ -33,6 +35,7 @@ pub(crate) struct Watch {
 pub(crate) struct Counters {
     device: Option<Device>,
     syncs: Option<u64>,
+    checkpoints: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -50,6 +53,8 @@ pub struct Audit {
     pub device_bytes: Option<u64>,
     /// Durable writes of the journal that the server counted.
     pub server_syncs: Option<u64>,
+    /// Checkpoints that the server made until the last acknowledgement.
+    pub server_checkpoints: Option<u64>,
     /// Appends acknowledged.
     pub acknowledgements: u64,
     /// Bytes written to the device for each byte of acknowledged events, until the device was quiet again.
@@ -72,14 +77,16 @@ pub enum Durable {
 
 impl Watch {
     pub(crate) fn now(&self) -> Result<Counters, BenchError> {
-        let syncs =
-            match &self.metrics {
-                Some(address) => Some(figure(&page(address)?, SYNCS).ok_or_else(|| BenchError::Server {
-                    what: format!("shows no {SYNCS} at http://{address}/metrics"),
-                })?),
-                None => None,
+        let (mut syncs, mut checkpoints) = (None, None);
+        if let Some(address) = &self.metrics {
+            let page = page(address)?;
+            let shown = |name| {
+                figure(&page, name)
+                    .ok_or_else(|| BenchError::Server { what: format!("shows no {name} at http://{address}/metrics") })
             };
-        Ok(Counters { device: device(&self.directory), syncs })
+            (syncs, checkpoints) = (Some(shown(SYNCS)?), Some(shown(CHECKPOINTS)?));
+        }
+        Ok(Counters { device: device(&self.directory), syncs, checkpoints })
     }
 
     /// Waits until the device writes next to nothing, or `patience` is over: what is still in memory belongs to the run.
@@ -123,6 +130,7 @@ impl Audit {
             device_flushes,
             device_bytes,
             server_syncs,
+            server_checkpoints: difference(before.checkpoints, acknowledged.checkpoints),
             acknowledgements,
             write_amplification: device_bytes.map(|bytes| bytes as f64 / payload_bytes.max(1) as f64),
             durable,
@@ -213,6 +221,7 @@ mod tests {
         let at = |flushes, syncs| Counters {
             device: Some(Device { sectors_written: 1000 + flushes, flushes }),
             syncs: Some(syncs),
+            checkpoints: None,
         };
         let judge = |flushes: u64, syncs: u64| {
             Audit::between(at(10, 5), at(10 + flushes, 5 + syncs), at(10 + flushes, 5 + syncs), 100, 512).durable

@@ -2,7 +2,8 @@
 //! while others read old data ([`reading`]).
 //!
 //! One writer sends single events at a fixed rate throughout. First alone, then beside others who write in bulk (so that
-//! bytes leave the journal for chunks and checkpoints are made) to segments that are deleted as soon as they are written.
+//! bytes leave the journal for chunks and checkpoints are made) to segments that are deleted as soon as they are written. The
+//! server's checkpoints are counted: a run in which none was made says so.
 
 mod reading;
 
@@ -73,6 +74,9 @@ pub struct MixedReport {
     pub bulk_megabytes_per_second: f64,
     /// Bulk segments written and deleted meanwhile.
     pub bulk_segments_deleted: u64,
+    /// Checkpoints that the server made from before the first disturbed event to the last acknowledgement; none if it does
+    /// not tell. With 0 the figures are of bulk writes alone.
+    pub checkpoints: Option<u64>,
     /// Acknowledgements with nothing else going on.
     pub quiet: Quantiles,
     /// Acknowledgements beside bulk writes and deletions.
@@ -100,11 +104,11 @@ pub(crate) fn measure_both(attached: &Attached, args: &MixedLoad) -> Result<Mixe
     let once = || {
         let (report, run) = measure(attached, &load)?;
         run.delete(&attached.server)?;
-        Ok::<_, BenchError>(report.latency)
+        Ok::<_, BenchError>((report.latency, report.audit.server_checkpoints))
     };
-    let quiet = once()?;
+    let (quiet, _) = once()?;
     let done = AtomicBool::new(false);
-    let (disturbed, bulk_segments_deleted) = thread::scope(|scope| {
+    let ((disturbed, checkpoints), bulk_segments_deleted) = thread::scope(|scope| {
         let bulk = scope.spawn(|| {
             let mut deleted = 0;
             while !done.load(Ordering::Relaxed) {
@@ -121,6 +125,7 @@ pub(crate) fn measure_both(attached: &Attached, args: &MixedLoad) -> Result<Mixe
     Ok(MixedReport {
         bulk_megabytes_per_second: args.bulk,
         bulk_segments_deleted,
+        checkpoints,
         p99_ratio: disturbed.p99_us / quiet.p99_us,
         quiet,
         disturbed,
@@ -132,6 +137,34 @@ impl std::fmt::Display for MixedReport {
         writeln!(f, "ack alone                    {}", self.quiet)?;
         let (rate, deleted) = (self.bulk_megabytes_per_second, self.bulk_segments_deleted);
         writeln!(f, "ack beside {rate:.0} MB/s in bulk  {}", self.disturbed)?;
-        write!(f, "p99 is {:.1} × as long ({deleted} bulk segments written and deleted meanwhile)", self.p99_ratio)
+        writeln!(f, "p99 is {:.1} × as long ({deleted} bulk segments written and deleted meanwhile)", self.p99_ratio)?;
+        match self.checkpoints {
+            Some(0) => write!(f, "disturbed: NO (the server made no checkpoint meanwhile: this is bulk writing alone)"),
+            Some(count) => write!(f, "disturbed: yes ({count} checkpoints of the server meanwhile)"),
+            None => write!(f, "disturbed: unknown (without --metrics the server does not tell of checkpoints)"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_without_a_checkpoint_says_so() {
+        let said = |checkpoints| {
+            let report = MixedReport {
+                bulk_megabytes_per_second: 100.0,
+                bulk_segments_deleted: 1,
+                checkpoints,
+                quiet: Quantiles::default(),
+                disturbed: Quantiles::default(),
+                p99_ratio: 1.0,
+            };
+            report.to_string()
+        };
+        assert!(said(Some(0)).contains("disturbed: NO"));
+        assert!(said(Some(3)).contains("disturbed: yes (3 checkpoints"));
+        assert!(said(None).contains("disturbed: unknown"));
     }
 }

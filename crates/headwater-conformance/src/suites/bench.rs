@@ -98,6 +98,12 @@ pub fn run(places: &Places) -> Result<Outcome> {
                 ensure!(pause >= 25.0, "no pause of a key is that short in {report}");
                 Ok(format!("longest pause {pause:.0} ms"))
             }),
+            Case::new("bench: checkpoints are made beside the acknowledgements that are called disturbed", || {
+                let report = bench(places, "mixed", &server, scratch, BULK)?;
+                let checkpoints = number(&report, "/checkpoints")?;
+                ensure!(checkpoints > 0.0, "no checkpoint in {report}");
+                Ok(format!("{checkpoints} checkpoints"))
+            }),
             Case::new("bench: writers are measured alone and beside readers of old data", || {
                 let report = bench(places, "mixed", &server, scratch, MIXED)?;
                 for figure in ["/p99_ratio", "/throughput_ratio", "/read_bytes_per_second_paced"] {
@@ -193,6 +199,8 @@ const TXN: &[&str] =
     &["--events", "10", "--writers", "2", "--segments", "2", "--rounds", "2", "--seconds", "0.4", "--warmup", "0.1"];
 const KV: &[&str] = &["--keys", "2000", "--rate", "200", "--rounds", "1", "--seconds", "0.4", "--warmup", "0.1"];
 const SCALE: &[&str] = &["--rate", "500", "--every", "0.3", "--rounds", "1", "--seconds", "0.9", "--warmup", "0.1"];
+/// A container makes a checkpoint of 16 MiB.
+const BULK: &[&str] = &["--rate", "200", "--bulk", "100", "--bulk-mib", "64", "--seconds", "1"];
 const MIXED: &[&str] =
     &["--beside", "readers", "--mib", "8", "--rate", "200", "--rounds", "1", "--seconds", "0.4", "--warmup", "0.1"];
 
