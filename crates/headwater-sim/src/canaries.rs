@@ -2,10 +2,12 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use headwater_engine::canary::{CANARIES, plant};
 
 use crate::modes::Mode;
+use crate::soak::soak;
 
 /// What found a planted bug.
 #[derive(Clone, Debug)]
@@ -86,6 +88,42 @@ fn find(round: u64) -> Option<(Mode, u64, String)> {
         let mut seeds = round * seeds..(round + 1) * seeds;
         seeds.find_map(|seed| mode.run(seed).err().map(|failure| (mode, seed, beginning(&failure.what))))
     })
+}
+
+/// A truncation that is forgotten after a crash, which the first mode of a soak meets at once.
+const SOAKED: u32 = 21;
+
+/// Has a soak find a planted bug and takes what it prints at its word: what it says to type must fail in the same way, and
+/// hold in an engine without the bug. Returns what was typed.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn repeat_what_soak_found() -> Result<String, String> {
+    plant(SOAKED);
+    let repeated = soak(1, Duration::ZERO).err().ok_or("nothing found".to_owned()).and_then(|found| {
+        let printed = found.to_string();
+        let typed = printed.lines().last().and_then(|line| line.strip_prefix("see it again: "));
+        let typed = typed.ok_or_else(|| format!("the last line does not say what to type:\n{printed}"))?.to_owned();
+        let (mode, seed) = replayed(&typed).ok_or_else(|| format!("{typed:?} is no way to replay a seed"))?;
+        match mode.run(seed) {
+            Err(again) if found.what.starts_with(&again.what) => Ok((typed, mode, seed)),
+            Err(again) => Err(format!("{typed:?} finds something else: {}", beginning(&again.what))),
+            Ok(_) => Err(format!("{typed:?} finds nothing")),
+        }
+    });
+    plant(0);
+    let (typed, mode, seed) = repeated?;
+    match mode.run(seed) {
+        Ok(_) => Ok(typed),
+        Err(failure) => Err(format!("{typed:?} fails without a bug: {}", beginning(&failure.what))),
+    }
+}
+
+/// Mode and seed of a line to type.
+fn replayed(typed: &str) -> Option<(Mode, u64)> {
+    let (_, arguments) = typed.split_once(" -- replay ")?;
+    let (mode, seed) = arguments.split_once(' ')?;
+    Some((Mode::of(mode)?, seed.parse().ok()?))
 }
 
 /// Enough of a failure to recognize it, on one line.

@@ -34,7 +34,7 @@ mod stepped;
 mod workload;
 
 #[cfg(feature = "canary")]
-pub use canaries::{Catch, catch_all};
+pub use canaries::{Catch, catch_all, repeat_what_soak_found};
 pub use chance::{Chance, SimRandom};
 pub use clock::SimClock;
 pub use compare::{Found, Refusing, look_at_all};

@@ -16,8 +16,8 @@ const EVERY_BIT_SEEDS: u64 = 16;
 /// progress once a minute.
 ///
 /// # Errors
-/// The first broken promise, with the mode and what to type to see it again.
-pub fn soak(seed: u64, length: Duration) -> Result<(), (Mode, Box<Failure>)> {
+/// The first broken promise. Its last line is what to type to see it again.
+pub fn soak(seed: u64, length: Duration) -> Result<(), Box<Failure>> {
     #[allow(clippy::disallowed_methods, reason = "this is about hours of real time; nothing simulated sees it")]
     let began = Instant::now();
     let mut reported = Duration::ZERO;
@@ -27,7 +27,11 @@ pub fn soak(seed: u64, length: Duration) -> Result<(), (Mode, Box<Failure>)> {
         for (mode, count) in Mode::ALL.into_iter().zip(&mut totals) {
             // As long as all others together, and stores differ little in what it looks at.
             if mode != Mode::EveryBit || done.is_multiple_of(EVERY_BIT_SEEDS) {
-                *count += mode.run(seed).map_err(|failure| (mode, failure))?.count;
+                let summary = mode.run(seed).map_err(|mut failure| {
+                    failure.what.push_str(&format!("\nsee it again: {}", mode.command(seed)));
+                    failure
+                })?;
+                *count += summary.count;
             }
         }
         done += 1;
