@@ -9,6 +9,7 @@
 //! Source: the conditional writer of Pravega's Java client works alike.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_types::{EventNumber, WriterId, attribute};
@@ -115,7 +116,8 @@ impl Appender {
         let mut backoff = Backoff::for_at_most(self.stores.retry_for());
         let (mut number, mut is_doubtful) = (None, false);
         loop {
-            let (error, was_sent) = match self.attempt(data, how, &mut number, is_doubtful).await {
+            let limit = backoff.attempt(self.stores.request_timeout());
+            let (error, was_sent) = match self.attempt(data, how, &mut number, is_doubtful, limit).await {
                 Ok(Attempt::Stored) => return Ok(true),
                 Ok(Attempt::Overtaken) => return Ok(false),
                 Ok(Attempt::Again(error)) => (error, false),
@@ -149,12 +151,13 @@ impl Appender {
         how: How,
         number: &mut Option<EventNumber>,
         is_doubtful: bool,
+        limit: Duration,
     ) -> Result<Attempt> {
         // Not put back when the future is dropped: the next append registers anew.
         let session = self.session.take().filter(|session| session.connection.ended().is_none());
         let mut session = match session {
             Some(session) => session,
-            None => match self.set_up().await? {
+            None => match self.set_up(limit).await? {
                 Ok(session) => session,
                 Err(error) => return Ok(Attempt::Again(error)),
             },
@@ -167,10 +170,9 @@ impl Appender {
             self.given = self.given.max(session.stored) + 1;
             self.given
         });
-        let limit = self.stores.request_timeout();
         let reply = tokio::time::timeout(limit, self.send(&mut session, data, how, number)).await;
         let reply = reply.unwrap_or_else(|_| {
-            let what = format!("segment store did not answer about {} within {limit:?}", self.target.name);
+            let what = format!("segment store did not answer about {} within {limit:.1?}", self.target.name);
             Err(Error::new(ErrorKind::Unavailable, what))
         });
         let reply = match self.stores.judge(&self.target, reply?) {
@@ -184,7 +186,7 @@ impl Appender {
                 Ok(Attempt::Stored)
             }
             // The one that was sent before may have moved the end itself. If it has not yet, it cannot any more.
-            Reply::ConditionalCheckFailed { .. } if is_doubtful => match self.set_up().await? {
+            Reply::ConditionalCheckFailed { .. } if is_doubtful => match self.set_up(limit).await? {
                 Ok(session) => {
                     let is_stored = session.stored >= number;
                     self.session = Some(session);
@@ -240,17 +242,16 @@ impl Appender {
     }
 
     /// Registers the writer on a connection of its own. The inner error is one that another attempt may change.
-    async fn set_up(&self) -> Result<Result<Session>> {
+    async fn set_up(&self, limit: Duration) -> Result<Result<Session>> {
         let endpoint = self.stores.place(&self.target).await?;
         let token = self.stores.token(&self.target).await?;
         let connection = self.stores.open(&endpoint).await?;
         let (told, replies) = mpsc::unbounded_channel();
         let id = connection.set_up(self.writer, self.target.text(), token, Arc::new(Replies(told)))?;
         let mut session = Session { connection, id, stored: 0, replies };
-        let limit = self.stores.request_timeout();
         let reply = tokio::time::timeout(limit, session.reply()).await;
         let reply = reply.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Unavailable, format!("segment store did not answer within {limit:?}")))
+            Err(Error::new(ErrorKind::Unavailable, format!("segment store did not answer within {limit:.1?}")))
         });
         match self.stores.judge(&self.target, reply?) {
             Verdict::Answer(Reply::AppendSetup { last_event_number, .. }) => {

@@ -24,8 +24,7 @@
 //!   client there. Handles may be dropped anywhere. A call that takes its handle (commit, abort, close) drops it all the same:
 //!   such a transaction ends with its lease.
 //! * **Time**: calls end as those of the asynchronous client do, after
-//!   [`retry_for`](crate::ClientOptions::retry_for) and one [`request_timeout`](crate::ClientOptions::request_timeout) at the
-//!   latest, but for a person's sign-in, which takes as long as its code is good. Where the nature of a call is to wait for
+//!   [`retry_for`](crate::ClientOptions::retry_for), which leaves the last attempt a second, but for a person's sign-in, which takes as long as its code is good. Where the nature of a call is to wait for
 //!   others (the next event, bytes at the tail, an acknowledgement while the server has no room), `…_within` gives up after a
 //!   time of the caller's, and nothing is lost. A full server lets writes wait as long as it is full: so do `write` and
 //!   `flush`, and not `write_within` and `flush_within`.

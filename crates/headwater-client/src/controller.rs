@@ -3,7 +3,7 @@
 //! Guarantees:
 //! * a call that cannot do harm twice is repeated until it is answered or the time for retries is over, each time at the
 //!   next controller
-//! * a call ends within the time for retries and one request's time
+//! * a call ends within the time for retries, and a second where that leaves too little for one attempt
 
 use std::future::Future;
 use std::sync::Arc;
@@ -97,12 +97,12 @@ impl Controllers {
                 }
                 continue;
             }
-            let limit = self.shared.request_timeout;
+            let limit = backoff.attempt(self.shared.request_timeout);
             let outcome = tokio::time::timeout(limit, call(stub, asked)).await;
             let status = match outcome {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => status,
-                Err(_) => Status::deadline_exceeded(format!("no answer within {limit:?}")),
+                Err(_) => Status::deadline_exceeded(format!("no answer within {limit:.1?}")),
             };
             let error = error_of(name, endpoint, &status);
             if error.kind() == ErrorKind::Unauthenticated

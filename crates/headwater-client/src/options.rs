@@ -93,7 +93,8 @@ impl ClientOptions {
         self
     }
 
-    /// How long one attempt may take to be answered, and how long a server that owes answers may be silent. Default 30 s. A
+    /// How long one attempt may take to be answered, and how long a server that owes answers may be silent. Default 30 s; an
+    /// attempt takes no longer than there is time for retries left, or a second where there is less. A
     /// server that gives signs of life is waited for where that is the nature of what was asked: events that there is no
     /// room for yet, reads at the end of what is written.
     #[must_use]
@@ -103,7 +104,9 @@ impl ClientOptions {
     }
 
     /// How long attempts that fail for want of a server are repeated before the caller gets
-    /// [`Unavailable`](ErrorKind::Unavailable). Default 60 s.
+    /// [`Unavailable`](ErrorKind::Unavailable). Default 60 s. A call ends within this time also when a server takes connections
+    /// and says nothing, give or take a second; events under way, and reads, find such a server out by its silence
+    /// ([`request_timeout`](Self::request_timeout)) before this time begins.
     #[must_use]
     pub fn retry_for(mut self, limit: Duration) -> Self {
         self.retry_for = limit;

@@ -95,10 +95,11 @@ impl Pool {
     }
 
     /// A connection that nobody else uses, the one that was used last if there is any.
-    pub(crate) async fn lease(&self, endpoint: &Endpoint) -> Result<Lease> {
+    /// Opening one may take `limit`, and never longer than usual.
+    pub(crate) async fn lease(&self, endpoint: &Endpoint, limit: Duration) -> Result<Lease> {
         let connection = match self.idle(endpoint) {
             Some(connection) => connection,
-            None => self.open(endpoint).await?,
+            None => self.open_within(endpoint, limit).await?,
         };
         Ok(Lease { connection, endpoint: endpoint.clone(), pool: self.shared.clone() })
     }
@@ -129,7 +130,11 @@ impl Pool {
 
     /// A new connection that never comes here.
     pub(crate) async fn open(&self, endpoint: &Endpoint) -> Result<Connection> {
-        let limit = self.shared.connect_timeout;
+        self.open_within(endpoint, Duration::MAX).await
+    }
+
+    async fn open_within(&self, endpoint: &Endpoint, limit: Duration) -> Result<Connection> {
+        let limit = limit.min(self.shared.connect_timeout);
         let open = async {
             let stream = self.shared.transport.connect(Service::SegmentStore, endpoint).await;
             let stream = stream.map_err(|error| {
@@ -138,7 +143,7 @@ impl Pool {
             Connection::open(stream, endpoint.clone(), self.shared.silence_max).await
         };
         let opened = tokio::time::timeout(limit, open).await.unwrap_or_else(|_| {
-            let what = format!("segment store {endpoint} did not take a connection within {limit:?}");
+            let what = format!("segment store {endpoint} did not take a connection within {limit:.1?}");
             Err(Error::new(ErrorKind::Unavailable, what))
         });
         match &opened {

@@ -9,6 +9,9 @@ const FIRST: Duration = Duration::from_millis(5);
 /// Longest pause: what a caller waits in vain after the server has come back.
 const LONGEST: Duration = Duration::from_secs(1);
 
+/// What an attempt is given however little time is left: a call is made at least once, and a busy server needs a moment for its
+/// answer.
+const ATTEMPT_MIN: Duration = Duration::from_secs(1);
 /// For limits that no clock can hold.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -32,6 +35,12 @@ impl Backoff {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
+    /// How long the next attempt may take that would get `limit` at any other time: no longer than there is time left, and
+    /// [`ATTEMPT_MIN`] for the last one.
+    pub(crate) fn attempt(&self, limit: Duration) -> Duration {
+        limit.min(self.left().max(ATTEMPT_MIN))
+    }
+
     /// Waits before the next attempt; `false` if there is no time for another. Each pause is between half and all of its
     /// length, so that clients that lost one server do not come back in step.
     pub(crate) async fn pause(&mut self) -> bool {
@@ -43,5 +52,23 @@ impl Backoff {
         }
         tokio::time::sleep(pause).await;
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_gets_what_is_left_and_a_fair_minimum() {
+        let usual = Duration::from_secs(30);
+        let backoff = Backoff::for_at_most(Duration::from_secs(10));
+        assert_eq!(backoff.attempt(usual), Duration::from_secs(10));
+        assert_eq!(backoff.attempt(Duration::from_secs(2)), Duration::from_secs(2));
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert_eq!(backoff.attempt(usual), Duration::from_secs(3));
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert_eq!(backoff.attempt(usual), ATTEMPT_MIN);
+        assert_eq!(backoff.attempt(Duration::from_millis(5)), Duration::from_millis(5));
     }
 }

@@ -183,8 +183,13 @@ impl SegmentStores {
 
     /// A connection for one user to where the segment is.
     pub(crate) async fn lease(&self, target: &Target) -> Result<Lease> {
+        self.lease_within(target, Duration::MAX).await
+    }
+
+    /// As [`lease`](Self::lease); the segment store has so much time to take a connection.
+    async fn lease_within(&self, target: &Target, limit: Duration) -> Result<Lease> {
         let endpoint = self.place(target).await?;
-        let lease = self.shared.pool.lease(&endpoint).await;
+        let lease = self.shared.pool.lease(&endpoint, limit).await;
         lease.inspect_err(|_| self.forget_place(target))
     }
 
@@ -209,7 +214,7 @@ impl SegmentStores {
     ) -> Result<Reply> {
         let mut backoff = Backoff::for_at_most(self.shared.retry_for);
         loop {
-            let error = match self.ask_once(target, &make).await {
+            let error = match self.ask_once(target, backoff.attempt(self.shared.request_timeout), &make).await {
                 Ok(reply) => match self.judge(target, reply) {
                     Verdict::Answer(reply) => return Ok(reply),
                     Verdict::Refused(error) => return Err(error),
@@ -231,20 +236,20 @@ impl SegmentStores {
         }
     }
 
-    /// One attempt; in an error, whether the request may have been sent.
+    /// One attempt, whose parts may take `limit` each; in an error, whether the request may have been sent.
     async fn ask_once(
         &self,
         target: &Target,
+        limit: Duration,
         make: impl Fn(i64, Text, Token) -> Request,
     ) -> Result<Reply, (Error, bool)> {
         let not_sent = |error| (error, false);
-        let lease = self.lease(target).await.map_err(not_sent)?;
+        let lease = self.lease_within(target, limit).await.map_err(not_sent)?;
         let token = self.token(target).await.map_err(not_sent)?;
-        let limit = self.shared.request_timeout;
         let reply = tokio::time::timeout(limit, lease.call(|id| make(id, target.text(), token))).await;
         reply
             .unwrap_or_else(|_| {
-                let what = format!("segment store did not answer about {} within {limit:?}", target.name);
+                let what = format!("segment store did not answer about {} within {limit:.1?}", target.name);
                 Err(Error::new(ErrorKind::Unavailable, what))
             })
             .map_err(|error| (error, true))

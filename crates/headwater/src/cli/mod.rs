@@ -29,6 +29,11 @@ pub(crate) use self::explain::explain;
 use self::output::Output;
 use crate::exit;
 
+/// A server that owes an answer and is silent for so long is taken for gone, whatever the patience.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Below, nothing can be told from a busy moment.
+const SILENCE_MIN: Duration = Duration::from_secs(1);
+
 /// Which store, how to be let in, and how to say what there is to say.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Place {
@@ -42,10 +47,10 @@ pub(crate) struct Place {
     /// [audience=AUDIENCE] [ca=FILE]; without a secret, a person is asked to sign in
     #[arg(long, value_name = "FILE", global = true)]
     credentials: Option<PathBuf>,
-    /// Seconds to go on trying when the store does not answer
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, global = true)]
-    patience: u64,
-    /// Print JSON, one object per line
+    /// How long to go on trying when the store does not answer, such as 30s or a number of seconds
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s", global = true)]
+    patience: Duration,
+    /// Print JSON, one object per line; an error is one on standard error
     #[arg(long, global = true)]
     json: bool,
 }
@@ -193,7 +198,9 @@ async fn carry_out(action: Action) -> Result<(), Failure> {
 
 impl Place {
     fn connect(&self) -> Result<Client, Failure> {
-        let mut options = ClientOptions::new(&self.server)?.retry_for(Duration::from_secs(self.patience));
+        let mut options = ClientOptions::new(&self.server)?.retry_for(self.patience);
+        // What is under way with a server that says nothing is given up as soon as a call would be.
+        options = options.request_timeout(self.patience.clamp(SILENCE_MIN, SILENCE_MAX));
         if let Some(path) = &self.ca {
             let certificates =
                 std::fs::read(path).map_err(|source| Failure::Input { what: path.display().to_string(), source })?;

@@ -313,6 +313,27 @@ fn the_last_handle_ends_everything_wherever_it_is_dropped() {
     }
 }
 
+/// A listener that takes connections and never says a word, such as a server that was stopped with SIGSTOP.
+fn silent() -> (std::net::TcpListener, String) {
+    // The system takes connections for it.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp://{}", listener.local_addr().unwrap());
+    (listener, address)
+}
+
+#[test]
+fn calls_end_in_time_when_a_server_is_silent() {
+    let (_listener, address) = silent();
+    // What is left for the last attempt, not the usual 30 s.
+    let options = ClientOptions::new(&address).unwrap().retry_for(Duration::from_secs(2));
+    let client = Client::with(options).unwrap();
+    let begun = Instant::now();
+    let error = client.run(client.asynchronous().scopes()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(begun.elapsed() >= Duration::from_secs(2), "it gave up after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(20), "it took {:?}", begun.elapsed());
+}
+
 #[test]
 fn calls_end_in_time_when_nobody_answers() {
     let options = ClientOptions::new("tcp://127.0.0.1:1").unwrap().retry_for(Duration::from_millis(300));
