@@ -280,20 +280,15 @@ impl Client {
         answer.segments.into_iter().map(located).collect()
     }
 
-    /// What follows on a segment that is sealed; nothing if its stream is sealed, too.
+    /// What follows on a segment that is sealed; nothing if its stream is sealed, too. All of it is of later epochs than the
+    /// segment, so whoever goes from segment to segment comes to an end.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`. `Protocol`: the server names a successor that is no later than the segment.
     pub async fn successors(&self, stream: &ScopedStream, id: SegmentId) -> Result<Vec<Successor>> {
         let asked = segment_id(stream, id);
         let answer = call!(self, "getSegmentsImmediatelyFollowing", get_segments_immediately_following, asked)?;
-        let odd = || Error::new(ErrorKind::Protocol, "controller sent a successor without a segment");
-        let successor = |entry: proto::successor_response::SegmentEntry| {
-            let segment = SegmentRange::of_proto(entry.segment.as_ref().ok_or_else(odd)?)?;
-            let predecessors = entry.value.into_iter().map(|id| SegmentId::from_i64(id).ok_or_else(odd));
-            Ok(Successor { segment, predecessors: predecessors.collect::<Result<_>>()? })
-        };
-        answer.segments.into_iter().map(successor).collect()
+        answer.segments.into_iter().map(|entry| successor_of(id, entry)).collect()
     }
 
     /// Replaces segments by others for the same keys, and waits until it is done. `sealed` are current segments whose
@@ -363,6 +358,18 @@ impl Client {
     }
 }
 
+/// A successor is made by a scale, and each scale has an epoch of its own: one that is no later would lead in a circle.
+fn successor_of(segment: SegmentId, entry: proto::successor_response::SegmentEntry) -> Result<Successor> {
+    let odd = || Error::new(ErrorKind::Protocol, "controller sent a successor without a segment");
+    let next = SegmentRange::of_proto(entry.segment.as_ref().ok_or_else(odd)?)?;
+    if next.id.epoch <= segment.epoch {
+        let what = format!("controller sent {} as successor of {segment}, which is no earlier", next.id);
+        return Err(Error::new(ErrorKind::Protocol, what));
+    }
+    let predecessors = entry.value.into_iter().map(|id| SegmentId::from_i64(id).ok_or_else(odd));
+    Ok(Successor { segment: next, predecessors: predecessors.collect::<Result<_>>()? })
+}
+
 /// A scale of an idle stream takes some milliseconds.
 const SCALE_LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(10);
 
@@ -413,4 +420,33 @@ fn names_of(scope: &Name, page: proto::StreamsInScopeResponse, found: &mut Vec<N
 
 pub(crate) fn endless(what: &str) -> Error {
     Error::new(ErrorKind::Protocol, format!("controller does not come to an end of its {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_successor_is_of_a_later_epoch_than_what_it_follows_on() {
+        let stream = ScopedStream::parse("s/t").unwrap();
+        let entry = |number, epoch| {
+            let segment = proto::SegmentRange {
+                segment_id: Some(crate::model::segment_id(&stream, SegmentId::new(number, epoch))),
+                min_key: 0.0,
+                max_key: 1.0,
+            };
+            proto::successor_response::SegmentEntry {
+                segment: Some(segment),
+                value: vec![SegmentId::new(0, 1).as_i64()],
+            }
+        };
+        let before = SegmentId::new(0, 1);
+        let later = successor_of(before, entry(1, 2)).unwrap();
+        assert_eq!((later.segment.id, later.predecessors), (SegmentId::new(1, 2), vec![before]));
+        // Itself, another of its epoch, and what it follows on.
+        for (number, epoch) in [(0, 1), (1, 1), (1, 0)] {
+            let error = successor_of(before, entry(number, epoch)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Protocol, "{number} of {epoch}: {error}");
+        }
+    }
 }
