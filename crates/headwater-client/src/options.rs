@@ -127,10 +127,7 @@ impl ClientOptions {
         }
         match (&self.tls, self.address.tls) {
             (Some(config), true) => Ok(Arc::new(Tcp::tls(config.clone()))),
-            (None, true) => {
-                let what = "TLS needs certificates to trust: give them with ClientOptions::trusting";
-                Err(Error::new(ErrorKind::Invalid, what))
-            }
+            (None, true) => Err(Error::new(ErrorKind::Invalid, "TLS needs certificates to trust")),
             (_, false) => Ok(Arc::new(Tcp::plain())),
         }
     }

@@ -64,7 +64,9 @@ pub(crate) fn _connect(address: &str, options: Options) -> PyResult<NativeClient
     if let Some(limit) = options.retry_for {
         made = made.retry_for(duration(limit)?);
     }
-    Ok(NativeClient { client: made.connect().map_err(raise)?, store: Arc::default() })
+    // Nothing else is refused here.
+    let untrusting = |error: Error| raise(Error::new(error.kind(), format!("{error}: give them with trust=")));
+    Ok(NativeClient { client: made.connect().map_err(untrusting)?, store: Arc::default() })
 }
 
 #[pyfunction]

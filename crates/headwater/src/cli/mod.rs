@@ -210,7 +210,8 @@ impl Place {
             let given = crate::credentials::read(path).map_err(|error| Failure::Usage(crate::serve::chain(&error)))?;
             options = options.credentials(given);
         }
-        Ok(options.connect()?)
+        // All that can be wrong with a client that has not called yet.
+        options.connect().map_err(|error| usage(format!("{error}: give them with --ca FILE")))
     }
 
     fn output(&self) -> Output {
