@@ -146,6 +146,13 @@ impl Client {
     /// # Errors
     /// `NotFound`: the scope does not exist.
     pub async fn streams(&self, scope: &Name) -> Result<Vec<Name>> {
+        let mut found = self.all_streams(scope).await?;
+        found.retain(|name| !name.is_internal());
+        Ok(found)
+    }
+
+    /// Names of all streams of a scope, the system's own among them.
+    pub(crate) async fn all_streams(&self, scope: &Name) -> Result<Vec<Name>> {
         let (mut found, mut token) = (Vec::new(), String::new());
         for _ in 0..PAGES_MAX {
             let asked = proto::StreamsInScopeRequest {
@@ -176,7 +183,10 @@ impl Client {
             let page = call!(self, "listStreamsInScopeForTag", list_streams_in_scope_for_tag, asked)?;
             match names_of(scope, page, &mut found)? {
                 Some(next) => token = next,
-                None => return Ok(found),
+                None => {
+                    found.retain(|name: &Name| !name.is_internal());
+                    return Ok(found);
+                }
             }
         }
         Err(endless("streams"))
@@ -289,6 +299,20 @@ impl Client {
         let asked = segment_id(stream, id);
         let answer = call!(self, "getSegmentsImmediatelyFollowing", get_segments_immediately_following, asked)?;
         answer.segments.into_iter().map(|entry| successor_of(id, entry)).collect()
+    }
+
+    /// Reader groups that hold back the retention of a stream, as `scope/group`.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn subscribers(&self, stream: &ScopedStream) -> Result<Vec<String>> {
+        use proto::subscribers_response::Status;
+        let answer = call!(self, "listSubscribers", list_subscribers, stream_info(stream))?;
+        match answer.status() {
+            Status::Success => Ok(answer.subscribers),
+            Status::StreamNotFound => Err(not_found("stream", stream)),
+            Status::Failure => Err(failed("list subscribers of", stream)),
+        }
     }
 
     /// Replaces segments by others for the same keys, and waits until it is done. `sealed` are current segments whose
@@ -410,10 +434,7 @@ fn names_of(scope: &Name, page: proto::StreamsInScopeResponse, found: &mut Vec<N
     let token = page.continuation_token.unwrap_or_default().token;
     let more = !page.streams.is_empty();
     for stream in page.streams {
-        let name = name_of(&stream.stream)?;
-        if !name.is_internal() {
-            found.push(name);
-        }
+        found.push(name_of(&stream.stream)?);
     }
     Ok(more.then_some(token))
 }

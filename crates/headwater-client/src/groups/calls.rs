@@ -13,6 +13,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::segments::signed;
 use crate::streams::{call, failed};
 
+/// Begins the name of a group's stream.
+const STREAM_PREFIX: &str = "_RG";
+
 /// Who is meant.
 #[derive(Clone, Debug)]
 pub(super) struct GroupName {
@@ -29,9 +32,14 @@ impl GroupName {
     /// `Invalid`: the name is too long.
     pub(super) fn new(scope: &Name, name: &Name) -> Result<Self> {
         let invalid = |error| Error::caused(ErrorKind::Invalid, format!("{name} is no name for a reader group"), error);
-        let stream = Name::parse(&format!("_RG{name}")).map_err(invalid)?;
+        let stream = Name::parse(&format!("{STREAM_PREFIX}{name}")).map_err(invalid)?;
         let stream = ScopedStream { scope: scope.clone(), stream };
         Ok(Self { scope: scope.clone(), name: name.clone(), stream })
+    }
+
+    /// The group whose readers agree in a stream, if it is such a one.
+    pub(super) fn of_stream(stream: &Name) -> Option<Name> {
+        Name::parse(stream.as_str().strip_prefix(STREAM_PREFIX)?).ok()
     }
 
     pub(super) fn missing(&self) -> Error {

@@ -42,6 +42,21 @@ impl fmt::Debug for ReaderGroup {
 }
 
 impl Client {
+    /// Names of a scope's reader groups. A group that is being made or deleted may be among them.
+    ///
+    /// # Errors
+    /// `NotFound`: the scope does not exist.
+    ///
+    /// # Cancel safety
+    /// It only asks.
+    ///
+    /// # Source
+    /// No call lists groups: each has a stream whose name begins with `_RG`, as Java's clients name it.
+    pub async fn reader_groups(&self, scope: &Name) -> Result<Vec<Name>> {
+        let streams = self.all_streams(scope).await?;
+        Ok(streams.iter().filter_map(GroupName::of_stream).collect())
+    }
+
     /// Makes a reader group. `false` if it was there, with the same configuration.
     ///
     /// # Errors

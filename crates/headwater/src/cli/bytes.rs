@@ -67,6 +67,7 @@ pub(crate) enum Action {
 pub(super) async fn run(action: Action, client: &Client, out: &mut Output) -> Result<(), Failure> {
     match action {
         Action::Write { stream, file } => write(client, out, &stream, file).await,
+        Action::Read { .. } if out.is_json() => Err(usage("bytes are printed as they are: there is no --json of them")),
         Action::Read { stream, from, max, follow } => {
             let mut reader = client.byte_reader(&stream, 0).await?;
             let (head, tail) = (reader.head().await?, reader.tail().await?);

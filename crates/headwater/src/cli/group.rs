@@ -9,7 +9,7 @@ use clap::{Subcommand, ValueEnum};
 use futures::FutureExt as _;
 use headwater_client::{
     AcknowledgingOptions, AcknowledgingReader, Client, Cut, Delivery, Error, ErrorKind, EventPointer, EventReader,
-    GroupEvent, GroupRetention, Position, ReadEvent, ReaderGroup, ReaderGroupConfig, ReaderOptions, Received,
+    GroupEvent, GroupRetention, Name, Position, ReadEvent, ReaderGroup, ReaderGroupConfig, ReaderOptions, Received,
     ScopedStream, TimeWindow,
 };
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::event::{Format, described, put};
 use super::output::Output;
-use super::{Failure, duration, missing, stream_name, usage};
+use super::{Failure, duration, missing, scope_name, stream_name, usage};
 
 /// Time a reader that is interrupted has for leaving its group.
 const LEAVING: Duration = Duration::from_secs(5);
@@ -46,6 +46,12 @@ pub(crate) enum Action {
         /// Time between two checkpoints that readers make by themselves; 0: none
         #[arg(long, value_parser = duration, default_value = "30s")]
         checkpoint_every: Duration,
+    },
+    /// Names of a scope's reader groups
+    List {
+        /// The scope
+        #[arg(value_parser = scope_name)]
+        scope: Name,
     },
     /// What a group reads, who reads, and how much is left
     Describe {
@@ -97,9 +103,8 @@ pub(crate) enum Action {
         /// SCOPE/GROUP
         #[arg(value_parser = stream_name)]
         group: ScopedStream,
-        /// Its name
-        #[arg(default_value = "headwater-cli")]
-        name: String,
+        /// Its name, which no checkpoint that the group remembers has; without it, it gets one that no other has
+        name: Option<String>,
     },
     /// Begin anew: all readers are put out of the group
     Reset {
@@ -206,6 +211,12 @@ pub(super) async fn run(action: Action, client: &Client, out: &mut Output) -> Re
             let text = if created { "created" } else { "was there already:" };
             Ok(out.say(&named(&group, "created", json!(created)), format!("{text} {group}"))?)
         }
+        Action::List { scope } => {
+            for group in client.reader_groups(&scope).await? {
+                out.put(&json!({"scope": scope.as_str(), "group": group.as_str()}), format!("{scope}/{group}"))?;
+            }
+            Ok(out.flush()?)
+        }
         Action::Describe { group } => describe(&open(client, &group).await?, &group, out).await,
         Action::Read { group, reader, idle, dead_after, acknowledge: true, redeliver_after, .. } => {
             if !out.is_json() {
@@ -226,7 +237,12 @@ pub(super) async fn run(action: Action, client: &Client, out: &mut Output) -> Re
             read(&opened, &reader, options, asked, out).await
         }
         Action::Checkpoint { group, name } => {
+            let name = name.unwrap_or_else(|| format!("headwater-cli-{}", uuid::Uuid::new_v4()));
             let checkpoint = open(client, &group).await?.initiate_checkpoint(&name).await?.wait().await?;
+            if !out.is_json() {
+                // Standard output has the cuts alone, for those who put them into variables.
+                eprintln!("headwater: checkpoint {name}");
+            }
             for cut in checkpoint.cuts.values() {
                 let object = json!({"checkpoint": name, "stream": cut.stream.to_string(), "cut": cut.to_text()});
                 out.put(&object, cut.to_text())?;

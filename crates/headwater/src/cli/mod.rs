@@ -79,7 +79,7 @@ pub(crate) enum Action {
         #[command(flatten)]
         place: Place,
     },
-    /// Reader groups: make, look at, read as a member, take a checkpoint, reset, delete
+    /// Reader groups: make, list, look at, read as a member, take a checkpoint, reset, delete
     Group {
         #[command(subcommand)]
         action: group::Action,
@@ -251,6 +251,23 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(if millis { Duration::from_millis(number) } else { Duration::from_secs(number) })
 }
 
+/// Writes a time as [`duration`] reads it, in the largest unit that it is a whole number of.
+fn span(time: Duration) -> String {
+    let (seconds, millis) = (time.as_secs(), time.subsec_millis());
+    if millis > 0 {
+        return format!("{}ms", time.as_millis());
+    }
+    let units = [(86400, 'd'), (3600, 'h'), (60, 'm')];
+    let (unit, name) = units.into_iter().find(|(unit, _)| seconds > 0 && seconds % unit == 0).unwrap_or((1, 's'));
+    format!("{}{name}", seconds / unit)
+}
+
+/// A number of things: `1 segment`, `2 segments`.
+fn counted(number: impl Into<u64>, what: &str) -> String {
+    let number = number.into();
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A file, or standard input without one: its name and what is in it.
 fn input(file: Option<&Path>) -> Result<(String, Box<dyn BufRead + Send>), Failure> {
     const BUFFER_BYTES: usize = 1 << 20;
@@ -283,6 +300,9 @@ mod tests {
             assert_eq!(duration(text), Ok(Duration::from_secs(expected)), "{text}");
         }
         assert_eq!(duration("5ms"), Ok(Duration::from_millis(5)));
+        for text in ["90s", "15m", "25h", "7d", "0s", "1500ms"] {
+            assert_eq!(span(duration(text).unwrap()), text);
+        }
         for text in ["", "s", "-1", "1.5h", "1y", "99999999999999999999", "18446744073709551615d"] {
             assert!(duration(text).is_err(), "{text}");
         }

@@ -8,7 +8,7 @@ use headwater_client::{Client, Cut, KeyRange, Name, Retention, Scaling, ScopedSt
 use serde_json::{Value, json};
 
 use super::output::Output;
-use super::{Failure, duration, missing, scope_name, size, stream_name, usage};
+use super::{Failure, counted, duration, missing, scope_name, size, span, stream_name, usage};
 
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum Action {
@@ -34,6 +34,12 @@ pub(crate) enum Action {
     },
     /// Configuration, segments, and what they hold
     Describe {
+        /// SCOPE/STREAM
+        #[arg(value_parser = stream_name)]
+        stream: ScopedStream,
+    },
+    /// Reader groups that hold back what retention drops
+    Subscribers {
         /// SCOPE/STREAM
         #[arg(value_parser = stream_name)]
         stream: ScopedStream,
@@ -94,7 +100,7 @@ pub(crate) enum Action {
 }
 
 /// A stream's settings.
-#[derive(clap::Args, Clone, Debug, Default)]
+#[derive(clap::Args, Clone, Debug, Default, PartialEq)]
 pub(crate) struct Settings {
     /// Segments; the fewest, with a rate [default: 1]
     #[arg(long)]
@@ -185,7 +191,17 @@ pub(super) async fn run(action: Action, client: &Client, out: &mut Output) -> Re
             Ok(out.flush()?)
         }
         Action::Describe { stream } => describe(client, &stream, out).await,
+        Action::Subscribers { stream } => {
+            for group in client.subscribers(&stream).await? {
+                let object = json!({"scope": stream.scope.as_str(), "stream": stream.stream.as_str(), "group": group});
+                out.put(&object, &group)?;
+            }
+            Ok(out.flush()?)
+        }
         Action::Update { stream, settings, retain_all } => {
+            if !retain_all && settings == Settings::default() {
+                return Err(usage("nothing to change was named; `headwater stream update --help` shows what there is"));
+            }
             let mut config = client.stream_config(&stream).await?;
             settings.apply(&mut config)?;
             if retain_all {
@@ -204,7 +220,7 @@ pub(super) async fn run(action: Action, client: &Client, out: &mut Output) -> Re
             let parts = parts.ok_or_else(|| usage("a stream has at least one segment"))?;
             let sealed: Vec<_> = current.iter().map(|segment| segment.id).collect();
             client.scale_stream(&stream, &sealed, &KeyRange::split(parts)).await?;
-            say(out, &stream, "segments", segments, format!("{stream} has {segments} segments"))
+            say(out, &stream, "segments", segments, format!("{stream} has {}", counted(segments, "segment")))
         }
         Action::Truncate { stream, at } => {
             let cut = match at.as_str() {
@@ -270,22 +286,25 @@ async fn describe(client: &Client, stream: &ScopedStream, out: &mut Output) -> R
     }
     let (scaling, scaling_text) = match config.scaling {
         Scaling::Fixed { segments } => {
-            (json!({"type": "fixed", "segments": segments}), format!("none, {segments} segments"))
+            (json!({"type": "fixed", "segments": segments}), format!("none, {}", counted(segments, "segment")))
         }
         Scaling::ByEventRate { target, factor, segments_min } => (
             json!({"type": "events-per-second", "target": target, "factor": factor, "segments-min": segments_min}),
-            format!("beyond {target} events/s per segment into {factor}, at least {segments_min} segments"),
+            format!(
+                "beyond {target} events/s per segment into {factor}, at least {}",
+                counted(segments_min, "segment")
+            ),
         ),
         Scaling::ByThroughput { target, factor, segments_min } => (
             json!({"type": "kb-per-second", "target": target, "factor": factor, "segments-min": segments_min}),
-            format!("beyond {target} KB/s per segment into {factor}, at least {segments_min} segments"),
+            format!("beyond {target} KB/s per segment into {factor}, at least {}", counted(segments_min, "segment")),
         ),
     };
     let (retention, retention_text) = match config.retention {
         None => (Value::Null, "everything".to_owned()),
         Some(Retention::Time { min, max }) => (
             json!({"type": "time", "min-seconds": min.as_secs_f64(), "max-seconds": max.map(|max| max.as_secs_f64())}),
-            max.map_or(format!("{min:?}"), |max| format!("{min:?}, at most {max:?}")),
+            max.map_or(span(min), |max| format!("{}, at most {}", span(min), span(max))),
         ),
         Some(Retention::Size { min_bytes, max_bytes }) => (
             json!({"type": "size", "min-bytes": min_bytes, "max-bytes": max_bytes}),

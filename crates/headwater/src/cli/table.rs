@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use clap::Subcommand;
 use headwater_client::{
-    Client, Condition, Entry, KeyValueRange, KeyValueTableConfig, Name, Put, ScopedTable, TableKey, Version,
+    Client, Condition, Entry, ErrorKind, KeyValueRange, KeyValueTable, KeyValueTableConfig, Name, Put, ScopedTable,
+    TableKey, Version,
 };
 use serde_json::{Map, Value, json};
 
@@ -207,9 +208,11 @@ pub(super) async fn run(action: Action, client: &Client, out: &mut Output) -> Re
             Ok(out.say(&named(&table, "version", json!(version)), format!("put {} into {table}", key.key))?)
         }
         Action::Remove { table, key, if_version } => {
-            let condition = if_version.map_or(Condition::None, Condition::At);
-            client.key_value_table(&table).await?.remove_all(vec![(key.read()?, condition)]).await?;
-            Ok(out.say(&named(&table, "removed", json!(key.key)), format!("removed {} from {table}", key.key))?)
+            if remove(&client.key_value_table(&table).await?, &key.read()?, if_version).await? {
+                Ok(out.say(&named(&table, "removed", json!(key.key)), format!("removed {} from {table}", key.key))?)
+            } else {
+                Ok(out.say(&named(&table, "removed", Value::Null), format!("{} is not in {table}", key.key))?)
+            }
         }
         Action::Entries { table, from, to, hex, max, format } => {
             let range = KeyValueRange::primary_between(bytes_of(&from, hex)?, bytes_of(&to, hex)?);
@@ -228,6 +231,25 @@ pub(super) async fn run(action: Action, client: &Client, out: &mut Output) -> Re
                 return Err(missing("table", &table));
             }
             Ok(out.say(&named(&table, "deleted", json!(true)), format!("deleted {table}"))?)
+        }
+    }
+}
+
+/// Whether the key was there. A server does not say that of a removal without a condition, so this one always has one.
+async fn remove(table: &KeyValueTable, key: &TableKey, version: Option<Version>) -> Result<bool, Failure> {
+    loop {
+        let at = match version {
+            Some(version) => version,
+            None => match table.get(key).await? {
+                Some((_, found)) => found,
+                None => return Ok(false),
+            },
+        };
+        match table.remove_all(vec![(key.clone(), Condition::At(at))]).await {
+            Ok(()) => return Ok(true),
+            // Somebody changed it meanwhile, and nobody said which version it has to have.
+            Err(error) if error.kind() == ErrorKind::Conflict && version.is_none() => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }

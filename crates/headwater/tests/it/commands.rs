@@ -60,6 +60,9 @@ async fn a_person_operates_a_store_without_code() {
     let described = ok(&["stream", "describe", "shop/orders", "--json"], "").await;
     let described: serde_json::Value = serde_json::from_str(&described).unwrap();
     assert_eq!(described["segments"].as_array().unwrap().len(), 5);
+    ok(&["stream", "update", "shop/orders", "--retain-for", "7d"], "").await;
+    let described = ok(&["stream", "describe", "shop/orders"], "").await;
+    assert!(described.contains("\nscaling: none, 2 segments\nkept: 7d\n"), "{described}");
     ok(&["stream", "truncate", "shop/orders", "--at", "tail"], "").await;
     assert_eq!(ok(&["event", "read", "shop/orders"], "").await, "");
     ok(&["event", "write", "shop/orders", "--key", "a"], "last\n").await;
@@ -109,7 +112,13 @@ async fn groups_bytes_and_tables_need_no_code_either() {
     ok(&["scope", "create", "shop"], "").await;
     ok(&["stream", "create", "shop/orders", "--segments", "2"], "").await;
     ok(&["event", "write", "shop/orders", "--key", "a"], "one\ntwo\nthree\n").await;
+    assert_eq!(ok(&["group", "list", "shop"], "").await, "");
     assert_eq!(ok(&["group", "create", "shop/billing", "shop/orders"], "").await, "created shop/billing\n");
+    assert_eq!(ok(&["group", "list", "shop"], "").await, "shop/billing\n");
+    assert_eq!(ok(&["stream", "subscribers", "shop/orders"], "").await, "");
+    ok(&["group", "create", "shop/audit", "shop/orders", "--retain", "checkpoint"], "").await;
+    assert_eq!(ok(&["stream", "subscribers", "shop/orders"], "").await, "shop/audit\n");
+    ok(&["group", "delete", "shop/audit"], "").await;
     let described = ok(&["group", "describe", "shop/billing", "--json"], "").await;
     let described: serde_json::Value = serde_json::from_str(&described).unwrap();
     assert_eq!(described["streams"], serde_json::json!(["shop/orders"]));
@@ -122,6 +131,9 @@ async fn groups_bytes_and_tables_need_no_code_either() {
     let cut = ok(&["group", "checkpoint", "shop/billing", "--json"], "").await;
     let cut: serde_json::Value = serde_json::from_str(&cut).unwrap();
     assert_eq!(cut["stream"], "shop/orders");
+    let again = run(&store, &["group", "checkpoint", "shop/billing"], "").await;
+    assert!(again.code == 0 && again.error.starts_with("headwater: checkpoint headwater-cli-"), "{}", again.error);
+    assert_eq!(again.out.trim_end(), cut["cut"].as_str().unwrap());
     ok(&["group", "reset", "shop/billing", "shop/orders"], "").await;
     assert_eq!(ok(&["group", "read", "shop/billing", "--max", "3"], "").await, "one\ntwo\nthree\n");
     ok(&["group", "reset", "shop/billing", "shop/orders", "--from", cut["cut"].as_str().unwrap()], "").await;
@@ -158,7 +170,10 @@ async fn groups_bytes_and_tables_need_no_code_either() {
         ok(&["table", "entries", "shop/stock", "--from", "b", "--format", "hex"], "").await,
         "6262\t656c6576656e\n"
     );
-    ok(&["table", "remove", "shop/stock", "aa"], "").await;
+    assert_eq!(ok(&["table", "remove", "shop/stock", "aa"], "").await, "removed aa from shop/stock\n");
+    assert_eq!(ok(&["table", "remove", "shop/stock", "aa"], "").await, "aa is not in shop/stock\n");
+    let again = ok(&["table", "remove", "shop/stock", "aa", "--json"], "").await;
+    assert!(again.contains("\"removed\":null"), "{again}");
     assert_eq!(run(&store, &["table", "get", "shop/stock", "aa"], "").await.code, 66);
     assert_eq!(run(&store, &["table", "get", "shop/stock", "long"], "").await.code, 64);
     let described = ok(&["table", "describe", "shop/stock"], "").await;
