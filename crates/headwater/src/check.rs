@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> i32 {
         }
         if arguments.chunks.is_some() {
             eprintln!("headwater: {place} would be a backup, which has its chunks in itself: leave out --chunks");
-            return exit::SETTINGS;
+            return exit::USAGE;
         }
         return backup::judge(place, arguments.json);
     }
@@ -150,8 +150,8 @@ pub(crate) fn of_error(error: &CheckError) -> i32 {
     match error {
         CheckError::NotAStore { .. } | CheckError::Backup { .. } => exit::SETTINGS,
         CheckError::Locked { .. } => exit::CANNOT_CREATE,
-        CheckError::Directory { source, .. } if source.kind() == std::io::ErrorKind::NotFound => exit::SETTINGS,
-        CheckError::Directory { source, .. } if source.kind() == std::io::ErrorKind::NotADirectory => exit::SETTINGS,
+        CheckError::Directory { source, .. } if source.kind() == std::io::ErrorKind::NotFound => exit::NO_INPUT,
+        CheckError::Directory { source, .. } if source.kind() == std::io::ErrorKind::NotADirectory => exit::NO_INPUT,
         CheckError::Directory { .. } => exit::CANNOT_CREATE,
         CheckError::Store { source, .. } | CheckError::Repair { source, .. } => exit::of_store(source),
     }

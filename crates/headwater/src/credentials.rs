@@ -15,6 +15,8 @@ use headwater_client::{Credentials, DeviceSignIn, OidcIssuer, basic, bearer};
 use headwater_server::auth::FileError;
 use headwater_server::read_secret_text;
 
+use crate::exit;
+
 /// Why a file lets nobody in.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CredentialsError {
@@ -28,6 +30,16 @@ pub(crate) enum CredentialsError {
     Ca { path: PathBuf, source: std::io::Error },
     #[error("{} is of no use", path.display())]
     Refused { path: PathBuf, source: headwater_client::Error },
+}
+
+impl CredentialsError {
+    /// The code to end with.
+    pub(crate) fn code(&self) -> i32 {
+        match self {
+            Self::File(FileError::Unreadable { .. }) | Self::Ca { .. } => exit::NO_INPUT,
+            Self::File(_) | Self::Unknown { .. } | Self::Word { .. } | Self::Refused { .. } => exit::USAGE,
+        }
+    }
 }
 
 /// Reads a file that is the caller's own. Nobody is asked yet: an issuer is when the first call is made, and then a person is

@@ -1,5 +1,6 @@
 //! How the process ends, for supervisors. Source of the numbers: BSD's `sysexits.h`.
 
+use headwater_bench::BenchError;
 use headwater_client::ErrorKind;
 use headwater_server::{StartError, StoreError};
 
@@ -22,6 +23,15 @@ pub(crate) const PROTOCOL: i32 = 76;
 pub(crate) const NO_PERMISSION: i32 = 77;
 /// Somebody pressed Ctrl-C: 128 and the signal's number, as shells have it.
 pub(crate) const INTERRUPTED: i32 = 130;
+
+/// The code for a measurement without figures.
+pub(crate) fn of_bench(error: &BenchError) -> i32 {
+    match error {
+        BenchError::Setting { .. } => USAGE,
+        BenchError::Io { action: "connect to", .. } => UNAVAILABLE,
+        _ => DOUBT,
+    }
+}
 
 /// The code for a command on a store that did not do what it was asked.
 pub(crate) fn of_client(kind: ErrorKind) -> i32 {

@@ -82,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> i32 {
         }
         Err(error) => {
             eprintln!("headwater: {}", crate::serve::chain(&*error));
-            exit::DOUBT
+            error.downcast_ref::<headwater::client::Error>().map_or(exit::DOUBT, |error| exit::of_client(error.kind()))
         }
     }
 }

@@ -115,10 +115,11 @@ fn main() {
             let _ = error.print();
             if !error.use_stderr() {
                 0
-            } else if cli::is_ours(std::env::args_os().nth(1)) {
-                exit::USAGE
-            } else {
+            } else if std::env::args_os().nth(1).is_some_and(|first| first == "serve") {
+                // Flags of `serve` are settings: whoever looks after it does not start it again with the same.
                 exit::SETTINGS
+            } else {
+                exit::USAGE
             }
         }
     };
@@ -145,7 +146,7 @@ fn run(action: Action) -> i32 {
             Ok(()) => 0,
             Err(error) => {
                 eprintln!("headwater: {}", serve::chain(&error));
-                exit::DOUBT
+                exit::of_bench(&error)
             }
         },
         Action::Store(action) => cli::run(action),

@@ -5,6 +5,7 @@ use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use headwater_server::auth::FileError;
 use headwater_server::auth::users::{self, UserError};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
@@ -54,6 +55,21 @@ enum Failure {
     NoUser(String),
 }
 
+impl Failure {
+    fn code(&self) -> i32 {
+        match self {
+            Self::User(UserError::File(FileError::Unreadable { .. })) | Self::Input(_) | Self::NoUser(_) => {
+                exit::NO_INPUT
+            }
+            Self::User(UserError::File(FileError::Unwritable { .. })) => exit::CANNOT_CREATE,
+            Self::User(UserError::Entry(_)) | Self::Differ => exit::USAGE,
+            // What is in the file is a setting: a server refuses it so, too.
+            Self::User(UserError::File(_) | UserError::Line(_)) => exit::SETTINGS,
+            Self::User(UserError::Chance(_)) => exit::CANNOT_CREATE,
+        }
+    }
+}
+
 /// Returns the code to end with.
 pub(crate) fn run(action: &Action) -> i32 {
     match carry_out(action) {
@@ -63,7 +79,7 @@ pub(crate) fn run(action: &Action) -> i32 {
         }
         Err(error) => {
             eprintln!("headwater: {}", chain(&error));
-            exit::SETTINGS
+            error.code()
         }
     }
 }

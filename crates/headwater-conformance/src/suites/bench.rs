@@ -11,6 +11,11 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+/// A run without figures.
+const DOUBT: i32 = 1;
+/// A run that makes no sense.
+const USAGE: i32 = 64;
+
 /// Runs it.
 ///
 /// # Errors
@@ -130,7 +135,7 @@ pub fn run(places: &Places) -> Result<Outcome> {
                     let liar = Liar::start(&server.ready.segment_store, lie)?;
                     let output = command_line(places, command, &liar.address(), &server, scratch, load).output();
                     let output = output.with_context(|| format!("run headwater bench {command}"))?;
-                    without_figures(&output, words).with_context(|| format!("bench {command}, {lie:?}"))?;
+                    without_figures(&output, DOUBT, words).with_context(|| format!("bench {command}, {lie:?}"))?;
                 }
                 Ok(String::new())
             }),
@@ -145,7 +150,7 @@ pub fn run(places: &Places) -> Result<Outcome> {
                     // Nobody listens there.
                     let output = command_line(places, command, "127.0.0.1:1", &server, scratch, &load).output();
                     let output = output.with_context(|| format!("run headwater bench {command}"))?;
-                    without_figures(&output, flag)?;
+                    without_figures(&output, USAGE, flag)?;
                 }
                 Ok(String::new())
             }),
@@ -243,8 +248,8 @@ fn command_line(
 }
 
 /// That a run failed, printed nothing, and said why.
-fn without_figures(output: &Output, why: &str) -> Result<()> {
-    ensure!(output.status.code() == Some(1), "it ended with {}", output.status);
+fn without_figures(output: &Output, code: i32, why: &str) -> Result<()> {
+    ensure!(output.status.code() == Some(code), "it ended with {}", output.status);
     ensure!(output.stdout.is_empty(), "it printed {}", String::from_utf8_lossy(&output.stdout));
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(said.contains(why), "it did not say why: {said}");
@@ -288,6 +293,6 @@ fn without_storage(places: &Places) -> Result<String> {
         .args(["bench", "write", "--json", "--seconds", "0.2", "--warmup", "0", "--server", address])
         .output()
         .context("run headwater bench write")?;
-    without_figures(&output, "ReadSegment")?;
+    without_figures(&output, DOUBT, "ReadSegment")?;
     Ok(String::new())
 }

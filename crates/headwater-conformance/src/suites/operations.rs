@@ -14,6 +14,8 @@ use std::time::Duration;
 const DOUBT: i32 = 1;
 /// Somebody else has it.
 const CANNOT_CREATE: i32 = 73;
+/// It is not there.
+const NO_INPUT: i32 = 66;
 /// The bytes are not what was written.
 const IO_OR_INTEGRITY: i32 = 74;
 /// It is not what it should be, or newer.
@@ -152,7 +154,7 @@ fn check(places: &Places, launch: &Launch) -> Result<String> {
     let json: Value = serde_json::from_str(&said).context("what check --json says")?;
     let named = json["findings"].as_array().is_some_and(|all| all.iter().any(|one| one["file"] == name.as_str()));
     ensure!(json["verdict"] == "doubtful" && named, "{said}");
-    ends(binary, &["check", "/no/such/directory"], CONFIG)?;
+    ends(binary, &["check", "/no/such/directory"], NO_INPUT)?;
     Ok(String::new())
 }
 

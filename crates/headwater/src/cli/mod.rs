@@ -27,6 +27,7 @@ use headwater_client::{Client, ClientOptions, Error, ErrorKind, Result, ScopedSt
 
 pub(crate) use self::explain::explain;
 use self::output::Output;
+use crate::credentials::CredentialsError;
 use crate::exit;
 
 /// A server that owes an answer and is silent for so long is taken for gone, whatever the patience.
@@ -109,12 +110,6 @@ pub(crate) enum Action {
     },
 }
 
-/// Whether a first argument names a command whose codes tell what was answered, not how a server ended.
-pub(crate) fn is_ours(first: Option<std::ffi::OsString>) -> bool {
-    let first = first.as_deref().and_then(std::ffi::OsStr::to_str);
-    first.is_some_and(|it| Action::has_subcommand(it) || ["demo", "explain", "completions", "man"].contains(&it))
-}
-
 /// Returns the code to end with.
 pub(crate) fn run(action: Action) -> i32 {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
@@ -161,6 +156,8 @@ enum Failure {
     Client(#[from] Error),
     #[error("{0}")]
     Usage(String),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     #[error("{what} cannot be read")]
     Input { what: String, source: std::io::Error },
     #[error("output cannot be written")]
@@ -176,6 +173,7 @@ impl Failure {
         match self {
             Self::Client(error) => exit::of_client(error.kind()),
             Self::Usage(_) => exit::USAGE,
+            Self::Credentials(error) => error.code(),
             Self::Input { .. } => exit::NO_INPUT,
             Self::Partly { .. } => exit::DATA,
             Self::Output(_) => exit::DISK,
@@ -207,8 +205,7 @@ impl Place {
             options = options.trusting(&certificates)?;
         }
         if let Some(path) = &self.credentials {
-            let given = crate::credentials::read(path).map_err(|error| Failure::Usage(crate::serve::chain(&error)))?;
-            options = options.credentials(given);
+            options = options.credentials(crate::credentials::read(path)?);
         }
         // All that can be wrong with a client that has not called yet.
         options.connect().map_err(|error| usage(format!("{error}: give them with --ca FILE")))

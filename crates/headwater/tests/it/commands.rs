@@ -371,3 +371,33 @@ async fn the_demo_streams_flights_of_anybody_and_says_what_is_wrong_with_a_file(
     assert!(said.contains("every segment is split: 4 now\n"), "{said}");
     assert!(said.ends_with("all 3000 flights were read once, and those of each carrier in order\n"), "{said}");
 }
+
+/// Runs a command that needs no store.
+fn alone(arguments: &[&str]) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
+    let output = command.args(arguments).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Said { code: output.status.code().unwrap(), out: text(output.stdout), error: text(output.stderr) }
+}
+
+#[test]
+fn a_command_line_that_cannot_be_is_64_and_78_only_for_a_server() {
+    for (arguments, code, word) in [
+        (&["strem"][..], 64, "strem"),
+        (&["config", "show", "--nope"], 64, "--nope"),
+        (&["user", "add"], 64, "<FILE>"),
+        (&["backup", "--nope"], 64, "--nope"),
+        (&["serve", "--nope"], 78, "--nope"),
+        (&["scope", "list", "--patience", "x"], 64, "\"x\" is no time, such as 90s"),
+        (&["user", "list", "/does/not/exist"], 66, "cannot be read"),
+        (&["check", "/does/not/exist"], 66, "/does/not/exist"),
+        (&["bench", "write", "--server", "127.0.0.1:1", "--seconds", "0.2"], 69, "could not connect to"),
+        (&["bench", "scale", "--server", "127.0.0.1:1", "--rounds", "0"], 64, "--rounds is from 1 to 100"),
+        (&["scope", "list", "--server", "tls://127.0.0.1:1"], 64, "certificates to trust: give them with --ca FILE"),
+        (&["scope", "list", "--server", "tcp://127.0.0.1:1", "--patience", "1"], 69, "No answer within"),
+    ] {
+        let said = alone(arguments);
+        assert_eq!((said.code, said.out.as_str()), (code, ""), "{arguments:?}: {}", said.error);
+        assert!(said.error.contains(word), "{arguments:?}: {}", said.error);
+    }
+}
