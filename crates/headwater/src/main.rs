@@ -28,7 +28,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// A stream store in one binary, for Pravega's clients.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(name = "headwater", version)]
 struct Command {
     #[command(subcommand)]
     action: Action,
@@ -190,4 +190,10 @@ fn refuse(error: &SettingsError) -> i32 {
 #[test]
 fn the_command_line_is_sound() {
     Command::command().debug_assert();
+}
+
+#[test]
+fn help_begins_with_what_this_is() {
+    let help = Command::command().render_help().to_string();
+    assert!(help.starts_with("A stream store in one binary, for Pravega's clients\n"), "{help}");
 }

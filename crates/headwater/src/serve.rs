@@ -191,11 +191,16 @@ fn start_log(settings: &Settings) {
     let log = match settings.log_format {
         LogFormat::Text => {
             use std::io::IsTerminal as _;
-            log.with_ansi(std::io::stderr().is_terminal()).boxed()
+            log.with_ansi(std::io::stderr().is_terminal() && !is_set(std::env::var_os("NO_COLOR"))).boxed()
         }
         LogFormat::Json => log.json().boxed(),
     };
     tracing_subscriber::registry().with(log.with_filter(filter)).init();
+}
+
+/// Whether a variable says yes, as <https://no-color.org> has it: by being there, with whatever is in it but nothing.
+fn is_set(variable: Option<std::ffi::OsString>) -> bool {
+    variable.is_some_and(|value| !value.is_empty())
 }
 
 /// As many files as the system lets us have: each connection takes one.
@@ -217,4 +222,10 @@ pub(crate) fn chain(error: &dyn Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[test]
+fn a_variable_with_nothing_in_it_says_nothing() {
+    assert!(is_set(Some("1".into())) && is_set(Some("0".into())));
+    assert!(!is_set(Some("".into())) && !is_set(None));
 }

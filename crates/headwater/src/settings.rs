@@ -297,6 +297,10 @@ impl Settings {
                 file = file.or_else(|| Some(PathBuf::from(value)));
                 continue;
             }
+            // A shell that has these for all commands may start a server, too.
+            if crate::cli::VARIABLES.contains(&name.as_str()) {
+                continue;
+            }
             let spelt = name.strip_prefix(PREFIX).unwrap_or(name).to_ascii_lowercase().replace('_', "-");
             let key = key(&spelt).filter(|key| variable(key) == *name);
             let key = key.ok_or_else(|| SettingsError::UnknownVariable { name: name.clone() })?;
@@ -628,6 +632,9 @@ mod tests {
             let message = refused(&Flags::default(), &outside(directory.path(), &[(name, "x")]));
             assert!(message.contains(name), "{message}");
         }
+        // Those of the other commands are none of the server's.
+        let theirs = crate::cli::VARIABLES.map(|name| (name, "x"));
+        assert!(Settings::gather(&Flags::default(), &outside(directory.path(), &theirs)).is_ok());
         write(directory.path(), "data_dir = \"x\"");
         assert!(refused(&Flags::default(), &outside(directory.path(), &[])).contains("\"data_dir\""));
     }

@@ -30,6 +30,12 @@ use self::output::Output;
 use crate::credentials::CredentialsError;
 use crate::exit;
 
+/// Variables that stand for flags of these commands, and are no settings of a server.
+pub(crate) const VARIABLES: [&str; 3] = [SERVER, CREDENTIALS, CA];
+const SERVER: &str = "HEADWATER_SERVER";
+const CREDENTIALS: &str = "HEADWATER_CREDENTIALS";
+const CA: &str = "HEADWATER_CA";
+
 /// A server that owes an answer and is silent for so long is taken for gone, whatever the patience.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Below, nothing can be told from a busy moment.
@@ -39,14 +45,21 @@ const SILENCE_MIN: Duration = Duration::from_secs(1);
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Place {
     /// Controllers of the store: tcp://HOST:PORT or tls://HOST:PORT, several with commas between them
-    #[arg(long, value_name = "ADDRESS", default_value = "tcp://127.0.0.1:9090", global = true)]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = SERVER,
+        hide_env_values = true,
+        default_value = "tcp://127.0.0.1:9090",
+        global = true
+    )]
     server: String,
     /// PEM file with the certificates to trust, for tls://
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", env = CA, hide_env_values = true, global = true)]
     ca: Option<PathBuf>,
     /// File whose first line is USER:PASSWORD, `Bearer` and a token, or OIDC ISSUER CLIENT [secret=SECRET] [scope=SCOPE]
     /// [audience=AUDIENCE] [ca=FILE]; without a secret, a person is asked to sign in
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", env = CREDENTIALS, hide_env_values = true, global = true)]
     credentials: Option<PathBuf>,
     /// How long to go on trying when the store does not answer, such as 30s or a number of seconds
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s", global = true)]

@@ -401,3 +401,22 @@ fn a_command_line_that_cannot_be_is_64_and_78_only_for_a_server() {
         assert!(said.error.contains(word), "{arguments:?}: {}", said.error);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn variables_say_what_all_commands_have_in_common() {
+    let store = Store::start().await;
+    store.stream("s/t", 1).await;
+    let list = async |variables: &[(&str, &str)], more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
+        command.args(["stream", "list", "s", "--patience", "5"]).args(more).envs(variables.iter().copied());
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let address = store.address();
+    assert_eq!(list(&[("HEADWATER_SERVER", &address)], &[]).await, (0, "s/t\n".to_owned()));
+    assert_eq!(list(&[("HEADWATER_SERVER", "tcp://127.0.0.1:1")], &["--server", &address]).await.0, 0, "a flag wins");
+    assert_eq!(list(&[("HEADWATER_CREDENTIALS", "/does/not/exist")], &["--server", &address]).await.0, 66);
+    assert_eq!(list(&[("HEADWATER_CA", "/does/not/exist")], &["--server", &address]).await.0, 66);
+    let (code, help) = list(&[("HEADWATER_CREDENTIALS", "/home/somebody/planted")], &["--help"]).await;
+    assert!(code == 0 && help.contains("HEADWATER_CREDENTIALS") && !help.contains("planted"), "{help}");
+}
