@@ -149,7 +149,7 @@ fn run(action: Action) -> i32 {
                 exit::of_bench(&error)
             }
         },
-        Action::Store(action) => cli::run(action),
+        Action::Store(action) => cli::run(&action),
         Action::Explain { code } => cli::explain(&code),
         Action::Completions { shell } => {
             let mut script = Vec::new();

@@ -1,6 +1,7 @@
 //! `headwater event`.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::io::{BufRead, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -10,8 +11,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use clap::{Subcommand, ValueEnum};
+use futures::FutureExt as _;
 use headwater_client::{
-    Client, Cut, ErrorKind, EventWriter, NumberedWriter, ReadEvent, ReadFrom, ScopedStream, Transaction,
+    Ack, Client, Cut, Error, ErrorKind, EventWriter, NumberedWriter, ReadEvent, ReadFrom, ScopedStream, Transaction,
 };
 use serde_json::{Value, json};
 
@@ -179,10 +181,9 @@ enum Writing {
 }
 
 impl Writing {
-    /// `number`: its place in the input. Whether it is to be stored, and was not before.
-    async fn write(&self, number: u64, key: Option<&str>, event: Bytes) -> Result<bool, Failure> {
-        // Failures are told by the flush in the end.
-        let _ack = match (self, key) {
+    /// `number`: its place in the input. `None`: it was stored before.
+    async fn write(&self, number: u64, key: Option<&str>, event: Bytes) -> Result<Option<Ack>, Error> {
+        let ack = match (self, key) {
             (Self::Stream(writer), Some(key)) => writer.write(key, event).await?,
             (Self::Stream(writer), None) => writer.write_anywhere(event).await?,
             (Self::Transaction(transaction), key) => transaction.write(key.unwrap_or_default(), event).await?,
@@ -190,12 +191,65 @@ impl Writing {
                 // The same in each run, and all segments get their part.
                 let key = key.map_or_else(|| number.to_string().into(), Cow::Borrowed);
                 if writer.is_stored(number, &key) {
-                    return Ok(false);
+                    return Ok(None);
                 }
                 writer.write(number, &key, event).await?
             }
         };
-        Ok(true)
+        Ok(Some(ack))
+    }
+
+    /// Waits until all that was taken is stored, or has failed. A transaction's events are stored by its commit.
+    async fn flush(&self) -> Result<(), Error> {
+        match self {
+            Self::Stream(writer) => writer.flush().await,
+            Self::Numbered(writer) => writer.flush().await,
+            Self::Transaction(transaction) => transaction.flush().await,
+        }
+    }
+}
+
+/// What has become of the lines of the input.
+#[derive(Default)]
+struct Lines {
+    read: u64,
+    /// Events handed over, which are all but those that were stored before, and their bytes.
+    events: u64,
+    bytes: u64,
+    stored: u64,
+    /// Given up after they may have been sent.
+    doubtful: u64,
+    /// Handed over, and not known to be stored; oldest first.
+    under_way: VecDeque<Ack>,
+}
+
+impl Lines {
+    fn took(&mut self, ack: Ack, bytes: u64) {
+        (self.events, self.bytes) = (self.events + 1, self.bytes + bytes);
+        self.under_way.push_back(ack);
+        while let Some(outcome) = self.under_way.front_mut().and_then(|ack| ack.now_or_never()) {
+            self.under_way.pop_front();
+            self.count(Some(outcome.map(drop)));
+        }
+    }
+
+    fn count(&mut self, outcome: Option<Result<(), Error>>) {
+        match outcome {
+            Some(Ok(())) => self.stored += 1,
+            Some(Err(error)) if error.kind() != ErrorKind::Unavailable => {}
+            Some(Err(_)) | None => self.doubtful += 1,
+        }
+    }
+
+    /// The failure of a command whose events were not all taken.
+    fn lost(mut self, source: Error, hint: Option<&'static str>) -> Failure {
+        if self.events == 0 {
+            return source.into();
+        }
+        for ack in std::mem::take(&mut self.under_way) {
+            self.count(ack.now_or_never().map(|outcome| outcome.map(drop)));
+        }
+        Failure::Lost { stored: self.stored, doubtful: self.doubtful, hint, source }
     }
 }
 
@@ -219,38 +273,39 @@ async fn write(
     } else {
         Writing::Stream(client.event_writer(stream, Default::default()).await?)
     };
-    let (mut number, mut count, mut bytes, begun) = (0u64, 0u64, 0u64, Instant::now());
+    let (mut lines, begun) = (Lines::default(), Instant::now());
     let mut progress = Progress::new(out.is_json());
     // Input is read by a thread of its own, since it may wait for a person.
-    let (lines, mut read) = tokio::sync::mpsc::channel(1024);
-    let reading = std::thread::spawn(move || feed(input, whole, &lines));
-    while let Some(line) = read.recv().await {
-        let line: Bytes = line;
-        number += 1;
-        let (key, event) = match keyed(keys, line, number) {
-            Ok(keyed) => keyed,
-            Err(failure) => {
-                // Those before it are on their way already, unless a transaction holds them back.
-                match &writing {
-                    Writing::Stream(writer) => writer.flush().await?,
-                    Writing::Numbered(writer) => writer.flush().await?,
-                    Writing::Transaction(_) => return Err(failure),
-                }
-                return Err(Failure::Partly { written: count, source: Box::new(failure) });
-            }
-        };
-        let length = event.len() as u64;
-        if writing.write(number, key.as_deref(), event).await? {
-            (count, bytes) = (count + 1, bytes + length);
+    let (feeding, mut fed) = tokio::sync::mpsc::channel(1024);
+    let reading = std::thread::spawn(move || feed(input, whole, &feeding));
+    let outcome = match pour(&writing, keys, &mut fed, &mut lines, &mut progress).await {
+        Ok(()) => {
+            reading.join().expect("the thread does not panic").map_err(|source| Failure::Input { what: name, source })
         }
-        progress.show(format_args!("{count} events, {bytes} bytes"));
+        failed => failed,
+    };
+    match (writing, outcome) {
+        (Writing::Transaction(transaction), Ok(())) => transaction.commit(None).await?.committed().await?,
+        // Nothing of it is ever readable.
+        (Writing::Transaction(_), Err(failure)) => return Err(failure),
+        (writing, outcome) => match (outcome, writing.flush().await) {
+            (Ok(()), Ok(())) => {}
+            (Err(Failure::Client(error)), _) | (_, Err(error)) => {
+                let hint = match (&numbered, whole) {
+                    (Some(_), _) => Some("The same command, given again, stores what is missing, and nothing twice."),
+                    (None, true) => None,
+                    (None, false) => Some(
+                        "A command with --numbered NAME can be given again: it stores what is missing, and nothing twice.",
+                    ),
+                };
+                return Err(lines.lost(error, hint));
+            }
+            (Err(failure), Ok(())) => {
+                return Err(Failure::Partly { written: lines.events, source: Box::new(failure) });
+            }
+        },
     }
-    reading.join().expect("the thread does not panic").map_err(|source| Failure::Input { what: name, source })?;
-    match writing {
-        Writing::Stream(writer) => writer.flush().await?,
-        Writing::Transaction(transaction) => transaction.commit(None).await?.committed().await?,
-        Writing::Numbered(writer) => writer.flush().await?,
-    }
+    let Lines { read, events: count, bytes, .. } = lines;
     progress.end();
     let seconds = begun.elapsed().as_secs_f64();
     let mut object = json!({
@@ -262,11 +317,31 @@ async fn write(
     });
     let mut text = format!("wrote {count} events of {bytes} bytes in {seconds:.2} s");
     if numbered.is_some() {
-        let before = number - count;
+        let before = read - count;
         object["stored_before"] = json!(before);
         text.push_str(&format!("; {before} were stored before"));
     }
     Ok(out.say(&object, text)?)
+}
+
+/// Hands over what the input has. Whoever calls waits for what was taken.
+async fn pour(
+    writing: &Writing,
+    keys: &Keys,
+    fed: &mut tokio::sync::mpsc::Receiver<Bytes>,
+    lines: &mut Lines,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    while let Some(line) = fed.recv().await {
+        lines.read += 1;
+        let (key, event) = keyed(keys, line, lines.read)?;
+        let length = event.len() as u64;
+        if let Some(ack) = writing.write(lines.read, key.as_deref(), event).await? {
+            lines.took(ack, length);
+        }
+        progress.show(format_args!("{} events, {} bytes", lines.events, lines.bytes));
+    }
+    Ok(())
 }
 
 /// Hands on the lines of the input, or all of it.
@@ -342,7 +417,7 @@ async fn read(
             }
         });
         // What is shown so far is seen before waiting for more.
-        let next = match futures::FutureExt::now_or_never(next.as_mut()) {
+        let next = match next.as_mut().now_or_never() {
             Some(next) => next,
             None => {
                 out.flush()?;

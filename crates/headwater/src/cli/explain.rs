@@ -2,6 +2,7 @@
 
 use headwater_client::ErrorKind;
 
+use super::{Action, Failure, bytes, event, group, scope, stream, table};
 use crate::exit;
 
 /// Every kind of error of a command on a store, with what a person can do.
@@ -12,7 +13,7 @@ const KINDS: [(ErrorKind, &str); 13] = [
     ),
     (
         ErrorKind::NotFound,
-        "The scope, stream, transaction or event does not exist. Look with `headwater scope list` and `headwater stream list SCOPE`.",
+        "The scope, stream, reader group, table, transaction or event does not exist. Look with `headwater scope list`, and with `headwater stream list SCOPE`, `group list` and `table list`.",
     ),
     (ErrorKind::AlreadyExists, "It exists already. Nothing was changed."),
     (
@@ -45,29 +46,49 @@ const KINDS: [(ErrorKind, &str); 13] = [
     (ErrorKind::Closed, "The command ended before it was done."),
 ];
 
-/// Codes that have no kind.
-const CODES: [(i32, &str); 9] = [
-    (exit::DOUBT, "`check` or `doctor` found something, or a `bench` run has no figures. They said what."),
-    (exit::USAGE, "A command was called in a way it cannot be. Nothing was done; --help shows how."),
-    (exit::NO_INPUT, "A file could not be read, or something on the store does not exist."),
+/// Codes that have no kind, with a word for each.
+const CODES: [(i32, &str, &str); 10] = [
+    (exit::DOUBT, "doubt", "`check` or `doctor` found something, or a `bench` run has no figures. They said what."),
+    (exit::USAGE, "usage", "A command was called in a way it cannot be. Nothing was done; --help shows how."),
+    (exit::DATA, "data", "The input is not what the command takes; what stands before that was written."),
+    (exit::NO_INPUT, "no-input", "A file could not be read, or something on the store does not exist."),
     (
         exit::FENCED,
+        "fenced",
         "For `serve`: another process has taken over this store's chunks in object storage. For other commands: the store did not answer.",
     ),
-    (exit::BUG, "A bug: an assertion failed. What was acknowledged is safe. Please report what was said."),
+    (exit::BUG, "bug", "A bug: an assertion failed. What was acknowledged is safe. Please report what was said."),
     (
         exit::CANNOT_CREATE,
+        "cannot-create",
         "Something that has to be ours is not: a port, a data directory, object storage. Nothing was touched; later may be better.",
     ),
-    (exit::DISK, "The disk failed, or stored bytes are not what was written. `headwater check DIR` tells more."),
-    (exit::SETTINGS, "The settings are wrong, or the data was written by a newer release. Trying again does not help."),
-    (exit::INTERRUPTED, "Somebody interrupted the command."),
+    (
+        exit::DISK,
+        "disk",
+        "The disk failed, or stored bytes are not what was written. `headwater check DIR` tells more. For a command on a store: its output could not be written.",
+    ),
+    (
+        exit::SETTINGS,
+        "settings",
+        "The settings are wrong, or the data was written by a newer release. Trying again does not help.",
+    ),
+    (exit::INTERRUPTED, "interrupted", "Somebody interrupted the command."),
 ];
+
+/// The word of a code that has no kind.
+///
+/// # Panics
+/// If the code has one.
+pub(super) fn word(code: i32) -> &'static str {
+    CODES.iter().find(|(of, ..)| *of == code).expect("every code without a kind is in the table").1
+}
 
 /// Returns the code to end with.
 pub(crate) fn explain(code: &str) -> i32 {
     let Some(text) = explanation(code) else {
-        let words: Vec<_> = KINDS.iter().map(|(kind, _)| kind.code()).collect();
+        let words: Vec<_> =
+            KINDS.iter().map(|(kind, _)| kind.code()).chain(CODES.iter().map(|(_, word, _)| *word)).collect();
         eprintln!(
             "headwater: {code:?} is no code; there are the numbers that commands exit with and {}",
             words.join(", ")
@@ -82,26 +103,95 @@ pub(crate) fn explain(code: &str) -> i32 {
 fn explanation(code: &str) -> Option<String> {
     let kind = KINDS.iter().find(|(kind, _)| kind.code() == code);
     let number: Option<i32> = code.parse().ok();
-    let general = CODES.iter().find(|(general, _)| Some(*general) == number);
+    let general = CODES.iter().find(|(general, word, _)| Some(*general) == number || *word == code);
     let mut said = Vec::new();
     if let Some((kind, text)) = kind {
         said.push(format!("{} (exit code {}): {text}", kind.code(), exit::of_client(*kind)));
     }
-    if let Some((general, text)) = general {
-        said.push(format!("{general}: {text}"));
+    if let Some((general, word, text)) = general {
+        said.push(format!("{word} (exit code {general}): {text}"));
     }
     for (kind, text) in KINDS.iter().filter(|(kind, _)| Some(exit::of_client(*kind)) == number) {
-        said.push(format!("{number} {}: {text}", kind.code(), number = exit::of_client(*kind)));
+        said.push(format!("{} (exit code {}): {text}", kind.code(), exit::of_client(*kind)));
     }
     (!said.is_empty()).then(|| said.join("\n") + "\n")
 }
 
-/// What to do about an error, where that is not plain from it.
-pub(super) fn advice(kind: ErrorKind) -> Option<String> {
-    let helps =
-        matches!(kind, ErrorKind::Unavailable | ErrorKind::Unauthenticated | ErrorKind::Denied | ErrorKind::Protocol);
-    let (_, text) = KINDS.iter().find(|(of, _)| *of == kind)?;
-    helps.then(|| (*text).to_owned())
+/// What to do about a failure, where that is not plain from it: a line for each thing.
+pub(super) fn advice(action: &Action, failure: &Failure) -> Vec<&'static str> {
+    let mut lines = Vec::new();
+    if let Failure::Client(error) | Failure::Lost { source: error, .. } = failure {
+        lines.extend(advice_for(action, error.kind()));
+    }
+    if let Failure::Lost { hint, .. } = failure {
+        lines.extend(*hint);
+    }
+    lines
+}
+
+fn advice_for(action: &Action, kind: ErrorKind) -> Option<&'static str> {
+    use ErrorKind as Kind;
+    match (kind, action) {
+        (Kind::Unavailable | Kind::Unauthenticated | Kind::Denied | Kind::Protocol | Kind::Exhausted, _) => {
+            KINDS.iter().find(|(of, _)| *of == kind).map(|(_, text)| *text)
+        }
+        (Kind::NotFound, Action::Stream { action: stream::Action::Create { .. }, .. }) => {
+            Some("Make the scope first, with `headwater scope create SCOPE`, or say --create-scope.")
+        }
+        (Kind::NotFound, Action::Table { action: table::Action::Create { .. }, .. }) => {
+            Some("Make the scope first, with `headwater scope create SCOPE`.")
+        }
+        (Kind::NotFound, Action::Scope { .. } | Action::Stream { action: stream::Action::List { .. }, .. }) => {
+            Some("`headwater scope list` shows which scopes there are.")
+        }
+        (Kind::NotFound, Action::Group { action: group::Action::Offline { .. }, .. }) => Some(
+            "`headwater group describe SCOPE/GROUP` shows its readers, `headwater group list SCOPE` which groups there are.",
+        ),
+        (
+            Kind::NotFound,
+            Action::Group {
+                action:
+                    group::Action::Describe { .. }
+                    | group::Action::Read { .. }
+                    | group::Action::Checkpoint { .. }
+                    | group::Action::Delete { .. },
+                ..
+            },
+        ) => Some("`headwater group list SCOPE` shows which reader groups there are."),
+        (Kind::NotFound, Action::Table { .. }) => Some(
+            "`headwater table list SCOPE` shows which tables there are, `headwater table entries SCOPE/TABLE` what is in one.",
+        ),
+        (Kind::NotFound, _) => Some("`headwater scope list` and `headwater stream list SCOPE` show what there is."),
+        (Kind::Conflict, Action::Stream { action: stream::Action::Delete { seal: false, .. }, .. }) => {
+            Some("--seal seals it first: nothing can be written to it from then on.")
+        }
+        (Kind::Conflict, Action::Scope { action: scope::Action::Delete { recursive: false, .. }, .. }) => Some(
+            "--recursive deletes everything in it, too. `headwater stream list`, `group list` and `table list` show what that is.",
+        ),
+        (Kind::Conflict, Action::Table { action: table::Action::Put { .. } | table::Action::Remove { .. }, .. }) => {
+            Some("`headwater table get SCOPE/TABLE KEY --json` shows which version the key has.")
+        }
+        (Kind::Conflict, Action::Txn { .. }) => Some("`headwater txn state SCOPE/STREAM ID` shows what became of it."),
+        (Kind::AlreadyExists, Action::Group { action: group::Action::Create { .. }, .. }) => {
+            Some("`headwater group reset` gives it other streams, or another place to begin.")
+        }
+        (Kind::AlreadyExists, Action::Group { action: group::Action::Read { .. }, .. }) => {
+            Some("Say another --reader. One that died is taken out with `headwater group offline SCOPE/GROUP READER`.")
+        }
+        (Kind::AlreadyExists, Action::Group { action: group::Action::Checkpoint { .. }, .. }) => {
+            Some("Leave the name out, and the checkpoint gets one that no other has.")
+        }
+        (Kind::Sealed, Action::Event { .. } | Action::Bytes { .. }) => {
+            Some("What is sealed takes nothing more, for ever. It can still be read.")
+        }
+        (Kind::Truncated, Action::Event { action: event::Action::Read { .. }, .. }) => {
+            Some("--from head begins with what is left.")
+        }
+        (Kind::Truncated, Action::Bytes { action: bytes::Action::Read { .. }, .. }) => {
+            Some("Without --from, reading begins with what is left.")
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -116,8 +206,9 @@ mod tests {
             assert!(said.starts_with(&format!("{} (exit code {code}): {text}\n", kind.code())), "{said}");
             assert!(explanation(&code.to_string()).is_some_and(|said| said.contains(text)), "{code}");
         }
-        for (code, text) in CODES {
+        for (code, word, text) in CODES {
             assert!(explanation(&code.to_string()).is_some_and(|said| said.contains(text)), "{code}");
+            assert!(explanation(word).is_some_and(|said| said.contains(text)), "{word}");
         }
         assert_eq!(explanation("nonsense"), None);
         assert_eq!(explanation(""), None);

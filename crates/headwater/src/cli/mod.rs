@@ -1,7 +1,8 @@
 //! Commands that operate a running store: what people would otherwise need a program for.
 //!
 //! Every command takes `--json`: then each thing it has to say is one JSON object on a line of its own, with keys that stay
-//! as they are. Otherwise it is text for people. Errors go to standard error, and the exit code says of which kind they are.
+//! as they are. Otherwise it is text for people. Errors go to standard error, in the same two forms, with the word that
+//! `headwater explain` takes, and the exit code says of which kind they are.
 
 #![allow(
     clippy::disallowed_methods,
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use headwater_client::{Client, ClientOptions, Error, ErrorKind, Result, ScopedStream};
+use serde_json::json;
 
 pub(crate) use self::explain::explain;
 use self::output::Output;
@@ -123,8 +125,22 @@ pub(crate) enum Action {
     },
 }
 
+impl Action {
+    fn place(&self) -> &Place {
+        match self {
+            Self::Scope { place, .. }
+            | Self::Stream { place, .. }
+            | Self::Event { place, .. }
+            | Self::Group { place, .. }
+            | Self::Bytes { place, .. }
+            | Self::Table { place, .. }
+            | Self::Txn { place, .. } => place,
+        }
+    }
+}
+
 /// Returns the code to end with.
-pub(crate) fn run(action: Action) -> i32 {
+pub(crate) fn run(action: &Action) -> i32 {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -132,14 +148,14 @@ pub(crate) fn run(action: Action) -> i32 {
             return exit::CANNOT_CREATE;
         }
     };
-    let ends_itself = matches!(&action, Action::Group { action, .. } if action.ends_itself());
+    let ends_itself = matches!(action, Action::Group { action, .. } if action.ends_itself());
     let outcome = runtime.block_on(async {
         if ends_itself {
-            return carry_out(action).await;
+            return carry_out(action.clone()).await;
         }
         // Whoever interrupts a command that follows a stream wants it to end, not to fail.
         tokio::select! {
-            outcome = carry_out(action) => outcome,
+            outcome = carry_out(action.clone()) => outcome,
             Ok(()) = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
         }
     });
@@ -151,12 +167,7 @@ pub(crate) fn run(action: Action) -> i32 {
         // Whoever reads our output has enough of it.
         Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
         Err(failure) => {
-            eprintln!("headwater: {}", crate::serve::chain(&failure));
-            if let Failure::Client(error) = &failure
-                && let Some(advice) = explain::advice(error.kind())
-            {
-                eprintln!("{advice}");
-            }
+            failure.tell(action);
             failure.code()
         }
     }
@@ -177,6 +188,9 @@ enum Failure {
     Output(#[from] std::io::Error),
     #[error("{written} events were written before this")]
     Partly { written: u64, source: Box<Failure> },
+    /// The store did not take all events that it was given.
+    #[error("{stored} events were acknowledged, {doubtful} may be stored or not")]
+    Lost { stored: u64, doubtful: u64, hint: Option<&'static str>, source: Error },
     #[error("interrupted")]
     Interrupted,
 }
@@ -184,13 +198,40 @@ enum Failure {
 impl Failure {
     fn code(&self) -> i32 {
         match self {
-            Self::Client(error) => exit::of_client(error.kind()),
+            Self::Client(error) | Self::Lost { source: error, .. } => exit::of_client(error.kind()),
             Self::Usage(_) => exit::USAGE,
             Self::Credentials(error) => error.code(),
             Self::Input { .. } => exit::NO_INPUT,
+            Self::Partly { source, .. } if matches!(**source, Self::Input { .. }) => exit::NO_INPUT,
             Self::Partly { .. } => exit::DATA,
             Self::Output(_) => exit::DISK,
             Self::Interrupted => exit::INTERRUPTED,
+        }
+    }
+
+    /// The word that `headwater explain` takes.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Client(error) | Self::Lost { source: error, .. } => error.kind().code(),
+            other => explain::word(other.code()),
+        }
+    }
+
+    /// Says on standard error what went wrong: to people with what they can do about it, to programs as one object.
+    fn tell(&self, action: &Action) {
+        let (word, message) = (self.word(), crate::serve::chain(self));
+        if action.place().json {
+            let mut object = json!({"error": word, "message": message, "exit": self.code()});
+            if let Self::Lost { stored, doubtful, .. } = self {
+                object["acknowledged"] = json!(stored);
+                object["uncertain"] = json!(doubtful);
+            }
+            eprintln!("{object}");
+            return;
+        }
+        eprintln!("headwater: {message} ({word})");
+        for advice in explain::advice(action, self) {
+            eprintln!("{advice}");
         }
     }
 }

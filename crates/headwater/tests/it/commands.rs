@@ -77,11 +77,22 @@ async fn exit_codes_tell_what_kind_of_failure_it_was() {
     let store = Store::start().await;
     store.stream("s/t", 1).await;
     for (arguments, code, word) in [
-        (&["stream", "describe", "s/missing"][..], 66, "does not exist"),
-        (&["stream", "delete", "s/t"], 65, "has to be sealed"),
+        (&["stream", "describe", "s/missing"][..], 66, "does not exist (not-found)\n`headwater scope list` and"),
+        (&["stream", "create", "nope/t"], 66, "or say --create-scope."),
+        (&["stream", "list", "nope"], 66, "`headwater scope list` shows"),
+        (
+            &["stream", "delete", "s/t"],
+            65,
+            "has to be sealed before it can be deleted (conflict)\n--seal seals it first",
+        ),
+        (&["scope", "delete", "s"], 65, "is not empty (conflict)\n--recursive deletes"),
+        (&["stream", "update", "s/t"], 64, "nothing to change was named"),
+        (&["bytes", "read", "s/t", "--json"], 64, "there is no --json of them"),
+        (&["group", "describe", "s/nope"], 66, "`headwater group list SCOPE` shows"),
         (&["stream", "create", "nonsense"], 64, "SCOPE/STREAM"),
         (&["stream", "truncate", "s/t", "--at", "nonsense"], 64, "no stream cut"),
-        (&["event", "write", "s/t", "/does/not/exist"], 66, "cannot be read"),
+        (&["event", "write", "s/t", "/does/not/exist"], 66, "No such file or directory (os error 2) (no-input)"),
+        (&["scope", "list", "--credentials", "/does/not/exist"], 66, "cannot be read"),
         (&["event", "get", "s/t/0.#epoch.0:0-99"], 64, "ends at 0"),
         (&["event", "read", "s/t", "--from", "nonsense"], 64, "nor a stream cut"),
         (&["txn", "state", "s/t", "1234"], 64, "32 hexadecimal digits"),
@@ -94,11 +105,10 @@ async fn exit_codes_tell_what_kind_of_failure_it_was() {
     let said = run(&store, &["event", "write", "s/t", "--key-before-tab"], "a\tone\nno tab\n").await;
     assert_eq!((said.code, said.out.as_str()), (65, ""));
     assert!(said.error.contains("1 events were written before this: line 2 has no tab"), "{}", said.error);
-    let nobody = Command::new(env!("CARGO_BIN_EXE_headwater"))
-        .args(["scope", "list", "--server", "tcp://127.0.0.1:1", "--patience", "1"])
-        .output()
-        .unwrap();
-    assert_eq!(nobody.status.code(), Some(69));
+    let said = run(&store, &["stream", "describe", "s/missing", "--json"], "").await;
+    let told: serde_json::Value = serde_json::from_str(&said.error).unwrap();
+    assert_eq!((&told["error"], &told["exit"], said.code), (&"not-found".into(), &66.into(), 66), "{told}");
+    assert!(told["message"].as_str().unwrap().contains("does not exist"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -264,7 +274,7 @@ async fn a_group_goes_on_before_what_was_not_acknowledged() {
     assert_eq!(run(&store, &["group", "read", "s/g", "--acknowledge"], "").await.code, 64);
     let bad = run(&store, &["group", "read", "s/g", "--acknowledge", "--json"], "nonsense\n").await;
     assert_eq!((bad.code, bad.out.as_str()), (64, ""));
-    assert!(bad.error.contains("\"nonsense\" is no event pointer"), "{}", bad.error);
+    assert!(bad.error.contains(r#"\"nonsense\" is no event pointer"#), "{}", bad.error);
     let described = run(&store, &["group", "describe", "s/g"], "").await;
     assert_eq!(described.out, "reads     s/t\nreaders   none\nunread    0 bytes\n");
 }
@@ -419,4 +429,43 @@ async fn variables_say_what_all_commands_have_in_common() {
     assert_eq!(list(&[("HEADWATER_CA", "/does/not/exist")], &["--server", &address]).await.0, 66);
     let (code, help) = list(&[("HEADWATER_CREDENTIALS", "/home/somebody/planted")], &["--help"]).await;
     assert!(code == 0 && help.contains("HEADWATER_CREDENTIALS") && !help.contains("planted"), "{help}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_loses_its_server_says_what_is_stored() {
+    for numbered in [None, Some("log")] {
+        let store = Store::start().await;
+        let stream = store.stream("s/t", 1).await;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
+        command.args(["event", "write", "s/t", "--server", &store.address(), "--patience", "1"]);
+        command.args(numbered.iter().flat_map(|name| ["--numbered", *name]));
+        let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(b"one\ntwo\nthree\n").unwrap();
+        let mut reader = store.client.stream_reader(&stream, Default::default()).await.unwrap();
+        for expected in ["one", "two", "three"] {
+            assert_eq!(reader.next().await.unwrap().unwrap().event, expected);
+        }
+        store.stop().await;
+        let ended = tokio::task::spawn_blocking(move || {
+            // It may have ended before all is read.
+            let _ = input.write_all(b"four\nfive\n");
+            drop(input);
+            child.wait_with_output().unwrap()
+        });
+        let ended = ended.await.unwrap();
+        let error = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(69), "{error}");
+        assert!(error.contains("3 events were acknowledged, 2 may be stored or not: "), "{error}");
+        assert!(error.contains("(unavailable)\nNo answer within"), "{error}");
+        let hint =
+            if numbered.is_some() { "The same command, given again," } else { "--numbered NAME can be given again" };
+        assert!(error.contains(hint), "{error}");
+    }
+}
+
+#[test]
+fn every_word_of_an_error_is_explained() {
+    assert!(alone(&["explain", "no-input"]).out.starts_with("no-input (exit code 66): A file could not be read"));
+    assert_eq!(alone(&["explain", "nonsense"]).code, 64);
 }

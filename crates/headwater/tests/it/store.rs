@@ -86,6 +86,11 @@ impl Store {
         self.server = Some(start(self.directory.path(), addresses, self.auth.clone()).await);
     }
 
+    /// Stops, for good.
+    pub(crate) async fn stop(mut self) {
+        self.server.take().unwrap().stop().await;
+    }
+
     /// A new stream with so many segments.
     pub(crate) async fn stream(&self, name: &str, segments: u32) -> ScopedStream {
         let stream = ScopedStream::parse(name).unwrap();
