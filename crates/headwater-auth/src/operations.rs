@@ -7,7 +7,10 @@
 //! Source of the rows: Pravega's controller permissions. Where they are stricter than the original, so that whoever may
 //! only read cannot change anything: every wire command that changes needs READ_UPDATE (the original asks that of set-ups
 //! and of the target of a batch merge alone), transient segments need a token at all, and both ends of a merge are checked.
-//! A token for a mark stream allows to read only. Reader groups need READ on the group, too, and a group that holds back retention READ_UPDATE on its streams.
+//! A token for a mark stream allows to read only, and one for the stream of a reader group, which READ on the group earns, what
+//! readers do there: they write down where they are, and drop what is behind them. Making, sealing, merging and deleting its
+//! segment is for the controller. Reader groups need READ on the group, too, and a group that holds back retention READ_UPDATE on
+//! its streams.
 
 use std::fmt;
 
@@ -254,16 +257,25 @@ macro_rules! wire_commands {
 
             /// What it needs on every segment that it names.
             pub fn level(self) -> Level {
-                match self { $(Self::$variant => wire_commands!(@ $need),)* }
+                match self { $(Self::$variant => wire_commands!(@level $need),)* }
+            }
+
+            /// Whether readers do it in the stream of their group.
+            fn is_of_readers(self) -> bool {
+                match self { $(Self::$variant => wire_commands!(@readers $need),)* }
             }
         }
     };
-    (@ Look) => { Level::Read };
-    (@ Change) => { Level::ReadUpdate };
+    (@level Look) => { Level::Read };
+    (@level Note) => { Level::ReadUpdate };
+    (@level Change) => { Level::ReadUpdate };
+    (@readers Look) => { true };
+    (@readers Note) => { true };
+    (@readers Change) => { false };
 }
 
 wire_commands! {
-    SetupAppend            Change
+    SetupAppend            Note
     ReadSegment            Look
     GetStreamSegmentInfo   Look
     CreateSegment          Change
@@ -271,8 +283,8 @@ wire_commands! {
     DeleteSegment          Change
     UpdateSegmentPolicy    Change
     GetSegmentAttribute    Look
-    UpdateSegmentAttribute Change
-    TruncateSegment        Change
+    UpdateSegmentAttribute Note
+    TruncateSegment        Note
     CreateTransientSegment Change
     LocateOffset           Look
     MergeSegments          Change
@@ -290,8 +302,14 @@ wire_commands! {
     FlushToStorage         Change
 }
 
+/// Whether a segment is one in which the readers of a group write down where they are.
+fn is_written_by_readers(segment: &str) -> bool {
+    segment.split_once('/').is_some_and(|(scope, stream)| Resource::Stream(scope, stream).is_written_by_readers())
+}
+
 impl WireCommand {
-    /// Whether a token allows it on all segments that it names. One that names none is about everything there is.
+    /// Whether a token allows it on all segments that it names. One that names none is about everything there is, and so, in the
+    /// stream of a reader group, is what readers do not do.
     ///
     /// # Errors
     /// Any [`TokenError`].
@@ -300,7 +318,10 @@ impl WireCommand {
         let level = self.level();
         let is_granted = match segments {
             [] => claims.level_of_all() >= level,
-            several => several.iter().all(|segment| claims.level(segment) >= level),
+            several => several.iter().all(|segment| {
+                let is_for_claims = self.is_of_readers() || !is_written_by_readers(segment);
+                level <= if is_for_claims { claims.level(segment) } else { claims.level_of_all() }
+            }),
         };
         if is_granted { Ok(()) } else { Err(TokenError::Refused) }
     }
@@ -425,6 +446,7 @@ impl fmt::Display for HttpRoute {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delegation::Key;
     use crate::grants::Grant;
 
     fn grants(texts: &[&str]) -> Grants {
@@ -517,6 +539,24 @@ mod tests {
         check(stream, "_MARKt", Access::Change, Some(&[("stream:_MARKt", read)]));
         check(&["prn::*,READ_UPDATE"], "_MARKt", Access::Change, Some(&[("stream:_MARKt", read)]));
         check(&["prn::/scope:s/stream:u,READ"], "_MARKt", Access::Read, None);
+    }
+
+    #[test]
+    fn in_the_stream_of_a_group_readers_do_what_readers_do() {
+        const SEGMENT: &str = "s/_RGg/0.#epoch.0";
+        let key = Key::new(&[7; 64]).unwrap();
+        let token = |resource| key.verify(&key.sign(&[(resource, Level::ReadUpdate)], 0, 600).unwrap()).unwrap();
+        let (of_group, of_stream) = (token(Resource::Stream("s", "_RGg")), token(Resource::Stream("s", "t")));
+        for command in WireCommand::ALL {
+            let allowed = command.check(&of_group, &[SEGMENT], 0).is_ok();
+            let is_of_readers = matches!(
+                command,
+                WireCommand::SetupAppend | WireCommand::UpdateSegmentAttribute | WireCommand::TruncateSegment
+            );
+            assert_eq!(allowed, is_of_readers || command.level() == Level::Read, "{command:?}");
+            assert!(command.check(&of_stream, &["s/t/0.#epoch.0"], 0).is_ok(), "{command:?}");
+            assert!(command.check(&of_stream, &[SEGMENT], 0).is_err(), "{command:?}");
+        }
     }
 
     #[test]

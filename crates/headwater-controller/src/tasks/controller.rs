@@ -121,8 +121,12 @@ impl Controller {
     /// Creates a stream, and its mark stream `_MARK<stream>` unless its own name starts with `_`. Returns when it can
     /// be written to. Segment numbers continue behind those of a deleted stream of the same name.
     ///
+    /// Names that begin with `_MARK` are taken for the streams they mark, and answered as bad ones; those that begin with
+    /// `_RG` for reader groups.
+    ///
     /// # Errors
-    /// [`ControllerError::Invalid`] for an empty name or a configuration beyond the limits.
+    /// [`ControllerError::Invalid`] for an empty name or a configuration beyond the limits, and for the stream of a reader
+    /// group with anything but one fixed segment, no retention and no tags.
     pub async fn create_stream(
         &self,
         scope: &str,
@@ -245,7 +249,8 @@ impl Controller {
     /// Creates a reader group, or returns the one that is there. `id` is kept as the group's own, and must not be 0.
     ///
     /// # Errors
-    /// [`ControllerError::Invalid`] for an empty name, or a configuration that takes too many bytes.
+    /// [`ControllerError::Invalid`] for an empty name, a configuration that takes too many bytes, or a stream that is there
+    /// in the place of the group's own and is not as that would be.
     pub async fn create_group(
         &self,
         scope: &str,

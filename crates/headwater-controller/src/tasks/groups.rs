@@ -18,11 +18,13 @@ use crate::state::keys;
 use crate::state::tables::Life;
 
 /// Where the chunks of a group's stream end. Source: Pravega, 4 MiB.
-const ROLLOVER_BYTES: i64 = 4 << 20;
+pub(super) const ROLLOVER_BYTES: i64 = 4 << 20;
+/// Start of the names of groups' streams.
+pub(super) const GROUP: &str = "_RG";
 
 /// The stream in which a group's readers agree.
 pub(super) fn group_stream(item: &Item) -> ScopedStream {
-    let stream = Name::parse(&format!("_RG{}", item.name)).expect("names of groups leave room for the prefix");
+    let stream = Name::parse(&format!("{GROUP}{}", item.name)).expect("names of groups leave room for the prefix");
     ScopedStream { scope: item.scope.clone(), stream }
 }
 
@@ -70,6 +72,12 @@ impl Inner {
             return Ok(CreateGroup::Group(record.group));
         }
         self.admit_subscriber(&held(&config), &subscriber(&item)).await?;
+        // Readers of old clients, which make it by themselves, may have written there: it stays as it is.
+        let stream = group_stream(&item);
+        if !self.is_fit_to_keep(&stream).await? {
+            let text = format!("stream {stream} is there, and not what a group is kept in: seal and delete it first");
+            return Err(ControllerError::Invalid(text));
+        }
         let group = Group { id, generation: 0, config };
         let record = GroupRecord { life: Life::Creating, group, update: None };
         if !self.begin_item(&item, record.encode()).await? {

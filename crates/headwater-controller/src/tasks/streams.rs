@@ -7,6 +7,7 @@ use std::sync::Arc;
 use headwater_types::{KeyRange, Name, ScopedStream};
 use tracing::info;
 
+use super::groups::{GROUP, ROLLOVER_BYTES as GROUP_ROLLOVER_BYTES};
 use super::open::Open;
 use super::{Inner, Result, fan_out, present, put, remove, segment_names};
 use crate::codec::{Decoder, Encoder};
@@ -24,8 +25,20 @@ pub(super) fn mark_stream(stream: &ScopedStream) -> Option<ScopedStream> {
     if stream.stream.is_internal() {
         return None;
     }
-    let name = Name::parse(&format!("_MARK{}", stream.stream)).ok()?;
+    let name = Name::parse(&format!("{MARK}{}", stream.stream)).ok()?;
     Some(ScopedStream { scope: stream.scope.clone(), stream: name })
+}
+
+/// Start of the names of streams into which the store writes times.
+const MARK: &str = "_MARK";
+
+/// Whether something else can be kept in a stream that is so configured: one segment for ever, of which nothing goes by
+/// itself and which no tag finds. Source: what Java's clients of all versions, and the controller for them, make for the
+/// readers of a group.
+fn is_plain(config: &StreamConfig) -> bool {
+    let StreamConfig { scaling, retention, tags, timestamp_aggregation_timeout_ms: _, rollover_bytes } = config;
+    let is_single = scaling.kind == ScalingKind::Fixed && scaling.min_segments == 1;
+    is_single && retention.is_none() && tags.is_empty() && [0, GROUP_ROLLOVER_BYTES].contains(rollover_bytes)
 }
 
 /// Tags by which a stream can be found; internal streams cannot.
@@ -34,12 +47,33 @@ fn indexed_tags<'a>(stream: &ScopedStream, config: &'a StreamConfig) -> BTreeSet
 }
 
 impl Inner {
+    /// For a client. Whoever may only read may ask for what a group or a stream is going to be kept in, so it gets these as
+    /// the controller would make them, or not at all: its owner takes what is there.
     pub(super) async fn create_stream(
         self: &Arc<Self>,
         name: ScopedStream,
         config: StreamConfig,
     ) -> Result<CreateStream> {
+        if name.stream.as_str().starts_with(MARK) {
+            // No client makes one: it comes and goes with its stream.
+            return Ok(CreateStream::InvalidName);
+        }
+        if name.stream.as_str().starts_with(GROUP) && !is_plain(&config) {
+            let text = format!("{name} is for a reader group: one fixed segment, no retention, no tags");
+            return Err(ControllerError::Invalid(text));
+        }
         self.create(name, config, false).await
+    }
+
+    /// Whether something else can be kept in a stream: there is none yet, or it is as its owner would make it.
+    pub(super) async fn is_fit_to_keep(&self, name: &ScopedStream) -> Result<bool> {
+        let Some(view) = self.view(&self.slots.slot(name)).await? else { return Ok(true) };
+        Ok(match view.head.state {
+            State::Creating | State::Active => is_plain(&view.head.config) && view.current.segments().len() == 1,
+            State::Sealing | State::Sealed => false,
+            // That comes to its end before another one is made.
+            State::Deleting => true,
+        })
     }
 
     /// Creates a stream that belongs to something else in its scope. In a box, since creating a stream creates its mark
@@ -83,6 +117,10 @@ impl Inner {
     }
 
     async fn ensure_mark_stream(self: &Arc<Self>, name: ScopedStream) -> Result<()> {
+        // Whoever made it before there was a stream to be marked, as earlier servers allowed, has no use for it.
+        if !self.is_fit_to_keep(&name).await? {
+            self.delete_mark_stream(name.clone()).await?;
+        }
         match self.create_owned_stream(name, StreamConfig::new(ScalingPolicy::fixed(1))).await? {
             CreateStream::Success | CreateStream::Exists => Ok(()),
             CreateStream::ScopeNotFound | CreateStream::InvalidName => {

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use headwater_controller::model::{
-    ControllerError, CreateScope, CreateStream, DeleteScope, DeleteStream, Listing, PAGE_ENTRIES, Page, RetentionKind,
-    RetentionPolicy, ScalingKind, ScalingPolicy, StreamConfig, UpdateStream,
+    ControllerError, CreateGroup, CreateScope, CreateStream, DeleteScope, DeleteStream, GroupRetention, Listing,
+    PAGE_ENTRIES, Page, RetentionKind, RetentionPolicy, ScalingKind, ScalingPolicy, StreamConfig, UpdateStream,
 };
 use headwater_types::Name;
 
-use crate::memory::Fault;
-use crate::support::{World, id, scope, stream};
+use crate::memory::{Fault, Store};
+use crate::support::{World, group_config, id, scope, stream};
 
 fn page(listing: Listing) -> Page {
     match listing {
@@ -100,6 +100,67 @@ async fn every_user_stream_has_a_mark_stream_and_listings_show_it() {
     assert_eq!(world.current(&stream("_MARKt")).await, vec![id(0, 0)]);
     world.create("_RGgroup", 1).await;
     assert_eq!(streams(&world).await, vec!["_MARKt", "_RGgroup", "t"], "internal streams have none");
+}
+
+/// Clients ask for the streams of groups by themselves, and may do so with the right to read alone.
+#[tokio::test(start_paused = true)]
+async fn nobody_makes_a_mark_stream_and_a_groups_stream_only_as_a_group_would() {
+    let (world, _) = World::with_stream(1).await;
+    let create = |name: &'static str, config| world.controller.create_stream("s", name, config);
+    let plain = StreamConfig::new(ScalingPolicy::fixed(1));
+    let by_rate = ScalingPolicy { kind: ScalingKind::Events, target_rate: 1, scale_factor: 2, min_segments: 1 };
+    let retention = Some(RetentionPolicy { kind: RetentionKind::Time, keep: 1, keep_max: i64::MAX });
+    for name in ["_MARK", "_MARKorders", "_MARKt"] {
+        for config in [plain.clone(), StreamConfig::new(ScalingPolicy::fixed(7))] {
+            assert_eq!(create(name, config).await.unwrap(), CreateStream::InvalidName, "{name}");
+        }
+    }
+    for config in [
+        StreamConfig::new(ScalingPolicy::fixed(2)),
+        StreamConfig::new(by_rate),
+        StreamConfig { retention, ..plain.clone() },
+        StreamConfig { tags: vec!["a".into()], ..plain.clone() },
+        StreamConfig { rollover_bytes: 1, ..plain.clone() },
+    ] {
+        let refused = create("_RGbig", config.clone()).await;
+        assert!(matches!(refused, Err(ControllerError::Invalid(_))), "{config:?}: {refused:?}");
+    }
+    assert_eq!(streams(&world).await, vec!["_MARKt", "t"]);
+    assert_eq!(create("_RGbig", plain.clone()).await.unwrap(), CreateStream::Success);
+    let rolling = StreamConfig { rollover_bytes: 4 << 20, ..plain };
+    assert_eq!(create("_RGother", rolling).await.unwrap(), CreateStream::Success);
+}
+
+/// Earlier servers made streams of these names as they were asked to.
+#[tokio::test(start_paused = true)]
+async fn what_was_made_in_the_place_of_a_mark_or_group_stream_is_not_taken_for_it() {
+    let world = World::new().await;
+    world.controller.create_scope("s").await.unwrap();
+    for name in ["_MARXorders", "_MARXsealed", "_RXbig"] {
+        world.create(name, 7).await;
+    }
+    world.controller.seal_stream(&stream("_MARXsealed")).await.unwrap();
+    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let old = [("_MARX", "_MARK"), ("_RX", "_RG")]
+        .iter()
+        .fold(world.store.dump(), |dump, (from, to)| dump.replace(from, to).replace(&hex(from), &hex(to)));
+    let world = World::on(Store::parse(&old));
+    world.controller.recover().await.unwrap();
+    assert_eq!(streams(&world).await, vec!["_MARKorders", "_MARKsealed", "_RGbig"]);
+
+    for name in ["orders", "sealed"] {
+        world.create(name, 2).await;
+        assert_eq!(world.current(&stream(&format!("_MARK{name}"))).await, vec![id(7, 0)], "{name}");
+    }
+    let c = &world.controller;
+    let group = || c.create_group("s", "big", 7, group_config(&[&stream("orders")], GroupRetention::None));
+    assert!(matches!(group().await, Err(ControllerError::Invalid(_))), "it may be somebody's");
+    assert_eq!(c.group(&scope(), &Name::parse("big").unwrap()).await.unwrap(), None);
+    c.seal_stream(&stream("_RGbig")).await.unwrap();
+    assert!(matches!(group().await, Err(ControllerError::Invalid(_))), "nothing can be written there");
+    c.delete_stream(&stream("_RGbig")).await.unwrap();
+    assert!(matches!(group().await, Ok(CreateGroup::Group(_))));
+    assert_eq!(world.current(&stream("_RGbig")).await, vec![id(7, 0)]);
 }
 
 #[tokio::test(start_paused = true)]

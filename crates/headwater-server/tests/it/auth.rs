@@ -888,6 +888,75 @@ async fn lists_show_what_the_caller_may_read_and_answers_carry_tokens() {
     running.server.stop().await;
 }
 
+/// Somebody may ask for what a group or a stream will be kept in before it is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_only_read_spoils_nothing_that_comes_later() {
+    use proto::{create_reader_group_response, create_stream_status};
+
+    let (running, _files) = start(|_| {}).await;
+    let mut client = running.controller().await;
+    let (admin, reader) = (basic("admin", "a"), basic("reader", "r"));
+    client.create_scope(authorized(proto::ScopeInfo { scope: "scope".into() }, &admin)).await.unwrap();
+    let info = |stream: &str| proto::StreamInfo { scope: "scope".into(), stream: stream.into(), access_operation: 0 };
+    let config = |stream: &str, segments| proto::StreamConfig {
+        stream_info: Some(info(stream)),
+        scaling_policy: Some(proto::ScalingPolicy { min_num_segments: segments, ..Default::default() }),
+        ..Default::default()
+    };
+    for segments in [1, 7] {
+        let mark =
+            client.create_stream(authorized(config("_MARKorders", segments), &reader)).await.unwrap().into_inner();
+        assert_eq!(mark.status(), create_stream_status::Status::InvalidStreamName);
+    }
+    let big = client.create_stream(authorized(config("_RGbig", 10_000), &reader)).await.unwrap_err();
+    assert_eq!(big.code(), Code::InvalidArgument);
+    let small = client.create_stream(authorized(config("_RGsmall", 1), &reader)).await.unwrap().into_inner();
+    assert_eq!(small.status(), create_stream_status::Status::Success, "as clients before the groups of today do");
+
+    let orders = client.create_stream(authorized(config("orders", 2), &admin)).await.unwrap().into_inner();
+    assert_eq!(orders.status(), create_stream_status::Status::Success);
+    for group in ["big", "small"] {
+        let request = proto::ReaderGroupConfiguration {
+            scope: "scope".into(),
+            reader_group_name: group.into(),
+            reader_group_id: "00000000-0000-0000-0000-000000000001".into(),
+            ..Default::default()
+        };
+        let created = client.create_reader_group(authorized(request, &reader)).await.unwrap().into_inner();
+        assert_eq!(created.status(), create_reader_group_response::Status::Success);
+    }
+    for kept in ["_MARKorders", "_RGbig", "_RGsmall"] {
+        let segments = client.get_current_segments(authorized(info(kept), &admin)).await.unwrap().into_inner();
+        assert_eq!(segments.segment_ranges.len(), 1, "{kept}");
+    }
+
+    // There they do what readers do, and no more.
+    let token = client.get_delegation_token(authorized(info("_RGbig"), &reader)).await.unwrap().into_inner();
+    let mut store = running.store().await;
+    store.token = Token::new(token.delegation_token.as_str());
+    const STATE: &str = "scope/_RGbig/0.#epoch.0";
+    assert_eq!(store.set_up(1, STATE).await, i64::MIN);
+    assert_eq!(store.append(1, 1, b"where we are").await, acknowledged(1, 1, i64::MIN, 12));
+    let (segment, token, request_id) = (headwater_wire::Text::from(STATE), store.token.clone(), 9);
+    macro_rules! about_state {
+        ($name:ident $(, $field:ident: $value:expr)*) => {
+            Wire::$name { request_id, segment: segment.clone(), token: token.clone() $(, $field: $value)* }
+        };
+    }
+    for command in [
+        about_state!(SealSegment),
+        about_state!(DeleteSegment),
+        about_state!(CreateSegment, target_rate: 0, scale_type: 0, rollover_bytes: 0),
+    ] {
+        let reply = store.ask(command.clone()).await;
+        assert!(matches!(reply, Reply::AuthTokenCheckFailed { .. }), "{command:?}: {reply:?}");
+    }
+    let truncated = store.ask(about_state!(TruncateSegment, truncation_offset: 5)).await;
+    assert!(matches!(truncated, Reply::SegmentTruncated { .. }), "{truncated:?}");
+    assert_eq!(store.length(STATE).await, 12);
+    running.server.stop().await;
+}
+
 /// Routes that everybody may ask for.
 const OPEN: [&str; 5] = ["/", "/openapi.json", "/ping", "/healthz", "/readyz"];
 
