@@ -37,6 +37,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::http::guarded;
@@ -55,6 +56,8 @@ const CONNECTION_PATIENCE: Duration = Duration::from_secs(30);
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a peer may take to hear that its connection ends.
 const PARTING_PATIENCE: Duration = Duration::from_secs(1);
+/// Pieces of lists of streams that are looked up or being sent at a time.
+const LISTING_MAX: usize = 2;
 /// Longest header; every request that has an answer here is far shorter.
 const HEADER_BYTES_MAX: usize = 16 << 10;
 /// Source: the OpenMetrics specification, which Prometheus asks for.
@@ -80,6 +83,8 @@ pub(crate) struct Pages {
     phase: Arc<AtomicU8>,
     metrics: Metrics,
     pub(crate) backups: Backups,
+    /// Turns of lists that take memory from what requests share, so that few who take their answers slowly have little of it.
+    pub(crate) listing: Arc<Semaphore>,
     /// Set once the store is open.
     engine: Arc<OnceLock<Engine>>,
     /// Set once its records are read.
@@ -92,6 +97,7 @@ impl Pages {
             phase: Arc::new(AtomicU8::new(Phase::Starting as u8)),
             metrics,
             backups: Backups::default(),
+            listing: Arc::new(Semaphore::new(LISTING_MAX)),
             engine: Arc::default(),
             controller: Arc::default(),
         }

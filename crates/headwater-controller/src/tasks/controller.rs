@@ -304,6 +304,14 @@ impl Controller {
         self.inner.list_groups(scope, token).await
     }
 
+    /// Memory from what all requests share, for an answer; waits a little for it.
+    ///
+    /// # Errors
+    /// [`ControllerError::Exhausted`] if it is not free, or more than half of all there is.
+    pub async fn room(&self, bytes: usize) -> Result<Room, ControllerError> {
+        Ok(self.inner.ports.segments.room(bytes).await?)
+    }
+
     /// Where the readers of a Java client's group stand. What is unread is not looked up. The memory for it, and for an
     /// answer made of it, is held until the room is dropped, and so is the turn: one group is looked at at a time.
     ///

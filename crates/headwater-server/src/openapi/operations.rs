@@ -162,7 +162,8 @@ pub(super) fn described(route: HttpRoute) -> Operation {
             )
             .asks("filter_value", json!({"type": "string"}), "The tag.")
             .part()
-            .json("StreamsList"),
+            .json("StreamsList")
+            .takes_room(),
         HttpRoute::CreateStream => Operation::new(STREAMS, "Create a stream")
             .body("CreateStreamRequest")
             .answers(201, "It can be written to.", Answer::Json("StreamProperty"))

@@ -4,7 +4,6 @@ use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use futures::StreamExt as _;
 use headwater_auth::Resource;
 use headwater_controller::Room;
@@ -49,7 +48,7 @@ pub(crate) async fn list(
     });
     let seen = names.map(move |page| {
         let visible = page?.into_iter().filter(|name| caller.sees(Resource::ReaderGroup(scope.as_str(), name)));
-        Ok(visible.map(|reader_group_name| Entry { reader_group_name }).collect())
+        Ok(visible.map(|reader_group_name| Entry { reader_group_name }).collect::<Vec<_>>())
     });
     lists::document("{\"readerGroups\":[", "]}", part.limit, seen.boxed()).await
 }
@@ -172,12 +171,6 @@ pub(crate) async fn lag(
 
 /// An answer whose memory was taken before, and is given back once it is sent.
 fn answer(shown: &impl Serialize, room: Room) -> Response {
-    struct Held(Vec<u8>, #[expect(dead_code, reason = "dropped with the bytes")] Room);
-    impl AsRef<[u8]> for Held {
-        fn as_ref(&self) -> &[u8] {
-            &self.0
-        }
-    }
     let text = serde_json::to_vec(shown).expect("texts, numbers and lists of them are JSON");
-    ([(header::CONTENT_TYPE, "application/json")], Bytes::from_owner(Held(text, room))).into_response()
+    ([(header::CONTENT_TYPE, "application/json")], lists::held(text, room)).into_response()
 }

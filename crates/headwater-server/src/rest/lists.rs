@@ -1,4 +1,5 @@
-//! Lists of any length as one JSON document, written page by page while it is sent.
+//! Lists of any length as one JSON document, written piece by piece while it is sent: the next one once the one before
+//! was taken. A piece is a page of names, a few epochs, or as many streams as there is memory taken for; see [`Piece`].
 //!
 //! The first page is looked at before anything is answered, so that what is wrong gets its status. A list that breaks
 //! later ends the connection before the end of the document, which no reader takes for a whole one. Who wants less asks
@@ -11,6 +12,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
+use headwater_controller::Room;
 use headwater_controller::model::{ControllerError, Page};
 use headwater_types::Name;
 use serde::Serialize;
@@ -56,28 +58,62 @@ where
     .boxed()
 }
 
+/// Entries that are written at once.
+pub(crate) struct Piece<T> {
+    pub(crate) entries: Vec<T>,
+    /// The memory that they and their text take, given back once the text is sent; `None` for what takes little.
+    pub(crate) room: Option<Room>,
+}
+
+impl<T> From<Vec<T>> for Piece<T> {
+    fn from(entries: Vec<T>) -> Self {
+        Self { entries, room: None }
+    }
+}
+
+/// Text whose memory was taken before, and is given back with its last byte.
+pub(crate) fn held(text: Vec<u8>, room: Room) -> Bytes {
+    struct Held(Vec<u8>, #[expect(dead_code, reason = "dropped with the bytes")] Room);
+    impl AsRef<[u8]> for Held {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    Bytes::from_owner(Held(text, room))
+}
+
 /// A document of `open`, entries parted by commas, and `close`.
 ///
 /// # Errors
 /// Whatever goes wrong before the first entries are there.
-pub(crate) async fn document<T: Serialize + Send + 'static>(
+pub(crate) async fn document<T, P>(
     open: &'static str,
     close: &'static str,
     limit: usize,
-    mut pages: BoxStream<'static, Result<Vec<T>, Problem>>,
-) -> Result<Response, Problem> {
-    let first = pages.try_next().await?;
-    let document = Document { pages, text: open.as_bytes().to_vec(), close: Some(close), left: limit, is_first: true };
+    pieces: BoxStream<'static, Result<P, Problem>>,
+) -> Result<Response, Problem>
+where
+    T: Serialize + Send + 'static,
+    P: Into<Piece<T>> + 'static,
+{
+    let mut pieces = pieces.map_ok(Into::into).boxed();
+    let first = pieces.try_next().await?;
+    let document = Document { pieces, text: Bytes::new(), open, close: Some(close), left: limit, is_first: true };
     let document = document.with(first);
     let body = Body::from_stream(stream::try_unfold(document, Document::next));
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
+/// Most text that is given away at once: who takes it may copy it, and keep the copy for as long as its peer takes nothing.
+const SENT_BYTES: usize = 16 << 10;
+
 /// A document that is being written.
 struct Document<T> {
-    pages: BoxStream<'static, Result<Vec<T>, Problem>>,
+    pieces: BoxStream<'static, Result<Piece<T>, Problem>>,
     /// What is written and not sent.
-    text: Vec<u8>,
+    text: Bytes,
+    /// The beginning, until it is written.
+    open: &'static str,
     /// The end, until it is written.
     close: Option<&'static str>,
     /// Entries that are still wanted.
@@ -86,20 +122,26 @@ struct Document<T> {
 }
 
 impl<T: Serialize + Send + 'static> Document<T> {
-    /// Writes a page, or the end.
-    fn with(mut self, page: Option<Vec<T>>) -> Self {
-        let is_last = page.is_none();
-        for entry in page.into_iter().flatten().take(self.left) {
+    /// Writes a piece, or the end. Everything before was sent.
+    fn with(mut self, piece: Option<Piece<T>>) -> Self {
+        let mut text = std::mem::take(&mut self.open).as_bytes().to_vec();
+        let is_last = piece.is_none();
+        let Piece { entries, room } = piece.unwrap_or_else(|| Vec::new().into());
+        for entry in entries.into_iter().take(self.left) {
             if !std::mem::replace(&mut self.is_first, false) {
-                self.text.push(b',');
+                text.push(b',');
             }
-            serde_json::to_writer(&mut self.text, &entry).expect("what is listed has text keys and finite numbers");
+            serde_json::to_writer(&mut text, &entry).expect("what is listed has text keys and finite numbers");
             self.left -= 1;
         }
         // Nothing is looked up behind the last entry that is wanted.
         if is_last || self.left == 0 {
-            self.text.extend(self.close.take().unwrap_or_default().as_bytes());
+            text.extend(self.close.take().unwrap_or_default().as_bytes());
         }
+        self.text = match room {
+            Some(room) => held(text, room),
+            None => text.into(),
+        };
         self
     }
 
@@ -108,13 +150,16 @@ impl<T: Serialize + Send + 'static> Document<T> {
             if self.close.is_none() {
                 return Ok(None);
             }
-            let page = self.pages.try_next().await.map_err(|problem| {
+            // Not while the next piece waits for its memory.
+            self.text = Bytes::new();
+            let piece = self.pieces.try_next().await.map_err(|problem| {
                 tracing::warn!(?problem, "a list over HTTP ends before its end");
                 std::io::Error::other("the list could not be read on")
             })?;
-            self = self.with(page);
+            self = self.with(piece);
         }
-        Ok(Some((std::mem::take(&mut self.text).into(), self)))
+        let sent = self.text.split_to(self.text.len().min(SENT_BYTES));
+        Ok(Some((sent, self)))
     }
 }
 

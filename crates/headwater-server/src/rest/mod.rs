@@ -11,7 +11,7 @@
 //!
 //! Guarantees:
 //! * whoever asks for a list gets only what they may read
-//! * a list takes the memory of one page, however long it is
+//! * a list takes the memory of one page of names, or of one piece of what has them, however long it is
 //! * a mistake of the caller is a status from 400 to 499 and a problem that says which; a name that breaks the rules
 //!   names nothing, so it is answered like one that does not exist, and is a mistake only where something is created
 //!

@@ -293,6 +293,12 @@ impl Stream {
             rollover_size_bytes: config.rollover_bytes,
         }
     }
+
+    /// What it takes as a value, or as text if every character of its tags has to be escaped, whichever is more.
+    pub(crate) fn bytes_max(&self) -> usize {
+        const BESIDES: usize = 1536;
+        BESIDES + self.tags.iter().map(|tag| 48 + 6 * tag.len()).sum::<usize>()
+    }
 }
 
 impl ScaleMetadata {
@@ -365,6 +371,26 @@ mod tests {
             // What is shown and sent back is the same policy.
             let shown = serde_json::to_value(Retention::of(found)).unwrap();
             assert_eq!(policy(shown).unwrap(), found, "{retention}");
+        }
+    }
+
+    #[test]
+    fn the_text_of_a_stream_is_no_longer_than_is_counted_for_it() {
+        let name = |text: String| headwater_types::Name::parse(&text).unwrap();
+        let stream = ScopedStream { scope: name("s".repeat(255)), stream: name("t".repeat(250)) };
+        for tag in ["\u{1}".repeat(128), "\"".repeat(128), "x".to_owned(), String::new()] {
+            let mut config = StreamConfig::new(ScalingPolicy {
+                kind: ScalingKind::Kilobytes,
+                target_rate: i32::MAX,
+                scale_factor: i32::MAX,
+                min_segments: i32::MAX,
+            });
+            config.retention =
+                Some(RetentionPolicy { kind: RetentionKind::Time, keep: i64::MAX - 1, keep_max: i64::MAX - 1 });
+            config.tags = vec![tag; 1024];
+            (config.timestamp_aggregation_timeout_ms, config.rollover_bytes) = (i64::MAX, i64::MAX);
+            let shown = Stream::of(&stream, config);
+            assert!(serde_json::to_vec(&shown).unwrap().len() <= shown.bytes_max());
         }
     }
 

@@ -30,7 +30,7 @@ pub(crate) async fn list(
     });
     let seen = names.map(move |page| {
         let visible = page?.into_iter().filter(|name| caller.sees(Resource::Scope(name)));
-        Ok(visible.map(|scope_name| models::Scope { scope_name }).collect())
+        Ok(visible.map(|scope_name| models::Scope { scope_name }).collect::<Vec<_>>())
     });
     lists::document("{\"scopes\":[", "]}", part.limit, seen.boxed()).await
 }

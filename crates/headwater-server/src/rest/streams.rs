@@ -1,11 +1,13 @@
 //! Streams of a scope.
 
+use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use futures::future::try_join_all;
 use futures::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use headwater_auth::Resource;
 use headwater_controller::Controller;
@@ -13,7 +15,7 @@ use headwater_controller::model::{ControllerError, CreateStream, DeleteStream, E
 use headwater_types::{Name, ScopedStream};
 
 use super::body::Json;
-use super::lists::{self, Part};
+use super::lists::{self, Part, Piece};
 use super::models::{self, ScaleMetadata};
 use super::{Asked, views};
 use crate::auth::Caller;
@@ -21,7 +23,12 @@ use crate::http::Pages;
 use crate::problem::Problem;
 
 /// Configurations of a list's streams that are looked up at a time.
-const LOOK_UPS: usize = 16;
+const LOOK_UPS: usize = 8;
+/// Where a piece of a list ends, in bytes of its text, with the stream that takes it there. Most lists are one piece.
+const PIECE_BYTES: usize = 256 << 10;
+/// What a piece takes: the streams that are looked up (tags are 128 KiB at most, each with an allocation of its own), those
+/// of the piece, whose last one has 0.8 MiB of text at most, and their text, while it grows.
+const PIECE_ROOM_BYTES: usize = 4 << 20;
 
 /// Which streams of a scope a caller wants.
 enum Wanted {
@@ -71,22 +78,60 @@ pub(crate) async fn list(
             }
         })
     };
-    let limit = part.limit;
-    let streams = names.and_then(move |page| {
-        let (controller, scope) = (controller.clone(), scope.clone());
-        let seen = page.into_iter().filter_map(|name| Name::parse(&name).ok());
-        let seen = seen.filter(|name| name.is_internal() == with_internal);
-        let seen = seen.filter(|name| caller.sees(Resource::Stream(scope.as_str(), name.as_str())));
-        // Of a page no more than the answer can have.
-        let seen: Vec<Name> = seen.take(limit).collect();
-        async move {
-            let looked =
-                seen.into_iter().map(|stream| configured(&controller, ScopedStream { scope: scope.clone(), stream }));
-            let found: Vec<Option<models::Stream>> = stream::iter(looked).buffered(LOOK_UPS).try_collect().await?;
-            Ok(found.into_iter().flatten().collect())
+    let seen = {
+        let scope = scope.clone();
+        move |page: Vec<String>| -> Vec<Name> {
+            let names = page.into_iter().filter_map(|name| Name::parse(&name).ok());
+            let wanted = names.filter(|name| name.is_internal() == with_internal);
+            wanted.filter(|name| caller.sees(Resource::Stream(scope.as_str(), name.as_str()))).collect()
         }
-    });
-    lists::document("{\"streams\":[", "]}", limit, streams.boxed()).await
+    };
+    let at_once = part.limit.min(LOOK_UPS);
+    let names = names.map_ok(seen).boxed();
+    let listed = Listed { pages, controller, scope, names, waiting: VecDeque::new(), at_once };
+    let pieces = stream::try_unfold(listed, Listed::next).boxed();
+    lists::document("{\"streams\":[", "]}", part.limit, pieces).await
+}
+
+/// Streams of a scope that somebody wants to see.
+struct Listed {
+    pages: Pages,
+    controller: Controller,
+    scope: Name,
+    names: BoxStream<'static, Result<Vec<Name>, Problem>>,
+    /// Names of the last page whose streams are in no piece yet.
+    waiting: VecDeque<Name>,
+    /// Streams that are looked up at a time.
+    at_once: usize,
+}
+
+impl Listed {
+    /// The next piece, once there is a turn and memory for it. Between two pieces nothing is kept but names.
+    async fn next(mut self) -> Result<Option<(Piece<models::Stream>, Self)>, Problem> {
+        let turn = self.pages.listing.clone().acquire_owned().await.expect("never closed");
+        let room = self.controller.room(PIECE_ROOM_BYTES).await?.with(turn);
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        while bytes < PIECE_BYTES {
+            if self.waiting.is_empty() {
+                let Some(page) = self.names.try_next().await? else { break };
+                self.waiting.extend(page);
+                continue;
+            }
+            let stream = |stream: &Name| ScopedStream { scope: self.scope.clone(), stream: stream.clone() };
+            let some = self.waiting.iter().take(self.at_once).map(|name| configured(&self.controller, stream(name)));
+            let found = try_join_all(some).await?;
+            // Those that have no place here are looked up again: a piece has the memory of one.
+            for stream in found {
+                if bytes >= PIECE_BYTES {
+                    break;
+                }
+                self.waiting.pop_front();
+                bytes += stream.as_ref().map_or(0, models::Stream::bytes_max);
+                entries.extend(stream);
+            }
+        }
+        Ok((!entries.is_empty()).then_some((Piece { entries, room: Some(room) }, self)))
+    }
 }
 
 /// `None` for a stream that has gone since it was listed.

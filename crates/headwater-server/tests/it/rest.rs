@@ -3,6 +3,7 @@
 use headwater_auth::HttpRoute;
 use headwater_proto::controller as proto;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::documented::Documented;
 use crate::server::Running;
@@ -143,6 +144,64 @@ async fn lists_longer_than_a_page_are_whole() {
     let part = http.ask(HttpRoute::ListScopes, "/v1/scopes?after=scope-0150&limit=1001").await.json();
     let part = part["scopes"].as_array().unwrap();
     assert_eq!((part.len(), &part[1000]["scopeName"]), (1001, &json!("scope-1151")));
+    running.server.stop().await;
+}
+
+/// Value of a figure.
+async fn figure(running: &Running, name: &str) -> u64 {
+    let page = running.http("GET", "/metrics", "").await;
+    let line = page.lines().find(|line| line.starts_with(name) && !line.starts_with('#'));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("no {name} in {page}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_streams_takes_little_memory_and_that_of_the_budget_however_much_they_carry() {
+    const COUNT: usize = 40;
+    const USED: &str = "requests_room_used_bytes ";
+    let running = Running::start(|_| {}).await;
+    let http = with_scope(&running).await;
+    let mut controller = running.controller().await;
+    // In JSON each takes six times as much: 0.75 MiB.
+    let tag = vec!["\u{1}".repeat(1024); 128];
+    for number in 0..COUNT {
+        let info = proto::StreamInfo { scope: "s".into(), stream: format!("t{number:02}"), access_operation: 0 };
+        let config = proto::StreamConfig {
+            stream_info: Some(info),
+            scaling_policy: Some(proto::ScalingPolicy { min_num_segments: 1, ..Default::default() }),
+            tags: Some(proto::Tags { tag: tag.clone() }),
+            ..Default::default()
+        };
+        controller.create_stream(config).await.unwrap();
+    }
+    // Peers that ask and take nothing: two have their turn, and what they hold is in the account.
+    let mut peers = Vec::new();
+    for _ in 0..4 {
+        let mut socket = running.connect(running.server.http(), &["http/1.1"]).await.unwrap();
+        let request = format!("GET {STREAMS} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        peers.push(socket);
+    }
+    let turns = 2 * (4 << 20);
+    let mut most = 0;
+    for _ in 0..500 {
+        most = most.max(figure(&running, USED).await);
+        if most >= turns {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert!((turns..turns + (1 << 20)).contains(&most), "{most}");
+    drop(peers);
+
+    let listed = http.ask(HttpRoute::ListStreams, STREAMS).await;
+    assert!(listed.body.len() > COUNT * 6 * (128 << 10), "{}", listed.body.len());
+    let listed = listed.json();
+    let expected: Vec<_> = (0..COUNT).map(|number| format!("t{number:02}")).collect();
+    assert_eq!(streams(&listed), expected);
+    assert!(listed["streams"].as_array().unwrap().iter().all(|stream| stream["tags"] == json!(tag)));
+    let part = http.ask(HttpRoute::ListStreams, &format!("{STREAMS}?limit=7&after=t08")).await.json();
+    assert_eq!(streams(&part), expected[9..16]);
+    assert_eq!(figure(&running, USED).await, 0);
     running.server.stop().await;
 }
 
