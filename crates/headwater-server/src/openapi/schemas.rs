@@ -66,7 +66,10 @@ fn admin() -> Schemas {
     let time = request(&[("days?", count()), ("hours?", count()), ("minutes?", count())]);
     let policies = [("scalingPolicy", named("ScalingConfig")), ("retentionPolicy?", named("RetentionConfig"))];
     let numbers = [("timestampAggregationTimeout?", count()), ("rolloverSizeBytes?", count())];
-    let asked: Vec<_> = policies.iter().chain(&[("streamTags?", list(text()))]).chain(&numbers).cloned().collect();
+    let shown_tags = json!({"type": "array", "items": text(),
+        "description": "The same as streamTags, which goes before it: what was shown can be sent back."});
+    let tags = [("streamTags?", list(text())), ("tags?", shown_tags)];
+    let asked: Vec<_> = policies.iter().chain(&tags).chain(&numbers).cloned().collect();
     let created: Vec<_> = [("streamName", text())].into_iter().chain(asked.clone()).collect();
     let shown: Vec<_> = [("scopeName", text()), ("streamName", text())]
         .into_iter()
@@ -97,7 +100,8 @@ fn admin() -> Schemas {
                 (
                     "value?",
                     json!({"type": ["integer", "null"], "format": "int64", "minimum": 0,
-                    "description": "Days or megabytes of 1024 × 1024 bytes; 0 beside a timeBasedRetention."}),
+                    "description": "Days or megabytes of 1024 × 1024 bytes; 0 beside a timeBasedRetention. Megabytes and minutes \
+                     are shown rounded up, so that what was shown and is sent back keeps no less."}),
                 ),
                 ("timeBasedRetention?", named("TimeBasedRetention")),
                 ("maxValue?", count()),

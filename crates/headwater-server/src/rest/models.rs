@@ -92,6 +92,8 @@ pub(crate) struct UpdateStream {
     scaling_policy: Scaling,
     retention_policy: Option<Retention>,
     stream_tags: Option<Vec<String>>,
+    /// Where a stream shows them: what was shown can be sent back.
+    tags: Option<Vec<String>>,
     timestamp_aggregation_timeout: Option<i64>,
     rollover_size_bytes: Option<i64>,
 }
@@ -162,7 +164,7 @@ impl UpdateStream {
         Ok(StreamConfig {
             scaling: self.scaling_policy.policy()?,
             retention: self.retention_policy.map(|retention| retention.policy(with_most)).transpose()?,
-            tags: self.stream_tags.unwrap_or_default(),
+            tags: self.stream_tags.or(self.tags).unwrap_or_default(),
             timestamp_aggregation_timeout_ms: timeout,
             rollover_bytes: self.rollover_size_bytes.unwrap_or(0),
         })
@@ -223,25 +225,37 @@ impl Retention {
         Ok(RetentionPolicy { kind, keep, keep_max: keep_max.unwrap_or(i64::MAX) })
     }
 
+    /// In whole megabytes and minutes, which are all that Pravega's interface can say. Upwards: what is shown may be sent
+    /// back, and is not to take away what was kept.
     fn of(policy: RetentionPolicy) -> Self {
         let most = Some(policy.keep_max).filter(|most| *most > 0 && *most < i64::MAX);
         match policy.kind {
             RetentionKind::Size => Self {
                 kind: RetentionType::LimitedSizeMb,
-                value: Some(policy.keep / MEGABYTE),
+                value: Some(up(policy.keep, MEGABYTE)),
                 time_based_retention: None,
-                max_value: most.map(|most| most / MEGABYTE),
+                max_value: most.map(|most| up(most, MEGABYTE)),
                 max_time_based_retention: None,
             },
-            RetentionKind::Time => Self {
-                kind: RetentionType::LimitedDays,
-                value: Some(whole_days(policy.keep)),
-                time_based_retention: Some(TimeBased::of(policy.keep)),
-                max_value: most.map(whole_days),
-                max_time_based_retention: most.map(TimeBased::of),
-            },
+            RetentionKind::Time => {
+                let minutes = |millis| up(millis, MINUTE_MS) * MINUTE_MS;
+                let (keep, most) = (minutes(policy.keep), most.map(minutes));
+                Self {
+                    kind: RetentionType::LimitedDays,
+                    value: Some(whole_days(keep)),
+                    time_based_retention: Some(TimeBased::of(keep)),
+                    max_value: most.map(whole_days),
+                    max_time_based_retention: most.map(TimeBased::of),
+                }
+            }
         }
     }
+}
+
+/// How many units an amount takes; the last one of the largest amounts, which no number of bytes or milliseconds has, not
+/// counted.
+fn up(amount: i64, unit: i64) -> i64 {
+    amount.checked_add(unit - 1).unwrap_or(amount) / unit
 }
 
 /// Days if there is nothing beside them; times that are no such number are said by hours and minutes only.
@@ -250,7 +264,7 @@ fn whole_days(millis: i64) -> i64 {
 }
 
 impl TimeBased {
-    /// Without seconds, which Pravega's interface cannot say.
+    /// Of whole minutes.
     fn of(millis: i64) -> Self {
         Self { days: millis / DAY_MS, hours: millis % DAY_MS / HOUR_MS, minutes: millis % HOUR_MS / MINUTE_MS }
     }
@@ -371,6 +385,26 @@ mod tests {
             // What is shown and sent back is the same policy.
             let shown = serde_json::to_value(Retention::of(found)).unwrap();
             assert_eq!(policy(shown).unwrap(), found, "{retention}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_and_sent_back_never_keeps_less() {
+        for amount in [0, 1, 45_000, 500_000, DAY_MS - 1, DAY_MS, MEGABYTE, MEGABYTE + 1, 93_780_000, i64::MAX / 2] {
+            for (kind, unit) in [(RetentionKind::Size, MEGABYTE), (RetentionKind::Time, MINUTE_MS)] {
+                let asked = RetentionPolicy { kind, keep: amount, keep_max: amount + 1 };
+                let shown = serde_json::to_value(Retention::of(asked)).unwrap();
+                let again = policy(shown.clone()).unwrap();
+                assert!((amount..amount + unit).contains(&again.keep), "{amount}: {shown}");
+                assert!((amount + 1..amount + 1 + unit).contains(&again.keep_max), "{amount}: {shown}");
+                // The second time it is the same.
+                assert_eq!(serde_json::to_value(Retention::of(again)).unwrap(), shown);
+            }
+        }
+        for kind in [RetentionKind::Size, RetentionKind::Time] {
+            let endless = RetentionPolicy { kind, keep: i64::MAX, keep_max: i64::MAX };
+            let again = policy(serde_json::to_value(Retention::of(endless)).unwrap()).unwrap();
+            assert!(i64::MAX - again.keep < MEGABYTE, "{again:?}");
         }
     }
 

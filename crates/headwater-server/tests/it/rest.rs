@@ -147,6 +147,45 @@ async fn lists_longer_than_a_page_are_whole() {
     running.server.stop().await;
 }
 
+/// As tools do that change one thing: nothing else is to become another, and least of all what is kept to become less.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_shown_of_a_stream_can_be_sent_back() {
+    let running = Running::start(|_| {}).await;
+    let http = with_scope(&running).await;
+    let mut controller = running.controller().await;
+    // What cannot be said in megabytes or minutes: 500,000 bytes, 45 s.
+    for (name, kind, keep) in [("small", 2, 500_000), ("short", 1, 45_000)] {
+        let info = proto::StreamInfo { scope: "s".into(), stream: name.into(), access_operation: 0 };
+        let config = proto::StreamConfig {
+            stream_info: Some(info.clone()),
+            scaling_policy: Some(proto::ScalingPolicy { min_num_segments: 1, ..Default::default() }),
+            retention_policy: Some(proto::RetentionPolicy {
+                retention_type: kind,
+                retention_param: keep,
+                retention_max: i64::MAX,
+            }),
+            tags: Some(proto::Tags { tag: vec!["a".into(), "b".into()] }),
+            ..Default::default()
+        };
+        controller.create_stream(config).await.unwrap();
+        let path = format!("{STREAMS}/{name}");
+        let shown = http.ask(HttpRoute::GetStream, &path).await.json();
+        let updated = http.put(HttpRoute::UpdateStream, &path, &shown).await;
+        assert_eq!((updated.status, updated.json()), (200, shown.clone()));
+        let kept = controller.get_stream_configuration(info).await.unwrap().into_inner();
+        let retention = kept.retention_policy.unwrap();
+        assert_eq!(retention.retention_type, kind);
+        assert!(retention.retention_param >= keep, "{name}: {retention:?}");
+        assert_eq!(kept.tags.unwrap().tag, ["a", "b"]);
+
+        // The word of requests goes before that of answers.
+        let mut both = shown;
+        both["streamTags"] = json!(["c"]);
+        assert_eq!(http.put(HttpRoute::UpdateStream, &path, &both).await.json()["tags"], json!(["c"]));
+    }
+    running.server.stop().await;
+}
+
 /// Value of a figure.
 async fn figure(running: &Running, name: &str) -> u64 {
     let page = running.http("GET", "/metrics", "").await;
