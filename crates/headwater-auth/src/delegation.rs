@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use crate::grants::{Level, Resource, TABLE, is_plain};
 use crate::jws::{self, Unverified};
+use crate::places::Seal;
 
 /// How long a token is good for unless the operator says otherwise, in seconds.
 pub const LIFETIME_SECONDS: u32 = 600;
@@ -61,6 +62,11 @@ impl Key {
 
     fn of(bytes: &[u8]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA512, bytes))
+    }
+
+    /// What seals places in lists. Its secret is this key's signature of something that no token begins with.
+    pub fn places(&self) -> Seal {
+        Seal::new(hmac::sign(&self.0, b"places in lists").as_ref())
     }
 
     /// A token for some resources from `now` on; `None` if a name is none that a stream or table can have.

@@ -21,6 +21,7 @@ mod jws;
 pub mod keys;
 pub mod operations;
 pub mod passwords;
+pub mod places;
 
 pub use grants::{Grants, Level, Resource};
 pub use operations::{Access, Denied, HttpRoute, Rpc, Target, WireCommand};

@@ -9,7 +9,8 @@
 //!
 //! Guarantees:
 //! * a call that the service has and this file has not does not compile
-//! * lists have only what the caller may read; a page is empty only at the end, since clients take it for that
+//! * lists have only what the caller may read, and so have the places to go on at; a page is empty only at the end, since
+//!   clients take it for that
 //! * tokens in answers grant no more than the caller was granted
 
 use std::convert::Infallible;
@@ -207,6 +208,22 @@ impl Guarded {
         streams.try_for_each(|cut| check(Rpc::UpdateSubscriberStreamCut, &caller, &cut.target()))
     }
 
+    /// Where a list goes on, for its caller alone to come back with.
+    fn sealed(&self, list: Rpc, place: Option<proto::ContinuationToken>) -> Option<proto::ContinuationToken> {
+        place.map(|place| proto::ContinuationToken { token: self.guard.seal(list.name(), place.token) })
+    }
+
+    fn unsealed(
+        &self,
+        list: Rpc,
+        place: Option<proto::ContinuationToken>,
+    ) -> Result<Option<proto::ContinuationToken>, Status> {
+        let Some(proto::ContinuationToken { token }) = place else { return Ok(None) };
+        let token = self.guard.unseal(list.name(), token);
+        let token = token.ok_or_else(|| Status::invalid_argument("the continuation token is none of ours"))?;
+        Ok(Some(proto::ContinuationToken { token }))
+    }
+
     /// A token for a stream at a level that was checked.
     fn token(&self, info: Option<&proto::StreamInfo>, caller: &Caller, access: Access) -> String {
         let (Some(info), Some(grants)) = (info, caller.grants()) else { return String::new() };
@@ -235,13 +252,13 @@ macro_rules! visible_page {
     ($self:ident, $request:ident, $rpc:ident, $method:ident, $items:ident, $item:ident => $resource:expr) => {{
         let caller = $self.admit(Rpc::$rpc, &$request)?;
         let mut request = $request.into_inner();
+        request.continuation_token = $self.unsealed(Rpc::$rpc, request.continuation_token)?;
         loop {
             let mut page = $self.inner.$method(Request::new(request.clone())).await?.into_inner();
-            if page.$items.is_empty() {
-                return Ok(Response::new(page));
-            }
+            let is_end = page.$items.is_empty();
             page.$items.retain(|$item| caller.sees($resource));
-            if !page.$items.is_empty() {
+            if is_end || !page.$items.is_empty() {
+                page.continuation_token = $self.sealed(Rpc::$rpc, page.continuation_token);
                 return Ok(Response::new(page));
             }
             request.continuation_token = page.continuation_token;

@@ -15,7 +15,7 @@ use crate::problem::Problem;
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"headwater\", Bearer realm=\"headwater\"");
 
 /// A handler that is reached only by those who may, and that finds out who it is by the [`Caller`](super::Caller) among
-/// the request's extensions. A route that is open asks nobody.
+/// the request's extensions, where it finds the guard, too. A route that is open asks nobody.
 ///
 /// What changes something does not take orders from pages in a browser: these come with an `Origin`, and on a server
 /// where nobody has to prove anything any page could send them.
@@ -54,6 +54,7 @@ where
                 }
                 Ok(()) => {
                     request.extensions_mut().insert(caller);
+                    request.extensions_mut().insert(guard);
                     next.run(request).await
                 }
                 Err(_) if caller.is_nobody() => unauthenticated(),

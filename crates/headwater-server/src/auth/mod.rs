@@ -34,6 +34,7 @@ use base64::engine::general_purpose::STANDARD;
 use headwater_auth::cache::{Cache, ENTRIES_MAX};
 use headwater_auth::keys::KeysError;
 use headwater_auth::passwords::{FileError as PasswordFileError, PasswordFile};
+use headwater_auth::places::Seal;
 use headwater_auth::{Grants, Level, Resource, bearer, delegation};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -181,6 +182,7 @@ struct Inner {
     passwords: Option<Watched<PasswordFile>>,
     issuer: Option<Issuer>,
     key: delegation::Key,
+    places: Seal,
     lifetime_seconds: u32,
     known: Mutex<Cache<Caller>>,
     deriving: Arc<Semaphore>,
@@ -225,6 +227,7 @@ impl Guard {
         let inner = Inner {
             passwords,
             issuer,
+            places: key.places(),
             key,
             lifetime_seconds: config.token_lifetime_seconds,
             known: Mutex::new(Cache::new(&files::chance()?)),
@@ -265,6 +268,27 @@ impl Guard {
         match &self.0 {
             None => Some(String::new()),
             Some(inner) => inner.key.sign(grants, inner.now(), inner.lifetime_seconds),
+        }
+    }
+
+    /// A place in a list for a caller to come back with, which may be behind something that they may not read. It stays good
+    /// for as long as the signing key does, also over a start.
+    pub(crate) fn seal(&self, list: &str, place: String) -> String {
+        match &self.0 {
+            Some(inner) if !place.is_empty() => {
+                let salt = files::chance().expect("the system had random bytes at the start");
+                inner.places.seal(list, &place, salt)
+            }
+            // Whoever may read everything may read the place; the beginning is no secret.
+            _ => place,
+        }
+    }
+
+    /// The place that a caller came back with; `None` if it is none of this list.
+    pub(crate) fn unseal(&self, list: &str, place: String) -> Option<String> {
+        match &self.0 {
+            Some(inner) if !place.is_empty() => inner.places.open(list, &place),
+            _ => Some(place),
         }
     }
 

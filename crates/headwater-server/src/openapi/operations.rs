@@ -226,7 +226,12 @@ pub(super) fn described(route: HttpRoute) -> Operation {
                     json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
                     "Most of them. A page may have fewer and not be the last.",
                 )
-                .asks("next", json!({"type": "string"}), "Where to go on: `next` of the answer before.")
+                .asks(
+                    "next",
+                    json!({"type": "string"}),
+                    "Where to go on: `next` of the answer before, as it is. It may stand for something that the caller may \
+                     not read, and is sealed where callers have to prove who they are.",
+                )
                 .problem(500, "Records are damaged; the server's log says more.")
                 .json("OpenTransactionsList")
         }

@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use futures::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
-use headwater_auth::Resource;
+use headwater_auth::{HttpRoute, Resource};
 use headwater_controller::Controller;
 use headwater_controller::model::{
     EpochRecord, LiveTransaction, ScalingKind, SegmentHeat, SegmentRange, TransactionState,
@@ -14,7 +14,7 @@ use headwater_types::ScopedStream;
 use serde::Serialize;
 
 use super::{Asked, lists};
-use crate::auth::Caller;
+use crate::auth::{Caller, Guard};
 use crate::http::Pages;
 use crate::problem::Problem;
 
@@ -240,15 +240,18 @@ struct OpenTransactions {
 }
 
 /// `GET /v1/transactions`: open ones of all streams that the caller may read; `limit` of them (100) at most, going on
-/// at the place `next` of the answer before.
+/// at the place `next` of the answer before. The place may be of a stream that they may not read, so it is sealed.
 pub(crate) async fn open_transactions(
     State(pages): State<Pages>,
     Extension(caller): Extension<Caller>,
+    Extension(guard): Extension<Guard>,
     asked: Asked,
 ) -> Result<Response, Problem> {
-    let controller = pages.controller()?;
+    let (controller, list) = (pages.controller()?, HttpRoute::OpenTransactions.path());
     let limit = asked.number("limit", 1..=TRANSACTIONS_MAX)?.unwrap_or(100);
-    let page = controller.open_transactions(asked.text("next")?.unwrap_or_default(), limit as usize).await?;
+    let place = guard.unseal(list, asked.text("next")?.unwrap_or_default().to_owned());
+    let place = place.ok_or_else(|| Problem::bad("next is none of ours"))?;
+    let page = controller.open_transactions(&place, limit as usize).await?;
     let sees = |stream: &ScopedStream| caller.sees(Resource::Stream(stream.scope.as_str(), stream.stream.as_str()));
     let seen = page.transactions.into_iter().filter(|(stream, _)| sees(stream));
     let transactions = seen.map(|(stream, transaction)| OpenTransaction {
@@ -256,5 +259,6 @@ pub(crate) async fn open_transactions(
         stream_name: stream.stream.to_string(),
         transaction: transaction.into(),
     });
-    Ok(Json(OpenTransactions { transactions: transactions.collect(), next: page.token }).into_response())
+    let next = page.token.map(|place| guard.seal(list, place));
+    Ok(Json(OpenTransactions { transactions: transactions.collect(), next }).into_response())
 }

@@ -957,6 +957,70 @@ async fn whoever_may_only_read_spoils_nothing_that_comes_later() {
     running.server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_list_goes_on_tells_nothing_that_the_caller_may_not_read() {
+    let (running, _files) = start(|_| {}).await;
+    let mut client = running.controller().await;
+    let (admin, one) = (basic("admin", "a"), basic("one", "1"));
+    for scope in ["scope", "zhidden-scope"] {
+        client.create_scope(authorized(proto::ScopeInfo { scope: scope.into() }, &admin)).await.unwrap();
+    }
+    for stream in ["t30", "zsecret-merger"] {
+        let info = proto::StreamInfo { scope: "scope".into(), stream: stream.into(), access_operation: 0 };
+        let config = proto::StreamConfig {
+            stream_info: Some(info),
+            scaling_policy: Some(proto::ScalingPolicy { min_num_segments: 1, ..Default::default() }),
+            tags: Some(proto::Tags { tag: vec!["tag".into()] }),
+            ..Default::default()
+        };
+        client.create_stream(authorized(config, &admin)).await.unwrap();
+    }
+    let hidden = |place: Option<proto::ContinuationToken>| {
+        let place = place.unwrap().token;
+        let bytes = URL_SAFE_NO_PAD.decode(&place).unwrap();
+        for secret in ["zsecret", "zhidden"] {
+            let is_in = |bytes: &[u8]| bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
+            assert!(!is_in(place.as_bytes()) && !is_in(&bytes), "{place}");
+        }
+        Some(proto::ContinuationToken { token: place })
+    };
+    let refused = |answer: Result<_, Status>| assert_eq!(answer.err().map(|it| it.code()), Some(Code::InvalidArgument));
+    let plain = |text: &str| Some(proto::ContinuationToken { token: text.into() });
+
+    let scopes = client.list_scopes(authorized(proto::ScopesRequest::default(), &one)).await.unwrap().into_inner();
+    assert_eq!(scopes.scopes, ["scope"]);
+    let of_scopes = hidden(scopes.continuation_token);
+    let on = proto::ScopesRequest { continuation_token: of_scopes.clone() };
+    assert!(client.list_scopes(authorized(on, &one)).await.unwrap().into_inner().scopes.is_empty());
+    let forged = proto::ScopesRequest { continuation_token: plain("scope") };
+    refused(client.list_scopes(authorized(forged, &one)).await.map(|_| ()));
+
+    let scope = || Some(proto::ScopeInfo { scope: "scope".into() });
+    let all = |continuation_token| proto::StreamsInScopeRequest { scope: scope(), continuation_token };
+    let page = client.list_streams_in_scope(authorized(all(None), &one)).await.unwrap().into_inner();
+    assert_eq!(page.streams.last().unwrap().stream, "t30");
+    let on = hidden(page.continuation_token);
+    let end = client.list_streams_in_scope(authorized(all(on.clone()), &one)).await.unwrap().into_inner();
+    assert!(end.streams.is_empty());
+    let mut cut = on.clone();
+    cut.as_mut().unwrap().token.truncate(100);
+    for forged in [of_scopes, plain("t30"), cut] {
+        refused(client.list_streams_in_scope(authorized(all(forged), &one)).await.map(|_| ()));
+    }
+    let tagged = |continuation_token| proto::StreamsInScopeWithTagRequest {
+        scope: scope(),
+        tag: "tag".into(),
+        continuation_token,
+    };
+    let page = client.list_streams_in_scope_for_tag(authorized(tagged(None), &one)).await.unwrap().into_inner();
+    assert_eq!(page.streams.len(), 1);
+    let by_tag = hidden(page.continuation_token);
+    let end = client.list_streams_in_scope_for_tag(authorized(tagged(by_tag), &one)).await.unwrap().into_inner();
+    assert!(end.streams.is_empty());
+    refused(client.list_streams_in_scope_for_tag(authorized(tagged(on), &one)).await.map(|_| ()));
+    running.server.stop().await;
+}
+
 /// Routes that everybody may ask for.
 const OPEN: [&str; 5] = ["/", "/openapi.json", "/ping", "/healthz", "/readyz"];
 

@@ -64,6 +64,21 @@ async fn whoever_may_read_sees_what_they_may_read_and_changes_nothing() {
         let open = http.ask(HttpRoute::OpenTransactions, "/v1/transactions").await.json();
         assert_eq!(names(&open, "transactions", "streamName"), expected, "{who}");
     }
+    // One by one, past that of a stream that they may not read, whose name is not in the place to go on at.
+    http.headers = user("one", "1");
+    let (mut seen, mut path) = (Vec::new(), "/v1/transactions?limit=1".to_owned());
+    loop {
+        let page = http.ask(HttpRoute::OpenTransactions, &path).await.json();
+        seen.extend(names(&page, "transactions", "streamName").into_iter().map(str::to_owned));
+        let Some(next) = page["next"].as_str() else { break };
+        assert!(next.len() > 500 && !next.contains("scope/"), "{next}");
+        path = format!("/v1/transactions?limit=1&next={next}");
+    }
+    assert_eq!(seen, ["t30"]);
+    for forged in ["scope/t30/00000000000000000000000000000000", "x"] {
+        let answer = http.ask(HttpRoute::OpenTransactions, &format!("/v1/transactions?next={forged}")).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+    }
     http.headers = user("other", "o");
     assert_eq!(http.ask(HttpRoute::OpenTransactions, "/v1/transactions").await.status, 403);
     http.headers = user("reader", "r");
