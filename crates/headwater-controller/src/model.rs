@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use headwater_types::{KeyRange, SegmentId, TransactionId};
+use headwater_types::{KeyRange, ScopedStream, SegmentId, TransactionId};
 
 use crate::ports::{PortError, ScaleHint, TableError};
 
@@ -17,6 +17,12 @@ pub const FUTURE: i64 = -1;
 pub const PAGE_ENTRIES: usize = 1000;
 /// Most segments one epoch of a stream has; an epoch must fit one table value.
 pub const SEGMENTS_MAX: usize = 10_000;
+/// Largest answer to a client, in bytes. Source: what gRPC clients take unless they are told otherwise, Java's among them.
+pub const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// What an answer may have besides segments: tokens, and everything that one segment follows on.
+const ANSWER_BESIDES_BYTES: usize = 128 << 10;
+/// What a segment takes in an answer besides the names of its scope and stream: ids, keys, lengths.
+const ANSWER_SEGMENT_BYTES: usize = 64;
 /// Most tags one stream carries.
 pub const TAGS_MAX: usize = 1024;
 /// Bytes of all tags of a stream together; a stream's head record, which may hold its configuration twice, must fit one
@@ -49,6 +55,18 @@ pub const ITEM_NAME_BYTES_MAX: usize = 250;
 pub const TABLE_KEY_BYTES_MAX: i32 = 256;
 /// Bytes that a reader group's configuration may take; its record holds up to two and must fit one table value.
 pub const GROUP_CONFIG_BYTES_MAX: usize = 400_000;
+
+/// Most segments of a stream in one answer. Each comes with the names of scope and stream, so it hangs on how long they are.
+pub fn answer_segments_max(stream: &ScopedStream) -> usize {
+    let names = stream.scope.as_str().len() + stream.stream.as_str().len();
+    (ANSWER_BYTES_MAX - ANSWER_BESIDES_BYTES) / (names + ANSWER_SEGMENT_BYTES)
+}
+
+/// Most segments that a stream has at a time: [`SEGMENTS_MAX`], or fewer if its names are so long (together above 342
+/// bytes) that clients could not be told of so many.
+pub fn segments_max(stream: &ScopedStream) -> usize {
+    SEGMENTS_MAX.min(answer_segments_max(stream))
+}
 
 /// How a controller works.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -190,12 +208,14 @@ impl StreamConfig {
         Self { scaling, retention: None, tags: Vec::new(), timestamp_aggregation_timeout_ms: 0, rollover_bytes: 0 }
     }
 
-    /// Checks what the store could not carry out.
-    pub(crate) fn check(&self) -> Result<(), ControllerError> {
+    /// Checks what the store could not carry out for a stream of this name, or clients could not be told of.
+    pub(crate) fn check(&self, stream: &ScopedStream) -> Result<(), ControllerError> {
         let invalid = |text: String| Err(ControllerError::Invalid(text));
-        let count = self.scaling.min_segments;
-        if count < 1 || count as usize > SEGMENTS_MAX {
-            return invalid(format!("{count} segments, allowed are 1 to {SEGMENTS_MAX}"));
+        let (count, most) = (self.scaling.min_segments, segments_max(stream));
+        if count < 1 || count as usize > most {
+            return invalid(format!(
+                "{count} segments, allowed are 1 to {most} for a stream with names of this length"
+            ));
         }
         if self.rollover_bytes < 0 {
             return invalid(format!("rollover size {} is negative", self.rollover_bytes));

@@ -11,7 +11,7 @@
 
 use headwater_types::{KeyRange, SegmentId};
 
-use crate::model::{SEGMENTS_MAX, ScalingPolicy};
+use crate::model::ScalingPolicy;
 
 /// Seconds between two folds.
 pub(crate) const TICK_SECONDS: u64 = 5;
@@ -87,23 +87,23 @@ pub(crate) struct Wish {
     pub(crate) ranges: Vec<(f64, f64)>,
 }
 
-/// What a stream by rate should do now. `segments` are its open ones, by ascending key.
-pub(crate) fn wish(policy: ScalingPolicy, segments: &[Heat]) -> Option<Wish> {
+/// What a stream by rate should do now. `segments` are its open ones, by ascending key; it may have `segments_max`.
+pub(crate) fn wish(policy: ScalingPolicy, segments: &[Heat], segments_max: usize) -> Option<Wish> {
     let target = f64::from(policy.target_rate);
     if policy.target_rate <= 0 {
         return None;
     }
-    splits(policy, target, segments).or_else(|| merges(policy, target, segments))
+    splits(policy, target, segments, segments_max).or_else(|| merges(policy, target, segments))
 }
 
 /// All segments that are too busy at once.
-fn splits(policy: ScalingPolicy, target: f64, segments: &[Heat]) -> Option<Wish> {
+fn splits(policy: ScalingPolicy, target: f64, segments: &[Heat], segments_max: usize) -> Option<Wish> {
     let mut wish = Wish { seal: Vec::new(), ranges: Vec::new() };
     let mut count = segments.len();
     let factor = usize::try_from(policy.scale_factor).unwrap_or(0).max(2);
     for segment in segments {
         let Some(rate) = segment.rates.overload(target) else { continue };
-        let most = factor.min((SEGMENTS_MAX + 1).saturating_sub(count));
+        let most = factor.min((segments_max + 1).saturating_sub(count));
         let ranges = cut(segment.range, ((rate / target) as usize).max(2).min(most));
         if ranges.len() < 2 {
             continue;
@@ -151,7 +151,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::ScalingKind;
+    use crate::model::{SEGMENTS_MAX, ScalingKind};
 
     const TICK: f64 = TICK_SECONDS as f64;
 
@@ -195,7 +195,7 @@ mod tests {
                 segment.rates.fold(amount, TICK);
                 self.lives.get_mut(&segment.id).unwrap().1 += amount;
             }
-            let Some(wish) = wish(self.policy, &self.segments) else { return };
+            let Some(wish) = wish(self.policy, &self.segments, SEGMENTS_MAX) else { return };
             let is_split = wish.ranges.len() > wish.seal.len();
             for id in &wish.seal {
                 let (born, amount) = self.lives.remove(id).unwrap();
@@ -482,7 +482,7 @@ mod tests {
             for range in [KeyRange::FULL, tiny] {
                 for target in [i32::MIN, -1, 0, 1, i32::MAX] {
                     let policy = ScalingPolicy { scale_factor: i32::MAX, ..policy(target, i32::MIN) };
-                    let found = wish(policy, &[Heat { id: SegmentId::new(0, 0), range, rates }]);
+                    let found = wish(policy, &[Heat { id: SegmentId::new(0, 0), range, rates }], SEGMENTS_MAX);
                     assert!(found.is_none_or(|wish| wish.ranges.len() > 1 && wish.ranges.len() <= SEGMENTS_MAX));
                 }
             }

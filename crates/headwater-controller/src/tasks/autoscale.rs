@@ -18,7 +18,9 @@ use tracing::{debug, info, warn};
 
 use super::slots::{View, locked};
 use super::{Inner, Result, present, put, remove};
-use crate::model::{PAGE_ENTRIES, Scale, ScalingKind, ScalingPolicy, SegmentHeat, SegmentRange, StreamConfig};
+use crate::model::{
+    PAGE_ENTRIES, Scale, ScalingKind, ScalingPolicy, SegmentHeat, SegmentRange, StreamConfig, segments_max,
+};
 use crate::ports::Load;
 use crate::state::autoscale::{Heat, Rates, TICK_SECONDS, Wish, wish};
 use crate::state::head::State;
@@ -101,7 +103,7 @@ impl StreamLoad {
         self.policy.kind != ScalingKind::Fixed && self.segments.len() > self.policy.min_segments.max(1) as usize
     }
 
-    fn wish(&self) -> Option<Wish> {
+    fn wish(&self, name: &ScopedStream) -> Option<Wish> {
         let bytes = match self.policy.kind {
             ScalingKind::Fixed => return None,
             ScalingKind::Kilobytes => true,
@@ -113,7 +115,7 @@ impl StreamLoad {
         };
         let mut heats: Vec<Heat> = self.segments.values().map(heat).collect();
         heats.sort_by(|a, b| a.range.low().total_cmp(&b.range.low()));
-        wish(self.policy, &heats)
+        wish(self.policy, &heats, segments_max(name))
     }
 }
 
@@ -202,7 +204,7 @@ impl Inner {
                 if has_room
                     && !load.is_stale
                     && !load.is_scaling
-                    && let Some(wish) = load.wish()
+                    && let Some(wish) = load.wish(name)
                 {
                     load.is_scaling = true;
                     wishes.push((name.clone(), wish));

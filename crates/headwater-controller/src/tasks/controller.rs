@@ -125,8 +125,9 @@ impl Controller {
     /// `_RG` for reader groups.
     ///
     /// # Errors
-    /// [`ControllerError::Invalid`] for an empty name or a configuration beyond the limits, and for the stream of a reader
-    /// group with anything but one fixed segment, no retention and no tags.
+    /// [`ControllerError::Invalid`] for an empty name or a configuration beyond the limits, more than
+    /// [`segments_max`](crate::model::segments_max) segments among them, and for the stream of a reader group with anything
+    /// but one fixed segment, no retention and no tags.
     pub async fn create_stream(
         &self,
         scope: &str,
@@ -159,6 +160,9 @@ impl Controller {
 
     /// Replaces the configuration. A fixed stream with another number of segments, and any with too few, is scaled to
     /// the least number. Returns when everything is in force.
+    ///
+    /// # Errors
+    /// [`ControllerError::Invalid`] for a configuration beyond the limits.
     pub async fn update_stream(
         &self,
         stream: &ScopedStream,
@@ -550,7 +554,8 @@ impl Controller {
     /// after a start. Pings keep it open for 1000 times this lease and at most 24 hours in which the store is open.
     ///
     /// # Errors
-    /// [`ControllerError::Invalid`] if the lease is outside 10 s to 600 s or the stream is sealed,
+    /// [`ControllerError::Invalid`] if the lease is outside 10 s to 600 s, the stream is sealed, or it has more segments than
+    /// [one answer](crate::model::answer_segments_max), as only earlier servers allowed,
     /// [`ControllerError::NotFound`] for no such stream.
     pub async fn create_transaction(
         &self,

@@ -7,7 +7,7 @@ use tracing::info;
 
 use super::open::Open;
 use super::{Inner, Result, put, segment_names};
-use crate::model::{Scale, ScaleProgress, SegmentRange};
+use crate::model::{ControllerError, Scale, ScaleProgress, SegmentRange, segments_max};
 use crate::ports::Change;
 use crate::state::epochs::SealedSegment;
 use crate::state::head::{Head, State};
@@ -47,6 +47,12 @@ impl Inner {
             Err(ScaleRefused::Precondition) => return Ok(Scale::PreconditionFailed),
             Err(ScaleRefused::Invalid(error)) => return Err(error),
         };
+        let (before, most) = (view.current.segments().len(), segments_max(&name));
+        let count = before - plan.sealed.len() + plan.new.len();
+        if count > most && count >= before {
+            let text = format!("{count} segments after the scale, at most {most} with names of this length");
+            return Err(ControllerError::Invalid(text));
+        }
         let started = started(&plan, view.head.epoch);
         self.mark(&stream.slot).await?;
         stream.commit(Head { scale: Some(plan), ..view.head.clone() }, None, Vec::new()).await?;

@@ -87,7 +87,7 @@ impl Inner {
     }
 
     async fn create(self: &Arc<Self>, name: ScopedStream, config: StreamConfig, owned: bool) -> Result<CreateStream> {
-        config.check()?;
+        config.check(&name)?;
         if name.stream.as_str().len() > STREAM_NAME_BYTES_MAX && !name.stream.is_internal() {
             return Ok(CreateStream::InvalidName);
         }
@@ -149,7 +149,7 @@ impl Inner {
         name: ScopedStream,
         config: StreamConfig,
     ) -> Result<UpdateStream> {
-        config.check()?;
+        config.check(&name)?;
         let mut stream = self.open(&name).await?;
         stream.settle().await?;
         let Some(view) = &stream.view else { return Ok(UpdateStream::StreamNotFound) };

@@ -13,7 +13,7 @@ use super::{Inner, Result, TRANSACTION_NUMBERS, fan_out, present, put, remove};
 use crate::codec::{Decoder, Encoder};
 use crate::model::{
     COMPLETED_LIST_MAX, ControllerError, CreatedTransaction, EndTransaction, LEASE_MS_MAX, LEASE_MS_MIN, Ping,
-    TRANSACTIONS_OPEN_MAX, TransactionState, WRITER_ID_BYTES_MAX,
+    TRANSACTIONS_OPEN_MAX, TransactionState, WRITER_ID_BYTES_MAX, answer_segments_max,
 };
 use crate::ports::{Change, Expect, ScaleHint, TableError, Version};
 use crate::state::head::State;
@@ -47,6 +47,12 @@ impl Inner {
         };
         if view.head.state != State::Active {
             return Err(ControllerError::Invalid(format!("stream {name} is sealed")));
+        }
+        let (count, most) = (view.current.segments().len(), answer_segments_max(&name));
+        if count > most {
+            // Of an earlier server's making. Whoever cannot be told of a transaction cannot end it either.
+            let text = format!("{count} segments do not fit one answer, at most {most} with names of this length do");
+            return Err(ControllerError::Invalid(text));
         }
         self.mark(&slot).await?;
         let epoch = view.current.reference;

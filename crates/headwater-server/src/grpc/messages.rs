@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use headwater_controller::model::{
     ControllerError, DeleteScope, EndTransaction, Listing, Page, RetentionKind, RetentionPolicy, ScalingKind,
-    ScalingPolicy, SegmentRange, StreamConfig, StreamCut, UpdateStream,
+    ScalingPolicy, SegmentRange, StreamConfig, StreamCut, UpdateStream, answer_segments_max,
 };
 use headwater_proto::controller as proto;
 use headwater_types::{Name, ScopedStream, SegmentId, TransactionId};
@@ -83,6 +83,16 @@ pub(super) fn range(stream: &ScopedStream, segment: SegmentRange) -> proto::Segm
         min_key: segment.range.low(),
         max_key: segment.range.high(),
     }
+}
+
+/// Whether so many segments fit an answer that clients take. Nothing of it has been made yet.
+pub(super) fn fits(stream: &ScopedStream, segments: usize) -> Result<(), Status> {
+    let most = answer_segments_max(stream);
+    if segments <= most {
+        return Ok(());
+    }
+    // A status that clients do not try again at: it will not fit later either.
+    Err(Status::invalid_argument(format!("{segments} segments of {stream} do not fit one answer, at most {most} do")))
 }
 
 pub(super) fn ranges(stream: &ScopedStream, segments: Vec<SegmentRange>) -> proto::SegmentRanges {

@@ -10,20 +10,18 @@ mod tests;
 
 use headwater_controller::Controller;
 use headwater_controller::model::{
-    CreateScope, CreateStream, DeleteScope, DeleteStream, EndTransaction, Listing, NoteTime, Ping, RemoveWriter, Scale,
-    ScaleProgress, TransactionState, UpdateStream,
+    ANSWER_BYTES_MAX, CreateScope, CreateStream, DeleteScope, DeleteStream, EndTransaction, Listing, NoteTime, Ping,
+    RemoveWriter, Scale, ScaleProgress, TransactionState, UpdateStream,
 };
 use headwater_proto::controller as proto;
 use headwater_proto::controller::controller_service_server::{ControllerService, ControllerServiceServer};
 use headwater_types::SegmentId;
 use messages::{
-    Answer, answer, config, config_message, cut, delete_scope_status, end_status, existing, listing, missing, name,
-    range, ranges, segment, segment_id, status, stream, token, transaction, transaction_id, update_status,
+    Answer, answer, config, config_message, cut, delete_scope_status, end_status, existing, fits, listing, missing,
+    name, range, ranges, segment, segment_id, status, stream, token, transaction, transaction_id, update_status,
 };
 use tonic::{Request, Status};
 
-/// Largest message either way, in bytes; what gRPC clients accept by default.
-const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Largest request: a scaling or a cut of as many segments as a stream may have takes a quarter of it.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 
@@ -56,6 +54,7 @@ impl ControllerGrpc {
         let info = request.stream_info.clone();
         let stream = existing(info)?;
         let found = self.controller.successors(&stream, segment(request.segment_id)?).await.map_err(status)?;
+        fits(&stream, found.len())?;
         let segments = found
             .into_iter()
             .map(|successor| proto::successor_response::SegmentEntry {
@@ -69,7 +68,7 @@ impl ControllerGrpc {
 
 /// Bounds the messages of a service.
 pub(crate) fn limited<S>(service: ControllerServiceServer<S>) -> ControllerServiceServer<S> {
-    service.max_decoding_message_size(REQUEST_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
+    service.max_decoding_message_size(REQUEST_BYTES_MAX).max_encoding_message_size(ANSWER_BYTES_MAX)
 }
 
 #[tonic::async_trait]
@@ -136,6 +135,7 @@ impl ControllerService for ControllerGrpc {
     async fn get_current_segments(&self, request: Request<proto::StreamInfo>) -> Answer<proto::SegmentRanges> {
         let stream = existing(Some(request.into_inner()))?;
         let segments = self.controller.current_segments(&stream).await.map_err(status)?;
+        fits(&stream, segments.len())?;
         answer(ranges(&stream, segments))
     }
 
@@ -146,12 +146,14 @@ impl ControllerService for ControllerGrpc {
         let request = request.into_inner();
         let stream = existing(request.stream_info)?;
         let segments = self.controller.epoch_segments(&stream, request.epoch).await.map_err(status)?;
+        fits(&stream, segments.len())?;
         answer(ranges(&stream, segments))
     }
 
     async fn get_segments(&self, request: Request<proto::GetSegmentsRequest>) -> Answer<proto::SegmentsAtTime> {
         let stream = existing(request.into_inner().stream_info)?;
         let head = self.controller.head_segments(&stream).await.map_err(status)?;
+        fits(&stream, head.len())?;
         let segments = head
             .into_iter()
             .map(|(id, offset)| proto::segments_at_time::SegmentLocation {
@@ -185,6 +187,8 @@ impl ControllerService for ControllerGrpc {
         let invalid = || Status::invalid_argument("a stream cut names an impossible segment");
         let (from, to) = (cut(request.from).ok_or_else(invalid)?, cut(request.to).ok_or_else(invalid)?);
         let found = self.controller.segments_between(&stream, &from, &to).await.map_err(status)?;
+        // Between distant cuts of a stream that has scaled often there are more than it ever had at a time.
+        fits(&stream, found.len())?;
         let segments = found.into_iter().map(|id| segment_id(&stream, id)).collect();
         answer(proto::StreamCutRangeResponse { segments, delegation_token: String::new() })
     }

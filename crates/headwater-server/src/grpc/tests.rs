@@ -4,13 +4,15 @@
 #[path = "../../../headwater-controller/tests/it/memory.rs"]
 mod memory;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use headwater_controller::Controller;
-use headwater_controller::model::ControllerOptions;
+use headwater_controller::model::{ControllerOptions, segments_max};
 use headwater_proto::controller as proto;
 use headwater_proto::controller::controller_service_client::ControllerServiceClient;
+use headwater_types::{Name, ScopedStream};
 use proto::{
     create_scope_status, create_stream_status, delete_stream_status, scale_response, scale_status_response,
     streams_in_scope_response, txn_state, txn_status, update_stream_status,
@@ -464,4 +466,64 @@ async fn on_a_full_disk_only_what_frees_room_is_begun() {
     client.seal_stream(info("s", "a")).await.unwrap();
     client.delete_stream(info("s", "a")).await.unwrap();
     client.delete_scope(scope("s")).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_what_can_be_created_clients_can_be_told() {
+    let mut client = client().await;
+    let (long, name) = ("s".repeat(255), "t".repeat(250));
+    client.create_scope(scope(&long)).await.unwrap();
+    let here = || Some(info(&long, &name));
+    let names = (Name::parse(&long).unwrap(), Name::parse(&name).unwrap());
+    let most = segments_max(&ScopedStream { scope: names.0, stream: names.1 }) as i32;
+    assert!((7000..10_000).contains(&most), "{most}");
+    let sized = |segments| proto::StreamConfig { stream_info: here(), ..config("", segments) };
+    for too_many in [most + 1, 10_000] {
+        let refused = client.create_stream(sized(too_many)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    }
+    let created = client.create_stream(sized(most)).await.unwrap().into_inner();
+    assert_eq!(created.status(), create_stream_status::Status::Success);
+    assert_eq!(client.update_stream(sized(10_000)).await.unwrap_err().code(), Code::InvalidArgument);
+
+    let info = || here().unwrap_or_default();
+    let current = client.get_current_segments(info()).await.unwrap().into_inner().segment_ranges;
+    assert_eq!(current.len(), most as usize);
+    let epoch = proto::GetEpochSegmentsRequest { stream_info: here(), epoch: 0 };
+    assert_eq!(client.get_epoch_segments(epoch).await.unwrap().into_inner().segment_ranges, current);
+    let head = proto::GetSegmentsRequest { stream_info: here(), timestamp: 0 };
+    let head = client.get_segments(head).await.unwrap().into_inner().segments;
+    let from: BTreeMap<i64, i64> =
+        head.iter().map(|at| (at.segment_id.as_ref().unwrap().segment_id, at.offset)).collect();
+    let between = proto::StreamCutRange { stream_info: here(), from, to: BTreeMap::new() };
+    let found = client.get_segments_between(between.clone()).await.unwrap().into_inner();
+    assert_eq!(found.segments.len(), most as usize);
+    let opening = proto::CreateTxnRequest { stream_info: here(), lease: 30_000, scale_grace_period: 0 };
+    let opened = client.create_transaction(opening).await.unwrap().into_inner();
+    assert_eq!(opened.active_segments.len(), most as usize);
+
+    // One more than fits; then as many as before in other places, so that all that ever were do not fit.
+    let entry = |start, end| proto::scale_request::KeyRangeEntry { start, end };
+    let scaling = |sealed: &[proto::SegmentRange], new_key_ranges| proto::ScaleRequest {
+        stream_info: here(),
+        sealed_segments: sealed.iter().map(|range| range.segment_id.as_ref().unwrap().segment_id).collect(),
+        new_key_ranges,
+        scale_timestamp: 0,
+    };
+    let (first, second) = (&current[0], &current[1]);
+    let half = (first.min_key + first.max_key) / 2.0;
+    let split = scaling(&current[..1], vec![entry(first.min_key, half), entry(half, first.max_key)]);
+    assert_eq!(client.scale(split).await.unwrap_err().code(), Code::InvalidArgument);
+    let moved = scaling(&current[..2], vec![entry(first.min_key, half), entry(half, second.max_key)]);
+    assert_eq!(client.scale(moved).await.unwrap().into_inner().status(), scale_response::ScaleStreamStatus::Started);
+    let progress = proto::ScaleStatusRequest { stream_info: here(), epoch: 0 };
+    let is_under_way =
+        |answer: proto::ScaleStatusResponse| answer.status() == scale_status_response::ScaleStatus::InProgress;
+    while is_under_way(client.check_scale(progress.clone()).await.unwrap().into_inner()) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(client.get_current_segments(info()).await.unwrap().into_inner().segment_ranges.len(), most as usize);
+    let refused = client.get_segments_between(between).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    assert!(refused.message().contains("do not fit one answer"), "{refused}");
 }
