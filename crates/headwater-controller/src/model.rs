@@ -73,11 +73,14 @@ pub fn segments_max(stream: &ScopedStream) -> usize {
 pub struct ControllerOptions {
     /// Time between two looks at a stream with a retention policy. Source: Pravega `retention.frequency.minutes`.
     pub retention_every: std::time::Duration,
+    /// Memory for records of streams that nothing happens to, in bytes. More of them are in memory only while they are in
+    /// use; those that are not are read when they are asked for.
+    pub records_bytes_max: usize,
 }
 
 impl Default for ControllerOptions {
     fn default() -> Self {
-        Self { retention_every: std::time::Duration::from_secs(30 * 60) }
+        Self { retention_every: std::time::Duration::from_secs(30 * 60), records_bytes_max: 32 << 20 }
     }
 }
 

@@ -53,6 +53,8 @@ const CONTROLLER_SHARE: u64 = 8;
 /// Part of the memory that the store leaves to the connections themselves, which take 6 KiB each, and to the
 /// controller.
 const CONNECTIONS_SHARE: u64 = 8;
+/// Part of the memory for records of streams that the controller keeps although nothing happens to them.
+const RECORDS_SHARE: u64 = 32;
 /// Part of the memory for large frames that are being received.
 const RECEIVING_SHARE: u64 = 8;
 /// Part of the memory for read data that peers have not taken yet.
@@ -515,7 +517,8 @@ pub(crate) async fn open(
         loads: Arc::new(Meter { loads, engine: engine.clone() }),
         clock: Arc::new(move || clock.wall_millis()),
     };
-    let options = ControllerOptions { retention_every: config.retention_every };
+    let records_bytes_max = usize::try_from(config.memory_bytes / RECORDS_SHARE).unwrap_or(usize::MAX);
+    let options = ControllerOptions { retention_every: config.retention_every, records_bytes_max };
     let controller = Controller::new(ports, options);
     pages.controlled(controller.clone());
     controller.recover().await.map_err(|error| match error {

@@ -104,6 +104,11 @@ impl Epoch {
     /// Grows with every scale, since a scale always adds numbers above it.
     pub(crate) fn highest_number(&self) -> i32 {
         self.segments.iter().map(|segment| segment.id.number).max().expect("an epoch has at least one segment")
+    /// Bytes of memory, about.
+    pub(crate) fn weight(&self) -> usize {
+        size_of::<Self>() + self.segments.len() * size_of::<Segment>()
+    }
+
     }
 
     pub(crate) fn overlapping(&self, range: KeyRange) -> impl Iterator<Item = &Segment> {

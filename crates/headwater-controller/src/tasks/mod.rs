@@ -90,7 +90,7 @@ impl Inner {
         Self {
             clock: clock::Clock::new(ports.clock.now_ms()),
             ports,
-            slots: slots::Slots::default(),
+            slots: slots::Slots::new(options.records_bytes_max),
             scopes: std::array::from_fn(|_| RwLock::new(())),
             items: std::array::from_fn(|_| Mutex::new(())),
             numbers: Mutex::new(0..0),

@@ -69,7 +69,7 @@ impl Inner {
     }
 
     /// The caller holds `slot.work`.
-    async fn load(&self, slot: &Slot) -> Result<Option<Arc<View>>> {
+    pub(super) async fn load(&self, slot: &Slot) -> Result<Option<Arc<View>>> {
         if let Some(view) = slot.view() {
             return Ok(Some(view));
         }

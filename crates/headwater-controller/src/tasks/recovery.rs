@@ -12,6 +12,7 @@ use super::scopes::SYSTEM;
 use super::slots::Slot;
 use super::{Inner, Result};
 use crate::model::{ControllerError, CreateScope, PAGE_ENTRIES};
+use crate::ports::TableError;
 use crate::state::keys;
 
 /// How often notes of work that is done are taken back.
@@ -86,17 +87,25 @@ impl Inner {
         }
         let Ok(_work) = Arc::clone(&slot.work).try_lock_owned() else { return Ok(()) };
         let Ok(_creating) = slot.creators.try_write() else { return Ok(()) };
-        let Some(view) = slot.view() else { return Ok(()) };
-        if view.head.is_unfinished() {
+        if slot.view().is_some_and(|view| view.head.is_unfinished()) {
             self.kick(slot);
             return Ok(());
         }
         for prefix in [keys::OPEN_PREFIX, keys::ABORTING_PREFIX, keys::COMMITTING_PREFIX] {
-            if !self.ports.tables.scan(&slot.table, prefix, None, 1).await?.is_empty() {
-                return Ok(());
+            match self.ports.tables.scan(&slot.table, prefix, None, 1).await {
+                Ok(found) if found.is_empty() => {}
+                // What is left of a stream without records is its driver's.
+                Ok(_) | Err(TableError::NoSuchTable(_)) => return Ok(()),
+                Err(error) => return Err(error.into()),
             }
         }
-        self.unmark(slot).await
+        // Only now: records that had to give way to others are not read for as long as a transaction is open.
+        match self.load(slot).await? {
+            Some(view) if view.head.is_unfinished() => self.kick(slot),
+            Some(_) => self.unmark(slot).await?,
+            None => {}
+        }
+        Ok(())
     }
 }
 

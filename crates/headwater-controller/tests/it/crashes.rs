@@ -78,7 +78,7 @@ fn run_each(fault: &impl Fn(u64) -> Fault, options: &ControllerOptions, history:
 }
 
 fn often() -> ControllerOptions {
-    ControllerOptions { retention_every: histories::RETENTION_EVERY }
+    ControllerOptions { retention_every: histories::RETENTION_EVERY, ..ControllerOptions::default() }
 }
 
 /// Each history per port call and kind of fault.

@@ -378,7 +378,7 @@ fn run_each(is_after: bool, options: ControllerOptions, history: impl AsyncFn(&m
 }
 
 fn often() -> ControllerOptions {
-    ControllerOptions { retention_every: histories::RETENTION_EVERY }
+    ControllerOptions { retention_every: histories::RETENTION_EVERY, ..ControllerOptions::default() }
 }
 
 #[test]
