@@ -319,6 +319,15 @@ pub trait MetadataTable: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Entry>, TableError>;
 
+    /// The keys of what [`scan`](Self::scan) would return, without reading the values.
+    async fn scan_keys(
+        &self,
+        table: &str,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, TableError>;
+
     /// One answer per key, in order; `None` for a missing key.
     async fn read(&self, table: &str, keys: &[Bytes]) -> Result<Vec<Option<Entry>>, TableError>;
 

@@ -70,6 +70,29 @@ impl EnginePorts {
         }
     }
 
+    async fn page(
+        &self,
+        table: &str,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+        keys_only: bool,
+    ) -> Result<Vec<api::TableEntry>, TableError> {
+        let range = ScanRange {
+            from: after.map(Bytes::copy_from_slice),
+            exclusive: after.is_some(),
+            to: None,
+            prefix: Bytes::copy_from_slice(prefix),
+        };
+        let segment = table_segment(table)?;
+        let request = Request::TableScan { segment, range, count_max: limit.max(1), keys_only };
+        match self.call(request).await {
+            Ok(Response::Page(page)) => Ok(page),
+            Ok(other) => unexpected(&other),
+            Err(refusal) => Err(table_error(table, &refusal)),
+        }
+    }
+
     async fn delete_table(&self, segment: SegmentName) -> Result<(), PortError> {
         match self.call(Request::DeleteTable { segment, must_be_empty: false }).await {
             Ok(_) | Err(Refusal::NoSuchSegment) => Ok(()),
@@ -404,19 +427,17 @@ impl MetadataTable for EnginePorts {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Entry>, TableError> {
-        let range = ScanRange {
-            from: after.map(Bytes::copy_from_slice),
-            exclusive: after.is_some(),
-            to: None,
-            prefix: Bytes::copy_from_slice(prefix),
-        };
-        let segment = table_segment(table)?;
-        let request = Request::TableScan { segment, range, count_max: limit.max(1), keys_only: false };
-        match self.call(request).await {
-            Ok(Response::Page(page)) => Ok(page.into_iter().map(entry).collect()),
-            Ok(other) => unexpected(&other),
-            Err(refusal) => Err(table_error(table, &refusal)),
-        }
+        Ok(self.page(table, prefix, after, limit, false).await?.into_iter().map(entry).collect())
+    }
+
+    async fn scan_keys(
+        &self,
+        table: &str,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, TableError> {
+        Ok(self.page(table, prefix, after, limit, true).await?.into_iter().map(|entry| entry.key).collect())
     }
 
     async fn read(&self, table: &str, keys: &[Bytes]) -> Result<Vec<Option<Entry>>, TableError> {

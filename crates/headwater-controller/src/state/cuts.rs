@@ -5,159 +5,232 @@
 //! that tile the key space, are the cut's [`Surface`]. Everything else follows from creation epochs: two segments
 //! that share a key never share an epoch, so the one created first comes first.
 //!
+//! A stream may have lived through more epochs than fit in memory. So nothing here takes a history: what a surface needs
+//! are the segments of its cut, and of what lies between two of them it says from which epochs ([`Spans`]) segments
+//! are to be shown to it, in whatever portions.
+//!
 //! Offsets below zero are not numbers: they say that a segment has not been opened.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_types::{KeyRange, SegmentId};
 
-use super::epochs::{History, Segment};
+use super::epochs::Segment;
 use crate::model::StreamCut;
+
+/// Segments, each with the latest epoch that was looked at and has it.
+pub(crate) type Segments = BTreeMap<SegmentId, (Segment, i32)>;
 
 /// Where a cut stands for each key.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Surface {
-    /// By ascending key, tiling [0, 1).
-    pieces: Vec<(KeyRange, SegmentId)>,
-}
-
-/// Lowest and highest creation epoch in a cut; `None` for an empty one.
-pub(crate) fn creation_epochs(cut: &StreamCut) -> Option<(i32, i32)> {
-    // Ids order by epoch first.
-    Some((cut.first_key_value()?.0.epoch, cut.last_key_value()?.0.epoch))
-}
-
-/// The surface of a valid cut; `None` for an invalid one. `history` covers the cut's creation epochs.
-///
-/// Valid means: every segment exists; positions on opened segments do not overlap; keys without one are covered by
-/// future entries; a future entry is younger than the positions it shares keys with; and no segment would have to be
-/// both read to the end for some keys and not yet opened for others. Offsets are not compared with lengths.
-pub(crate) fn surface(cut: &StreamCut, history: &History) -> Option<Surface> {
-    surface_among(cut, history, &history.segments())
-}
-
-/// [`surface`], with the history's segments at hand, for who asks about many cuts.
-pub(crate) fn surface_among(
-    cut: &StreamCut,
-    history: &History,
-    segments: &BTreeMap<SegmentId, Segment>,
-) -> Option<Surface> {
-    let (lowest, highest) = creation_epochs(cut)?;
-    history.epoch(lowest)?;
-    history.epoch(highest)?;
-    let mut entries = Vec::with_capacity(cut.len());
-    for (id, offset) in cut {
-        entries.push((segments.get(id)?, *offset >= 0));
-    }
-    if entries.iter().all(|(_, opened)| !opened) {
-        return None;
-    }
-    let surface = Surface { pieces: sweep(&entries)? };
-    let contradiction = |segment: &Segment| {
-        let opened = cut.get(&segment.id).is_some_and(|offset| *offset >= 0);
-        let mut others = surface.overlapping(segment.range).iter().filter(|(_, id)| *id != segment.id);
-        !opened && others.clone().any(|(_, id)| *id > segment.id) && {
-            // Read to the end for some keys: then nothing it shares a key with may be earlier, nor itself unopened.
-            cut.contains_key(&segment.id) && surface.has(segment) || others.any(|(_, id)| *id < segment.id)
-        }
-    };
-    if segments.values().any(contradiction) { None } else { Some(surface) }
-}
-
-/// Walks along the keys; at each bound entries begin and end.
-fn sweep(entries: &[(&Segment, bool)]) -> Option<Vec<(KeyRange, SegmentId)>> {
-    let mut starts: BTreeMap<u64, Vec<(SegmentId, bool)>> = BTreeMap::new();
-    let mut ends: BTreeMap<u64, Vec<(SegmentId, bool)>> = BTreeMap::new();
-    // Bounds are non-negative, and the bits of non-negative doubles order as they do.
-    for (segment, opened) in entries {
-        starts.entry(segment.range.low().to_bits()).or_default().push((segment.id, *opened));
-        ends.entry(segment.range.high().to_bits()).or_default().push((segment.id, *opened));
-    }
-    let bounds: BTreeSet<u64> = starts.keys().chain(ends.keys()).copied().chain([0, 1.0_f64.to_bits()]).collect();
-    let bounds: Vec<u64> = bounds.into_iter().collect();
-    let (mut opened, mut future) = (BTreeSet::new(), BTreeSet::new());
-    let mut pieces: Vec<(KeyRange, SegmentId)> = Vec::new();
-    for pair in bounds.windows(2) {
-        for (id, is_opened) in ends.get(&pair[0]).into_iter().flatten() {
-            if *is_opened {
-                opened.remove(id)
-            } else {
-                future.remove(id)
-            };
-        }
-        for (id, is_opened) in starts.get(&pair[0]).into_iter().flatten() {
-            if *is_opened {
-                opened.insert(*id)
-            } else {
-                future.insert(*id)
-            };
-        }
-        let position = match (opened.len(), future.first()) {
-            (0, Some(first)) => *first,
-            (1, first) => {
-                let position = *opened.first().expect("it has one element");
-                if first.is_some_and(|first| *first < position) {
-                    return None;
-                }
-                position
-            }
-            _ => return None,
-        };
-        let (low, high) = (f64::from_bits(pair[0]), f64::from_bits(pair[1]));
-        match pieces.last_mut() {
-            Some((range, id)) if *id == position => *range = KeyRange::new(range.low(), high).ok()?,
-            _ => pieces.push((KeyRange::new(low, high).ok()?, position)),
-        }
-    }
-    Some(pieces)
+    /// By ascending key, tiling [0, 1); each with the whole segment that it is a piece of.
+    pieces: Vec<(KeyRange, Segment)>,
 }
 
 impl Surface {
+    /// The surface of a cut that [is none](Self::is_contradicted) only if a segment of the epochs that it is [in
+    /// doubt](Self::doubts) about says so; `None` for what is none in any case.
+    ///
+    /// A cut is: every segment exists; positions on opened segments do not overlap; keys without one are covered by
+    /// future entries; a future entry is younger than the positions it shares keys with; and no segment would have to be
+    /// both read to the end for some keys and not yet opened for others. Offsets are not compared with lengths.
+    pub(crate) fn new(cut: &StreamCut, segments: &Segments) -> Option<Self> {
+        let mut entries = Vec::with_capacity(cut.len());
+        for (id, offset) in cut {
+            entries.push((segments.get(id)?.0, *offset >= 0));
+        }
+        if entries.iter().all(|(_, opened)| !opened) {
+            return None;
+        }
+        let surface = Self { pieces: sweep(&entries)? };
+        let contradicted = entries.iter().any(|(segment, opened)| !opened && surface.is_contradicted(cut, segment));
+        (!contradicted).then_some(surface)
+    }
+
     /// The start of an epoch, or its end if nothing follows.
     pub(crate) fn of_segments<'a>(segments: impl IntoIterator<Item = &'a Segment>) -> Self {
-        let mut pieces: Vec<_> = segments.into_iter().map(|segment| (segment.range, segment.id)).collect();
+        let mut pieces: Vec<_> = segments.into_iter().map(|segment| (segment.range, *segment)).collect();
         pieces.sort_by(|a, b| a.0.low().total_cmp(&b.0.low()));
         Self { pieces }
     }
 
-    fn overlapping(&self, range: KeyRange) -> &[(KeyRange, SegmentId)] {
+    /// The epochs whose segments may say that the cut is none. Such a segment lies across the bound of two pieces, older
+    /// than one and younger than the other; there is none where the older was still open when the younger came.
+    pub(crate) fn doubts(&self, segments: &Segments) -> Spans {
+        let bounds = self.pieces.windows(2).filter_map(|pair| {
+            let (older, younger) = (pair[0].1.id.min(pair[1].1.id), pair[0].1.id.max(pair[1].1.id));
+            let lasted = segments.get(&older).is_some_and(|(_, until)| *until >= younger.epoch);
+            (!lasted).then_some((older.epoch + 1, younger.epoch - 1))
+        });
+        Spans::new(bounds.collect())
+    }
+
+    /// A segment would be both read to the end for some keys and not yet opened for others.
+    pub(crate) fn is_contradicted(&self, cut: &StreamCut, segment: &Segment) -> bool {
+        let opened = cut.get(&segment.id).is_some_and(|offset| *offset >= 0);
+        let mut others = self.overlapping(segment.range).iter().map(|(_, on)| on.id).filter(|id| *id != segment.id);
+        !opened && others.clone().any(|id| id > segment.id) && {
+            // Read to the end for some keys: then nothing it shares a key with may be earlier, nor itself unopened.
+            cut.contains_key(&segment.id) && self.has(segment) || others.any(|id| id < segment.id)
+        }
+    }
+
+    fn overlapping(&self, range: KeyRange) -> &[(KeyRange, Segment)] {
         let from = self.pieces.partition_point(|(piece, _)| piece.high() <= range.low());
         let to = self.pieces.partition_point(|(piece, _)| piece.low() < range.high());
         &self.pieces[from..to.max(from)]
     }
 
-    fn has(&self, segment: &Segment) -> bool {
-        self.overlapping(segment.range).iter().any(|(_, id)| *id == segment.id)
+    /// It stands on the segment for some keys.
+    pub(crate) fn has(&self, segment: &Segment) -> bool {
+        self.overlapping(segment.range).iter().any(|(_, on)| on.id == segment.id)
+    }
+
+    /// The segments that it stands on, each once.
+    pub(crate) fn segments(&self) -> Vec<Segment> {
+        let segments: BTreeMap<SegmentId, Segment> = self.pieces.iter().map(|(_, on)| (on.id, *on)).collect();
+        segments.into_values().collect()
     }
 
     /// Everything of the segment has been passed: for all its keys the cut stands on younger segments.
     pub(crate) fn is_past(&self, segment: &Segment) -> bool {
-        self.overlapping(segment.range).iter().all(|(_, id)| id.epoch > segment.id.epoch)
+        self.overlapping(segment.range).iter().all(|(_, on)| on.id.epoch > segment.id.epoch)
     }
 }
 
-/// Segments that have keys and time between two surfaces, the ones the surfaces stand on included.
-/// `None` if `to` stands before `from` for some key.
-pub(crate) fn between(from: &Surface, to: &Surface, history: &History) -> Option<Vec<SegmentId>> {
-    let mut steps = Vec::new();
-    for (range, first) in &from.pieces {
-        for (other, last) in to.overlapping(*range) {
-            if last < first {
-                return None;
+/// Walks along the keys; at each bound entries begin and end.
+fn sweep(entries: &[(Segment, bool)]) -> Option<Vec<(KeyRange, Segment)>> {
+    // Bounds are non-negative, and the bits of non-negative doubles order as they do.
+    let mut bounds: Vec<(u64, bool, usize)> = Vec::with_capacity(2 * entries.len());
+    for (index, (segment, _)) in entries.iter().enumerate() {
+        bounds.push((segment.range.low().to_bits(), true, index));
+        bounds.push((segment.range.high().to_bits(), false, index));
+    }
+    bounds.sort_unstable();
+    let (mut opened, mut future) = (BTreeMap::new(), BTreeMap::new());
+    let mut pieces: Vec<(KeyRange, Segment)> = Vec::with_capacity(entries.len());
+    let mut reached = 0_u64;
+    for at in bounds.chunk_by(|a, b| a.0 == b.0) {
+        let key = at[0].0;
+        if key > reached {
+            let position: Segment = match (opened.len(), future.first_key_value()) {
+                (0, Some((_, first))) => *first,
+                (1, first) => {
+                    let (id, position) = opened.first_key_value().expect("it has one element");
+                    if first.is_some_and(|(first, _)| first < id) {
+                        return None;
+                    }
+                    *position
+                }
+                _ => return None,
+            };
+            let (low, high) = (f64::from_bits(reached), f64::from_bits(key));
+            match pieces.last_mut() {
+                Some((range, on)) if on.id == position.id => *range = KeyRange::new(range.low(), high).ok()?,
+                _ => pieces.push((KeyRange::new(low, high).ok()?, position)),
             }
-            let low = range.low().max(other.low());
-            let high = range.high().min(other.high());
-            steps.push((KeyRange::new(low, high).ok()?, first.epoch, last.epoch));
+            reached = key;
+        }
+        for (_, begins, index) in at {
+            let (segment, is_opened) = entries[*index];
+            let side = if is_opened { &mut opened } else { &mut future };
+            if *begins {
+                side.insert(segment.id, segment);
+            } else {
+                side.remove(&segment.id);
+            }
         }
     }
-    let touched = |segment: &&Segment| {
-        let at = steps.partition_point(|(range, ..)| range.high() <= segment.range.low());
-        steps[at..]
+    (reached == 1.0_f64.to_bits()).then_some(pieces)
+}
+
+/// Numbers of epochs, ascending, that are still to be looked at.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Spans {
+    /// First and last of each stretch, the lowest last; apart from one another.
+    left: Vec<(i32, i32)>,
+}
+
+impl Spans {
+    /// From first to last, both included; a last below its first is no stretch.
+    pub(crate) fn new(mut stretches: Vec<(i32, i32)>) -> Self {
+        stretches.retain(|(first, last)| first <= last);
+        stretches.sort_unstable_by(|a, b| b.cmp(a));
+        let mut left: Vec<(i32, i32)> = Vec::new();
+        while let Some((first, last)) = stretches.pop() {
+            match left.last_mut() {
+                Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+                _ => left.push((first, last)),
+            }
+        }
+        left.reverse();
+        Self { left }
+    }
+
+    /// The lowest stretch that is left.
+    pub(crate) fn next(&self) -> Option<(i32, i32)> {
+        self.left.last().copied()
+    }
+
+    /// Everything up to this epoch is done.
+    pub(crate) fn pass(&mut self, epoch: i32) {
+        while let Some((first, last)) = self.left.pop() {
+            if last > epoch {
+                self.left.push((first.max(epoch + 1), last));
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.left.iter().map(|(first, last)| first.abs_diff(*last) as usize + 1).sum()
+    }
+}
+
+/// What lies between two surfaces.
+#[derive(Clone, Debug)]
+pub(crate) struct Way {
+    /// By ascending key: for these keys it leads from the first segment to the last.
+    steps: Vec<(KeyRange, SegmentId, SegmentId)>,
+}
+
+impl Way {
+    pub(crate) fn new(from: &Surface, to: &Surface) -> Self {
+        let mut steps = Vec::new();
+        for (range, first) in &from.pieces {
+            for (other, last) in to.overlapping(*range) {
+                let (low, high) = (range.low().max(other.low()), range.high().min(other.high()));
+                let keys = KeyRange::new(low, high).expect("pieces that overlap have a key in common");
+                steps.push((keys, first.id, last.id));
+            }
+        }
+        Self { steps }
+    }
+
+    /// For some key it leads back.
+    pub(crate) fn is_backwards(&self) -> bool {
+        self.steps.iter().any(|(_, first, last)| last < first)
+    }
+
+    /// The segments that it begins and ends with.
+    pub(crate) fn ends(&self) -> BTreeSet<SegmentId> {
+        self.steps.iter().flat_map(|(_, first, last)| [*first, *last]).collect()
+    }
+
+    /// The epochs that created whatever else is on it.
+    pub(crate) fn spans(&self) -> Spans {
+        Spans::new(self.steps.iter().map(|(_, first, last)| (first.epoch + 1, last.epoch.saturating_sub(1))).collect())
+    }
+
+    /// The segment is on it.
+    pub(crate) fn touches(&self, segment: &Segment) -> bool {
+        let at = self.steps.partition_point(|(range, ..)| range.high() <= segment.range.low());
+        self.steps[at..]
             .iter()
             .take_while(|(range, ..)| range.low() < segment.range.high())
-            .any(|(_, first, last)| (*first..=*last).contains(&segment.id.epoch))
-    };
-    Some(history.segments().values().filter(touched).map(|segment| segment.id).collect())
+            .any(|(_, first, last)| (first.epoch..=last.epoch).contains(&segment.id.epoch))
+    }
 }
 
 /// How one cut lies to another.
@@ -172,21 +245,14 @@ pub(crate) enum Order {
 }
 
 /// How a valid cut `a` lies to a valid cut `b`: by the segments that they stand on for each key, and by the offsets
-/// where it is the same one. `history` covers the creation epochs of both. `None` if one of them is not valid.
-pub(crate) fn order(a: &StreamCut, b: &StreamCut, history: &History) -> Option<Order> {
-    let segments = history.segments();
-    let (on_a, on_b) = (surface_among(a, history, &segments)?, surface_among(b, history, &segments)?);
-    Some(order_on((&on_a, a), (&on_b, b)))
-}
-
-/// [`order`] of cuts whose surfaces are known.
+/// where it is the same one.
 pub(crate) fn order_on((on_a, a): (&Surface, &StreamCut), (on_b, b): (&Surface, &StreamCut)) -> Order {
     // Not opened is as good as at the first byte.
     let offset = |cut: &StreamCut, id: &SegmentId| cut.get(id).map_or(0, |offset| (*offset).max(0));
     let (mut earlier, mut later) = (false, false);
-    for (range, id) in &on_a.pieces {
+    for (range, on) in &on_a.pieces {
         for (_, other) in on_b.overlapping(*range) {
-            let order = id.cmp(other).then_with(|| offset(a, id).cmp(&offset(b, id)));
+            let order = on.id.cmp(&other.id).then_with(|| offset(a, &on.id).cmp(&offset(b, &on.id)));
             earlier |= order.is_lt();
             later |= order.is_gt();
         }
@@ -198,19 +264,70 @@ pub(crate) fn order_on((on_a, a): (&Surface, &StreamCut), (on_b, b): (&Surface, 
     }
 }
 
-/// Whether a cut `a` is nowhere behind a cut `b`. Both are valid; `history` covers their creation epochs.
-pub(crate) fn is_equal_or_after(a: &StreamCut, b: &StreamCut, history: &History) -> bool {
-    order(a, b, history) == Some(Order::EqualOrAfter)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::Arc;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::model::FUTURE;
     use crate::state::epochs::Epoch;
     use crate::state::scale;
+
+    /// All epochs of a stream, oldest first.
+    #[derive(Clone, Debug)]
+    pub(crate) struct History(pub(crate) Vec<Epoch>);
+
+    impl History {
+        pub(crate) fn segments(&self) -> BTreeMap<SegmentId, Segment> {
+            self.0.iter().flat_map(|epoch| epoch.segments().iter()).map(|segment| (segment.id, *segment)).collect()
+        }
+
+        /// The segments of a cut, as they are found going back from its youngest.
+        pub(crate) fn named(&self, cut: &StreamCut) -> Segments {
+            let mut found = Segments::new();
+            for id in cut.keys().rev() {
+                let Some(epoch) = usize::try_from(id.epoch).ok().and_then(|epoch| self.0.get(epoch)) else { continue };
+                if !found.contains_key(id) {
+                    for segment in epoch.segments().iter().filter(|segment| cut.contains_key(&segment.id)) {
+                        found.entry(segment.id).or_insert((*segment, epoch.epoch));
+                    }
+                }
+            }
+            found
+        }
+
+        /// What the epochs created.
+        fn created(&self, mut spans: Spans) -> Vec<Segment> {
+            let mut found = Vec::new();
+            while let Some((first, _)) = spans.next() {
+                found.extend(self.0[first as usize].created_here());
+                spans.pass(first);
+            }
+            found
+        }
+    }
+
+    pub(crate) fn surface(cut: &StreamCut, history: &History) -> Option<Surface> {
+        let segments = history.named(cut);
+        let surface = Surface::new(cut, &segments)?;
+        let created = history.created(surface.doubts(&segments));
+        (!created.iter().any(|segment| surface.is_contradicted(cut, segment))).then_some(surface)
+    }
+
+    pub(crate) fn order(a: &StreamCut, b: &StreamCut, history: &History) -> Option<Order> {
+        Some(order_on((&surface(a, history)?, a), (&surface(b, history)?, b)))
+    }
+
+    pub(crate) fn is_equal_or_after(a: &StreamCut, b: &StreamCut, history: &History) -> bool {
+        order(a, b, history) == Some(Order::EqualOrAfter)
+    }
+
+    fn between(from: &Surface, to: &Surface, history: &History) -> Option<Vec<SegmentId>> {
+        let way = Way::new(from, to);
+        let mut found = way.ends();
+        found.extend(history.created(way.spans()).iter().filter(|segment| way.touches(segment)).map(|s| s.id));
+        (!way.is_backwards()).then(|| found.into_iter().collect())
+    }
 
     pub(crate) const A: SegmentId = SegmentId::new(0, 0);
     pub(crate) const B: SegmentId = SegmentId::new(1, 0);
@@ -222,7 +339,7 @@ pub(crate) mod tests {
 
     /// A, B merge into M; M splits into N, O; N splits into P, Q.
     pub(crate) fn history() -> History {
-        let mut epochs = vec![Arc::new(Epoch::first(0, 2, 0))];
+        let mut epochs = vec![Epoch::first(0, 2, 0)];
         for (seal, new) in [
             (vec![A, B], vec![(0.0, 1.0)]),
             (vec![M], vec![(0.0, 0.5), (0.5, 1.0)]),
@@ -230,7 +347,7 @@ pub(crate) mod tests {
         ] {
             let current = epochs.last().unwrap();
             let next = scale::plan(current, &seal, &new, 1, 0).unwrap().next(current);
-            epochs.push(Arc::new(next));
+            epochs.push(next);
         }
         History(epochs)
     }
@@ -324,5 +441,104 @@ pub(crate) mod tests {
         assert_eq!(between(&at(&[(M, 5)]), &at(&[(N, 0), (O, 1)]), &history).unwrap(), vec![M, N, O]);
         assert_eq!(between(&at(&[(B, 5), (M, FUTURE)]), &at(&[(M, 3)]), &history).unwrap(), vec![B, M]);
         assert_eq!(between(&at(&[(M, 5)]), &start, &history), None);
+    }
+
+    #[test]
+    fn stretches_of_epochs_that_touch_are_looked_at_once() {
+        let mut spans = Spans::new(vec![(5, 9), (1, 2), (8, 12), (3, 3), (20, 19), (30, 30)]);
+        assert_eq!((spans.next(), spans.count()), (Some((1, 3)), 12));
+        spans.pass(1);
+        assert_eq!(spans.next(), Some((2, 3)));
+        spans.pass(6);
+        assert_eq!((spans.next(), spans.count()), (Some((7, 12)), 7));
+        spans.pass(12);
+        assert_eq!(spans.next(), Some((30, 30)));
+        spans.pass(30);
+        assert_eq!((spans.next(), spans.count()), (None, 0));
+    }
+
+    #[test]
+    fn a_cut_whose_segments_were_open_together_or_that_leaves_keys_out_needs_nothing_that_lies_between() {
+        let history = history();
+        let doubts = |entries: &[(SegmentId, i64)]| {
+            let cut = cut(entries);
+            let segments = history.named(&cut);
+            Surface::new(&cut, &segments).map(|surface| surface.doubts(&segments).next())
+        };
+        assert_eq!(doubts(&[(O, 3), (P, 0), (Q, 7)]), Some(None), "O was there when P and Q came");
+        assert_eq!(doubts(&[(A, 5), (Q, 0)]), None, "a gap");
+        assert_eq!(doubts(&[(A, 5), (O, 3)]), Some(Some((1, 1))), "what came between A and O?");
+    }
+
+    /// A stream that is split and merged at random.
+    fn any_history() -> impl Strategy<Value = History> {
+        let steps = proptest::collection::vec((any::<prop::sample::Index>(), 1_usize..4, 1_usize..4), 1..9);
+        (1_usize..5, steps).prop_map(|(count, steps)| {
+            let mut epochs = vec![Epoch::first(0, count, 0)];
+            for (at, merge, split) in steps {
+                let current = epochs.last().unwrap();
+                let from = at.index(current.segments().len());
+                let old = &current.segments()[from..(from + merge).min(current.segments().len())];
+                let (low, high) = (old[0].range.low(), old[old.len() - 1].range.high());
+                let bound = |i: usize| if i == split { high } else { low + (high - low) / split as f64 * i as f64 };
+                let new: Vec<(f64, f64)> = (0..split).map(|i| (bound(i), bound(i + 1))).collect();
+                let seal: Vec<_> = old.iter().map(|segment| segment.id).collect();
+                let next = scale::plan(current, &seal, &new, 1, 0).unwrap().next(current);
+                epochs.push(next);
+            }
+            History(epochs)
+        })
+    }
+
+    /// Positions that tile the key space most of the time: for each stretch of keys a segment of some epoch.
+    fn any_cut(history: &History, choices: &[(prop::sample::Index, i64)]) -> StreamCut {
+        let (mut cut, mut reached) = (StreamCut::new(), 0.0);
+        for (epoch, offset) in choices {
+            let epoch = epoch.get(&history.0);
+            let Some(segment) = epoch.segments().iter().find(|s| s.range.low() <= reached && reached < s.range.high())
+            else {
+                break;
+            };
+            cut.insert(segment.id, *offset);
+            reached = segment.range.high();
+        }
+        cut
+    }
+
+    /// What the module says of cuts, looked up in everything there ever was.
+    fn surface_of_all(cut: &StreamCut, history: &History) -> Option<Surface> {
+        let all = history.segments();
+        let known: Segments = all.iter().map(|(id, segment)| (*id, (*segment, i32::MIN))).collect();
+        let surface = Surface::new(cut, &known)?;
+        (!all.values().any(|segment| surface.is_contradicted(cut, segment))).then_some(surface)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn what_is_left_out_of_a_look_says_nothing(
+            history in any_history(),
+            a in proptest::collection::vec((any::<prop::sample::Index>(), -1_i64..9), 1..9),
+            b in proptest::collection::vec((any::<prop::sample::Index>(), -1_i64..9), 1..9),
+        ) {
+            let (a, b) = (any_cut(&history, &a), any_cut(&history, &b));
+            let (on_a, on_b) = (surface(&a, &history), surface(&b, &history));
+            prop_assert_eq!(&on_a, &surface_of_all(&a, &history));
+            prop_assert_eq!(&on_b, &surface_of_all(&b, &history));
+            let (Some(on_a), Some(on_b)) = (on_a, on_b) else { return Ok(()) };
+            let (way, all) = (Way::new(&on_a, &on_b), history.segments());
+            let touched: Vec<_> = all.values().filter(|segment| way.touches(segment)).map(|s| s.id).collect();
+            if let Some(between) = between(&on_a, &on_b, &history) {
+                prop_assert_eq!(between, touched);
+            }
+            // What lies before the one and not before the other.
+            let is_gone = |segment: &&Segment| on_b.is_past(segment) && !on_a.is_past(segment);
+            let expected: BTreeSet<_> = all.values().filter(is_gone).map(|s| s.id).collect();
+            let begins = on_a.segments();
+            let created = history.created(way.spans());
+            let found: BTreeSet<_> = begins.iter().chain(&created).filter(is_gone).map(|s| s.id).collect();
+            prop_assert_eq!(found, expected);
+        }
     }
 }

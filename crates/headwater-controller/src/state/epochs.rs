@@ -7,8 +7,6 @@
 //! Invariant, checked where a record is made or read: the segments, by ascending key, tile [0, 1) with bit-identical
 //! neighbouring bounds, and none was created after its epoch.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use headwater_types::{KeyRange, SegmentId};
 
@@ -104,11 +102,11 @@ impl Epoch {
     /// Grows with every scale, since a scale always adds numbers above it.
     pub(crate) fn highest_number(&self) -> i32 {
         self.segments.iter().map(|segment| segment.id.number).max().expect("an epoch has at least one segment")
+    }
+
     /// Bytes of memory, about.
     pub(crate) fn weight(&self) -> usize {
         size_of::<Self>() + self.segments.len() * size_of::<Segment>()
-    }
-
     }
 
     pub(crate) fn overlapping(&self, range: KeyRange) -> impl Iterator<Item = &Segment> {
@@ -190,22 +188,6 @@ pub(crate) fn successors(segment: SegmentId, before: &Epoch, after: &Epoch) -> O
         })
         .collect();
     Some(found)
-}
-
-/// The epochs from some number on without a gap, oldest first, as far as a decision needs them.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct History(pub(crate) Vec<std::sync::Arc<Epoch>>);
-
-impl History {
-    pub(crate) fn epoch(&self, epoch: i32) -> Option<&Epoch> {
-        let first = self.0.first()?.epoch;
-        self.0.get(usize::try_from(epoch.checked_sub(first)?).ok()?).map(AsRef::as_ref)
-    }
-
-    /// Each segment once, with the creation epoch its id names.
-    pub(crate) fn segments(&self) -> BTreeMap<SegmentId, Segment> {
-        self.0.iter().flat_map(|epoch| epoch.segments().iter()).map(|segment| (segment.id, *segment)).collect()
-    }
 }
 
 #[cfg(test)]

@@ -3,13 +3,10 @@
 //! Every run takes down where the stream ends, at what time and after how many bytes. Truncation happens at one of
 //! these cuts, or where the slowest subscriber stands. Source of the rules: Pravega's retention service.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
-use headwater_types::SegmentId;
 
-use super::cuts::Order;
-use super::epochs::{History, Segment};
+use super::cuts::{Order, Segments};
+use super::epochs::Segment;
 use super::head::{decode_cut, encode_cut};
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::model::{FUTURE, RetentionKind, RetentionPolicy, StreamCut};
@@ -26,9 +23,16 @@ pub(crate) struct Kept {
 
 const VERSION: u8 = 1;
 
+/// A [`Kept`] without its cut, which may be large.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Mark {
+    pub(crate) time_ms: i64,
+    pub(crate) bytes: i64,
+}
+
 impl Kept {
-    fn position(&self) -> Position {
-        Position { cut: self.cut.clone(), bytes: self.bytes }
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { time_ms: self.time_ms, bytes: self.bytes }
     }
 
     pub(crate) fn encode(&self) -> Bytes {
@@ -46,20 +50,38 @@ impl Kept {
     }
 }
 
-/// The furthest position that none of the cuts is behind of. All are valid; `history` has their creation epochs. The
-/// result is not valid if the cuts contradict each other.
-pub(crate) fn lower_bound(cuts: &[StreamCut], history: &History) -> StreamCut {
-    let segments = history.segments();
-    let mut least: BTreeMap<SegmentId, i64> = BTreeMap::new();
-    for (id, offset) in cuts.iter().flatten() {
-        let entry = least.entry(*id).or_insert(*offset);
-        *entry = (*entry).min(*offset).max(FUTURE);
+/// The furthest position that none of some cuts is behind of. They come one by one, since there may be many large ones.
+#[derive(Debug, Default)]
+pub(crate) struct LowerBound {
+    least: StreamCut,
+}
+
+impl LowerBound {
+    /// Takes a valid cut.
+    pub(crate) fn add(&mut self, cut: &StreamCut) {
+        for (id, offset) in cut {
+            let entry = self.least.entry(*id).or_insert(*offset);
+            *entry = (*entry).min(*offset).max(FUTURE);
+        }
     }
+
+    /// Everything that some cut names.
+    pub(crate) fn named(&self) -> &StreamCut {
+        &self.least
+    }
+
+    /// The bound, given what is [named](Self::named). It is not valid if the cuts contradict each other.
+    pub(crate) fn finish(self, segments: &Segments) -> StreamCut {
+        bound(self.least, segments)
+    }
+}
+
+fn bound(least: StreamCut, segments: &Segments) -> StreamCut {
     let mut bound = StreamCut::new();
     let mut taken: Vec<&Segment> = Vec::new();
     // Ids order by epoch first, so predecessors come before successors.
     for (id, offset) in least {
-        let Some(segment) = segments.get(&id) else { continue };
+        let Some((segment, _)) = segments.get(&id) else { continue };
         let before: Vec<&Segment> = taken
             .iter()
             .copied()
@@ -99,67 +121,92 @@ pub(crate) struct Position {
     pub(crate) bytes: i64,
 }
 
-/// Where to truncate, if anywhere; it may be where the stream begins already. `readers` is where all subscribers
-/// together stand. `kept` has the cuts that were taken down and are not behind the stream's head, oldest first, the newest
-/// of this moment; `order` says how a cut of `kept` lies to that of `readers`.
-pub(crate) fn choose(
-    policy: RetentionPolicy,
-    now_ms: i64,
-    kept: &[&Kept],
-    readers: Option<&Position>,
-    order: impl Fn(&StreamCut, &StreamCut) -> Order,
-) -> Option<Position> {
+/// Where all subscribers together stand, as [`choose`] goes by it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Readers {
+    pub(crate) bytes: i64,
+    /// How many of the oldest cuts lie before it: where the stream ended grows.
+    pub(crate) before: usize,
+    /// From which on the cuts are equal to it or after.
+    pub(crate) after: usize,
+    /// That cut is the very same.
+    pub(crate) is_kept: bool,
+}
+
+impl Readers {
+    /// How a cut lies to it.
+    fn order(&self, index: usize) -> Order {
+        if index < self.before {
+            Order::Before
+        } else if index >= self.after {
+            Order::EqualOrAfter
+        } else {
+            Order::Overlaps
+        }
+    }
+}
+
+/// Where a stream is to begin.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Choice {
+    /// At one of the cuts, by its number.
+    Kept(usize),
+    /// Where all subscribers together stand.
+    Readers,
+}
+
+/// Where to truncate, if anywhere; it may be where the stream begins already. `kept` are the cuts that were taken down and
+/// are not behind the stream's head, oldest first, the newest of this moment.
+pub(crate) fn choose(policy: RetentionPolicy, now_ms: i64, kept: &[Mark], readers: Option<Readers>) -> Option<Choice> {
     let newest = kept.last()?.bytes;
-    let distance = |at: &Kept| match policy.kind {
-        RetentionKind::Time => now_ms.saturating_sub(at.time_ms.min(now_ms)),
-        RetentionKind::Size => newest.saturating_sub(at.bytes),
+    let distance = |at: usize| match policy.kind {
+        RetentionKind::Time => now_ms.saturating_sub(kept[at].time_ms.min(now_ms)),
+        RetentionKind::Size => newest.saturating_sub(kept[at].bytes),
     };
     let keep = policy.keep.max(0);
     // Clients that know no maximum send none.
     let most = if policy.keep_max <= 0 { i64::MAX } else { policy.keep_max.max(keep) };
-    let kept = || kept.iter().copied();
-    let min_cut = kept().filter(|at| distance(at) >= keep).min_by_key(|at| distance(at));
-    let Some(readers) = readers else { return min_cut.map(Kept::position) };
-    let max_cut = kept().filter(|at| (keep..=most).contains(&distance(at))).max_by_key(|at| distance(at)).or(min_cut);
-    let behind_readers = || kept().rev().find(|at| order(&at.cut, &readers.cut) == Order::Before);
+    let all = || 0..kept.len();
+    let min_cut = all().filter(|at| distance(*at) >= keep).min_by_key(|at| distance(*at));
+    let Some(readers) = readers else { return min_cut.map(Choice::Kept) };
+    let max_cut = all().filter(|at| (keep..=most).contains(&distance(*at))).max_by_key(|at| distance(*at)).or(min_cut);
+    let behind_readers = || all().rev().find(|at| readers.order(*at) == Order::Before);
     let chosen = match policy.kind {
         RetentionKind::Size => {
             let unread = newest.saturating_sub(readers.bytes);
             if unread < keep {
                 match min_cut {
-                    Some(at) if order(&at.cut, &readers.cut) != Order::Before => behind_readers(),
+                    Some(at) if readers.order(at) != Order::Before => behind_readers(),
                     other => other,
                 }
             } else if unread < most {
-                return Some(readers.clone());
+                return Some(Choice::Readers);
             } else {
                 match max_cut {
                     Some(at) if distance(at) < unread => Some(at),
-                    _ => return Some(readers.clone()),
+                    _ => return Some(Choice::Readers),
                 }
             }
         }
         RetentionKind::Time => {
             let min_cut = min_cut?;
-            match order(&min_cut.cut, &readers.cut) {
+            match readers.order(min_cut) {
                 Order::Before => Some(min_cut),
                 Order::Overlaps => behind_readers(),
                 Order::EqualOrAfter => {
-                    let too_old = kept().filter(|at| distance(at) >= most).min_by_key(|at| distance(at));
-                    match too_old.map(|at| (at, order(&at.cut, &readers.cut))) {
-                        None => return Some(readers.clone()),
-                        Some((at, order)) if order == Order::Before || at.cut == readers.cut => {
-                            return Some(readers.clone());
-                        }
+                    let too_old = all().filter(|at| distance(*at) >= most).min_by_key(|at| distance(*at));
+                    match too_old.map(|at| (at, readers.order(at))) {
+                        None | Some((_, Order::Before)) => return Some(Choice::Readers),
+                        Some((at, _)) if readers.is_kept && at == readers.after => return Some(Choice::Readers),
                         Some((_, Order::EqualOrAfter)) => max_cut,
                         // All before it is too old, whatever of that some reader still wants.
-                        Some((at, _)) => Some(at),
+                        Some((at, Order::Overlaps)) => Some(at),
                     }
                 }
             }
         }
     };
-    chosen.map(Kept::position)
+    chosen.map(Choice::Kept)
 }
 
 /// Most cuts kept of a stream.
@@ -172,12 +219,49 @@ pub(crate) fn thin(count: usize) -> impl Iterator<Item = usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use headwater_types::SegmentId;
 
     use super::*;
-    use crate::state::cuts::tests::{A, B, M, N, O, P, Q, cut, history};
-    use crate::state::cuts::{self, order};
+    use crate::state::cuts::tests::{A, B, History, M, N, O, P, Q, cut, history, is_equal_or_after, order, surface};
     use crate::state::epochs::Epoch;
+
+    impl Kept {
+        fn position(&self) -> Position {
+            Position { cut: self.cut.clone(), bytes: self.bytes }
+        }
+    }
+
+    fn lower_bound(cuts: &[StreamCut], history: &History) -> StreamCut {
+        let mut bound = LowerBound::default();
+        cuts.iter().for_each(|cut| bound.add(cut));
+        let segments = history.named(bound.named());
+        bound.finish(&segments)
+    }
+
+    /// What is chosen of these cuts.
+    fn position(
+        policy: RetentionPolicy,
+        now_ms: i64,
+        kept: &[Kept],
+        readers: Option<&Position>,
+        history: &History,
+    ) -> Option<Position> {
+        let stands = readers.map(|readers| {
+            let orders: Vec<_> = kept.iter().map(|at| order(&at.cut, &readers.cut, history).unwrap()).collect();
+            let before = orders.partition_point(|order| *order == Order::Before);
+            let after = orders.partition_point(|order| *order != Order::EqualOrAfter);
+            let is_kept = kept.get(after).is_some_and(|at| at.cut == readers.cut);
+            let stands = Readers { bytes: readers.bytes, before, after, is_kept };
+            let told: Vec<_> = (0..kept.len()).map(|index| stands.order(index)).collect();
+            assert_eq!(told, orders, "where a stream ended grows");
+            stands
+        });
+        let marks: Vec<Mark> = kept.iter().map(Kept::mark).collect();
+        choose(policy, now_ms, &marks, stands).map(|choice| match choice {
+            Choice::Kept(at) => kept[at].position(),
+            Choice::Readers => readers.expect("they were given").clone(),
+        })
+    }
 
     #[test]
     fn the_lower_bound_is_where_the_slowest_reader_is_for_each_key() {
@@ -193,8 +277,8 @@ mod tests {
         ] {
             let bound = lower_bound(&readers, &history);
             assert_eq!(bound, expected, "{readers:?}");
-            assert!(cuts::surface(&bound, &history).is_some(), "{bound:?} is a cut");
-            assert!(readers.iter().all(|reader| cuts::is_equal_or_after(reader, &bound, &history)));
+            assert!(surface(&bound, &history).is_some(), "{bound:?} is a cut");
+            assert!(readers.iter().all(|reader| is_equal_or_after(reader, &bound, &history)));
         }
     }
 
@@ -228,7 +312,7 @@ mod tests {
         let ended = [(A, 100), (B, 100), (M, 200), (N, 100)];
         let history = history();
         let at = cut(entries);
-        let surface = cuts::surface(&at, &history).expect("readers stand on a cut");
+        let surface = surface(&at, &history).expect("readers stand on a cut");
         let is_past = |id: &SegmentId| surface.is_past(&history.segments()[id]);
         let past: i64 = ended.iter().filter(|(id, _)| is_past(id)).map(|(_, end)| end).sum();
         Position { bytes: past + at.values().map(|offset| (*offset).max(0)).sum::<i64>(), cut: at }
@@ -237,22 +321,18 @@ mod tests {
     fn chosen_over_scales(kind: RetentionKind, keep: i64, keep_max: i64, readers: &Position) -> Option<Position> {
         let (history, kept) = (history(), kept_over_scales());
         let policy = RetentionPolicy { kind, keep, keep_max };
-        let kept: Vec<&Kept> = kept.iter().collect();
-        choose(policy, 9 * 60_000, &kept, Some(readers), |a, b| order(a, b, &history).unwrap())
+        position(policy, 9 * 60_000, &kept, Some(readers), &history)
     }
 
     fn one() -> History {
-        History(vec![Arc::new(Epoch::first(0, 1, 0))])
+        History(vec![Epoch::first(0, 1, 0)])
     }
 
     fn chosen(kind: RetentionKind, keep: i64, keep_max: i64, readers: Option<i64>) -> Option<i64> {
         let history = one();
         let readers = readers.map(|bytes| Position { cut: cut(&[(A, bytes)]), bytes });
         let policy = RetentionPolicy { kind, keep, keep_max };
-        let kept = kept();
-        let kept: Vec<&Kept> = kept.iter().collect();
-        let chosen = choose(policy, 9 * 60_000, &kept, readers.as_ref(), |a, b| order(a, b, &history).unwrap());
-        chosen.map(|at| at.cut[&A])
+        position(policy, 9 * 60_000, &kept(), readers.as_ref(), &history).map(|at| at.cut[&A])
     }
 
     #[test]
@@ -291,10 +371,7 @@ mod tests {
     #[test]
     fn a_cut_that_is_ahead_of_the_clock_is_not_old() {
         let policy = RetentionPolicy { kind: RetentionKind::Time, keep: 60_000, keep_max: i64::MAX };
-        let history = one();
-        let kept = kept();
-        let kept: Vec<&Kept> = kept.iter().collect();
-        assert_eq!(choose(policy, -1_000_000_000, &kept, None, |a, b| order(a, b, &history).unwrap()), None);
+        assert_eq!(position(policy, -1_000_000_000, &kept(), None, &one()), None);
     }
 
     #[test]
@@ -365,15 +442,12 @@ mod tests {
                 for (kind, keep) in [(RetentionKind::Time, minute * 60_000), (RetentionKind::Size, minute * 100 - 30)] {
                     let Some(at) = chosen_over_scales(kind, keep, i64::MAX, readers) else { continue };
                     truncated += 1;
-                    assert!(
-                        cuts::is_equal_or_after(&readers.cut, &at.cut, &history),
-                        "{readers:?} {kind:?} {keep}: {at:?}"
-                    );
+                    assert!(is_equal_or_after(&readers.cut, &at.cut, &history), "{readers:?} {kind:?} {keep}: {at:?}");
                     let kept_enough = match kind {
                         RetentionKind::Size => 900 - at.bytes >= keep,
                         // Whatever goes was there at the cut that is just old enough.
                         RetentionKind::Time => kept.iter().any(|old| {
-                            9 * 60_000 - old.time_ms >= keep && cuts::is_equal_or_after(&old.cut, &at.cut, &history)
+                            9 * 60_000 - old.time_ms >= keep && is_equal_or_after(&old.cut, &at.cut, &history)
                         }),
                     };
                     assert!(kept_enough, "{readers:?} {kind:?} {keep}: {at:?}");

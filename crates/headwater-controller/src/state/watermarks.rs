@@ -13,7 +13,8 @@ use headwater_records::revisioned::{self, Events};
 use headwater_records::{RecordError, Watermark};
 use headwater_types::{KeyRange, SegmentId};
 
-use super::epochs::{History, Segment};
+use super::cuts::Segments;
+use super::epochs::Epoch;
 use super::head::{decode_cut, encode_cut};
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::model::StreamCut;
@@ -109,63 +110,77 @@ pub(crate) fn judge<'a>(
 }
 
 /// The position that several together have reached. They come one by one, since there may be many large ones.
-#[derive(Debug)]
-pub(crate) struct Join<'a> {
-    history: &'a History,
-    segments: BTreeMap<SegmentId, Segment>,
-    joined: Position,
+#[derive(Debug, Default)]
+pub(crate) struct Join {
+    reached: StreamCut,
 }
 
 /// Segments with their ranges and offsets.
 type Position = BTreeMap<SegmentId, (KeyRange, i64)>;
 
-impl<'a> Join<'a> {
-    /// `history` has the creation epochs of all segments that will be named, and of those of the last watermark.
-    pub(crate) fn new(history: &'a History) -> Self {
-        Self { history, segments: history.segments(), joined: Position::new() }
-    }
-
-    /// A segment that the history does not know is left out.
+impl Join {
     pub(crate) fn add(&mut self, position: &StreamCut) {
         for (id, offset) in position {
-            self.reach(*id, (*offset).max(0));
+            let entry = self.reached.entry(*id).or_insert(0);
+            *entry = (*entry).max(*offset);
         }
     }
 
-    fn reach(&mut self, id: SegmentId, offset: i64) {
-        if let Some(segment) = self.segments.get(&id) {
-            let entry = self.joined.entry(id).or_insert((segment.range, offset));
-            entry.1 = entry.1.max(offset);
-        }
+    /// Everything that they and the last watermark name.
+    pub(crate) fn named(&self, previous: Option<&Watermark>) -> StreamCut {
+        let previous = previous.iter().flat_map(|previous| previous.position.keys());
+        self.reached.keys().chain(previous).map(|id| (*id, 0)).collect()
     }
 
-    /// Filled up to cover the key space.
-    pub(crate) fn finish(mut self, previous: Option<&Watermark>) -> Position {
-        displace(&mut self.joined);
-        if !gaps(&self.joined).is_empty() {
+    /// The position as far as they know it, given the segments that are [named](Self::named); one that is missing there is
+    /// left out.
+    pub(crate) fn finish(self, segments: &Segments, previous: Option<&Watermark>) -> Joined {
+        let mut joined = Joined { position: Position::new() };
+        let range = |id: &SegmentId| segments.get(id).map(|(segment, _)| segment.range);
+        for (id, offset) in &self.reached {
+            range(id).into_iter().for_each(|range| joined.reach(*id, range, *offset));
+        }
+        displace(&mut joined.position);
+        if !gaps(&joined.position).is_empty() {
             for (id, (_, offset)) in previous.iter().flat_map(|previous| &previous.position) {
-                self.reach(*id, *offset);
+                range(id).into_iter().for_each(|range| joined.reach(*id, range, *offset));
             }
-            displace(&mut self.joined);
+            displace(&mut joined.position);
         }
-        // Each round adds segments of one epoch only, or of later ones that displaced theirs; the epoch that is current
-        // last covers all by itself.
-        loop {
-            let gaps = gaps(&self.joined);
-            let newest = self.joined.last_key_value().map_or(0, |(id, _)| id.epoch);
-            let history = self.history;
-            let Some(epoch) = history.epoch(newest).filter(|_| !gaps.is_empty()) else { return self.joined };
-            let before = self.joined.len();
-            for gap in gaps {
-                for segment in epoch.overlapping(gap) {
-                    self.reach(segment.id, 0);
-                }
+        joined
+    }
+}
+
+/// A position that may leave keys out.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    pub(crate) position: Position,
+}
+
+impl Joined {
+    fn reach(&mut self, id: SegmentId, range: KeyRange, offset: i64) {
+        let entry = self.position.entry(id).or_insert((range, offset));
+        entry.1 = entry.1.max(offset);
+    }
+
+    /// The epoch with which to [fill](Self::fill) it up; `None` if it covers all keys.
+    pub(crate) fn wants(&self) -> Option<i32> {
+        let newest = self.position.last_key_value().map_or(0, |(id, _)| id.epoch);
+        (!gaps(&self.position).is_empty()).then_some(newest)
+    }
+
+    /// Each time segments of one epoch only are added, or of later ones that displace them; the epoch that is current last
+    /// covers all by itself. False if it adds nothing.
+    pub(crate) fn fill(&mut self, epoch: &Epoch) -> bool {
+        let before = self.position.len();
+        for gap in gaps(&self.position) {
+            for segment in epoch.overlapping(gap) {
+                self.reach(segment.id, segment.range, 0);
             }
-            if self.joined.len() == before {
-                return self.joined;
-            }
-            displace(&mut self.joined);
         }
+        let is_more = self.position.len() > before;
+        displace(&mut self.position);
+        is_more
     }
 }
 
@@ -270,11 +285,18 @@ pub(crate) const EVENT_BYTES_MAX: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::state::epochs::Epoch;
+    use crate::state::cuts::tests::History;
     use crate::state::scale;
+
+    fn filled(join: Join, previous: Option<&Watermark>, history: &History) -> Position {
+        let segments = history.named(&join.named(previous));
+        let mut joined = join.finish(&segments, previous);
+        while let Some(epoch) = joined.wants() {
+            assert!(joined.fill(&history.0[epoch as usize]), "each round adds something");
+        }
+        joined.position
+    }
 
     const A: SegmentId = SegmentId::new(0, 0);
     const B: SegmentId = SegmentId::new(1, 0);
@@ -368,29 +390,29 @@ mod tests {
     #[allow(clippy::disallowed_methods, reason = "how long it takes is what is tested")]
     fn ten_thousand_segments_are_joined_in_steps_that_do_not_multiply() {
         // Compared each with each these are 10^8 pairs, a hundred times over.
-        let first = Arc::new(Epoch::first(0, crate::model::SEGMENTS_MAX, 0));
+        let first = Epoch::first(0, crate::model::SEGMENTS_MAX, 0);
         let history = History(vec![first.clone()]);
         let half: StreamCut = first.ids().step_by(2).map(|id| (id, 1)).collect();
         let begun = std::time::Instant::now();
         for _ in 0..100 {
-            let mut join = Join::new(&history);
+            let mut join = Join::default();
             join.add(&half);
-            assert_eq!(join.finish(None).len(), crate::model::SEGMENTS_MAX);
+            assert_eq!(filled(join, None, &history).len(), crate::model::SEGMENTS_MAX);
         }
         assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
     }
 
     #[test]
     fn a_position_covers_all_keys_although_writers_saw_some_segments_only() {
-        let first = Arc::new(Epoch::first(0, 2, 0));
+        let first = Epoch::first(0, 2, 0);
         let plan = scale::plan(&first, &[A], &[(0.0, 0.25), (0.25, 0.5)], 1, 0).unwrap();
-        let second = Arc::new(plan.next(&first));
+        let second = plan.next(&first);
         let history = History(vec![first, second]);
         let (c, d) = (SegmentId::new(2, 1), SegmentId::new(3, 1));
         let joined = |cuts: &[StreamCut], previous: Option<&Watermark>| -> StreamCut {
-            let mut join = Join::new(&history);
+            let mut join = Join::default();
             cuts.iter().for_each(|cut| join.add(cut));
-            let joined = join.finish(previous);
+            let joined = filled(join, previous, &history);
             assert!(gaps(&joined).is_empty(), "{joined:?}");
             joined.into_iter().map(|(id, (_, offset))| (id, offset)).collect()
         };

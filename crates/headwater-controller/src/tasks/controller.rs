@@ -400,7 +400,8 @@ impl Controller {
         self.inner.heat(stream).await
     }
 
-    /// Epochs of a stream from `first` on, oldest first, at most `count`; none behind the current one.
+    /// Epochs of a stream from `first` on, oldest first, at most `count` and fewer if they are large; none behind the
+    /// current one.
     ///
     /// # Errors
     /// [`ControllerError::NotFound`] for no such stream.

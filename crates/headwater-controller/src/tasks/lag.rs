@@ -16,6 +16,7 @@ use headwater_types::{Name, Offset, ScopedStream, SegmentName};
 
 use super::groups::group_stream;
 use super::items::Item;
+use super::walks::For;
 use super::{Inner, Result, fan_out};
 use crate::model::{ControllerError, FUTURE, Group, GroupCut, GroupReaders, PAGE_ENTRIES, StreamCut, StreamReading};
 use crate::ports::{Room, SegmentRead};
@@ -265,18 +266,6 @@ impl Inner {
         let place: StreamCut =
             reading.segments.iter().map(|segment| (segment.id, segment.offset)).chain(later).collect();
         let head = self.head_cut(&slot, &view).await?;
-        let (Some((lowest, highest)), Some((head_lowest, head_highest))) =
-            (cuts::creation_epochs(&place), cuts::creation_epochs(&head))
-        else {
-            return Ok(());
-        };
-        let history = self.epochs(&slot, lowest.min(head_lowest), highest.max(head_highest)).await?;
-        let place = match cuts::order(&place, &head, &history) {
-            Some(Order::EqualOrAfter) => place,
-            // Nothing before the head can be read.
-            Some(Order::Before) => head,
-            Some(Order::Overlaps) | None => return Ok(()),
-        };
         let tail = fan_out(view.current.ids().collect(), |id| {
             let (store, segment) = (Arc::clone(&self.ports.segments), stream.segment(id));
             async move { Ok((id, store.segment_info(&segment).await?)) }
@@ -286,15 +275,24 @@ impl Inner {
             info.map_or(0, |info| i64::try_from(info.length).unwrap_or(i64::MAX))
         };
         let tail: StreamCut = tail.into_iter().map(|(id, info)| (id, offset(info))).collect();
-        let mut end_bytes = self.bytes_before(&slot, &view, &tail).await?;
+        let mut walk = self.walk(&slot, For::Client);
+        let Some(on_head) = walk.standing(&head).await? else { return Ok(()) };
+        let Some(on_place) = walk.surface(&place).await? else { return Ok(()) };
+        let (place, on_place) = match cuts::order_on((&on_place, &place), (&on_head, &head)) {
+            Order::EqualOrAfter => (place, on_place),
+            // Nothing before the head can be read.
+            Order::Before => (head, on_head),
+            Order::Overlaps => return Ok(()),
+        };
+        let mut end_bytes = walk.bytes_before(&view, &tail).await?;
         if let Some(end) = end
-            && self.cut_is_valid(&stream, end).await?
-            && self.cut_is_at_or_after(&slot, end, &place).await?
+            && let Some(on_end) = walk.surface(end).await?
+            && cuts::order_on((&on_end, end), (&on_place, &place)) == Order::EqualOrAfter
         {
-            end_bytes = end_bytes.min(self.bytes_before(&slot, &view, end).await?);
+            end_bytes = end_bytes.min(walk.bytes_before(&view, end).await?);
         }
-        let read_bytes = self.bytes_before(&slot, &view, &place).await?;
-        reading.unread_bytes = Some((end_bytes - read_bytes).max(0));
+        let read_bytes = walk.bytes_before(&view, &place).await?;
+        reading.unread_bytes = Some(end_bytes.saturating_sub(read_bytes).max(0));
         Ok(())
     }
 }

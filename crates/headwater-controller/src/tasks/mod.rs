@@ -36,6 +36,7 @@ mod subscribers;
 mod tables;
 mod transactions;
 mod truncation;
+mod walks;
 mod watermarks;
 
 use std::collections::VecDeque;
@@ -78,6 +79,9 @@ struct Inner {
     times: watermarks::Times,
     loads: autoscale::Loads,
     drivers: Semaphore,
+    /// Held by who reads records of epochs.
+    reads: Semaphore,
+    turns: walks::Turns,
     /// Held by who looks at what the readers of a group have written.
     looking: Arc<Semaphore>,
     options: ControllerOptions,
@@ -98,6 +102,8 @@ impl Inner {
             times: watermarks::Times::default(),
             loads: autoscale::Loads::default(),
             drivers: Semaphore::new(DRIVERS_MAX),
+            reads: Semaphore::new(walks::READS),
+            turns: walks::Turns::default(),
             looking: Arc::new(Semaphore::new(1)),
             options,
             stopped: watch::Sender::new(false),

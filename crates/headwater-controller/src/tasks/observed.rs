@@ -30,7 +30,7 @@ impl Inner {
         if count == 0 || first > last {
             return Ok(Vec::new());
         }
-        let records = self.epochs(&slot, first, last).await?;
+        let count = (last - first) as usize + 1;
         let record = |epoch: &crate::state::epochs::Epoch| EpochRecord {
             epoch: epoch.epoch,
             reference: epoch.reference,
@@ -41,7 +41,7 @@ impl Inner {
                 .map(|segment| (SegmentRange { id: segment.id, range: segment.range }, segment.created_ms))
                 .collect(),
         };
-        Ok(records.0.iter().map(|epoch| record(epoch)).collect())
+        Ok(self.epoch_page(&slot, first, count).await?.0.iter().map(record).collect())
     }
 
     pub(super) async fn live_transactions(

@@ -12,7 +12,7 @@ use super::slots::{Slot, View, locked};
 use super::{Inner, Result, present, put, remove};
 use crate::model::ControllerError;
 use crate::ports::{Change, Expect, TableError};
-use crate::state::epochs::{Epoch, History, SealedSegment};
+use crate::state::epochs::{Epoch, SealedSegment};
 use crate::state::head::{Head, State};
 use crate::state::keys;
 
@@ -20,8 +20,6 @@ use crate::state::keys;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause of a driver.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// Epoch records fetched by one read; a record has up to 320 KB.
-const EPOCHS_PER_READ: usize = 32;
 
 /// A stream that nobody else changes meanwhile.
 pub(super) struct Open {
@@ -89,33 +87,18 @@ impl Inner {
 
     /// An epoch record; `None` if there is none of that number.
     pub(super) async fn epoch(&self, slot: &Slot, epoch: i32) -> Result<Option<Arc<Epoch>>> {
-        Ok(self.epochs(slot, epoch, epoch).await?.0.pop())
-    }
-
-    /// Epoch records from `first` to `last`, as far as they exist.
-    pub(super) async fn epochs(&self, slot: &Slot, first: i32, last: i32) -> Result<History> {
-        let mut epochs = Vec::new();
-        let mut next = first;
-        while next <= last {
-            if let Some(epoch) = slot.epoch(next) {
-                epochs.push(epoch);
-                next += 1;
-                continue;
-            }
-            let end = last.min(next.saturating_add(EPOCHS_PER_READ as i32 - 1));
-            let keys: Vec<_> = (next..=end).map(keys::epoch).collect();
-            for entry in self.ports.tables.read(&slot.table, &keys).await? {
-                let Some(entry) = entry else { return Ok(History(epochs)) };
-                let epoch = Arc::new(Epoch::decode(&entry.value)?);
-                if epoch.epoch != next {
-                    return Err(missing_epoch(slot, next));
-                }
-                slot.remember_epoch(Arc::clone(&epoch));
-                epochs.push(epoch);
-                next += 1;
-            }
+        if let Some(epoch) = slot.epoch(epoch) {
+            return Ok(Some(epoch));
         }
-        Ok(History(epochs))
+        let _reading = self.reads.acquire().await.expect("never closed");
+        let found = self.ports.tables.read(&slot.table, &[keys::epoch(epoch)]).await?.pop().flatten();
+        let Some(entry) = found else { return Ok(None) };
+        let record = Arc::new(Epoch::decode(&entry.value)?);
+        if record.epoch != epoch {
+            return Err(missing_epoch(slot, epoch));
+        }
+        slot.remember_epoch(Arc::clone(&record));
+        Ok(Some(record))
     }
 
     /// Sealing records of segments; `None` for those that are open.
@@ -315,15 +298,6 @@ impl Open {
         Ok(())
     }
 
-    /// Epoch records that are known to exist.
-    pub(super) async fn history(&self, first: i32, last: i32) -> Result<History> {
-        let history = self.inner.epochs(&self.slot, first, last).await?;
-        match history.0.last() {
-            Some(found) if found.epoch == last => Ok(history),
-            _ => Err(missing_epoch(&self.slot, last)),
-        }
-    }
-
     /// A creation that did not come as far as a head record, or a deletion that came beyond it.
     async fn remove_leftovers(&mut self) -> Result<()> {
         if self.slot.mark.lock().await.is_none() {
@@ -336,6 +310,7 @@ impl Open {
             Err(error) => return Err(error.into()),
         }
         self.inner.ports.tables.drop_table(&self.slot.table).await?;
+        *self.slot.times.lock().await = None;
         self.slot.forget_all();
         self.inner.unmark(&self.slot).await
     }

@@ -6,9 +6,10 @@ use headwater_types::{ScopedStream, SegmentId};
 
 use super::open::missing_epoch;
 use super::slots::{Slot, View};
+use super::walks::For;
 use super::{Inner, Result};
 use crate::model::{ControllerError, SegmentRange, StreamConfig, StreamCut, Successor};
-use crate::state::cuts::{self, Surface};
+use crate::state::cuts::Surface;
 use crate::state::epochs::{self, SealedSegment};
 use crate::state::head::State;
 use crate::state::keys;
@@ -79,11 +80,9 @@ impl Inner {
                 epoch
             }
         };
-        let history = self.epochs(&slot, sealed_in - 1, sealed_in).await?;
-        let (Some(before), Some(after)) = (history.epoch(sealed_in - 1), history.epoch(sealed_in)) else {
-            return Err(missing_epoch(&slot, sealed_in));
-        };
-        epochs::successors(segment, before, after).ok_or_else(|| missing_epoch(&slot, sealed_in - 1))
+        let before = self.epoch(&slot, sealed_in - 1).await?.ok_or_else(|| missing_epoch(&slot, sealed_in - 1))?;
+        let after = self.epoch(&slot, sealed_in).await?.ok_or_else(|| missing_epoch(&slot, sealed_in))?;
+        epochs::successors(segment, &before, &after).ok_or_else(|| missing_epoch(&slot, sealed_in - 1))
     }
 
     pub(super) async fn segment_is_open(&self, name: &ScopedStream, segment: SegmentId) -> Result<bool> {
@@ -96,18 +95,7 @@ impl Inner {
             return Err(ControllerError::Invalid("the stream cut is empty".into()));
         }
         let (slot, _) = self.complete(name).await?;
-        Ok(self.surface(&slot, cut).await?.is_some())
-    }
-
-    /// `None` for a cut that is not valid.
-    async fn surface(&self, slot: &Slot, cut: &StreamCut) -> Result<Option<Surface>> {
-        let Some((lowest, highest)) = cuts::creation_epochs(cut) else { return Ok(None) };
-        // Before reading what lies between: the highest may be anything.
-        if self.epoch(slot, highest).await?.is_none() {
-            return Ok(None);
-        }
-        let history = self.epochs(slot, lowest, highest).await?;
-        Ok(cuts::surface(cut, &history))
+        Ok(self.walk(&slot, For::Client).surface(cut).await?.is_some())
     }
 
     pub(super) async fn segments_between(
@@ -121,20 +109,18 @@ impl Inner {
             return Err(invalid("both stream cuts are empty"));
         }
         let (slot, view) = self.complete(name).await?;
-        let lowest = cuts::creation_epochs(from).map_or(0, |(lowest, _)| lowest);
-        let highest = cuts::creation_epochs(to).map_or(view.head.epoch, |(_, highest)| highest);
+        let mut walk = self.walk(&slot, For::Client);
         let from = if from.is_empty() {
-            let first = self.epoch(&slot, 0).await?.ok_or_else(|| missing_epoch(&slot, 0))?;
+            let first = walk.epoch(0).await?.ok_or_else(|| missing_epoch(&slot, 0))?;
             Surface::of_segments(first.segments())
         } else {
-            self.surface(&slot, from).await?.ok_or_else(|| invalid("the first stream cut is not valid"))?
+            walk.surface(from).await?.ok_or_else(|| invalid("the first stream cut is not valid"))?
         };
         let to = if to.is_empty() {
             Surface::of_segments(view.current.segments())
         } else {
-            self.surface(&slot, to).await?.ok_or_else(|| invalid("the second stream cut is not valid"))?
+            walk.surface(to).await?.ok_or_else(|| invalid("the second stream cut is not valid"))?
         };
-        let history = self.epochs(&slot, lowest, highest).await?;
-        cuts::between(&from, &to, &history).ok_or_else(|| invalid("the second stream cut is behind the first"))
+        walk.between(&from, &to).await?.ok_or_else(|| invalid("the second stream cut is behind the first"))
     }
 }

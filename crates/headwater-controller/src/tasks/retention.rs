@@ -8,6 +8,7 @@
 //! A decision is made and recorded under the stream's lock, and so are subscriptions, so that nothing is truncated on
 //! facts that have changed meanwhile.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,36 +18,37 @@ use headwater_types::{ScopedStream, SegmentId};
 use tracing::{debug, warn};
 
 use super::slots::{Slot, View};
+use super::subscribers::CUTS_PER_PAGE;
+use super::walks::{For, Walk, no_cut};
 use super::{Inner, Result, fan_out, present, put, remove};
 use crate::model::{
-    PAGE_ENTRIES, PLANNED_SEGMENTS_MAX, PlannedSegment, PlannedTruncation, RetentionPlan, RetentionPolicy,
-    StreamConfig, StreamCut,
+    ControllerError, PAGE_ENTRIES, PLANNED_SEGMENTS_MAX, PlannedSegment, PlannedTruncation, RetentionPlan,
+    RetentionPolicy, StreamConfig, StreamCut,
 };
 use crate::state::cuts::{self, Order, Surface};
-use crate::state::epochs::History;
 use crate::state::head::State;
 use crate::state::keys;
-use crate::state::retention::{Kept, Position, choose, lower_bound, thin};
+use crate::state::retention::{Choice, Kept, LowerBound, Mark, Position, Readers, choose, thin};
 
 /// Longest time from a start to the first run.
 const FIRST: Duration = Duration::from_secs(60);
 
-/// Everything a decision about one stream needs.
+/// Everything a decision about one stream needs. Of the cuts, which may be many and large, where they lie.
 struct Facts {
     /// Keys of the cuts that are stored, oldest first.
     keys: Vec<Bytes>,
     /// The cuts, and where the stream ends if that is news.
-    kept: Vec<Kept>,
+    marks: Vec<Mark>,
+    /// How many of them are behind the stream's head, or ahead of it here and behind it there.
+    gone: usize,
     /// The stream ends now where it ended when the newest cut was taken down.
     is_idle: bool,
     /// Where it ends.
     tail: Kept,
     /// Where all subscribers together stand.
-    readers: Option<Position>,
-    /// Where the stream begins, and the bytes before.
-    head: StreamCut,
+    readers: Option<(StreamCut, Readers)>,
+    /// Bytes before the stream begins.
     head_bytes: i64,
-    history: History,
 }
 
 impl Inner {
@@ -110,25 +112,22 @@ impl Inner {
             return Ok(());
         }
         let slot = Arc::clone(&stream.slot);
-        let facts = self.facts(&slot, &view).await?;
+        let facts = self.facts(&slot, &view, For::Itself).await?;
+        let position = self.position(&slot, &facts, policy).await?;
         if !facts.is_idle {
             let number = facts.keys.last().map_or(0, |key| keys::kept_number(key) + 1);
             let mut changes = vec![put(keys::kept(number), facts.tail.encode())];
             changes.extend(thin(facts.keys.len()).map(|index| remove(facts.keys[index].clone())));
             self.ports.tables.commit(&slot.table, changes).await?;
         }
-        let Some(position) = facts.choose(policy, self.moment().age_ms) else { return Ok(()) };
+        let Some(position) = position else { return Ok(()) };
         if !stream.truncate(position.cut).await? {
             debug!(stream = %name, "retention has nothing to truncate");
             return Ok(());
         }
-        let gone: Vec<_> = facts
-            .keys
-            .into_iter()
-            .zip(&facts.kept)
-            .filter(|(_, kept)| kept.bytes < position.bytes)
-            .map(|(key, _)| remove(key))
-            .collect();
+        let stored = facts.keys.into_iter().zip(&facts.marks);
+        let gone = stored.filter(|(_, mark)| mark.bytes < position.bytes).map(|(key, _)| remove(key));
+        let gone: Vec<_> = gone.collect();
         if !gone.is_empty() {
             self.ports.tables.commit(&slot.table, gone).await?;
         }
@@ -144,16 +143,18 @@ impl Inner {
             let plan = RetentionPlan { policy, clock_jumped, stored_bytes: 0, held_bytes: None, truncation: None };
             return Ok(Some(plan));
         }
-        let facts = self.facts(&slot, &view).await?;
-        let truncation = match facts.choose(policy, self.moment().age_ms) {
+        let facts = self.facts(&slot, &view, For::Client).await?;
+        let truncation = match self.position(&slot, &facts, policy).await? {
             None => None,
             Some(position) => Some(self.planned(&slot, &view, position, facts.head_bytes).await?),
         };
+        // Nobody keeps a group from saying that it stands where the stream has not come to yet.
+        let held = |bytes: i64| facts.tail.bytes.saturating_sub(bytes).max(0);
         Ok(Some(RetentionPlan {
             policy,
             clock_jumped,
-            stored_bytes: facts.tail.bytes - facts.head_bytes,
-            held_bytes: facts.readers.as_ref().map(|readers| facts.tail.bytes - readers.bytes),
+            stored_bytes: held(facts.head_bytes),
+            held_bytes: facts.readers.as_ref().map(|(_, readers)| held(readers.bytes)),
             truncation,
         }))
     }
@@ -168,36 +169,49 @@ impl Inner {
     ) -> Result<PlannedTruncation> {
         let head = self.head_cut(slot, view).await?;
         let begin = |id: SegmentId| head.get(&id).map_or(0, |offset| (*offset).max(0));
-        let past = self.past(slot, view, &position.cut).await?;
-        let ends = self.sealed(slot, &past).await?;
-        let mut segments: BTreeMap<SegmentId, PlannedSegment> = BTreeMap::new();
-        for (id, sealed) in past.into_iter().zip(ends) {
-            let to = sealed.map_or(0, |sealed| sealed.bytes).max(begin(id));
-            segments.insert(id, PlannedSegment { id, from: begin(id), to, is_deleted: true });
+        let (mut segments, mut count) = (BTreeMap::<SegmentId, PlannedSegment>::new(), 0);
+        // Those of the lowest numbers are shown.
+        let mut plan = |segment: PlannedSegment| {
+            count += usize::from(segments.insert(segment.id, segment).is_none());
+            if segments.len() > PLANNED_SEGMENTS_MAX {
+                segments.pop_last();
+            }
+        };
+        let mut walk = self.walk(slot, For::Client);
+        let mut past = walk.past(view, &position.cut).await?;
+        while let Some(ids) = walk.more_past(&mut past).await? {
+            let ends = self.sealed(slot, &ids).await?;
+            for (id, sealed) in ids.into_iter().zip(ends) {
+                let to = sealed.map_or(0, |sealed| sealed.bytes).max(begin(id));
+                plan(PlannedSegment { id, from: begin(id), to, is_deleted: true });
+            }
         }
+        drop((walk, past));
         for (id, to) in &position.cut {
             if *to > begin(*id) {
-                segments.insert(*id, PlannedSegment { id: *id, from: begin(*id), to: *to, is_deleted: false });
+                plan(PlannedSegment { id: *id, from: begin(*id), to: *to, is_deleted: false });
             }
         }
         Ok(PlannedTruncation {
-            bytes: position.bytes - head_bytes,
+            bytes: position.bytes.saturating_sub(head_bytes),
             cut: position.cut,
-            more_segments: segments.len().saturating_sub(PLANNED_SEGMENTS_MAX),
-            segments: segments.into_values().take(PLANNED_SEGMENTS_MAX).collect(),
+            more_segments: count - segments.len(),
+            segments: segments.into_values().collect(),
         })
     }
 
-    async fn facts(&self, slot: &Slot, view: &View) -> Result<Facts> {
-        let (mut keys_kept, mut kept) = (Vec::new(), Vec::new());
+    async fn facts(&self, slot: &Slot, view: &View, whose: For) -> Result<Facts> {
+        let (mut keys_kept, mut marks, mut last_cut) = (Vec::new(), Vec::new(), None);
         let mut after: Option<Bytes> = None;
         loop {
-            let scan = self.ports.tables.scan(&slot.table, keys::KEPT_PREFIX, after.as_deref(), PAGE_ENTRIES);
+            let scan = self.ports.tables.scan(&slot.table, keys::KEPT_PREFIX, after.as_deref(), CUTS_PER_PAGE);
             let page = scan.await?;
             let Some(last) = page.last() else { break };
             after = Some(last.key.clone());
             for entry in page {
-                kept.push(Kept::decode(&entry.value)?);
+                let kept = Kept::decode(&entry.value)?;
+                marks.push(kept.mark());
+                last_cut = Some(kept.cut);
                 keys_kept.push(entry.key);
             }
         }
@@ -212,36 +226,81 @@ impl Inner {
             .zip(infos)
             .map(|(id, info)| (id, info.map_or(0, |info| i64::try_from(info.length).unwrap_or(i64::MAX))));
         let cut: StreamCut = ends.collect();
-        let is_idle = kept.last().is_some_and(|last: &Kept| last.cut == cut);
-        let tail = Kept { time_ms: self.moment().age_ms, bytes: self.bytes_before(slot, view, &cut).await?, cut };
+        let is_idle = last_cut.is_some_and(|last| last == cut);
+        let mut walk = self.walk(slot, whose);
+        let tail = Kept { time_ms: self.moment().age_ms, bytes: walk.bytes_before(view, &cut).await?, cut };
+        if !is_idle {
+            marks.push(tail.mark());
+        }
 
         let head = self.head_cut(slot, view).await?;
-        let subscribers: Vec<StreamCut> =
-            self.subscribers(slot).await?.into_iter().map(|(_, subscriber)| subscriber.cut).collect();
-        let named = kept.iter().map(|kept| &kept.cut).chain(&subscribers).chain([&head]);
-        let lowest = named.filter_map(|cut| Some(cuts::creation_epochs(cut)?.0)).min().unwrap_or(view.head.epoch);
-        let history = self.epochs(slot, lowest, view.head.epoch).await?;
-        let mut readers = None;
-        if !subscribers.is_empty() {
-            // Who has named no position may need everything, and nobody can read what is before the head.
-            let from_head = |cut: StreamCut| {
-                let ahead = cuts::is_equal_or_after(&cut, &head, &history);
-                if ahead { cut } else { head.clone() }
-            };
-            let subscribers: Vec<StreamCut> = subscribers.into_iter().map(from_head).collect();
-            let mut cut = lower_bound(&subscribers, &history);
-            if cuts::surface(&cut, &history).is_none() {
-                warn!(stream = %slot.name, "positions of subscribers contradict each other, nothing is given up");
-                cut = head.clone();
+        let on_head = walk.standing(&head).await?.ok_or_else(|| no_cut(slot))?;
+        // The head may be where a subscriber stood, ahead of a cut here and behind it there: that is no place to truncate at
+        // any more.
+        let places = Places { keys: &keys_kept, tail: &tail };
+        let gone =
+            places.first(&mut walk, marks.len(), (&on_head, &head), |order| order == Order::EqualOrAfter).await?;
+        let readers = match self.slowest(&mut walk, (&on_head, &head)).await? {
+            None => None,
+            Some((cut, surface)) => {
+                let at = (&surface, &cut);
+                let before = places.first(&mut walk, marks.len(), at, |order| order != Order::Before).await?;
+                let after = places.first(&mut walk, marks.len(), at, |order| order == Order::EqualOrAfter).await?;
+                let is_kept = after < marks.len() && *places.cut(&walk, after).await? == cut;
+                let bytes = walk.bytes_before(view, &cut).await?;
+                let index = |place: usize| place.saturating_sub(gone);
+                let readers =
+                    Readers { bytes, before: index(before), after: index(after), is_kept: is_kept && after >= gone };
+                Some((cut, readers))
             }
-            let bytes = self.bytes_before(slot, view, &cut).await?;
-            readers = Some(Position { cut, bytes });
-        }
+        };
         let head_bytes = view.head.truncation.as_ref().map_or(0, |truncation| truncation.bytes);
-        if !is_idle {
-            kept.push(tail.clone());
+        Ok(Facts { keys: keys_kept, marks, gone, is_idle, tail, readers, head_bytes })
+    }
+
+    /// Where all subscribers together stand, if there are any.
+    async fn slowest(&self, walk: &mut Walk<'_>, head: (&Surface, &StreamCut)) -> Result<Option<(StreamCut, Surface)>> {
+        let (mut bound, mut after, mut is_held) = (LowerBound::default(), None::<Bytes>, false);
+        loop {
+            let page = self.subscribers(walk.slot(), after.as_deref()).await?;
+            let Some((last, _)) = page.last() else { break };
+            (after, is_held) = (Some(last.clone()), true);
+            for (_, subscriber) in page {
+                // Who has named no position may need everything, and nobody can read what is before the head.
+                let cut = subscriber.cut;
+                let surface = walk.standing(&cut).await?;
+                let is_ahead = surface.is_some_and(|on| cuts::order_on((&on, &cut), head) == Order::EqualOrAfter);
+                bound.add(if is_ahead { &cut } else { head.1 });
+            }
         }
-        Ok(Facts { keys: keys_kept, kept, is_idle, tail, readers, head, head_bytes, history })
+        if !is_held {
+            return Ok(None);
+        }
+        let segments = walk.segments(bound.named(), false).await?;
+        let cut = bound.finish(&segments);
+        drop(segments);
+        if let Some(surface) = walk.surface(&cut).await? {
+            return Ok(Some((cut, surface)));
+        }
+        warn!(stream = %walk.slot().name, "positions of subscribers contradict each other, nothing is given up");
+        Ok(Some((head.1.clone(), head.0.clone())))
+    }
+
+    /// Where to truncate, unless the stream begins there or later.
+    async fn position(&self, slot: &Slot, facts: &Facts, policy: RetentionPolicy) -> Result<Option<Position>> {
+        let readers = facts.readers.as_ref();
+        let kept = &facts.marks[facts.gone..];
+        let chosen = choose(policy, self.moment().age_ms, kept, readers.map(|(_, readers)| *readers));
+        let position = match (chosen, readers) {
+            (Some(Choice::Kept(index)), _) => {
+                let places = Places { keys: &facts.keys, tail: &facts.tail };
+                let cut = places.cut(&self.walk(slot, For::Itself), facts.gone + index).await?;
+                Some(Position { cut: cut.into_owned(), bytes: kept[index].bytes })
+            }
+            (Some(Choice::Readers), Some((cut, readers))) => Some(Position { cut: cut.clone(), bytes: readers.bytes }),
+            _ => None,
+        };
+        Ok(position.filter(|position| position.bytes > facts.head_bytes))
     }
 
     /// Where the stream begins.
@@ -256,26 +315,41 @@ impl Inner {
     }
 }
 
-impl Facts {
-    /// Where to truncate, unless the stream begins there or later.
-    fn choose(&self, policy: RetentionPolicy, now_ms: i64) -> Option<Position> {
-        let segments = self.history.segments();
-        let surface = |cut: &StreamCut| cuts::surface_among(cut, &self.history, &segments);
-        let head_on = surface(&self.head)?;
-        // The head may be where a subscriber stood, ahead of a cut here and behind it there: that is no place to truncate at
-        // any more, and neither is what is no cut any more.
-        let kept: Vec<_> = self.kept.iter().filter_map(|kept| Some((kept, surface(&kept.cut)?))).collect();
-        let is_left = |(kept, on): &&(&Kept, Surface)| {
-            cuts::order_on((on, &kept.cut), (&head_on, &self.head)) == Order::EqualOrAfter
-        };
-        let kept: Vec<_> = kept.iter().filter(is_left).map(|(kept, _)| *kept).collect();
-        let readers_on = self.readers.as_ref().map(|readers| surface(&readers.cut));
-        choose(policy, now_ms, &kept, self.readers.as_ref(), |kept, readers_cut| {
-            let (Some(kept_on), Some(Some(readers_on))) = (surface(kept), &readers_on) else {
-                return Order::Overlaps;
-            };
-            cuts::order_on((&kept_on, kept), (readers_on, readers_cut))
-        })
-        .filter(|position| position.bytes > self.head_bytes)
+/// The cuts that were taken down, which are read when they are needed, and where the stream ends now.
+struct Places<'a> {
+    keys: &'a [Bytes],
+    tail: &'a Kept,
+}
+
+impl Places<'_> {
+    async fn cut(&self, walk: &Walk<'_>, index: usize) -> Result<Cow<'_, StreamCut>> {
+        let Some(key) = self.keys.get(index) else { return Ok(Cow::Borrowed(&self.tail.cut)) };
+        let found = walk.read(std::slice::from_ref(key)).await?.pop().flatten();
+        // Truncating at a cut removes it, and so does a list that has grown too long.
+        let gone = || ControllerError::Unavailable("a cut was given up meanwhile".into());
+        Ok(Cow::Owned(Kept::decode(&found.ok_or_else(gone)?.value)?.cut))
+    }
+
+    /// Number of the first of so many cuts that lies so to another. Each is nowhere behind those before it, since where a
+    /// stream ends only grows; so it is found without looking at all.
+    async fn first(
+        &self,
+        walk: &mut Walk<'_>,
+        count: usize,
+        other: (&Surface, &StreamCut),
+        lies: impl Fn(Order) -> bool,
+    ) -> Result<usize> {
+        let (mut from, mut to) = (0, count);
+        while from < to {
+            let middle = from.midpoint(to);
+            let cut = self.cut(walk, middle).await?;
+            let surface = walk.standing(&cut).await?;
+            if surface.is_some_and(|on| lies(cuts::order_on((&on, &cut), other))) {
+                to = middle;
+            } else {
+                from = middle + 1;
+            }
+        }
+        Ok(from)
     }
 }

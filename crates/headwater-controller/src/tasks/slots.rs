@@ -51,8 +51,8 @@ pub(super) struct Slot {
     /// Position of the last commit that was accepted; `None` until it is looked up.
     pub(super) position: tokio::sync::Mutex<Option<i64>>,
     /// Held by who looks at or changes the marks of the stream's writers. The innermost lock: never wait for `work` in
-    /// it.
-    pub(super) times: tokio::sync::Mutex<()>,
+    /// it. How many there are; `None` until they are counted.
+    pub(super) times: tokio::sync::Mutex<Option<usize>>,
     /// Open transactions of an earlier run have to be given their timers.
     pub(super) rearm: AtomicBool,
     /// When completed transactions were last tidied away, as open time of the store.

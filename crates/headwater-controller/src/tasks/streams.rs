@@ -8,7 +8,8 @@ use headwater_types::{KeyRange, Name, ScopedStream};
 use tracing::info;
 
 use super::groups::{GROUP, ROLLOVER_BYTES as GROUP_ROLLOVER_BYTES};
-use super::open::Open;
+use super::open::{Open, missing_epoch};
+use super::walks::For;
 use super::{Inner, Result, fan_out, present, put, remove, segment_names};
 use crate::codec::{Decoder, Encoder};
 use crate::model::{
@@ -16,9 +17,10 @@ use crate::model::{
     UpdateStream,
 };
 use crate::ports::Change;
+use crate::state::cuts::Spans;
 use crate::state::epochs::Epoch;
 use crate::state::head::{Head, State};
-use crate::state::{cuts, keys, scale};
+use crate::state::{keys, scale};
 
 /// The stream into which the store writes another stream's time. Java readers open it for every stream they read.
 pub(super) fn mark_stream(stream: &ScopedStream) -> Option<ScopedStream> {
@@ -302,18 +304,17 @@ impl Open {
     pub(super) async fn finish_deletion(&mut self) -> Result<()> {
         let view = self.view()?;
         let (inner, name) = (Arc::clone(&self.inner), self.slot.name.clone());
-        let truncated = view.head.truncation.as_ref().and_then(|truncation| cuts::creation_epochs(&truncation.cut));
-        let mut next = truncated.map_or(0, |(lowest, _)| lowest);
+        let truncated = view.head.truncation.as_ref().and_then(|truncation| truncation.cut.first_key_value());
+        let lowest = truncated.map_or(0, |(id, _)| id.epoch);
         // The segments of the first epoch may be older than it; later ones are found where they were created.
-        let first = self.history(next, next).await?;
-        inner.delete_segments(segment_names(&name, first.0[0].segments())).await?;
-        while next < view.head.epoch {
-            let last = view.head.epoch.min(next.saturating_add(64));
-            for epoch in &self.history(next + 1, last).await?.0 {
-                inner.delete_segments(segment_names(&name, epoch.created_here())).await?;
-            }
-            next = last;
+        let mut walk = inner.walk(&self.slot, For::Itself);
+        let first = walk.epoch(lowest).await?.ok_or_else(|| missing_epoch(&self.slot, lowest))?;
+        inner.delete_segments(segment_names(&name, first.segments())).await?;
+        let mut later = Spans::new(vec![(lowest.saturating_add(1), view.head.epoch)]);
+        while let Some(created) = walk.created(&mut later).await? {
+            inner.delete_segments(segment_names(&name, &created)).await?;
         }
+        drop(walk);
         if let Some(mark) = mark_stream(&name) {
             inner.delete_mark_stream(mark).await?;
         }
@@ -330,6 +331,7 @@ impl Open {
         }
         self.in_doubt = true;
         inner.ports.tables.drop_table(&self.slot.table).await?;
+        *self.slot.times.lock().await = None;
         self.slot.forget_all();
         self.view = None;
         inner.unmark(&self.slot).await?;

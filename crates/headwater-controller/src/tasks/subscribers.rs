@@ -5,20 +5,23 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use headwater_types::ScopedStream;
 use headwater_types::limits::NAME_BYTES_MAX;
 
 use super::slots::Slot;
+use super::walks::For;
 use super::{Inner, Result, put, remove};
-use crate::model::{ControllerError, MoveSubscriber, PAGE_ENTRIES, SEGMENTS_MAX, SUBSCRIBERS_MAX, StreamCut};
+use crate::model::{ControllerError, MoveSubscriber, SEGMENTS_MAX, SUBSCRIBERS_MAX, StreamCut};
 use crate::ports::{Change, Expect, TableError};
-use crate::state::cuts;
 use crate::state::groups::Subscriber;
 use crate::state::head::State;
 use crate::state::keys;
 
 /// Longest name of a subscriber, `scope/group`.
 const SUBSCRIBER_BYTES_MAX: usize = 2 * NAME_BYTES_MAX + 1;
+/// Records that hold a cut each, of up to 160 KB, read at a time.
+pub(super) const CUTS_PER_PAGE: usize = 8;
 
 impl Inner {
     /// Asks, before anything of a group is written, whether each of the streams may be held back by it. Groups that
@@ -32,7 +35,8 @@ impl Inner {
                 Err(TableError::NoSuchTable(_)) => continue,
                 Err(error) => return Err(error.into()),
             };
-            if found.is_none() && self.has_as_many(&table, keys::SUBSCRIBER_PREFIX, SUBSCRIBERS_MAX).await? {
+            if found.is_none() && self.count(&table, keys::SUBSCRIBER_PREFIX, SUBSCRIBERS_MAX).await? >= SUBSCRIBERS_MAX
+            {
                 let text = format!("{SUBSCRIBERS_MAX} reader groups hold back the retention of {stream}");
                 return Err(ControllerError::Exhausted(text));
             }
@@ -85,22 +89,20 @@ impl Inner {
         if self.view(&slot).await?.is_none_or(|view| view.head.state == State::Deleting) {
             return Ok(None);
         }
-        Ok(Some(self.subscribers(&slot).await?.into_iter().map(|(name, _)| name).collect()))
+        let (mut names, mut after) = (Vec::new(), None::<Bytes>);
+        loop {
+            let page = self.subscribers(&slot, after.as_deref()).await?;
+            let Some((last, _)) = page.last() else { return Ok(Some(names)) };
+            after = Some(last.clone());
+            let name = |key: &Bytes| String::from_utf8_lossy(&key[keys::SUBSCRIBER_PREFIX.len()..]).into_owned();
+            names.extend(page.iter().map(|(key, _)| name(key)));
+        }
     }
 
-    pub(super) async fn subscribers(&self, slot: &Slot) -> Result<Vec<(String, Subscriber)>> {
-        let mut found = Vec::new();
-        let mut after: Option<bytes::Bytes> = None;
-        loop {
-            let scan = self.ports.tables.scan(&slot.table, keys::SUBSCRIBER_PREFIX, after.as_deref(), PAGE_ENTRIES);
-            let page = scan.await?;
-            let Some(last) = page.last() else { return Ok(found) };
-            after = Some(last.key.clone());
-            for entry in page {
-                let name = String::from_utf8_lossy(&entry.key[keys::SUBSCRIBER_PREFIX.len()..]).into_owned();
-                found.push((name, Subscriber::decode(&entry.value)?));
-            }
-        }
+    /// Some subscribers behind a key, with their keys; none at the end.
+    pub(super) async fn subscribers(&self, slot: &Slot, after: Option<&[u8]>) -> Result<Vec<(Bytes, Subscriber)>> {
+        let page = self.ports.tables.scan(&slot.table, keys::SUBSCRIBER_PREFIX, after, CUTS_PER_PAGE).await?;
+        page.into_iter().map(|entry| Ok((entry.key, Subscriber::decode(&entry.value)?))).collect()
     }
 
     pub(super) async fn move_subscriber(
@@ -112,9 +114,9 @@ impl Inner {
         cut: StreamCut,
     ) -> Result<MoveSubscriber> {
         let slot = self.slots.slot(name);
-        let Some(view) = self.view(&slot).await?.filter(|view| view.head.state != State::Deleting) else {
+        if self.view(&slot).await?.is_none_or(|view| view.head.state == State::Deleting) {
             return Ok(MoveSubscriber::StreamNotFound);
-        };
+        }
         // No group has such a name, and no table such a key.
         if subscriber.len() > SUBSCRIBER_BYTES_MAX {
             return Ok(MoveSubscriber::SubscriberNotFound);
@@ -130,13 +132,15 @@ impl Inner {
             if record.generation != generation {
                 return Ok(MoveSubscriber::GenerationMismatch);
             }
-            let known = cuts::creation_epochs(&cut).is_some_and(|(_, highest)| highest <= view.head.epoch);
-            if !known || cut.len() > SEGMENTS_MAX || !self.cut_is_valid(name, &cut).await? {
+            if cut.is_empty() || cut.len() > SEGMENTS_MAX {
                 return Ok(MoveSubscriber::CutNotValid);
             }
-            if !self.cut_is_at_or_after(&slot, &cut, &record.cut).await? {
+            let mut walk = self.walk(&slot, For::Client);
+            let Some(surface) = walk.surface(&cut).await? else { return Ok(MoveSubscriber::CutNotValid) };
+            if !walk.is_at_or_after((&surface, &cut), &record.cut).await? {
                 return Ok(MoveSubscriber::CutNotValid);
             }
+            drop((walk, surface));
             let record = Subscriber { cut: cut.clone(), ..record };
             let change =
                 Change { key: key.clone(), expect: Expect::Version(entry.version), put: Some(record.encode()) };
@@ -148,13 +152,5 @@ impl Inner {
                 Err(error) => return Err(error.into()),
             }
         }
-    }
-
-    /// Both cuts are valid, or `before` is empty.
-    pub(super) async fn cut_is_at_or_after(&self, slot: &Slot, cut: &StreamCut, before: &StreamCut) -> Result<bool> {
-        let Some((lowest, highest)) = cuts::creation_epochs(cut) else { return Ok(before.is_empty()) };
-        let Some((before_lowest, before_highest)) = cuts::creation_epochs(before) else { return Ok(true) };
-        let history = self.epochs(slot, lowest.min(before_lowest), highest.max(before_highest)).await?;
-        Ok(cuts::is_equal_or_after(cut, before, &history))
     }
 }

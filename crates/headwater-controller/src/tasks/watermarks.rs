@@ -14,12 +14,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use headwater_records::Watermark;
 use headwater_types::attribute::REVISION_MARK as MARK;
-use headwater_types::{ScopedStream, SegmentId, SegmentName};
+use headwater_types::{ScopedStream, SegmentName};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::slots::{Slot, View, locked};
 use super::streams::mark_stream;
+use super::walks::For;
 use super::{Inner, Result, present, put, remove};
 use crate::model::{
     ControllerError, NoteTime, PAGE_ENTRIES, RemoveWriter, SEGMENTS_MAX, StreamCut, WRITER_ID_BYTES_MAX, WRITERS_MAX,
@@ -55,8 +56,6 @@ struct Looked {
 /// A writer's word without its position, which may be large.
 struct Noted {
     mark: WriterMark,
-    /// Lowest and highest epoch of the segments in its position.
-    epochs: Option<(i32, i32)>,
     version: i64,
 }
 
@@ -75,40 +74,34 @@ impl Inner {
         if mark_stream(name).is_none() {
             return Err(ControllerError::Invalid(format!("{name} is internal and has no time")));
         }
-        let (slot, view) = self.complete(name).await?;
-        if !self.all_exist(&slot, &view, &position).await? {
+        let (slot, _) = self.complete(name).await?;
+        // Segments exist from the moment on when they are told as successors, before their epoch is the current one.
+        if position.len() > SEGMENTS_MAX
+            || self.walk(&slot, For::Client).segments(&position, true).await?.len() < position.len()
+        {
             return Ok(NoteTime::InvalidPosition);
         }
         self.put_mark(&slot, &writer, time, position).await
     }
 
-    async fn all_exist(&self, slot: &Slot, view: &View, position: &StreamCut) -> Result<bool> {
-        if position.len() > SEGMENTS_MAX || position.keys().any(|id| id.epoch > view.head.epoch) {
-            return Ok(false);
-        }
-        let epochs: BTreeSet<i32> = position.keys().map(|id| id.epoch).collect();
-        for number in epochs {
-            let Some(epoch) = self.epoch(slot, number).await? else { return Ok(false) };
-            let known: BTreeSet<_> = epoch.ids().collect();
-            let of_epoch = SegmentId::new(0, number)..=SegmentId::new(i32::MAX, number);
-            if position.range(of_epoch).any(|(id, _)| !known.contains(id)) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// Takes a writer's word down if it goes forwards. The stream exists, or did a moment ago.
     pub(super) async fn put_mark(&self, slot: &Slot, writer: &str, time: i64, position: StreamCut) -> Result<NoteTime> {
-        let _alone = slot.times.lock().await;
+        let mut writers = slot.times.lock().await;
         let key = keys::writer(writer);
         let found = self.ports.tables.read(&slot.table, std::slice::from_ref(&key)).await?.pop().flatten();
         let expect = match &found {
-            None if self.has_as_many(&slot.table, keys::WRITER_PREFIX, WRITERS_MAX).await? => {
-                let text = format!("stream {} has {WRITERS_MAX} writers with a time", slot.name);
-                return Err(ControllerError::Exhausted(text));
+            None => {
+                let count = match *writers {
+                    Some(count) => count,
+                    None => self.count(&slot.table, keys::WRITER_PREFIX, WRITERS_MAX).await?,
+                };
+                *writers = Some(count);
+                if count >= WRITERS_MAX {
+                    let text = format!("stream {} has {WRITERS_MAX} writers with a time", slot.name);
+                    return Err(ControllerError::Exhausted(text));
+                }
+                Expect::Absent
             }
-            None => Expect::Absent,
             Some(entry) => match WriterMark::decode(&entry.value)?.accepts(time, &position) {
                 Err(Backwards::Time) => return Ok(NoteTime::InvalidTime),
                 Err(Backwards::Position) => return Ok(NoteTime::InvalidPosition),
@@ -120,21 +113,23 @@ impl Inner {
             locked(&self.times.0).insert(slot.name.clone(), Looked::default());
         }
         let mark = WriterMark { time, position, alive: true };
+        // Without an answer it may be there or not.
+        let count = std::mem::take(&mut *writers);
         self.ports.tables.commit(&slot.table, vec![Change { key, expect, put: Some(mark.encode()) }]).await?;
+        *writers = count.map(|count| count + usize::from(expect == Expect::Absent));
         Ok(NoteTime::Success)
     }
 
-    /// Whether a table has so many records of a kind.
-    pub(super) async fn has_as_many(&self, table: &str, prefix: &[u8], most: usize) -> Result<bool> {
-        // Page by page, since a page also ends at some bytes.
+    /// How many records of a kind a table has; counts no further than `most`.
+    pub(super) async fn count(&self, table: &str, prefix: &[u8], most: usize) -> Result<usize> {
         let (mut count, mut after) = (0, None::<Bytes>);
         while count < most {
-            let page = self.ports.tables.scan(table, prefix, after.as_deref(), PAGE_ENTRIES).await?;
-            let Some(last) = page.last() else { return Ok(false) };
-            after = Some(last.key.clone());
+            let page = self.ports.tables.scan_keys(table, prefix, after.as_deref(), PAGE_ENTRIES).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.clone());
             count += page.len();
         }
-        Ok(true)
+        Ok(count)
     }
 
     pub(super) async fn remove_writer(&self, name: &ScopedStream, writer: &str) -> Result<RemoveWriter> {
@@ -201,15 +196,15 @@ impl Inner {
             }
             _ => None,
         };
-        let _alone = slot.times.lock().await;
+        let mut count = slot.times.lock().await;
         let (Some(view), Some(marks)) = (view, marks) else {
             return self.forget_time(&slot).await;
         };
         let previous = self.last_watermark(&marks).await?;
         let mut writers = BTreeMap::new();
         self.each_writer(&slot, |writer, mark, version| {
-            let (epochs, position) = (cuts::creation_epochs(&mark.position), StreamCut::new());
-            writers.insert(writer, Noted { mark: WriterMark { position, ..mark }, epochs, version });
+            // The position may be large.
+            writers.insert(writer, Noted { mark: WriterMark { position: StreamCut::new(), ..mark }, version });
         })
         .await?;
         let timeout_ms = view.head.config.timestamp_aggregation_timeout_ms;
@@ -228,33 +223,36 @@ impl Inner {
             });
             (inactive.into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), time)
         };
+        *count = None;
         for writer in &inactive {
             let Some(noted) = writers.get(writer) else { continue };
             let change = Change { key: keys::writer(writer), expect: Expect::Version(noted.version), put: None };
             self.ports.tables.commit(&slot.table, vec![change]).await?;
         }
+        *count = Some(writers.len() - inactive.len());
         match time {
             Time::Waits => Ok(()),
             Time::Nobody => self.forget_time(&slot).await,
             Time::Advances { lower, upper } => {
-                let counting = writers.iter().filter(|(writer, _)| !inactive.contains(*writer));
                 let last = previous.last.as_ref().map(|(_, last)| last);
-                let ends = |position: &BTreeMap<SegmentId, _>| {
-                    Some((position.first_key_value()?.0.epoch, position.last_key_value()?.0.epoch))
-                };
-                let named = counting.filter_map(|(_, noted)| noted.epochs);
-                let epochs = named.chain(last.and_then(|last| ends(&last.position)));
-                let epochs = epochs.reduce(|(low, high), (a, b)| (low.min(a), high.max(b)));
-                let (lowest, highest) = epochs.unwrap_or((view.head.epoch, view.head.epoch));
-                let history = self.epochs(&slot, lowest, highest).await?;
-                let mut join = Join::new(&history);
+                let mut join = Join::default();
                 self.each_writer(&slot, |writer, mark, _| {
                     if !inactive.contains(&writer) {
                         join.add(&mark.position);
                     }
                 })
                 .await?;
-                let watermark = Watermark { lower, upper, position: join.finish(last) };
+                let mut walk = self.walk(&slot, For::Itself);
+                let segments = walk.segments(&join.named(last), false).await?;
+                let mut joined = join.finish(&segments, last);
+                while let Some(number) = joined.wants() {
+                    let Some(epoch) = walk.epoch(number).await? else { break };
+                    if !joined.fill(&epoch) {
+                        break;
+                    }
+                }
+                drop((walk, segments));
+                let watermark = Watermark { lower, upper, position: joined.position };
                 self.write_watermark(&marks, &previous, &watermark).await?;
                 debug!(stream = %name, lower, upper, "watermark");
                 self.trim(&slot, &view, &marks).await
@@ -365,20 +363,22 @@ impl Inner {
             ControllerError::Damaged(format!("{segment} holds something that is no watermark: {error}"))
         })?;
         drop(bytes);
-        let epochs = found.iter().filter_map(|(_, mark)| Some(mark.position.first_key_value()?.0.epoch)).min();
-        let (Some((lowest, highest)), Some(first)) = (cuts::creation_epochs(&truncation.cut), epochs) else {
-            return Ok(());
-        };
-        let history = self.epochs(slot, lowest.min(first), highest.max(view.head.epoch)).await?;
-        let segments = history.segments();
-        let Some(beginning) = cuts::surface_among(&truncation.cut, &history, &segments) else { return Ok(()) };
+        let mut walk = self.walk(slot, For::Itself);
+        let Some(beginning) = walk.standing(&truncation.cut).await? else { return Ok(()) };
         // Watermarks are in order.
-        let passed = found.partition_point(|(_, mark)| {
-            let position: StreamCut = mark.position.iter().map(|(id, (_, offset))| (*id, *offset)).collect();
-            let surface = cuts::surface_among(&position, &history, &segments);
+        let (mut passed, mut behind) = (0, found.len());
+        while passed < behind {
+            let middle = passed.midpoint(behind);
+            let position: StreamCut = found[middle].1.position.iter().map(|(id, (_, at))| (*id, *at)).collect();
+            let surface = walk.surface(&position).await?;
             let order = surface.map(|surface| cuts::order_on((&beginning, &truncation.cut), (&surface, &position)));
-            order == Some(Order::EqualOrAfter)
-        });
+            if order == Some(Order::EqualOrAfter) {
+                passed = middle + 1;
+            } else {
+                behind = middle;
+            }
+        }
+        drop(walk);
         let to = passed.checked_sub(1).map_or(0, |last| info.start + found[last].0).min(from);
         if to > info.start {
             store.truncate_segment(segment, to).await?;

@@ -15,4 +15,5 @@ mod scopes;
 mod segments;
 mod support;
 mod transactions;
+mod walks;
 mod watermarks;

@@ -34,6 +34,8 @@ struct State {
     version: Version,
     loads: Vec<Load>,
     full: bool,
+    /// Segments are not sealed for as long as this is so.
+    seals_wait: bool,
 }
 
 /// What survives a crash.
@@ -61,6 +63,35 @@ pub(crate) struct Link {
     calls: Mutex<u64>,
     /// Decides how long calls take; 0 is the same for all.
     seed: u64,
+    loaded: Mutex<Loaded>,
+    rooms: Arc<Mutex<Rooms>>,
+}
+
+/// Bytes of records that tables have answered with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Loaded {
+    pub(crate) total: usize,
+    /// By one answer.
+    pub(crate) most: usize,
+}
+
+/// Bytes of memory that were asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rooms {
+    now: usize,
+    /// At once.
+    pub(crate) most: usize,
+}
+
+struct Taken {
+    rooms: Arc<Mutex<Rooms>>,
+    bytes: usize,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        locked(&self.rooms).now -= self.bytes;
+    }
 }
 
 /// Scrambles a number.
@@ -82,7 +113,14 @@ impl Store {
 
     /// Calls that are under way together end in an order that the seed decides.
     pub(crate) fn jittery_link(&self, fault: Option<Fault>, seed: u64) -> Arc<Link> {
-        Arc::new(Link { store: self.clone(), fault, calls: Mutex::default(), seed })
+        Arc::new(Link {
+            store: self.clone(),
+            fault,
+            calls: Mutex::default(),
+            seed,
+            loaded: Mutex::default(),
+            rooms: Arc::default(),
+        })
     }
 
     pub(crate) fn segment(&self, name: &str) -> Option<Segment> {
@@ -112,6 +150,11 @@ impl Store {
     /// The disk is full, or not any more.
     pub(crate) fn fill(&self, full: bool) {
         locked(&self.0).full = full;
+    }
+
+    /// Whoever seals a segment waits, or not any more.
+    pub(crate) fn let_seals_wait(&self, wait: bool) {
+        locked(&self.0).seals_wait = wait;
     }
 
     /// Events that clients wrote, as far as load is concerned.
@@ -207,6 +250,22 @@ impl Link {
         self.fault
     }
 
+    /// What tables have answered with since the last time.
+    pub(crate) fn take_loaded(&self) -> Loaded {
+        std::mem::take(&mut *locked(&self.loaded))
+    }
+
+    pub(crate) fn rooms(&self) -> Rooms {
+        *locked(&self.rooms)
+    }
+
+    fn load<'a>(&self, entries: impl IntoIterator<Item = &'a Entry>) {
+        let bytes = entries.into_iter().map(|entry| entry.value.len()).sum();
+        let mut loaded = locked(&self.loaded);
+        loaded.total += bytes;
+        loaded.most = loaded.most.max(bytes);
+    }
+
     /// Calls so far.
     pub(crate) fn calls(&self) -> u64 {
         *locked(&self.calls)
@@ -253,8 +312,11 @@ impl Link {
 
 #[async_trait]
 impl SegmentOps for Link {
-    async fn room(&self, _: usize) -> Result<Room, PortError> {
-        Ok(Room::new(()))
+    async fn room(&self, bytes: usize) -> Result<Room, PortError> {
+        let mut rooms = locked(&self.rooms);
+        rooms.now += bytes;
+        rooms.most = rooms.most.max(rooms.now);
+        Ok(Room::new(Taken { rooms: Arc::clone(&self.rooms), bytes }))
     }
 
     async fn create_segment(
@@ -275,6 +337,9 @@ impl SegmentOps for Link {
     }
 
     async fn seal_segment(&self, segment: &SegmentName) -> Result<Sealed, PortError> {
+        while locked(&self.store.0).seals_wait {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
         self.call(|state| {
             let Some(segment) = state.segments.get_mut(segment.as_str()) else { return Ok(Sealed::NoSuchSegment) };
             segment.sealed = true;
@@ -491,28 +556,49 @@ impl MetadataTable for Link {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Entry>, TableError> {
+        let found: Result<Vec<Entry>, TableError> = self
+            .call(|state| {
+                let entries = state.tables.get(table).ok_or_else(|| TableError::NoSuchTable(table.to_owned()))?;
+                let found = entries
+                    .iter()
+                    .filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_ref() > after))
+                    .take(limit)
+                    .map(|(key, (value, version))| Entry { key: key.clone(), value: value.clone(), version: *version });
+                Ok(found.collect())
+            })
+            .await;
+        self.load(found.iter().flatten());
+        found
+    }
+
+    async fn scan_keys(
+        &self,
+        table: &str,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, TableError> {
         self.call(|state| {
             let entries = state.tables.get(table).ok_or_else(|| TableError::NoSuchTable(table.to_owned()))?;
-            let found = entries
-                .iter()
-                .filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_ref() > after))
-                .take(limit)
-                .map(|(key, (value, version))| Entry { key: key.clone(), value: value.clone(), version: *version });
-            Ok(found.collect())
+            let keys = entries.keys().filter(|key| key.starts_with(prefix));
+            Ok(keys.filter(|key| after.is_none_or(|after| key.as_ref() > after)).take(limit).cloned().collect())
         })
         .await
     }
 
     async fn read(&self, table: &str, keys: &[Bytes]) -> Result<Vec<Option<Entry>>, TableError> {
-        self.call(|state| {
-            let entries = state.tables.get(table).ok_or_else(|| TableError::NoSuchTable(table.to_owned()))?;
-            let entry = |key: &Bytes| {
-                let (value, version) = entries.get(key)?;
-                Some(Entry { key: key.clone(), value: value.clone(), version: *version })
-            };
-            Ok(keys.iter().map(entry).collect())
-        })
-        .await
+        let found: Result<Vec<Option<Entry>>, TableError> = self
+            .call(|state| {
+                let entries = state.tables.get(table).ok_or_else(|| TableError::NoSuchTable(table.to_owned()))?;
+                let entry = |key: &Bytes| {
+                    let (value, version) = entries.get(key)?;
+                    Some(Entry { key: key.clone(), value: value.clone(), version: *version })
+                };
+                Ok(keys.iter().map(entry).collect())
+            })
+            .await;
+        self.load(found.iter().flatten().flatten());
+        found
     }
 
     async fn commit(&self, table: &str, changes: Vec<Change>) -> Result<Vec<Version>, TableError> {

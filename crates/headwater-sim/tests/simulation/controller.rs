@@ -201,6 +201,16 @@ impl MetadataTable for Link {
         self.call(self.ports.scan(table, prefix, after, limit)).await
     }
 
+    async fn scan_keys(
+        &self,
+        table: &str,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, TableError> {
+        self.call(self.ports.scan_keys(table, prefix, after, limit)).await
+    }
+
     async fn read(&self, table: &str, keys: &[Bytes]) -> Result<Vec<Option<Entry>>, TableError> {
         self.call(self.ports.read(table, keys)).await
     }
