@@ -71,6 +71,8 @@ struct Inner {
     slots: slots::Slots,
     /// Read by who adds a stream to a scope, written by who creates or deletes the scope.
     scopes: [RwLock<()>; SCOPE_LOCKS],
+    /// Scopes that somebody is emptying.
+    emptying: std::sync::Mutex<std::collections::BTreeSet<headwater_types::Name>>,
     /// Held by who changes a key-value table or a reader group.
     items: [Mutex<()>; items::ITEM_LOCKS],
     /// Unused transaction numbers.
@@ -96,6 +98,7 @@ impl Inner {
             ports,
             slots: slots::Slots::new(options.records_bytes_max),
             scopes: std::array::from_fn(|_| RwLock::new(())),
+            emptying: std::sync::Mutex::default(),
             items: std::array::from_fn(|_| Mutex::new(())),
             numbers: Mutex::new(0..0),
             leases: leases::Leases::default(),

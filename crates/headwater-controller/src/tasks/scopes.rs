@@ -2,8 +2,13 @@
 //!
 //! Adding a stream to a scope and deleting the scope exclude each other by a lock, so no stream is added to a scope
 //! that was found empty.
+//!
+//! Whoever deletes a scope with its content is the only one to do so ([`Inner::emptying`]) for as long as it goes on: a
+//! second one, being slower, might meet the next scope of that name. And no write about a scope that was given up takes
+//! effect later, on another one or on the same when nobody expects it any more: each names the record that it replaces.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,10 +16,11 @@ use headwater_types::{Name, ScopedStream};
 use tokio::sync::RwLock;
 use tracing::{info, warn};
 
+use super::slots::locked;
 use super::{Inner, Result, SCOPE_LOCKS, present, put, remove};
 use crate::codec::{Decoder, Encoder};
 use crate::model::{ControllerError, CreateScope, DeleteScope, Listing, PAGE_ENTRIES, Page};
-use crate::ports::{Change, Entry, TableError};
+use crate::ports::{Change, Entry, Expect, TableError, Version};
 use crate::state::keys;
 
 /// Scope of what the system keeps for itself.
@@ -22,6 +28,24 @@ pub(super) const SYSTEM: &str = "_system";
 
 /// Pause before a deletion that failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// The one who empties a scope, until it is dropped.
+struct Alone<'a> {
+    scopes: &'a Mutex<BTreeSet<Name>>,
+    scope: &'a Name,
+}
+
+impl<'a> Alone<'a> {
+    fn with(scopes: &'a Mutex<BTreeSet<Name>>, scope: &'a Name) -> Option<Self> {
+        locked(scopes).insert(scope.clone()).then(|| Self { scopes, scope })
+    }
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        locked(self.scopes).remove(self.scope);
+    }
+}
 
 /// Life of a scope.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -62,8 +86,19 @@ impl Inner {
     }
 
     async fn scope_state(&self, scope: &Name) -> Result<Option<ScopeState>> {
+        Ok(self.scope_record(scope).await?.map(|(state, _)| state))
+    }
+
+    async fn scope_record(&self, scope: &Name) -> Result<Option<(ScopeState, Version)>> {
         let found = self.ports.tables.read(keys::SCOPES, &[keys::scope_key(scope)]).await?.pop().flatten();
-        found.map(|entry| decode(&entry.value)).transpose()
+        found.map(|entry| Ok((decode(&entry.value)?, entry.version))).transpose()
+    }
+
+    /// Replaces the record of a scope, if it is still of that version.
+    async fn put_scope(&self, scope: &Name, version: Version, state: ScopeState) -> Result<()> {
+        let (key, expect) = (keys::scope_key(scope), Expect::Version(version));
+        self.ports.tables.commit(keys::SCOPES, vec![Change { key, expect, put: Some(encode(state)) }]).await?;
+        Ok(())
     }
 
     pub(super) async fn scope_is_active(&self, scope: &Name) -> Result<bool> {
@@ -89,18 +124,18 @@ impl Inner {
             return Ok(DeleteScope::NotEmpty);
         }
         let _lock = self.scope_lock(&scope).write().await;
-        match self.scope_state(&scope).await? {
+        match self.scope_record(&scope).await? {
             None => return Ok(DeleteScope::NotFound),
-            Some(ScopeState::Deleting) => {}
+            Some((ScopeState::Deleting, _)) => {}
             // Its own deletion is under way, and ends what is in it.
-            Some(ScopeState::Emptying) => return Ok(DeleteScope::NotFound),
-            Some(ScopeState::Active) => {
+            Some((ScopeState::Emptying, _)) => return Ok(DeleteScope::NotFound),
+            Some((ScopeState::Active, version)) => {
                 for kind in [keys::STREAM_PREFIX, keys::TABLE_PREFIX, keys::GROUP_PREFIX] {
                     if !self.scan_scope(&scope, kind, None, 1).await?.is_empty() {
                         return Ok(DeleteScope::NotEmpty);
                     }
                 }
-                self.begin_scope_end(&scope, ScopeState::Deleting).await?;
+                self.begin_scope_end(&scope, version, ScopeState::Deleting).await?;
             }
         }
         self.finish_scope_deletion(&scope).await?;
@@ -108,10 +143,9 @@ impl Inner {
         Ok(DeleteScope::Success)
     }
 
-    async fn begin_scope_end(&self, scope: &Name, state: ScopeState) -> Result<()> {
+    async fn begin_scope_end(&self, scope: &Name, version: Version, state: ScopeState) -> Result<()> {
         self.ports.tables.commit(keys::WORK, vec![put(keys::scope_work_key(scope), present())]).await?;
-        self.ports.tables.commit(keys::SCOPES, vec![put(keys::scope_key(scope), encode(state))]).await?;
-        Ok(())
+        self.put_scope(scope, version, state).await
     }
 
     /// Deletes a scope with everything in it. Returns when it is gone, or at once if that is under way already.
@@ -121,15 +155,17 @@ impl Inner {
         }
         let begun = {
             let _lock = self.scope_lock(&scope).write().await;
-            match self.scope_state(&scope).await? {
+            match self.scope_record(&scope).await? {
                 None => return Ok(DeleteScope::NotFound),
-                Some(ScopeState::Emptying) => return Ok(DeleteScope::Success),
+                Some((ScopeState::Emptying, _)) => return Ok(DeleteScope::Success),
                 // It is empty. Without the lock it might be gone and made anew before we look into it.
-                Some(ScopeState::Deleting) => {
+                Some((ScopeState::Deleting, _)) => {
                     self.finish_scope_deletion(&scope).await?;
                     return Ok(DeleteScope::Success);
                 }
-                Some(ScopeState::Active) => self.begin_scope_end(&scope, ScopeState::Emptying).await,
+                Some((ScopeState::Active, version)) => {
+                    self.begin_scope_end(&scope, version, ScopeState::Emptying).await
+                }
             }
         };
         let emptied = match begun {
@@ -147,7 +183,19 @@ impl Inner {
 
     /// Deletes what is in a scope that takes nothing new, then the scope. Groups go first, since they own streams. What
     /// was being created as the scope closed is in the listing, and its deletion waits for the end of its creation.
+    ///
+    /// Does nothing if somebody else is at it, who tries again if it fails.
     async fn empty_scope(self: &Arc<Self>, scope: &Name) -> Result<()> {
+        let Some(_alone) = Alone::with(&self.emptying, scope) else { return Ok(()) };
+        // From here on it goes to its end by us only, also if an earlier attempt wrote something and got no answer: it cannot
+        // be gone and made anew while we look into it.
+        {
+            let _lock = self.scope_lock(scope).write().await;
+            match self.scope_record(scope).await? {
+                Some((ScopeState::Emptying, version)) => self.put_scope(scope, version, ScopeState::Emptying).await?,
+                _ => return Ok(()),
+            }
+        }
         for kind in [keys::GROUP_PREFIX, keys::TABLE_PREFIX, keys::STREAM_PREFIX] {
             loop {
                 let page = self.scan_scope(scope, kind, None, PAGE_ENTRIES).await?;
@@ -176,12 +224,10 @@ impl Inner {
             }
         }
         let _lock = self.scope_lock(scope).write().await;
-        if self.scope_state(scope).await? != Some(ScopeState::Emptying) {
-            // Somebody else has brought it to its end.
-            return Ok(());
-        }
-        let record = put(keys::scope_key(scope), encode(ScopeState::Deleting));
-        self.ports.tables.commit(keys::SCOPES, vec![record]).await?;
+        let Some((ScopeState::Emptying, version)) = self.scope_record(scope).await? else {
+            return Err(ControllerError::Internal(format!("scope {scope} has changed while it was emptied")));
+        };
+        self.put_scope(scope, version, ScopeState::Deleting).await?;
         self.finish_scope_deletion(scope).await
     }
 
@@ -202,13 +248,15 @@ impl Inner {
     pub(super) async fn resume_scope_deletion(self: &Arc<Self>, scope: &Name) -> Result<()> {
         {
             let _lock = self.scope_lock(scope).write().await;
-            match self.scope_state(scope).await? {
-                Some(ScopeState::Active) => {
+            match self.scope_record(scope).await? {
+                Some((ScopeState::Active, version)) => {
+                    // What was written without an answer might take effect later, with nobody to finish it: not after this.
+                    self.put_scope(scope, version, ScopeState::Active).await?;
                     self.ports.tables.commit(keys::WORK, vec![remove(keys::scope_work_key(scope))]).await?;
                     return Ok(());
                 }
-                Some(ScopeState::Deleting) | None => return self.finish_scope_deletion(scope).await,
-                Some(ScopeState::Emptying) => {}
+                Some((ScopeState::Deleting, _)) | None => return self.finish_scope_deletion(scope).await,
+                Some((ScopeState::Emptying, _)) => {}
             }
         }
         self.empty_scope(scope).await

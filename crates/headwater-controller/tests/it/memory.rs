@@ -38,6 +38,42 @@ struct State {
     seals_wait: bool,
 }
 
+impl State {
+    /// All changes or none.
+    fn apply(&mut self, table: &str, changes: Vec<Change>) -> Result<Vec<Version>, TableError> {
+        let entries = self.tables.get_mut(table).ok_or_else(|| TableError::NoSuchTable(table.to_owned()))?;
+        let mut keys: Vec<_> = changes.iter().map(|change| change.key.clone()).collect();
+        keys.sort();
+        assert!(keys.windows(2).all(|pair| pair[0] != pair[1]), "no batch names a key twice");
+        for change in &changes {
+            let version = entries.get(&change.key).map(|(_, version)| *version);
+            let holds = match change.expect {
+                Expect::Any => true,
+                Expect::Absent => version.is_none(),
+                Expect::Version(expected) => version == Some(expected),
+            };
+            if !holds {
+                return Err(TableError::Conflict(table.to_owned()));
+            }
+        }
+        let mut versions = Vec::new();
+        for change in changes {
+            match change.put {
+                Some(value) => {
+                    self.version += 1;
+                    entries.insert(change.key, (value, self.version));
+                    versions.push(self.version);
+                }
+                None => {
+                    entries.remove(&change.key);
+                    versions.push(-1);
+                }
+            }
+        }
+        Ok(versions)
+    }
+}
+
 /// What survives a crash.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Store(Arc<Mutex<State>>);
@@ -63,6 +99,10 @@ pub(crate) struct Link {
     calls: Mutex<u64>,
     /// Decides how long calls take; 0 is the same for all.
     seed: u64,
+    /// A table whose next change takes effect late.
+    late: Mutex<Option<String>>,
+    /// That change, which nobody was told of.
+    held: Mutex<Option<(String, Vec<Change>)>>,
     loaded: Mutex<Loaded>,
     rooms: Arc<Mutex<Rooms>>,
 }
@@ -118,6 +158,8 @@ impl Store {
             fault,
             calls: Mutex::default(),
             seed,
+            late: Mutex::default(),
+            held: Mutex::default(),
             loaded: Mutex::default(),
             rooms: Arc::default(),
         })
@@ -248,6 +290,17 @@ impl Link {
     /// What goes wrong on this way.
     pub(crate) fn fault(&self) -> Option<Fault> {
         self.fault
+    }
+
+    /// The next change of a table is answered by an error and takes effect [when it is told to](Self::land).
+    pub(crate) fn delay(&self, table: &str) {
+        *locked(&self.late) = Some(table.to_owned());
+    }
+
+    /// The change that was delayed takes effect, unless its conditions do not hold any more.
+    pub(crate) fn land(&self) -> Result<(), TableError> {
+        let (table, changes) = locked(&self.held).take().expect("a change was delayed");
+        locked(&self.store.0).apply(&table, changes).map(drop)
     }
 
     /// What tables have answered with since the last time.
@@ -602,38 +655,10 @@ impl MetadataTable for Link {
     }
 
     async fn commit(&self, table: &str, changes: Vec<Change>) -> Result<Vec<Version>, TableError> {
-        self.call(|state| {
-            let entries = state.tables.get_mut(table).ok_or_else(|| TableError::NoSuchTable(table.to_owned()))?;
-            let mut keys: Vec<_> = changes.iter().map(|change| change.key.clone()).collect();
-            keys.sort();
-            assert!(keys.windows(2).all(|pair| pair[0] != pair[1]), "no batch names a key twice");
-            for change in &changes {
-                let version = entries.get(&change.key).map(|(_, version)| *version);
-                let holds = match change.expect {
-                    Expect::Any => true,
-                    Expect::Absent => version.is_none(),
-                    Expect::Version(expected) => version == Some(expected),
-                };
-                if !holds {
-                    return Err(TableError::Conflict(table.to_owned()));
-                }
-            }
-            let mut versions = Vec::new();
-            for change in changes {
-                match change.put {
-                    Some(value) => {
-                        state.version += 1;
-                        entries.insert(change.key, (value, state.version));
-                        versions.push(state.version);
-                    }
-                    None => {
-                        entries.remove(&change.key);
-                        versions.push(-1);
-                    }
-                }
-            }
-            Ok(versions)
-        })
-        .await
+        if locked(&self.late).take_if(|late| late.as_str() == table).is_some() {
+            *locked(&self.held) = Some((table.to_owned(), changes));
+            return Err(PortError::Unavailable("no answer".into()).into());
+        }
+        self.call(|state| state.apply(table, changes)).await
     }
 }

@@ -358,3 +358,42 @@ async fn a_stream_whose_end_was_under_way_ends_also_after_its_scope() {
         }
     }
 }
+
+/// The store says that it did not write what it writes later.
+#[tokio::test(start_paused = true)]
+async fn the_beginning_of_a_deletion_that_was_given_up_takes_no_effect_later() {
+    let (world, t) = World::with_stream(1).await;
+    world.link.delay("scopes");
+    assert!(world.controller.delete_scope_recursive(&scope()).await.is_err());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(world.link.land().is_err(), "the record is another one now");
+    assert!(
+        world.controller.scope_exists(&scope()).await.unwrap() && world.controller.stream_exists(&t).await.unwrap()
+    );
+    assert_eq!(world.store.table_len("work"), 0);
+    assert_eq!(world.controller.delete_scope_recursive(&scope()).await.unwrap(), DeleteScope::Success);
+    assert_eq!(world.store.segment_names(), Vec::<String>::new());
+    assert!(!world.controller.scope_exists(&scope()).await.unwrap());
+}
+
+/// The first deletion fails and is tried again while the second is under way.
+#[tokio::test(start_paused = true)]
+async fn whoever_deletes_a_scope_leaves_the_next_one_of_its_name_alone() {
+    for seed in 1..50 {
+        let (mut world, _) = World::with_stream(1).await;
+        world.create("u", 1).await;
+        world.restart_jittery(None, seed);
+        let c = world.controller.clone();
+        c.recover().await.unwrap();
+        world.link.delay("scopes");
+        let (scope, next) = (scope(), scope());
+        let (first, second) = tokio::join!(c.delete_scope_recursive(&scope), c.delete_scope_recursive(&next));
+        assert!(first.is_err() && second == Ok(DeleteScope::Success), "seed {seed}: {first:?} {second:?}");
+        assert_eq!(c.create_scope("s").await.unwrap(), CreateScope::Success, "seed {seed}");
+        world.create("t", 1).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(c.stream_exists(&stream("t")).await.unwrap(), "seed {seed}");
+        assert_eq!(streams(&world).await, vec!["_MARKt", "t"], "seed {seed}");
+        c.shutdown();
+    }
+}
