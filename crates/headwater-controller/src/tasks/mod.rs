@@ -81,8 +81,10 @@ struct Inner {
     times: watermarks::Times,
     loads: autoscale::Loads,
     drivers: Semaphore,
-    /// Held by who reads records of epochs.
+    /// Held by who reads a page of records of epochs.
     reads: Semaphore,
+    /// Held by who reads one.
+    records: Semaphore,
     turns: walks::Turns,
     /// Held by who looks at what the readers of a group have written.
     looking: Arc<Semaphore>,
@@ -106,6 +108,7 @@ impl Inner {
             loads: autoscale::Loads::default(),
             drivers: Semaphore::new(DRIVERS_MAX),
             reads: Semaphore::new(walks::READS),
+            records: Semaphore::new(walks::RECORDS),
             turns: walks::Turns::default(),
             looking: Arc::new(Semaphore::new(1)),
             options,

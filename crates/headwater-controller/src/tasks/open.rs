@@ -79,7 +79,8 @@ impl Inner {
         };
         let Some(entry) = found else { return Ok(None) };
         let head = Head::decode(&entry.value)?;
-        let current = self.epoch(slot, head.epoch).await?.ok_or_else(|| missing_epoch(slot, head.epoch))?;
+        // Whose bytes are at hand does not wait behind those whose bytes are slow to come.
+        let current = self.read_epoch(slot, head.epoch).await?.ok_or_else(|| missing_epoch(slot, head.epoch))?;
         let view = Arc::new(View { head, version: entry.version, current });
         slot.publish(Some(Arc::clone(&view)));
         Ok(Some(view))
@@ -90,14 +91,22 @@ impl Inner {
         if let Some(epoch) = slot.epoch(epoch) {
             return Ok(Some(epoch));
         }
-        let _reading = self.reads.acquire().await.expect("never closed");
+        let _reading = self.records.acquire().await.expect("never closed");
+        self.read_epoch(slot, epoch).await
+    }
+
+    async fn read_epoch(&self, slot: &Slot, epoch: i32) -> Result<Option<Arc<Epoch>>> {
+        if let Some(epoch) = slot.epoch(epoch) {
+            return Ok(Some(epoch));
+        }
+        let generation = slot.generation();
         let found = self.ports.tables.read(&slot.table, &[keys::epoch(epoch)]).await?.pop().flatten();
         let Some(entry) = found else { return Ok(None) };
         let record = Arc::new(Epoch::decode(&entry.value)?);
         if record.epoch != epoch {
             return Err(missing_epoch(slot, epoch));
         }
-        slot.remember_epoch(Arc::clone(&record));
+        slot.remember_epoch(Arc::clone(&record), generation);
         Ok(Some(record))
     }
 
@@ -258,7 +267,7 @@ impl Open {
     }
 
     fn publish(&mut self, head: Head, version: i64, current: Arc<Epoch>) {
-        self.slot.remember_epoch(Arc::clone(&current));
+        self.slot.remember_epoch(Arc::clone(&current), self.slot.generation());
         let view = Arc::new(View { head, version, current });
         self.slot.publish(Some(Arc::clone(&view)));
         self.view = Some(view);

@@ -121,7 +121,7 @@ impl Inner {
             self.ports.tables.commit(&slot.table, changes).await?;
         }
         let Some(position) = position else { return Ok(()) };
-        if !stream.truncate(position.cut).await? {
+        if !stream.truncate(position.cut, For::Itself).await? {
             debug!(stream = %name, "retention has nothing to truncate");
             return Ok(());
         }
@@ -343,8 +343,8 @@ impl Places<'_> {
         while from < to {
             let middle = from.midpoint(to);
             let cut = self.cut(walk, middle).await?;
-            let surface = walk.standing(&cut).await?;
-            if surface.is_some_and(|on| lies(cuts::order_on((&on, &cut), other))) {
+            let on = walk.standing(&cut).await?.ok_or_else(|| no_cut(walk.slot()))?;
+            if lies(cuts::order_on((&on, &cut), other)) {
                 to = middle;
             } else {
                 from = middle + 1;

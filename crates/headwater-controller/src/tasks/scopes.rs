@@ -114,7 +114,8 @@ impl Inner {
         }
         // A table without a record is what an interrupted creation leaves; it is empty and serves the next one.
         self.ports.tables.create(&keys::scope_table(&scope)).await?;
-        self.ports.tables.commit(keys::SCOPES, vec![put(keys::scope_key(&scope), encode(ScopeState::Active))]).await?;
+        let (key, put) = (keys::scope_key(&scope), Some(encode(ScopeState::Active)));
+        self.ports.tables.commit(keys::SCOPES, vec![Change { key, expect: Expect::Absent, put }]).await?;
         info!(%scope, "scope created");
         Ok(CreateScope::Success)
     }
@@ -135,7 +136,11 @@ impl Inner {
                         return Ok(DeleteScope::NotEmpty);
                     }
                 }
-                self.begin_scope_end(&scope, version, ScopeState::Deleting).await?;
+                if let Err(error) = self.begin_scope_end(&scope, version, ScopeState::Deleting).await {
+                    // It may be written all the same, also later.
+                    tokio::spawn(Arc::clone(self).resume_scope(scope.clone()));
+                    return Err(error);
+                }
             }
         }
         self.finish_scope_deletion(&scope).await?;
@@ -170,30 +175,33 @@ impl Inner {
         };
         let emptied = match begun {
             Ok(()) => self.empty_scope(&scope).await,
-            failed => failed,
+            Err(failed) => Err(failed),
         };
-        if let Err(error) = emptied {
-            // If the record says that it goes it has to, without the caller as well: a repetition leaves it to this one.
-            tokio::spawn(Arc::clone(self).resume_scope(scope));
-            return Err(error);
+        match emptied {
+            Ok(true) => info!(%scope, "scope deleted with its content"),
+            Ok(false) => {}
+            Err(error) => {
+                // If the record says that it goes it has to, without the caller as well: a repetition leaves it to this one.
+                tokio::spawn(Arc::clone(self).resume_scope(scope));
+                return Err(error);
+            }
         }
-        info!(%scope, "scope deleted with its content");
         Ok(DeleteScope::Success)
     }
 
     /// Deletes what is in a scope that takes nothing new, then the scope. Groups go first, since they own streams. What
     /// was being created as the scope closed is in the listing, and its deletion waits for the end of its creation.
     ///
-    /// Does nothing if somebody else is at it, who tries again if it fails.
-    async fn empty_scope(self: &Arc<Self>, scope: &Name) -> Result<()> {
-        let Some(_alone) = Alone::with(&self.emptying, scope) else { return Ok(()) };
+    /// False, and nothing done, if somebody else is at it, who tries again if it fails; or was.
+    async fn empty_scope(self: &Arc<Self>, scope: &Name) -> Result<bool> {
+        let Some(_alone) = Alone::with(&self.emptying, scope) else { return Ok(false) };
         // From here on it goes to its end by us only, also if an earlier attempt wrote something and got no answer: it cannot
         // be gone and made anew while we look into it.
         {
             let _lock = self.scope_lock(scope).write().await;
             match self.scope_record(scope).await? {
                 Some((ScopeState::Emptying, version)) => self.put_scope(scope, version, ScopeState::Emptying).await?,
-                _ => return Ok(()),
+                _ => return Ok(false),
             }
         }
         for kind in [keys::GROUP_PREFIX, keys::TABLE_PREFIX, keys::STREAM_PREFIX] {
@@ -228,7 +236,8 @@ impl Inner {
             return Err(ControllerError::Internal(format!("scope {scope} has changed while it was emptied")));
         };
         self.put_scope(scope, version, ScopeState::Deleting).await?;
-        self.finish_scope_deletion(scope).await
+        self.finish_scope_deletion(scope).await?;
+        Ok(true)
     }
 
     /// Goes on with the deletion of a scope until it is gone.
@@ -259,7 +268,7 @@ impl Inner {
                 Some((ScopeState::Emptying, _)) => {}
             }
         }
-        self.empty_scope(scope).await
+        self.empty_scope(scope).await.map(drop)
     }
 
     /// The caller holds the scope's lock for writing.
@@ -267,7 +276,10 @@ impl Inner {
         // Rust and Python clients make tables for their reader groups that no record here names.
         self.ports.segments.drop_tables_of_scope(scope).await?;
         self.ports.tables.drop_table(&keys::scope_table(scope)).await?;
-        self.ports.tables.commit(keys::SCOPES, vec![remove(keys::scope_key(scope))]).await?;
+        if let Some((_, version)) = self.scope_record(scope).await? {
+            let change = Change { key: keys::scope_key(scope), expect: Expect::Version(version), put: None };
+            self.ports.tables.commit(keys::SCOPES, vec![change]).await?;
+        }
         self.ports.tables.commit(keys::WORK, vec![remove(keys::scope_work_key(scope))]).await?;
         Ok(())
     }

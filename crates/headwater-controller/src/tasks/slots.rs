@@ -82,6 +82,8 @@ struct Memory {
     sealed: BTreeMap<SegmentId, i32>,
     /// What the slot counts for.
     bytes: usize,
+    /// Counts how often everything was forgotten: what was read before that may be of a stream that is gone.
+    generation: u64,
 }
 
 impl Memory {
@@ -160,7 +162,9 @@ impl Slot {
     /// The stream is gone, and a later one of that name has other epochs; or they take too much. Only by who holds
     /// `work`.
     pub(super) fn forget_all(&self) {
-        self.change(|memory| *memory = Memory { bytes: memory.bytes, ..Memory::default() });
+        self.change(|memory| {
+            *memory = Memory { bytes: memory.bytes, generation: memory.generation + 1, ..Memory::default() };
+        });
     }
 
     pub(super) fn epoch(&self, epoch: i32) -> Option<Arc<Epoch>> {
@@ -169,8 +173,17 @@ impl Slot {
         current.or_else(|| memory.epochs.get(&epoch)).cloned()
     }
 
-    pub(super) fn remember_epoch(&self, epoch: Arc<Epoch>) {
+    /// To be asked for before a record is read that is to be remembered.
+    pub(super) fn generation(&self) -> u64 {
+        locked(&self.memory).generation
+    }
+
+    /// Remembers a record, unless everything was forgotten since that generation.
+    pub(super) fn remember_epoch(&self, epoch: Arc<Epoch>, generation: u64) {
         self.change(|memory| {
+            if memory.generation != generation {
+                return;
+            }
             memory.epochs.insert(epoch.epoch, epoch);
             let bytes = |memory: &Memory| memory.epochs.values().map(|epoch| epoch.weight()).sum::<usize>();
             while memory.epochs.len() > EPOCHS_KEPT || bytes(memory) > EPOCHS_BYTES_KEPT {
@@ -338,7 +351,7 @@ mod tests {
             slot.publish(Some(Arc::clone(&view)));
             for epoch in 1..20 {
                 let segments = Epoch::first(0, SEGMENTS_MAX, 0).segments().to_vec();
-                slot.remember_epoch(Arc::new(Epoch::new(epoch, epoch, 0, segments)));
+                slot.remember_epoch(Arc::new(Epoch::new(epoch, epoch, 0, segments)), slot.generation());
                 if number > 3 {
                     break;
                 }
@@ -354,6 +367,18 @@ mod tests {
         let marked = slots.slot(&stream(1));
         assert!(marked.view().is_none() && *marked.mark.try_lock().unwrap() == Some(7));
         assert!(slots.slot(&stream(1999)).view().is_some());
+    }
+
+    #[test]
+    fn a_record_that_was_read_before_everything_was_forgotten_is_not_remembered() {
+        let slots = Slots::new(usize::MAX);
+        let slot = slots.slot(&stream(0));
+        let (before, epoch) = (slot.generation(), Arc::new(Epoch::first(0, 1, 0)));
+        slot.forget_all();
+        slot.remember_epoch(Arc::clone(&epoch), before);
+        assert!(slot.epoch(0).is_none(), "it may be of a stream that was deleted");
+        slot.remember_epoch(epoch, slot.generation());
+        assert!(slot.epoch(0).is_some());
     }
 
     #[test]

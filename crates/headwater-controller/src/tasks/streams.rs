@@ -312,6 +312,8 @@ impl Open {
         inner.delete_segments(segment_names(&name, first.segments())).await?;
         let mut later = Spans::new(vec![(lowest.saturating_add(1), view.head.epoch)]);
         while let Some(created) = walk.created(&mut later).await? {
+            // Deleting may take longer than looking.
+            walk.rest();
             inner.delete_segments(segment_names(&name, &created)).await?;
         }
         drop(walk);

@@ -20,14 +20,14 @@ impl Inner {
         if view.head.state != State::Active {
             return Ok(UpdateStream::Sealed);
         }
-        Ok(if stream.truncate(cut).await? { UpdateStream::Success } else { UpdateStream::Failure })
+        Ok(if stream.truncate(cut, For::Client).await? { UpdateStream::Success } else { UpdateStream::Failure })
     }
 }
 
 impl Open {
     /// Truncates an open stream of which nothing is unfinished. False, and nothing changed, for a cut that is none.
-    pub(super) async fn truncate(&mut self, cut: StreamCut) -> Result<bool> {
-        if !self.may_truncate(&cut).await? {
+    pub(super) async fn truncate(&mut self, cut: StreamCut, whose: For) -> Result<bool> {
+        if !self.may_truncate(&cut, whose).await? {
             return Ok(false);
         }
         self.inner.mark(&self.slot).await?;
@@ -40,13 +40,13 @@ impl Open {
 
     /// Whether the cut is one, is not behind the head, and stands on bytes that exist. The last could not be undone: a
     /// truncation that is recorded must be possible.
-    async fn may_truncate(&self, cut: &StreamCut) -> Result<bool> {
+    async fn may_truncate(&self, cut: &StreamCut, whose: For) -> Result<bool> {
         let view = self.view()?;
         if cut.len() > SEGMENTS_MAX {
             return Ok(false);
         }
         let head = view.head.truncation.as_ref().map(|truncation| &truncation.cut);
-        let mut walk = self.inner.walk(&self.slot, For::Itself);
+        let mut walk = self.inner.walk(&self.slot, whose);
         let Some(surface) = walk.surface(cut).await? else { return Ok(false) };
         if let Some(head) = head
             && !walk.is_at_or_after((&surface, cut), head).await?
@@ -80,6 +80,8 @@ impl Open {
         let mut walk = inner.walk(&self.slot, For::Itself);
         let mut past = walk.past(&view, &cut).await?;
         while let Some(ids) = walk.more_past(&mut past).await? {
+            // Deleting may take longer than looking.
+            walk.rest();
             inner.delete_segments(ids.iter().map(|id| name.segment(*id)).collect()).await?;
             bytes = bytes.saturating_add(inner.sealed_bytes(&self.slot, &ids).await?);
         }

@@ -4,8 +4,9 @@
 //! What lies between two cuts is looked at a page of records at a time, and of each only what it created is kept. Most
 //! cuts need none of it: their segments were open together, or they leave keys out and are no cuts whatever came between.
 //!
-//! Bounded, whoever asks and however many: records under way ([`READS`]), and long walks ([`Turns`]). Who has a long way to
-//! go because a client asked also takes memory from what requests share.
+//! Bounded, whoever asks and however many: what is read at once ([`READS`], [`RECORDS`]), and long walks ([`Turns`]), of
+//! which each has two pages, read and decoded, and the surfaces between which it goes. That takes nothing from what
+//! requests share, which is all in use when the disk is full: just then a subscriber has to be able to go on.
 
 use std::sync::Arc;
 
@@ -17,13 +18,15 @@ use super::open::missing_epoch;
 use super::slots::{Slot, View};
 use super::{Inner, Result};
 use crate::model::{ControllerError, StreamCut};
-use crate::ports::{Entry, Room};
+use crate::ports::Entry;
 use crate::state::cuts::{self, Order, Segments, Spans, Surface, Way};
 use crate::state::epochs::{Epoch, Segment};
 use crate::state::keys;
 
 /// Pages of epoch records that are read or decoded at once.
 pub(super) const READS: usize = 4;
+/// Single records that are. So many that some whose bytes are slow to come do not hold up the others.
+pub(super) const RECORDS: usize = 64;
 /// Bytes of records that a page aims at; the table ends it at 2 MiB and a record.
 const PAGE_BYTES: usize = 1 << 20;
 /// Most records of a page.
@@ -32,8 +35,6 @@ const PAGE_EPOCHS: usize = 32;
 const FIRST_EPOCHS: usize = 2;
 /// Epochs that are looked at without a turn: what readers and writers ask about lies in the last few.
 const SHORT_EPOCHS: usize = 8;
-/// Memory of a long walk for a client: two pages, read and decoded, and the surfaces between which it goes.
-const ROOM_BYTES: usize = 4 << 20;
 
 /// Long walks at once. Those that clients ask for do not hold up those by which the controller decides. Nobody waits for a
 /// turn who has one.
@@ -57,7 +58,7 @@ pub(super) enum For {
     Itself,
 }
 
-/// One question about a stream's past. Memory and turn that it has taken are held until it is dropped.
+/// One question about a stream's past. A turn that it has taken is held until [`Walk::rest`], or until it is dropped.
 pub(super) struct Walk<'a> {
     inner: &'a Inner,
     slot: &'a Slot,
@@ -66,7 +67,7 @@ pub(super) struct Walk<'a> {
     read: usize,
     /// How many make a page.
     page_epochs: usize,
-    turn: Option<(SemaphorePermit<'a>, Option<Room>)>,
+    turn: Option<SemaphorePermit<'a>>,
 }
 
 /// Segments that lie wholly before a cut and not before another.
@@ -110,14 +111,13 @@ impl Walk<'_> {
             For::Client => &self.inner.turns.asked,
             For::Itself => &self.inner.turns.own,
         };
-        let turn = turns.acquire().await.expect("never closed");
-        let room = match self.whose {
-            For::Client => Some(self.inner.ports.segments.room(ROOM_BYTES).await?),
-            // What has been decided is carried out also when requests take all the memory that they may.
-            For::Itself => None,
-        };
-        self.turn = Some((turn, room));
+        self.turn = Some(turns.acquire().await.expect("never closed"));
         Ok(())
+    }
+
+    /// Lets others have their turn while something else is done with what was found.
+    pub(super) fn rest(&mut self) {
+        self.turn = None;
     }
 
     pub(super) fn slot(&self) -> &Slot {
