@@ -22,6 +22,8 @@ const EVENTS: u64 = 96;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The settings contradict what is found.
 const CONFIG: i32 = 78;
+/// It cannot be called so.
+const USAGE: i32 = 64;
 /// Something that should be there does not answer.
 const CANNOT_CREATE: i32 = 73;
 

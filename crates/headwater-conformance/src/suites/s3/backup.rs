@@ -2,8 +2,8 @@
 
 use super::super::operations::ends_in;
 use super::{
-    BUCKET, CANNOT_CREATE, CONFIG, FAULT_PERCENT, Place, Writer, address, metric_falls_to, metric_reaches, refused,
-    until,
+    BUCKET, CANNOT_CREATE, CONFIG, FAULT_PERCENT, Place, USAGE, Writer, address, metric_falls_to, metric_reaches,
+    refused, until,
 };
 use crate::s3::S3Server;
 use crate::server::{Launch, Server};
@@ -83,7 +83,7 @@ pub(super) fn into_a_bucket(s3: &S3Server, place: &Place) -> Result<String> {
     holds(launch, &restored, &writer)?;
     run(launch, &["check", &saved], 0)?;
     run(launch, &["check", &saved, "--repair"], CONFIG)?;
-    run(launch, &["check", &saved, "--chunks", &saved], CONFIG)?;
+    run(launch, &["check", &saved, "--chunks", &saved], USAGE)?;
 
     // The same with chunks in another bucket.
     let (elsewhere, chunks) = (beside(launch, "elsewhere"), address("saved/chunks"));
