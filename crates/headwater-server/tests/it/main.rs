@@ -14,6 +14,7 @@ mod hosts;
 mod limits;
 mod misbehaving;
 mod plans;
+mod read_only;
 mod rest;
 mod rest_auth;
 mod rest_changed;
