@@ -56,6 +56,7 @@ mod planted {
         (45, "segment numbers start anew after a restart"),
         (46, "no room on the disk kept for what frees room"),
         (47, "what waited for room on the disk is forgotten"),
+        (48, "long entry of a table in memory looked for in chunks"),
     ];
 
     thread_local! {

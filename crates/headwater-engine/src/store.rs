@@ -64,6 +64,17 @@ pub struct ContainerLimits {
     pub cache_bytes: u64,
     /// Segments kept in memory although nothing happens to them.
     pub idle_segments: usize,
+    /// A table's log shorter than this is never compacted.
+    pub table_compact_bytes: u64,
+    /// Stretch of a table's log that one step of its compaction reads; an entry may be longer.
+    pub table_step_bytes: u64,
+}
+
+impl ContainerLimits {
+    /// Usual [`table_compact_bytes`](Self::table_compact_bytes).
+    pub const TABLE_COMPACT_BYTES: u64 = 1 << 20;
+    /// Usual [`table_step_bytes`](Self::table_step_bytes).
+    pub const TABLE_STEP_BYTES: u64 = 256 << 10;
 }
 
 /// Less memory than this cannot hold the largest requests.
@@ -133,6 +144,8 @@ impl Options {
             hot_bytes: (share / 16) as usize,
             cache_bytes: (share / 16).min(CACHE_BYTES_MAX),
             idle_segments: (share / (64 << 10)) as usize,
+            table_compact_bytes: ContainerLimits::TABLE_COMPACT_BYTES,
+            table_step_bytes: ContainerLimits::TABLE_STEP_BYTES,
         };
         let limits = self.container_limits.unwrap_or(derived);
         Limits {
@@ -146,6 +159,8 @@ impl Options {
             hot_bytes: limits.hot_bytes,
             cache_bytes: limits.cache_bytes,
             idle_segments: limits.idle_segments,
+            table_compact_bytes: limits.table_compact_bytes,
+            table_step_bytes: limits.table_step_bytes,
             record_bytes: journal::record_bytes_max(journal_file_bytes),
         }
     }

@@ -162,8 +162,7 @@ fn look_at_table(
         other => return Err(unexpected(name, &other)),
     }
     if key_length == 0 {
-        let mut walked = delta_all(name, ask)?;
-        walked.sort_by(|one, other| one.key.cmp(&other.key));
+        let walked = delta_all(name, ask)?;
         if walked != entries {
             return Err(format!("{name}: a scan shows {entries:?}\n   but the log shows {walked:?}"));
         }
@@ -228,8 +227,9 @@ fn scan_all(name: &SegmentName, ask: Ask<'_>) -> Result<Vec<TableEntry>, String>
     }
 }
 
+/// Everything that a walk over the log shows. What is moved to the end meanwhile may come twice.
 fn delta_all(name: &SegmentName, ask: Ask<'_>) -> Result<Vec<TableEntry>, String> {
-    let (mut entries, mut from) = (Vec::new(), 0);
+    let (mut entries, mut from) = (BTreeMap::new(), 0);
     loop {
         match ask(Request::TableDelta { segment: name.clone(), from, count_max: 3 })? {
             Ok(Response::Delta(page)) => {
@@ -238,9 +238,13 @@ fn delta_all(name: &SegmentName, ask: Ask<'_>) -> Result<Vec<TableEntry>, String
                     return Err(format!("{name}: a delta from {from} does not advance: {page:?}"));
                 }
                 from = page.position;
-                entries.extend(page.entries);
+                for entry in page.entries {
+                    if let Some(before) = entries.insert(entry.key.clone(), entry.clone()).filter(|it| *it != entry) {
+                        return Err(format!("{name}: the log shows {before:?}, then {entry:?}"));
+                    }
+                }
                 if ends {
-                    return Ok(entries);
+                    return Ok(entries.into_values().collect());
                 }
             }
             other => return Err(unexpected(name, &other)),
@@ -331,6 +335,7 @@ impl FoundSegment {
                 let length = (!table.growth_in_doubt).then_some(Finding::Length {
                     incarnation,
                     growth: table.growth,
+                    start: info.start,
                     length: info.length,
                 });
                 Ok(versions.chain(length).collect())

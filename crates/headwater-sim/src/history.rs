@@ -341,7 +341,8 @@ mod tests {
 
     /// A history of one container with a segment and two appends of three bytes, none of them answered.
     fn asked() -> (History, Ledger, [Ticket; 3]) {
-        let (mut history, ledger) = (History::new(vec![vec![State::default()]], Numbers::default()), Ledger::default());
+        let mut history = History::new(vec![vec![State::default()]], Numbers::default());
+        let ledger = Ledger::default();
         let policy = SegmentPolicy::default();
         let create = Request::Create { segment: name(), kind: SegmentKind::Stream, policy, on_reserve: false };
         let append = |previous, number| {

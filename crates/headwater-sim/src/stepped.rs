@@ -39,6 +39,8 @@ impl EngineLaunch {
             hot_bytes: 6 << 10,
             cache_bytes: 8 << 10,
             idle_segments: 2,
+            table_compact_bytes: 2 << 10,
+            table_step_bytes: 128,
         };
         let usual = Self::default();
         Self { options: Options { container_limits: Some(limits), ..usual.options }, ..usual }
@@ -65,6 +67,11 @@ impl Launch for EngineLaunch {
 
     fn containers(&self) -> u32 {
         self.options.containers
+    }
+
+    fn table_compact_bytes(&self) -> u64 {
+        let limits = self.options.container_limits;
+        limits.map_or(ContainerLimits::TABLE_COMPACT_BYTES, |limits| limits.table_compact_bytes)
     }
 }
 

@@ -22,6 +22,7 @@ use bytes::{Bytes, BytesMut};
 use headwater_types::limits::TABLE_PAGE_BYTES;
 
 use crate::api::{Outcome, Refusal, Request, Response, ScanRange, TableEntry};
+use crate::canary;
 use crate::catalogue::{Entries, Key, Snapshot, Stop, Warm};
 use crate::chunks::{Chunks, Place};
 use crate::error::StoreError;
@@ -213,7 +214,7 @@ impl<T> Lookup<T> {
                 Ok(Found::Back(Back::Again(pending)))
             }
             (Err(Missed::Gone(_)), Owner::Compaction { segment, position, stretch, tries })
-                if tries <= COMPACTION_TRIES_MAX =>
+                if tries <= COMPACTION_TRIES_MAX && !canary::is(48) =>
             {
                 let tries = COMPACTION_TRIES_MAX + 1;
                 Ok(Found::Back(Back::Compaction { segment, position, stretch, tries }))

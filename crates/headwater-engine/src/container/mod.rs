@@ -85,6 +85,10 @@ pub(crate) struct Limits {
     pub(crate) cache_bytes: u64,
     /// Segments kept in memory although nothing happens to them.
     pub(crate) idle_segments: usize,
+    /// A table's log shorter than this is never compacted.
+    pub(crate) table_compact_bytes: u64,
+    /// Stretch of a table's log that one step of its compaction reads.
+    pub(crate) table_step_bytes: u64,
     /// Largest journal record.
     pub(crate) record_bytes: usize,
 }

@@ -38,13 +38,9 @@ const HEADER_BYTES: usize = 17;
 const REMOVED: i32 = -1;
 /// Version of an entry whose version is its position.
 const OWN_POSITION: i64 = i64::MIN;
-/// A log shorter than this is never compacted.
-const COMPACT_FROM_BYTES: u64 = 1 << 20;
 /// The log may be this many times as long as its live entries.
 const COMPACT_RATIO: u64 = 3;
-/// Stretch of the log that one step compacts.
-const COMPACT_STEP_BYTES: u64 = 256 << 10;
-/// The log is read in stretches of at least this for a delta.
+/// The log is read in stretches of this for a delta, unless a compaction's are shorter.
 const DELTA_STRETCH_BYTES: u64 = 64 << 10;
 /// Stretches that one step of a delta looks at.
 const STRETCHES_PER_STEP: usize = 2;
@@ -395,7 +391,13 @@ impl<T: Token> Container<T> {
             let step = if is_enough {
                 Stretch::Cold { to: position }
             } else {
-                self.stretch(id, position, length.min(position + DELTA_STRETCH_BYTES), loaded.take(), may_wait)?
+                self.stretch(
+                    id,
+                    position,
+                    length.min(position + DELTA_STRETCH_BYTES.min(self.limits.table_step_bytes)),
+                    loaded.take(),
+                    may_wait,
+                )?
             };
             let stretch = match step {
                 Stretch::Entries(stretch) => stretch,
@@ -511,7 +513,7 @@ impl<T: Token> Container<T> {
                 return Ok(Stretch::NotAnEntry);
             }
             let to = position + needed as u64;
-            let all = self.in_memory(id, position, to).filter(|all| all.len() == needed);
+            let all = self.in_memory(id, position, to).filter(|all| all.len() == needed && !canary::is(48));
             bytes = match all {
                 Some(all) => all,
                 None if !may_wait && cold_end(to) == to => return Ok(Stretch::Cold { to }),
@@ -603,7 +605,7 @@ impl<T: Token> Container<T> {
     ) -> Result<(), StoreError> {
         let segment = self.segment(id);
         let (start, length) = (segment.start, segment.length);
-        if length - start < COMPACT_FROM_BYTES || length - start < segment.live_bytes * COMPACT_RATIO {
+        if length - start < self.limits.table_compact_bytes || length - start < segment.live_bytes * COMPACT_RATIO {
             return Ok(());
         }
         let (loaded, tries) = match looked_up {
@@ -611,7 +613,8 @@ impl<T: Token> Container<T> {
             _ => (None, 0),
         };
         let may_wait = tries > COMPACTION_TRIES_MAX;
-        let stretch = match self.stretch(id, start, length.min(start + COMPACT_STEP_BYTES), loaded, may_wait) {
+        let stretch = match self.stretch(id, start, length.min(start + self.limits.table_step_bytes), loaded, may_wait)
+        {
             Ok(Stretch::Entries(stretch)) => stretch,
             Ok(Stretch::NotAnEntry) => {
                 return Err(StoreError::damaged("table", start, "log does not begin with an entry"));

@@ -250,6 +250,8 @@ fn open(disk: Memory, objects: Option<Arc<MemoryObjects>>) -> std::result::Resul
         hot_bytes: 16 << 10,
         cache_bytes: 4 << 10,
         idle_segments: 4,
+        table_compact_bytes: 4 << 10,
+        table_step_bytes: 512,
     };
     let bucket = objects.map(|objects| BucketOptions { objects, shown: "memory".into(), recover: false });
     let io = Io { disk: Arc::new(disk), clock: Arc::new(Still), random: Arc::new(Still) };

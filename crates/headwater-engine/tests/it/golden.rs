@@ -51,6 +51,8 @@ fn options(objects: Option<&Arc<Memory>>) -> Options {
         hot_bytes: 16 << 20,
         cache_bytes: 0,
         idle_segments: 100,
+        table_compact_bytes: ContainerLimits::TABLE_COMPACT_BYTES,
+        table_step_bytes: ContainerLimits::TABLE_STEP_BYTES,
     };
     let bucket =
         objects.map(|objects| BucketOptions { objects: objects.clone(), shown: "s3://bucket".into(), recover: false });

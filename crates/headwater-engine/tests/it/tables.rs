@@ -192,11 +192,13 @@ fn entries_longer_than_a_stretch_of_the_log_are_compacted_wherever_they_are() {
             hot_bytes: 64 << 10,
             cache_bytes,
             idle_segments: 2,
+            table_compact_bytes: ContainerLimits::TABLE_COMPACT_BYTES,
+            table_step_bytes: ContainerLimits::TABLE_STEP_BYTES,
         }),
         ..Options::default()
     };
     for options in [Options::default(), limits(100 << 10, 0), limits(700 << 10, 0), limits(400 << 10, 500 << 10)] {
-        let step = (256 << 10) - 17 - "busy".len();
+        let step = ContainerLimits::TABLE_STEP_BYTES as usize - 17 - "busy".len();
         for size in [(64 << 10) - 21, step - 1, step, step + 1, 270_000, 1_040_384] {
             let store = Fixture::with(&options);
             store.create(T, SegmentKind::Table { key_length: 0 });

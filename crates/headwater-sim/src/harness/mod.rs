@@ -94,6 +94,8 @@ pub trait Launch: Sync {
     fn open(&self, io: Io, bucket: SimBucket) -> Result<Self::Store, StoreError>;
     /// Number of containers of every store it opens.
     fn containers(&self) -> u32;
+    /// A table's log of fewer bytes than this grows and shrinks only by what is asked.
+    fn table_compact_bytes(&self) -> u64;
 }
 
 /// A promise that was broken.
@@ -405,7 +407,7 @@ impl<'a, L: Launch> Run<'a, L> {
             world,
             chance,
             workload,
-            ledger: Ledger::default(),
+            ledger: Ledger::new(launch.table_compact_bytes()),
             report: Report::default(),
             events: Vec::new(),
             may_refuse: false,

@@ -172,6 +172,7 @@ impl Answer {
                 findings.extend(growth.map(|growth| Finding::Length {
                     incarnation: *incarnation,
                     growth,
+                    start: info.start,
                     length: info.length,
                 }));
                 *entries == info.entries && *key_length == info.key_length && info.start <= info.length

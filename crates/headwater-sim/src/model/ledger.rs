@@ -19,12 +19,14 @@ pub enum Finding {
         /// What the engine says.
         version: i64,
     },
-    /// The length of a table's log.
+    /// Where a table's log begins and ends.
     Length {
         /// Of the table.
         incarnation: u64,
         /// How often it grew, in the model.
         growth: u64,
+        /// What the engine says; moved by compaction only, which may also move the end.
+        start: Offset,
         /// What the engine says.
         length: Offset,
     },
@@ -39,15 +41,30 @@ pub enum Finding {
     },
 }
 
-/// All findings. Versions of one key grow with its changes and are never used twice; a log's length grows.
-#[derive(Clone, Debug, Default)]
+/// All findings. Versions of one key grow with its changes and are never used twice; a log's length grows, and stays if neither
+/// a change nor a compaction makes it longer.
+#[derive(Clone, Debug)]
 pub struct Ledger {
     versions: BTreeMap<(u64, Bytes), BTreeMap<u64, i64>>,
-    lengths: BTreeMap<u64, BTreeMap<u64, Offset>>,
+    /// By growth and start.
+    lengths: BTreeMap<u64, BTreeMap<(u64, Offset), Offset>>,
     positions: BTreeMap<u64, BTreeMap<Offset, u64>>,
+    table_compact_bytes: u64,
+}
+
+/// Of a store that compacts no table.
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new(u64::MAX)
+    }
 }
 
 impl Ledger {
+    /// Nothing is known. Logs of tables shorter than `table_compact_bytes` are not compacted.
+    pub fn new(table_compact_bytes: u64) -> Self {
+        Self { versions: BTreeMap::new(), lengths: BTreeMap::new(), positions: BTreeMap::new(), table_compact_bytes }
+    }
+
     /// The version of an entry, if it was ever shown.
     pub fn version(&self, incarnation: u64, key: &Bytes, change: u64) -> Option<i64> {
         self.versions.get(&(incarnation, key.clone()))?.get(&change).copied()
@@ -58,9 +75,11 @@ impl Ledger {
         self.versions.get(&(incarnation, key.clone())).map_or_else(Vec::new, |known| known.values().copied().collect())
     }
 
-    /// The length of a table's log after it grew so often, if it was ever shown.
+    /// The length of a table's log after it grew so often, if it was ever shown and no compaction can have changed it since.
     pub fn table_length(&self, incarnation: u64, growth: u64) -> Option<Offset> {
-        self.lengths.get(&incarnation)?.get(&growth).copied()
+        let known = self.lengths.get(&incarnation)?;
+        let ((_, start), length) = known.range((growth, 0)..=(growth, Offset::MAX)).next_back()?;
+        (length - start < self.table_compact_bytes).then_some(*length)
     }
 
     /// Every position ever shown for a table.
@@ -86,11 +105,21 @@ impl Ledger {
                     format!("version {version} of key {key:?} (change {change}) does not fit {known:?}")
                 })
             }
-            Finding::Length { incarnation, growth, length } => {
-                let empty = BTreeMap::new();
-                let known = self.lengths.get(incarnation).unwrap_or(&empty);
-                in_order(known, *growth, length)
-                    .map_err(|known| format!("table length {length} after growth {growth} does not fit {known:?}"))
+            Finding::Length { incarnation, growth, start, length } => {
+                let Some(known) = self.lengths.get(incarnation) else { return Ok(()) };
+                let here = ((*growth, *start), *length);
+                let is_shorter = |one: Known, other: Known| match one.0.0 == other.0.0 {
+                    true => one.1 <= other.1,
+                    false => one.1 < other.1 && one.0.1 <= other.0.1,
+                };
+                let own = |(at, length): (&(u64, Offset), &Offset)| (*at, *length);
+                let before = known.range(..here.0).next_back().map(own).filter(|before| !is_shorter(*before, here));
+                let same = known.get_key_value(&here.0).map(own).filter(|same| *same != here);
+                let after = known.range(here.0..).map(own).find(|after| *after != here);
+                match before.or(same).or(after.filter(|after| !is_shorter(here, *after))) {
+                    Some(known) => Err(format!("table log {here:?} ((growth, start), length) does not fit {known:?}")),
+                    None => Ok(()),
+                }
             }
             Finding::Position { .. } => Ok(()),
         }
@@ -102,8 +131,8 @@ impl Ledger {
             Finding::Version { incarnation, key, change, version } => {
                 self.versions.entry((incarnation, key)).or_default().insert(change, version);
             }
-            Finding::Length { incarnation, growth, length } => {
-                self.lengths.entry(incarnation).or_default().insert(growth, length);
+            Finding::Length { incarnation, growth, start, length } => {
+                self.lengths.entry(incarnation).or_default().insert((growth, start), length);
             }
             Finding::Position { incarnation, position, change } => {
                 let known = self.positions.entry(incarnation).or_default().entry(position).or_default();
@@ -112,6 +141,9 @@ impl Ledger {
         }
     }
 }
+
+/// Growth and start of a log, and its length.
+type Known = ((u64, Offset), Offset);
 
 /// `Err` with the neighbour that `value` at `at` contradicts.
 fn in_order<T: Copy + Ord>(known: &BTreeMap<u64, T>, at: u64, value: &T) -> Result<(), (u64, T)> {
@@ -142,5 +174,41 @@ mod tests {
         for bad in [version(5, 51), version(4, 50), version(6, 50), version(6, 3), version(4, 60), version(1, -1)] {
             assert!(ledger.admit(&bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn logs_grow_by_changes_and_by_compaction() {
+        let log = |growth, start, length| Finding::Length { incarnation: 1, growth, start, length };
+        let mut ledger = Ledger::new(100);
+        ledger.learn(log(5, 10, 50));
+        let good = [
+            log(5, 10, 50),
+            log(4, 10, 49),
+            log(6, 10, 51),
+            log(5, 20, 50),
+            log(5, 20, 60),
+            log(5, 0, 50),
+            log(6, 30, 51),
+        ];
+        for good in good {
+            assert_eq!(ledger.admit(&good), Ok(()), "{good:?}");
+        }
+        let bad = [
+            log(5, 10, 51),
+            log(4, 10, 50),
+            log(6, 10, 50),
+            log(5, 20, 49),
+            log(5, 0, 51),
+            log(6, 9, 51),
+            log(4, 11, 49),
+        ];
+        for bad in bad {
+            assert!(ledger.admit(&bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(ledger.table_length(1, 5), Some(50));
+        ledger.learn(log(5, 20, 120));
+        assert_eq!(ledger.table_length(1, 5), None, "a compaction may be about to move its end");
+        ledger.learn(log(5, 21, 120));
+        assert_eq!(ledger.table_length(1, 5), Some(120));
     }
 }

@@ -60,6 +60,10 @@ impl Launch for NaiveLaunch {
     fn containers(&self) -> u32 {
         CONTAINERS
     }
+
+    fn table_compact_bytes(&self) -> u64 {
+        u64::MAX
+    }
 }
 
 struct Waiting {
@@ -209,7 +213,7 @@ impl NaiveStore {
         }
         if let Some(found) = self.ordered[container].find(request.segment()) {
             let growth = found.table.growth;
-            self.ledger.learn(Finding::Length { incarnation: found.incarnation, growth, length: growth });
+            self.ledger.learn(Finding::Length { incarnation: found.incarnation, growth, start: 0, length: growth });
         }
         (decision.answer, changed)
     }
