@@ -20,6 +20,8 @@ const METRICS_PATIENCE: Duration = Duration::from_secs(5);
 const SYNCS: &str = "wal_syncs_total";
 /// And of checkpoints.
 const CHECKPOINTS: &str = "checkpoints_total";
+/// And of bytes that no chunk has yet.
+const UNSTORED: &str = "unstored_bytes";
 
 /// What is watched.
 #[derive(Clone, Debug)]
@@ -80,13 +82,14 @@ impl Watch {
         let (mut syncs, mut checkpoints) = (None, None);
         if let Some(address) = &self.metrics {
             let page = page(address)?;
-            let shown = |name| {
-                figure(&page, name)
-                    .ok_or_else(|| BenchError::Server { what: format!("shows no {name} at http://{address}/metrics") })
-            };
-            (syncs, checkpoints) = (Some(shown(SYNCS)?), Some(shown(CHECKPOINTS)?));
+            (syncs, checkpoints) = (Some(shown(&page, SYNCS)?), Some(shown(&page, CHECKPOINTS)?));
         }
         Ok(Counters { device: device(&self.directory), syncs, checkpoints })
+    }
+
+    /// Bytes of events that no checkpoint has yet, by the server's figures.
+    pub(crate) fn unstored_bytes(&self) -> Result<u64, BenchError> {
+        shown(&page(self.metrics.as_deref().unwrap_or_default())?, UNSTORED)
     }
 
     /// Waits until the device writes next to nothing, or `patience` is over: what is still in memory belongs to the run.
@@ -188,6 +191,10 @@ fn page(address: &str) -> Result<String, BenchError> {
     let mut text = String::new();
     socket.read_to_string(&mut text).on("read from", address)?;
     Ok(text)
+}
+
+fn shown(page: &str, name: &str) -> Result<u64, BenchError> {
+    figure(page, name).ok_or_else(|| BenchError::Server { what: format!("shows no {name} among its figures") })
 }
 
 /// Value of an unlabelled figure.

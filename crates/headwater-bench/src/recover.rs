@@ -25,6 +25,9 @@ pub struct RecoverArgs {
     /// Mebibytes of events to write before the server is killed
     #[arg(long, default_value_t = 512)]
     pub(crate) mib: u64,
+    /// Segments they go to, each with a writer
+    #[arg(long, default_value_t = 4)]
+    pub(crate) writers: usize,
     /// Payload bytes of each event
     #[arg(long, default_value_t = 1024)]
     pub(crate) size: usize,
@@ -42,7 +45,9 @@ pub struct RecoverReport {
     pub idle_resident_bytes: u64,
     /// Events written and acknowledged before the server was killed, in bytes.
     pub written_bytes: u64,
-    /// Files of the journal in use when it was killed, in bytes.
+    /// How much of that no checkpoint had yet, so that the start took it from the journal, in bytes: what it said when ready.
+    pub unstored_bytes: u64,
+    /// Files of the journal in use when it was killed, in bytes; all but the last are full.
     pub journal_bytes: u64,
     /// From starting the process again to ready.
     pub recovery_ms: f64,
@@ -51,8 +56,8 @@ pub struct RecoverReport {
 }
 
 pub(crate) fn run(args: &RecoverArgs) -> Result<RecoverReport, BenchError> {
-    if args.mib == 0 {
-        return Err(BenchError::Setting { what: "--mib is at least 1".to_owned() });
+    if args.mib == 0 || !(1..=1000).contains(&args.writers) {
+        return Err(BenchError::Setting { what: "--mib is at least 1, --writers from 1 to 1000".to_owned() });
     }
     let (mut starts, mut idle_resident_bytes) = (Vec::new(), 0);
     for _ in 0..STARTS {
@@ -65,7 +70,7 @@ pub(crate) fn run(args: &RecoverArgs) -> Result<RecoverReport, BenchError> {
     starts.sort();
 
     let attached = args.place.attach()?;
-    let (written, _) = fill(&attached, args.size, 1, args.mib << 20)?;
+    let (written, _) = fill(&attached, args.size, args.writers, args.mib << 20)?;
     let journal = attached.own_data().expect("the server is our own").join("journal");
     // At once: as much as possible is in the journal only.
     let mut journal_bytes = 0;
@@ -73,13 +78,16 @@ pub(crate) fn run(args: &RecoverArgs) -> Result<RecoverReport, BenchError> {
         journal_bytes = used_bytes(&journal)?;
         Ok(())
     })?;
+    // Before it has put much of it into chunks.
+    let unstored_bytes = attached.watch.unstored_bytes()?;
     let recovery = attached.own().expect("the server is our own").ready_after;
-    read_back(&attached.server, 1, args.size, Asking::default(), &written)?;
+    read_back(&attached.server, args.writers, args.size, Asking::default(), &written)?;
     let events_verified = written.iter().map(crate::verify::Written::events).sum();
     Ok(RecoverReport {
         empty_start_ms: starts[STARTS / 2].as_secs_f64() * 1e3,
         idle_resident_bytes,
         written_bytes: events_verified * args.size as u64,
+        unstored_bytes,
         journal_bytes,
         recovery_ms: recovery.as_secs_f64() * 1e3,
         events_verified,
@@ -103,14 +111,13 @@ fn used_bytes(directory: &Path) -> Result<u64, BenchError> {
 impl std::fmt::Display for RecoverReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mebibytes = |bytes: u64| bytes as f64 / 1048576.0;
-        let Self { empty_start_ms, idle_resident_bytes, written_bytes, journal_bytes, recovery_ms, .. } = self;
+        let Self { empty_start_ms, idle_resident_bytes, written_bytes, recovery_ms, .. } = self;
         writeln!(f, "start on an empty directory   {empty_start_ms:8.0} ms")?;
         writeln!(f, "resident when idle            {:8.1} MiB", mebibytes(*idle_resident_bytes))?;
-        let (written, journal) = (mebibytes(*written_bytes), mebibytes(*journal_bytes));
-        writeln!(
-            f,
-            "ready after kill -9           {recovery_ms:8.0} ms, {written:.0} MiB written, journal {journal:.0} MiB"
-        )?;
+        let (unstored, journal) = (mebibytes(self.unstored_bytes), mebibytes(self.journal_bytes));
+        let written = mebibytes(*written_bytes);
+        write!(f, "ready after kill -9           {recovery_ms:8.0} ms, {written:.0} MiB written, ")?;
+        writeln!(f, "{unstored:.0} MiB in no checkpoint, journal {journal:.0} MiB")?;
         write!(f, "verified                      {:8} events, none lost, doubled or out of order", self.events_verified)
     }
 }
