@@ -70,6 +70,30 @@ impl EnginePorts {
         }
     }
 
+    /// Creates a segment whose name is the controller's to give. Whoever may write to a stream or table can make and delete
+    /// its segments on the wire, also those that are still to come, and as a segment of the other kind, which nobody could
+    /// write to as what it should be: that makes way.
+    async fn create_own(&self, request: Request) -> Result<Created, PortError> {
+        let Request::Create { segment, kind, .. } = &request else { return self.create(request).await };
+        let is_wanted_as_table = matches!(kind, SegmentKind::Table { .. });
+        let created = self.create(request.clone()).await?;
+        if created == Created::Exists && self.is_table(segment).await? == Some(!is_wanted_as_table) {
+            self.delete_segment(segment).await?;
+            return self.create(request).await;
+        }
+        Ok(created)
+    }
+
+    /// `None` if there is no such segment.
+    async fn is_table(&self, segment: &SegmentName) -> Result<Option<bool>, PortError> {
+        match self.call(Request::TableInfo { segment: segment.clone() }).await {
+            Ok(_) => Ok(Some(true)),
+            Err(Refusal::WrongKind) => Ok(Some(false)),
+            Err(Refusal::NoSuchSegment) => Ok(None),
+            Err(refusal) => Err(port_error(&refusal)),
+        }
+    }
+
     async fn page(
         &self,
         table: &str,
@@ -172,7 +196,7 @@ impl SegmentOps for EnginePorts {
         let policy = policy(scale, rollover_bytes)?;
         // On a full disk the controller creates segments only to finish what keeps a stream from being sealed.
         let request = Request::Create { segment: segment.clone(), kind: SegmentKind::Stream, policy, on_reserve: true };
-        self.create(request).await
+        self.create_own(request).await
     }
 
     async fn seal_segment(&self, segment: &SegmentName) -> Result<Sealed, PortError> {
@@ -183,7 +207,8 @@ impl SegmentOps for EnginePorts {
                 let info = SegmentOps::segment_info(self, segment).await?;
                 Ok(info.map_or(Sealed::NoSuchSegment, |info| Sealed::Sealed { end: info.length }))
             }
-            Err(Refusal::NoSuchSegment) => Ok(Sealed::NoSuchSegment),
+            // A table in its place, which a client made there, has nothing of the stream, either.
+            Err(Refusal::NoSuchSegment | Refusal::WrongKind) => Ok(Sealed::NoSuchSegment),
             Err(refusal) => Err(port_error(&refusal)),
         }
     }
@@ -193,7 +218,7 @@ impl SegmentOps for EnginePorts {
             Ok(_) => Ok(Truncated::Truncated),
             Err(Refusal::Truncated { start }) if offset < start => Ok(Truncated::Truncated),
             Err(Refusal::Truncated { .. }) => Ok(Truncated::BeyondEnd),
-            Err(Refusal::NoSuchSegment) => Ok(Truncated::NoSuchSegment),
+            Err(Refusal::NoSuchSegment | Refusal::WrongKind) => Ok(Truncated::NoSuchSegment),
             Err(refusal) => Err(port_error(&refusal)),
         }
     }
@@ -215,7 +240,8 @@ impl SegmentOps for EnginePorts {
             Ok(Response::MergedBatch(ends)) => Ok(Merged::Merged { ends }),
             Ok(other) => unexpected(&other),
             Err(Refusal::Sealed) => Ok(Merged::TargetSealed),
-            Err(Refusal::NoSuchSegment) => Ok(Merged::NoSuchTarget),
+            // Only the target can be one: no segment of a transaction is a table.
+            Err(Refusal::NoSuchSegment | Refusal::WrongKind) => Ok(Merged::NoSuchTarget),
             Err(refusal) => Err(port_error(&refusal)),
         }
     }
@@ -248,13 +274,15 @@ impl SegmentOps for EnginePorts {
     ) -> Result<Created, PortError> {
         let kind = SegmentKind::Table { key_length: key_bytes };
         let policy = policy(ScaleHint::default(), rollover_bytes)?;
-        self.create(Request::Create { segment: segment.clone(), kind, policy, on_reserve: false }).await
+        self.create_own(Request::Create { segment: segment.clone(), kind, policy, on_reserve: false }).await
     }
 
     async fn delete_table_segment(&self, segment: &SegmentName) -> Result<Deleted, PortError> {
         match self.call(Request::DeleteTable { segment: segment.clone(), must_be_empty: false }).await {
             Ok(_) => Ok(Deleted::Deleted),
             Err(Refusal::NoSuchSegment) => Ok(Deleted::NoSuchSegment),
+            // A client made another segment in its place.
+            Err(Refusal::WrongKind) => self.delete_segment(segment).await,
             Err(refusal) => Err(port_error(&refusal)),
         }
     }

@@ -50,6 +50,62 @@ async fn scale(running: &Running, seal: &[i64], new: &[(f64, f64)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_segment_of_the_other_kind_in_place_of_ones_own_holds_nothing_up() {
+    let running = Running::start(|_| {}).await;
+    with_stream(&running).await;
+    let mut controller = running.controller().await;
+    let mut store = running.store().await;
+    let table = proto::KeyValueTableConfig {
+        scope: "s".into(),
+        kvt_name: "k".into(),
+        partition_count: 1,
+        primary_key_length: 4,
+        ..Default::default()
+    };
+    let created = controller.create_key_value_table(table.clone()).await.unwrap().into_inner();
+    assert_eq!(created.status(), proto::create_key_value_table_status::Status::Success);
+
+    // In place of a segment that there is, and of one that the next scale makes.
+    let (request_id, token) = (1, Token::default);
+    let delete = Wire::DeleteSegment { request_id, segment: "s/t/0.#epoch.0".into(), token: token() };
+    assert!(matches!(store.ask(delete).await, Reply::SegmentDeleted { .. }));
+    for segment in ["s/t/0.#epoch.0", "s/t/2.#epoch.1"] {
+        let (sorted, key_length, rollover_bytes) = (false, 0, 0);
+        let create = Wire::CreateTableSegment {
+            request_id,
+            segment: segment.into(),
+            token: token(),
+            sorted,
+            key_length,
+            rollover_bytes,
+        };
+        assert!(matches!(store.ask(create).await, Reply::SegmentCreated { .. }), "{segment}");
+    }
+    scale(&running, &[0], &[(0.0, 0.25), (0.25, 0.5)]).await;
+    store.set_up(1, "s/t/2.#epoch.1").await;
+    assert!(matches!(store.append(1, 1, b"goes on").await, Reply::DataAppended { .. }));
+    let sealed = controller.seal_stream(info("t")).await.unwrap().into_inner();
+    assert_eq!(sealed.status(), proto::update_stream_status::Status::Success);
+    let deleted = controller.delete_stream(info("t")).await.unwrap().into_inner();
+    assert_eq!(deleted.status(), proto::delete_stream_status::Status::Success);
+    assert!(matches!(store.info("s/t/0.#epoch.0").await, Reply::NoSuchSegment { .. }));
+
+    let segment = "s/k_kvtable/0.#epoch.0";
+    let delete = Wire::DeleteTableSegment { request_id, segment: segment.into(), must_be_empty: false, token: token() };
+    assert!(matches!(store.ask(delete).await, Reply::SegmentDeleted { .. }));
+    store.create(segment).await;
+    let named = proto::KeyValueTableInfo { scope: "s".into(), kvt_name: "k".into() };
+    let deleted = controller.delete_key_value_table(named).await.unwrap().into_inner();
+    assert_eq!(deleted.status(), proto::delete_kv_table_status::Status::Success);
+    assert!(matches!(store.info(segment).await, Reply::NoSuchSegment { .. }));
+    // What stood there before the table does not make way: it may be somebody's table.
+    store.create("s/l_kvtable/0.#epoch.0").await;
+    let table = proto::KeyValueTableConfig { kvt_name: "l".into(), ..table };
+    let created = controller.create_key_value_table(table).await.unwrap().into_inner();
+    assert_eq!(created.status(), proto::create_key_value_table_status::Status::Failure);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn epochs_and_scaling_events_tell_the_life_of_a_stream() {
     let running = Running::start(|_| {}).await;
     with_stream(&running).await;
