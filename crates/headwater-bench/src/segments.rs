@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use headwater_wire::WRITERS_MAX;
 use serde::Serialize;
 
 use crate::connection::Connection;
@@ -24,10 +25,10 @@ pub struct SegmentsArgs {
 /// How many and how.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct SegmentsLoad {
-    /// Segments to create and write evenly
+    /// Segments to create, and write evenly as far as connections take them
     #[arg(long, default_value_t = 10_000)]
     pub(crate) count: usize,
-    /// Writers of both runs; a connection of ours has at most 4096 segments
+    /// Writers of both runs, each with a connection of its own, which takes at most 4096 segments
     #[arg(long, default_value_t = 4)]
     pub(crate) writers: usize,
     /// Payload bytes of each event
@@ -41,15 +42,17 @@ pub(crate) struct SegmentsLoad {
 /// What a run over many segments found.
 #[derive(Clone, Debug, Serialize)]
 pub struct SegmentsReport {
-    /// How many.
+    /// How many were created.
     pub segments: usize,
+    /// How many of them were written.
+    pub written_segments: usize,
     /// Created per second, 64 requests under way.
     pub created_per_second: f64,
     /// Growth of the server's resident memory for each, in bytes, if we started it. New segments are not idle yet.
     pub resident_bytes_each: Option<f64>,
     /// All writers on one segment.
     pub one: WriteReport,
-    /// The same load over all segments.
+    /// The same load over those segments.
     pub many: WriteReport,
     /// Throughput over many as a share of that on one.
     pub throughput_ratio: f64,
@@ -69,19 +72,22 @@ pub(crate) fn run(args: &SegmentsArgs) -> Result<SegmentsReport, BenchError> {
 pub(crate) fn measure_all(attached: &Attached, args: &SegmentsLoad) -> Result<(SegmentsReport, [Run; 2]), BenchError> {
     let SegmentsLoad { count, writers, size, seconds } = *args;
     let one = LoadArgs { size, writers, segments: 1, seconds, ..LoadArgs::default() };
-    let many = LoadArgs { segments: count.max(1), ..one.clone() };
-    many.check()?;
+    let created = LoadArgs { segments: count.max(1), ..one.clone() };
+    created.check()?;
+    let many = LoadArgs { segments: created.segments.min(writers * WRITERS_MAX), ..one.clone() };
     let (one, first) = measure(attached, &one)?;
     let resident = || attached.own().map(|own| own.resident_bytes()).transpose();
-    let run = Run::named(many.segments);
+    let run = Run::named(created.segments);
     let mut connection = Connection::open(&attached.server)?;
     let (before, began) = (resident()?, Instant::now());
     connection.create(&run.segments)?;
     let created_per_second = count as f64 / began.elapsed().as_secs_f64();
     let grown = before.zip(resident()?).map(|(before, after)| after.saturating_sub(before));
-    let many = measure_on(attached, &many, &run)?;
+    let written_segments = many.segments;
+    let many = measure_on(attached, &many, &run.first(written_segments))?;
     let report = SegmentsReport {
         segments: count,
+        written_segments,
         created_per_second,
         resident_bytes_each: grown.map(|bytes| bytes as f64 / count as f64),
         throughput_ratio: many.bytes_per_second / one.bytes_per_second,
@@ -100,7 +106,11 @@ impl std::fmt::Display for SegmentsReport {
         }
         let mega = |report: &WriteReport| report.bytes_per_second / 1e6;
         writeln!(f, "\none segment   {:8.0} MB/s  {}", mega(&self.one), self.one.latency)?;
-        writeln!(f, "all of them   {:8.0} MB/s  {}", mega(&self.many), self.many.latency)?;
+        let written = match self.written_segments == self.segments {
+            true => "all of them".to_owned(),
+            false => format!("{} of them", self.written_segments),
+        };
+        writeln!(f, "{written:13} {:8.0} MB/s  {}", mega(&self.many), self.many.latency)?;
         write!(f, "that is {:.0} % of the throughput and {:.1} × p99", self.throughput_ratio * 100.0, self.p99_ratio)
     }
 }

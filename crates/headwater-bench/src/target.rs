@@ -186,6 +186,11 @@ impl Run {
         Self { segments: (0..segments).map(name).collect(), tag }
     }
 
+    /// The same with the first so many segments only.
+    pub(crate) fn first(&self, segments: usize) -> Self {
+        Self { segments: self.segments[..segments].to_vec(), tag: self.tag }
+    }
+
     /// The stream whose segments these are, if a controller is to create them.
     pub(crate) fn stream(&self) -> ScopedStream {
         let name = |text: &str| Name::parse(text).expect("letters, digits and a hyphen are a name");
