@@ -14,9 +14,6 @@ use crate::write::LoadArgs;
 
 /// `bench fanout`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:
-  headwater bench fanout --own
-  headwater bench fanout --server 10.0.0.5:12345 --readers 100 --size 100")]
 pub struct FanoutArgs {
     #[command(flatten)]
     pub(crate) target: Target,

@@ -43,9 +43,6 @@ const STEP: u64 = 2_654_435_761;
 
 /// `bench kv`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:
-  headwater bench kv --own
-  headwater bench kv --server 10.0.0.5:12345 --keys 1000000 --size 1024 --clients 4")]
 pub struct KvArgs {
     #[command(flatten)]
     pub(crate) target: Target,

@@ -38,9 +38,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// `bench txn`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:
-  headwater bench txn --own
-  headwater bench txn --server 10.0.0.5:12345 --controller 10.0.0.5:9090 --writers 4 --events 1000")]
 pub struct TxnArgs {
     #[command(flatten)]
     pub(crate) target: Target,

@@ -36,9 +36,6 @@ const CARRIERS: [&str; 16] =
 const AIRPORTS: [&str; 8] = ["EWR", "JFK", "LGA", "BOS", "ORD", "ATL", "MIA", "LAX"];
 
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:
-  headwater demo
-  headwater demo flights.csv --key-column 10")]
 pub(crate) struct Arguments {
     /// Flights of your own, one in each line; without it some are made up
     file: Option<PathBuf>,

@@ -9,6 +9,7 @@ mod cli;
 mod credentials;
 mod demo;
 mod doctor;
+mod examples;
 mod exit;
 mod load;
 mod memory;
@@ -17,7 +18,7 @@ mod settings;
 mod storage;
 mod user;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::settings::{Flags, Outside, Settings, SettingsError};
 
@@ -63,6 +64,9 @@ enum Action {
     User {
         #[command(subcommand)]
         action: user::Action,
+        /// Print JSON, one object per line; an error is one on standard error
+        #[arg(long, global = true)]
+        json: bool,
     },
     #[command(flatten)]
     Store(cli::Action),
@@ -70,6 +74,9 @@ enum Action {
     Explain {
         /// Such as 69 or unavailable
         code: String,
+        /// Print JSON, one object per line; an error is one on standard error
+        #[arg(long)]
+        json: bool,
     },
     /// Print a script that completes commands in a shell
     Completions {
@@ -102,13 +109,16 @@ enum ConfigAction {
         /// Say where each came from
         #[arg(long)]
         origin: bool,
+        /// Print JSON, one object per line and setting; an error is one on standard error
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         flags: Flags,
     },
 }
 
 fn main() {
-    let code = match Command::try_parse() {
+    let code = match parse() {
         Ok(command) => run(command.action),
         Err(error) => {
             // Also how help and version are asked for, which are no errors. A closed terminal is nobody's problem.
@@ -126,6 +136,17 @@ fn main() {
     std::process::exit(code);
 }
 
+fn parse() -> Result<Command, clap::Error> {
+    let mut whole = whole();
+    let mut found = whole.try_get_matches_from_mut(std::env::args_os())?;
+    Command::from_arg_matches_mut(&mut found).map_err(|error| error.format(&mut whole))
+}
+
+/// The command with all that its help and its manual pages say.
+fn whole() -> clap::Command {
+    examples::with_examples(Command::command())
+}
+
 fn run(action: Action) -> i32 {
     match action {
         Action::Serve { flags, recover_from_chunks } => match gather(&flags) {
@@ -140,7 +161,7 @@ fn run(action: Action) -> i32 {
         Action::Restore(arguments) => backup::restore(&arguments),
         Action::Demo(arguments) => demo::run(&arguments),
         Action::Check(arguments) => check::run(&arguments),
-        Action::User { action } => user::run(&action),
+        Action::User { action, json } => user::run(&action, json),
         Action::Bench { what: Measure::Load(arguments) } => load::run(&arguments),
         Action::Bench { what: Measure::Outside(what) } => match what.run() {
             Ok(()) => 0,
@@ -150,14 +171,14 @@ fn run(action: Action) -> i32 {
             }
         },
         Action::Store(action) => cli::run(&action),
-        Action::Explain { code } => cli::explain(&code),
+        Action::Explain { code, json } => cli::explain(&code, json),
         Action::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Command::command(), "headwater", &mut script);
+            clap_complete::generate(shell, &mut whole(), "headwater", &mut script);
             serve::print(&String::from_utf8_lossy(&script));
             0
         }
-        Action::Man { directory } => match clap_mangen::generate_to(Command::command(), &directory) {
+        Action::Man { directory } => match clap_mangen::generate_to(whole(), &directory) {
             Ok(()) => 0,
             Err(error) => {
                 eprintln!("headwater: manual pages cannot be written to {}: {error}", directory.display());
@@ -168,12 +189,12 @@ fn run(action: Action) -> i32 {
             Ok(settings) => doctor::run(&arguments, &settings),
             Err(error) => refuse(&error),
         },
-        Action::Config { action: ConfigAction::Show { origin, flags } } => match gather(&flags) {
+        Action::Config { action: ConfigAction::Show { origin, json, flags } } => match gather(&flags) {
             Ok(settings) => {
-                serve::print(&settings.show(origin));
+                serve::print(&if json { settings.objects() } else { settings.show(origin) });
                 0
             }
-            Err(error) => refuse(&error),
+            Err(error) => cli::refuse(json, &error.to_string(), exit::SETTINGS),
         },
     }
 }

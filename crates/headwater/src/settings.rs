@@ -390,6 +390,14 @@ impl Settings {
         }
         page
     }
+
+    /// The same for programs: each setting as an object on a line of its own.
+    pub(crate) fn objects(&self) -> String {
+        let object = |(key, value, from): &(&str, String, Origin)| {
+            format!("{}\n", serde_json::json!({"setting": key, "value": value, "origin": from.to_string()}))
+        };
+        self.shown.iter().map(object).collect()
+    }
 }
 
 /// Also when it was said: `config show` says it.

@@ -8,9 +8,10 @@ use clap::Subcommand;
 use headwater_server::auth::FileError;
 use headwater_server::auth::users::{self, UserError};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use serde_json::{Value, json};
 
-use crate::exit;
 use crate::serve::{chain, print};
+use crate::{cli, exit};
 
 /// Longest password that is read, in bytes; longer ones are refused with a word.
 const INPUT_BYTES_MAX: u64 = 4096;
@@ -71,36 +72,39 @@ impl Failure {
 }
 
 /// Returns the code to end with.
-pub(crate) fn run(action: &Action) -> i32 {
+pub(crate) fn run(action: &Action, is_json: bool) -> i32 {
     match carry_out(action) {
         Ok(said) => {
-            print(&said);
+            let line = |(object, text)| if is_json { format!("{object}\n") } else { format!("{text}\n") };
+            print(&said.into_iter().map(line).collect::<String>());
             0
         }
-        Err(error) => {
-            eprintln!("headwater: {}", chain(&error));
-            error.code()
-        }
+        Err(error) => cli::refuse(is_json, &chain(&error), error.code()),
     }
 }
 
-fn carry_out(action: &Action) -> Result<String, Failure> {
+/// What there is to say: for programs, and for people.
+fn carry_out(action: &Action) -> Result<Vec<(Value, String)>, Failure> {
     match action {
         Action::Add { file, name, grants } => {
             let password = password(name)?;
             let was_there = users::add(file, name, password.as_bytes(), grants)?;
-            Ok(format!("{} {name}\n", if was_there { "changed" } else { "added" }))
+            let done = if was_there { "changed" } else { "added" };
+            Ok(vec![(json!({"user": name, "done": done}), format!("{done} {name}"))])
         }
         Action::Remove { file, name } => {
             if users::remove(file, name)? {
-                Ok(format!("removed {name}\n"))
+                Ok(vec![(json!({"user": name, "done": "removed"}), format!("removed {name}"))])
             } else {
                 Err(Failure::NoUser(name.clone()))
             }
         }
         Action::List { file } => {
-            let lines = users::list(file)?.into_iter().map(|(name, grants)| format!("{name}\t{}\n", grants.join(";")));
-            Ok(lines.collect())
+            let said = users::list(file)?.into_iter().map(|(name, grants)| {
+                let text = format!("{name}\t{}", grants.join(";"));
+                (json!({"user": name, "grants": grants}), text)
+            });
+            Ok(said.collect())
         }
     }
 }

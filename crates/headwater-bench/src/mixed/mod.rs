@@ -22,9 +22,6 @@ use crate::write::{LoadArgs, fill_paced, measure};
 
 /// `bench mixed`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:
-  headwater bench mixed --own
-  headwater bench mixed --own --beside readers --readers 2 --mib 1024")]
 pub struct MixedArgs {
     #[command(flatten)]
     pub(crate) target: Target,

@@ -40,9 +40,6 @@ const LOOK_AFTER: Duration = Duration::from_micros(500);
 
 /// `bench scale`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:
-  headwater bench scale --own
-  headwater bench scale --server 10.0.0.5:12345 --controller 10.0.0.5:9090 --rate 10000 --every 0.5 --seconds 30")]
 pub struct ScaleArgs {
     #[command(flatten)]
     pub(crate) target: Target,

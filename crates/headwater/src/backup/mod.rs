@@ -22,14 +22,15 @@ use std::sync::Arc;
 
 use headwater_server::check::CheckError;
 use headwater_server::{BucketOptions, S3Location, StoreError};
+use serde_json::json;
 
 use self::disk::ObjectDisk;
 use self::list::List;
 use self::place::{Bucket, Place};
-use crate::check;
-use crate::exit;
+use crate::credentials::CredentialsError;
 use crate::serve::chain;
 use crate::storage;
+use crate::{check, cli, exit};
 
 /// What to back up and where to.
 #[derive(clap::Args, Clone, Debug)]
@@ -41,6 +42,9 @@ pub(crate) struct BackupArguments {
     /// Do not verify the backup after it was written
     #[arg(long)]
     skip_check: bool,
+    /// Print JSON, one object per line: what `check` says of the backup, then the backup; an error is one on standard error
+    #[arg(long)]
+    json: bool,
 }
 
 /// Which server, and how to be let in.
@@ -68,6 +72,9 @@ pub(crate) struct RestoreArguments {
     /// Object storage for the restored store's chunks, as `serve` is told; refused if not empty
     #[arg(long, value_name = "URL", value_parser = S3Location::parse)]
     chunks: Option<S3Location>,
+    /// Print JSON: what `check` says of the restored store; an error is one on standard error
+    #[arg(long)]
+    json: bool,
 }
 
 /// Why there is no backup, or no restored store.
@@ -120,7 +127,10 @@ impl BackupError {
                 exit::SETTINGS
             }
             Self::Damaged { .. } => exit::DISK,
-            Self::Server { .. } | Self::Refused { .. } => exit::CANNOT_CREATE,
+            Self::Server { source, .. } => {
+                source.downcast_ref().map_or(exit::CANNOT_CREATE, |error: &CredentialsError| error.code())
+            }
+            Self::Refused { .. } => exit::CANNOT_CREATE,
             Self::Storage { source, .. } => exit::of_store(source),
             Self::NotJudged(error) => check::of_error(error),
             Self::Io { action, .. } => {
@@ -140,19 +150,25 @@ pub(crate) fn backup(arguments: &BackupArguments) -> i32 {
     let done = Place::parse(&arguments.destination).and_then(|destination| {
         let list = save::save(&arguments.server, &destination)?;
         // Judged before it is called a backup.
-        if !arguments.skip_check && !is_sound(&destination, &list)? {
+        if !arguments.skip_check && !is_sound(&destination, &list, arguments.json)? {
             let what = "what was copied is doubtful; it is kept for a look, without a list".to_owned();
             return Err(BackupError::Damaged { path: destination.shown().to_owned(), what });
         }
         destination.write_list(&list)?;
         let (files, bytes, frame) = (list.files.len(), check::size(list.bytes()), list.frame);
-        crate::serve::print(&format!(
-            "backup of {files} files, {bytes}, journal to frame {frame}, in {}\n",
-            destination.shown().display()
-        ));
+        let shown = destination.shown().display();
+        crate::serve::print(&match arguments.json {
+            true => {
+                let bytes = list.bytes();
+                let object =
+                    json!({"backup": shown.to_string(), "files": files, "bytes": bytes, "journal_frame": frame});
+                format!("{object}\n")
+            }
+            false => format!("backup of {files} files, {bytes}, journal to frame {frame}, in {shown}\n"),
+        });
         Ok(())
     });
-    code(done)
+    code(done, arguments.json)
 }
 
 /// Restores; returns the code to end with.
@@ -164,13 +180,13 @@ pub(crate) fn restore(arguments: &RestoreArguments) -> i32 {
         let bucket = arguments.chunks.as_ref().map(storage::chunks).transpose();
         let bucket = bucket.map_err(|what| BackupError::NoPlace { what })?;
         restore::restore(&source, directory, bucket.as_ref())?;
-        if is_sound_directory(directory, bucket.as_ref())? {
+        if is_sound_directory(directory, bucket.as_ref(), arguments.json)? {
             return Ok(());
         }
         let what = "the restored store is doubtful".to_owned();
         Err(BackupError::Damaged { path: directory.clone(), what })
     })();
-    code(done)
+    code(done, arguments.json)
 }
 
 /// Judges a backup in a bucket, as `check` judges one in a directory; returns the code to end with.
@@ -185,29 +201,26 @@ pub(crate) fn judge(text: &str, json: bool) -> i32 {
     match judged {
         Ok(true) => 0,
         Ok(false) => exit::DOUBT,
-        Err(error) => code(Err(error)),
+        Err(error) => code(Err(error), json),
     }
 }
 
-fn code(done: Result<(), BackupError>) -> i32 {
+fn code(done: Result<(), BackupError>, is_json: bool) -> i32 {
     match done {
         Ok(()) => 0,
-        Err(error) => {
-            eprintln!("headwater: {}", chain(&error));
-            error.code()
-        }
+        Err(error) => cli::refuse(is_json, &chain(&error), error.code()),
     }
 }
 
-fn is_sound(place: &Place, list: &List) -> Result<bool, BackupError> {
+fn is_sound(place: &Place, list: &List, json: bool) -> Result<bool, BackupError> {
     match place {
-        Place::Directory(path) => is_sound_directory(path, None),
-        Place::Bucket(bucket) => judge_bucket(bucket, list, false),
+        Place::Directory(path) => is_sound_directory(path, None, json),
+        Place::Bucket(bucket) => judge_bucket(bucket, list, json),
     }
 }
 
-fn is_sound_directory(directory: &Path, bucket: Option<&BucketOptions>) -> Result<bool, BackupError> {
-    Ok(check::judge(directory, bucket, false)?.is_sound())
+fn is_sound_directory(directory: &Path, bucket: Option<&BucketOptions>, json: bool) -> Result<bool, BackupError> {
+    Ok(check::judge(directory, bucket, json)?.is_sound())
 }
 
 /// Whether what the list names is a sound store.

@@ -19,9 +19,6 @@ const PIECE_BYTES: usize = 1 << 20;
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum Action {
     /// Append a file, or standard input, to a stream of one segment
-    #[command(after_help = "Examples:
-  headwater bytes write shop/backup orders.tar
-  pg_dump shop | headwater bytes write shop/dump")]
     Write {
         /// SCOPE/STREAM
         #[arg(value_parser = stream_name)]
@@ -30,9 +27,6 @@ pub(crate) enum Action {
         file: Option<PathBuf>,
     },
     /// Copy bytes of a stream to standard output, up to what is there now
-    #[command(after_help = "Examples:
-  headwater bytes read shop/backup > orders.tar
-  headwater bytes read shop/log --from -4KiB --follow")]
     Read {
         /// SCOPE/STREAM
         #[arg(value_parser = stream_name)]

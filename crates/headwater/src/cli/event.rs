@@ -28,11 +28,6 @@ const PROGRESS_EVERY: std::time::Duration = std::time::Duration::from_millis(200
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum Action {
     /// Write each line of a file, or of standard input, as an event
-    #[command(after_help = "Examples:
-  headwater event write shop/orders --key-field customer < orders.jsonl
-  printf 'a\\tone\\nb\\ttwo\\n' | headwater event write shop/orders --key-before-tab
-  headwater event write shop/pictures --whole picture.png --key cat
-  headwater event write shop/orders orders.jsonl --key-field customer --numbered orders.jsonl")]
     Write {
         /// SCOPE/STREAM
         #[arg(value_parser = stream_name)]
@@ -45,10 +40,6 @@ pub(crate) enum Action {
         way: Way,
     },
     /// Print events, up to what is there now
-    #[command(after_help = "Examples:
-  headwater event read shop/orders
-  headwater event read shop/orders --from \"$(headwater stream cut shop/orders)\" --follow
-  headwater event read shop/orders --json | jq -r .text")]
     Read {
         /// SCOPE/STREAM
         #[arg(value_parser = stream_name)]

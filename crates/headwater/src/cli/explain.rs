@@ -1,6 +1,7 @@
 //! `headwater explain`: what an exit code or the word in an error means, and what to do about it.
 
 use headwater_client::ErrorKind;
+use serde_json::json;
 
 use super::{Action, Failure, bytes, event, group, scope, stream, table};
 use crate::exit;
@@ -84,37 +85,54 @@ pub(super) fn word(code: i32) -> &'static str {
     CODES.iter().find(|(of, ..)| *of == code).expect("every code without a kind is in the table").1
 }
 
+/// Says on standard error why a command that is not on a store ends with a code, in one of the two forms. Returns the code.
+pub(crate) fn refuse(is_json: bool, message: &str, code: i32) -> i32 {
+    match is_json {
+        true => eprintln!("{}", object(word(code), message, code)),
+        false => eprintln!("headwater: {message} ({})", word(code)),
+    }
+    code
+}
+
+/// An error, for programs.
+pub(super) fn object(word: &str, message: &str, code: i32) -> serde_json::Value {
+    json!({"error": word, "message": message, "exit": code})
+}
+
 /// Returns the code to end with.
-pub(crate) fn explain(code: &str) -> i32 {
-    let Some(text) = explanation(code) else {
+pub(crate) fn explain(code: &str, is_json: bool) -> i32 {
+    let meanings = meanings(code);
+    if meanings.is_empty() {
         let words: Vec<_> =
             KINDS.iter().map(|(kind, _)| kind.code()).chain(CODES.iter().map(|(_, word, _)| *word)).collect();
-        eprintln!(
-            "headwater: {code:?} is no code; there are the numbers that commands exit with and {}",
-            words.join(", ")
-        );
-        return exit::USAGE;
-    };
-    crate::serve::print(&text);
+        let what =
+            format!("{code:?} is no code; there are the numbers that commands exit with and {}", words.join(", "));
+        return refuse(is_json, &what, exit::USAGE);
+    }
+    let said = meanings.iter().map(|(word, code, text)| match is_json {
+        true => format!("{}\n", json!({"word": word, "exit": code, "text": text})),
+        false => format!("{word} (exit code {code}): {text}\n"),
+    });
+    crate::serve::print(&said.collect::<String>());
     0
 }
 
-/// A line for every meaning of the word or number; `None` if it has none.
-fn explanation(code: &str) -> Option<String> {
+/// Every meaning of the word or number: its word, the exit code, and what to do.
+fn meanings(code: &str) -> Vec<(&'static str, i32, &'static str)> {
     let kind = KINDS.iter().find(|(kind, _)| kind.code() == code);
     let number: Option<i32> = code.parse().ok();
     let general = CODES.iter().find(|(general, word, _)| Some(*general) == number || *word == code);
     let mut said = Vec::new();
     if let Some((kind, text)) = kind {
-        said.push(format!("{} (exit code {}): {text}", kind.code(), exit::of_client(*kind)));
+        said.push((kind.code(), exit::of_client(*kind), *text));
     }
     if let Some((general, word, text)) = general {
-        said.push(format!("{word} (exit code {general}): {text}"));
+        said.push((*word, *general, *text));
     }
     for (kind, text) in KINDS.iter().filter(|(kind, _)| Some(exit::of_client(*kind)) == number) {
-        said.push(format!("{} (exit code {}): {text}", kind.code(), exit::of_client(*kind)));
+        said.push((kind.code(), exit::of_client(*kind), *text));
     }
-    (!said.is_empty()).then(|| said.join("\n") + "\n")
+    said
 }
 
 /// What to do about a failure, where that is not plain from it: a line for each thing.
@@ -202,15 +220,15 @@ mod tests {
     fn every_kind_and_code_is_explained() {
         for (kind, text) in KINDS {
             let code = exit::of_client(kind);
-            let said = explanation(kind.code()).expect("a kind");
-            assert!(said.starts_with(&format!("{} (exit code {code}): {text}\n", kind.code())), "{said}");
-            assert!(explanation(&code.to_string()).is_some_and(|said| said.contains(text)), "{code}");
+            let said = (kind.code(), code, text);
+            assert_eq!(meanings(kind.code()).first(), Some(&said));
+            assert!(meanings(&code.to_string()).contains(&said), "{code}");
         }
         for (code, word, text) in CODES {
-            assert!(explanation(&code.to_string()).is_some_and(|said| said.contains(text)), "{code}");
-            assert!(explanation(word).is_some_and(|said| said.contains(text)), "{word}");
+            assert!(meanings(&code.to_string()).contains(&(word, code, text)), "{code}");
+            assert!(meanings(word).contains(&(word, code, text)), "{word}");
         }
-        assert_eq!(explanation("nonsense"), None);
-        assert_eq!(explanation(""), None);
+        assert_eq!(meanings("nonsense"), []);
+        assert_eq!(meanings(""), []);
     }
 }

@@ -31,9 +31,6 @@ const LINES_AHEAD: usize = 1024;
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum Action {
     /// Make a reader group
-    #[command(after_help = "Examples:
-  headwater group create shop/billing shop/orders
-  headwater group create shop/audit shop/orders shop/returns --from \"$(headwater stream cut shop/orders)\"")]
     Create {
         /// SCOPE/GROUP
         #[arg(value_parser = stream_name)]
@@ -60,13 +57,6 @@ pub(crate) enum Action {
         group: ScopedStream,
     },
     /// Print events as a reader of a group, until interrupted; others go on where it leaves
-    #[command(after_help = "Examples:
-  headwater group read shop/billing --reader worker-1 --idle 10s
-  headwater group read shop/billing --reader worker-1 --dead-after 10s --json | jq -r .text
-  coproc headwater group read shop/billing --json --acknowledge
-  while read -r event <&\"${COPROC[0]}\"; do
-    handle \"$event\" && jq -r .pointer <<< \"$event\" >&\"${COPROC[1]}\"
-  done")]
     Read {
         /// SCOPE/GROUP
         #[arg(value_parser = stream_name)]

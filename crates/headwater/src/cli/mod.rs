@@ -27,7 +27,7 @@ use clap::Subcommand;
 use headwater_client::{Client, ClientOptions, Error, ErrorKind, Result, ScopedStream};
 use serde_json::json;
 
-pub(crate) use self::explain::explain;
+pub(crate) use self::explain::{explain, refuse};
 use self::output::Output;
 use crate::credentials::CredentialsError;
 use crate::exit;
@@ -221,7 +221,7 @@ impl Failure {
     fn tell(&self, action: &Action) {
         let (word, message) = (self.word(), crate::serve::chain(self));
         if action.place().json {
-            let mut object = json!({"error": word, "message": message, "exit": self.code()});
+            let mut object = explain::object(word, &message, self.code());
             if let Self::Lost { stored, doubtful, .. } = self {
                 object["acknowledged"] = json!(stored);
                 object["uncertain"] = json!(doubtful);

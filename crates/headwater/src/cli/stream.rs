@@ -289,25 +289,25 @@ async fn describe(client: &Client, stream: &ScopedStream, out: &mut Output) -> R
             (json!({"type": "fixed", "segments": segments}), format!("none, {}", counted(segments, "segment")))
         }
         Scaling::ByEventRate { target, factor, segments_min } => (
-            json!({"type": "events-per-second", "target": target, "factor": factor, "segments-min": segments_min}),
+            json!({"type": "events-per-second", "target": target, "factor": factor, "segments_min": segments_min}),
             format!(
                 "beyond {target} events/s per segment into {factor}, at least {}",
                 counted(segments_min, "segment")
             ),
         ),
         Scaling::ByThroughput { target, factor, segments_min } => (
-            json!({"type": "kb-per-second", "target": target, "factor": factor, "segments-min": segments_min}),
+            json!({"type": "kb-per-second", "target": target, "factor": factor, "segments_min": segments_min}),
             format!("beyond {target} KB/s per segment into {factor}, at least {}", counted(segments_min, "segment")),
         ),
     };
     let (retention, retention_text) = match config.retention {
         None => (Value::Null, "everything".to_owned()),
         Some(Retention::Time { min, max }) => (
-            json!({"type": "time", "min-seconds": min.as_secs_f64(), "max-seconds": max.map(|max| max.as_secs_f64())}),
+            json!({"type": "time", "min_seconds": min.as_secs_f64(), "max_seconds": max.map(|max| max.as_secs_f64())}),
             max.map_or(span(min), |max| format!("{}, at most {}", span(min), span(max))),
         ),
         Some(Retention::Size { min_bytes, max_bytes }) => (
-            json!({"type": "size", "min-bytes": min_bytes, "max-bytes": max_bytes}),
+            json!({"type": "size", "min_bytes": min_bytes, "max_bytes": max_bytes}),
             max_bytes.map_or(format!("{min_bytes} bytes"), |max| format!("{min_bytes} bytes, at most {max}")),
         ),
     };

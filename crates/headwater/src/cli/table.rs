@@ -17,10 +17,6 @@ use super::{Failure, missing, scope_name, usage};
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum Action {
     /// Make a table, whose keys all have the same length
-    #[command(after_help = "Examples:
-  headwater table create shop/stock --key-bytes 8 --partitions 4
-  headwater table put shop/stock apple--- 10 --if-absent
-  headwater table entries shop/stock --from a --to b")]
     Create {
         /// SCOPE/TABLE
         #[arg(value_parser = table_name)]

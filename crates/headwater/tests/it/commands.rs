@@ -17,12 +17,17 @@ struct Said {
 
 /// Runs a command on the store with this input.
 async fn run(store: &Store, arguments: &[&str], input: &'static str) -> Said {
+    run_alone(&[arguments, &["--server", &store.address(), "--patience", "5"]].concat(), input).await
+}
+
+/// Runs a command with this input.
+async fn run_alone(arguments: &[&str], input: &'static str) -> Said {
     let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
-    command.args(arguments).args(["--server", &store.address(), "--patience", "5"]);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let running = tokio::task::spawn_blocking(move || {
         let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        // One that reads nothing may have ended before.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         child.wait_with_output().unwrap()
     });
     let output = running.await.unwrap();
@@ -30,14 +35,24 @@ async fn run(store: &Store, arguments: &[&str], input: &'static str) -> Said {
     Said { code: output.status.code().unwrap(), out: text(output.stdout), error: text(output.stderr) }
 }
 
+/// What a command on the store says that does what it is asked.
+pub(crate) async fn ok(store: &Store, arguments: &[&str], input: &'static str) -> String {
+    let said = run(store, arguments, input).await;
+    assert_eq!(said.code, 0, "{arguments:?}: {}", said.error);
+    said.out
+}
+
+/// The same for one that is on no store.
+pub(crate) async fn ok_alone(arguments: &[&str], input: &'static str) -> String {
+    let said = run_alone(arguments, input).await;
+    assert_eq!(said.code, 0, "{arguments:?}: {}", said.error);
+    said.out
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_operates_a_store_without_code() {
     let store = Store::start().await;
-    let ok = async |arguments: &[&str], input: &'static str| {
-        let said = run(&store, arguments, input).await;
-        assert_eq!(said.code, 0, "{arguments:?}: {}", said.error);
-        said.out
-    };
+    let ok = async |arguments: &[&str], input: &'static str| ok(&store, arguments, input).await;
     assert_eq!(ok(&["scope", "create", "shop"], "").await, "created shop\n");
     let created = ok(&["stream", "create", "shop/orders", "--segments", "2", "--tag", "blue", "--json"], "").await;
     assert_eq!(created, "{\"created\":true,\"scope\":\"shop\",\"stream\":\"orders\"}\n");
@@ -114,11 +129,7 @@ async fn exit_codes_tell_what_kind_of_failure_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_bytes_and_tables_need_no_code_either() {
     let store = Store::start().await;
-    let ok = async |arguments: &[&str], input: &'static str| {
-        let said = run(&store, arguments, input).await;
-        assert_eq!(said.code, 0, "{arguments:?}: {}", said.error);
-        said.out
-    };
+    let ok = async |arguments: &[&str], input: &'static str| ok(&store, arguments, input).await;
     ok(&["scope", "create", "shop"], "").await;
     ok(&["stream", "create", "shop/orders", "--segments", "2"], "").await;
     ok(&["event", "write", "shop/orders", "--key", "a"], "one\ntwo\nthree\n").await;

@@ -19,6 +19,7 @@ mod numbered;
 mod oidc;
 mod reading;
 mod restarts;
+mod schema;
 mod sharing;
 mod store;
 mod streams;
