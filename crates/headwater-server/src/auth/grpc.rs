@@ -200,12 +200,20 @@ impl Guarded {
 
     /// The same for the configuration of a group: one that holds back retention needs on each of its streams what
     /// telling the retention a position needs.
-    fn admit_group(&self, rpc: Rpc, request: &Request<proto::ReaderGroupConfiguration>) -> Result<(), Status> {
+    fn admit_group(&self, rpc: Rpc, request: &Request<proto::ReaderGroupConfiguration>) -> Result<Caller, Status> {
         let caller = self.admit(rpc, request)?;
-        let config = request.get_ref();
-        let holds_back = config.retention_type != i32::from(RetentionType::None);
-        let mut streams = config.starting_stream_cuts.iter().filter(|_| holds_back);
-        streams.try_for_each(|cut| check(Rpc::UpdateSubscriberStreamCut, &caller, &cut.target()))
+        admit_to_held(&caller, request.get_ref())?;
+        Ok(caller)
+    }
+
+    /// The same for what a group holds back by now: what it lets go of, retention drops for good.
+    async fn admit_to_stored(&self, caller: &Caller, scope: &str, group: &str) -> Result<(), Status> {
+        if caller.grants().is_none() {
+            return Ok(());
+        }
+        let info = proto::ReaderGroupInfo { scope: scope.into(), reader_group: group.into(), ..Default::default() };
+        let found = self.inner.get_reader_group_config(Request::new(info)).await?.into_inner();
+        found.config.map_or(Ok(()), |config| admit_to_held(caller, &config))
     }
 
     /// Where a list goes on, for its caller alone to come back with.
@@ -231,6 +239,13 @@ impl Guarded {
         let granted = token_grants(grants, &target).unwrap_or_default();
         if granted.is_empty() { String::new() } else { self.guard.issue(&granted).unwrap_or_default() }
     }
+}
+
+/// Whether a caller may tell the retention of all streams that a group holds back where it is.
+fn admit_to_held(caller: &Caller, config: &proto::ReaderGroupConfiguration) -> Result<(), Status> {
+    let holds_back = config.retention_type != i32::from(RetentionType::None);
+    let mut streams = config.starting_stream_cuts.iter().filter(|_| holds_back);
+    streams.try_for_each(|cut| check(Rpc::UpdateSubscriberStreamCut, caller, &cut.target()))
 }
 
 /// Whether a caller may do something.
@@ -316,7 +331,6 @@ plain {
     list_subscribers(StreamInfo) -> SubscribersResponse = ListSubscribers;
     update_subscriber_stream_cut(SubscriberStreamCut) -> UpdateSubscriberStatus = UpdateSubscriberStreamCut;
     get_reader_group_config(ReaderGroupInfo) -> ReaderGroupConfigResponse = GetReaderGroupConfig;
-    delete_reader_group(ReaderGroupInfo) -> DeleteReaderGroupStatus = DeleteReaderGroup;
     get_stream_configuration(StreamInfo) -> StreamConfig = GetStreamConfiguration;
     get_controller_to_bucket_mapping(ControllerToBucketMappingRequest) -> ControllerToBucketMappingResponse
         = GetControllerToBucketMapping;
@@ -437,8 +451,20 @@ special {
         &self,
         request: Request<proto::ReaderGroupConfiguration>,
     ) -> Result<Response<proto::UpdateReaderGroupResponse>, Status> {
-        self.admit_group(Rpc::UpdateReaderGroup, &request)?;
+        let caller = self.admit_group(Rpc::UpdateReaderGroup, &request)?;
+        let config = request.get_ref();
+        self.admit_to_stored(&caller, &config.scope, &config.reader_group_name).await?;
         self.inner.update_reader_group(request).await
+    }
+
+    async fn delete_reader_group(
+        &self,
+        request: Request<proto::ReaderGroupInfo>,
+    ) -> Result<Response<proto::DeleteReaderGroupStatus>, Status> {
+        let caller = self.admit(Rpc::DeleteReaderGroup, &request)?;
+        let info = request.get_ref();
+        self.admit_to_stored(&caller, &info.scope, &info.reader_group).await?;
+        self.inner.delete_reader_group(request).await
     }
 
     /// For whatever name it is asked: also for tables and groups, which need not exist yet.

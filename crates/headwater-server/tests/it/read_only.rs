@@ -56,6 +56,51 @@ async fn whoever_may_not_change_a_stream_cannot_hold_back_its_retention() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_only_read_cannot_let_go_of_what_a_group_holds_back() {
+    use proto::reader_group_configuration::RetentionType;
+
+    let (running, _files) = start(|_| {}).await;
+    let mut client = running.controller().await;
+    let (admin, reader) = (basic("admin", "a"), basic("reader", "r"));
+    client.create_scope(authorized(proto::ScopeInfo { scope: "scope".into() }, &admin)).await.unwrap();
+    let info = proto::StreamInfo { scope: "scope".into(), stream: "t1".into(), access_operation: 0 };
+    let scaling_policy = Some(proto::ScalingPolicy { min_num_segments: 1, ..Default::default() });
+    let stream = proto::StreamConfig { stream_info: Some(info.clone()), scaling_policy, ..Default::default() };
+    client.create_stream(authorized(stream, &admin)).await.unwrap();
+    let id = "00000000-0000-0000-0000-000000000001";
+    let mut config = proto::ReaderGroupConfiguration {
+        scope: "scope".into(),
+        reader_group_name: "g".into(),
+        retention_type: RetentionType::Manual.into(),
+        reader_group_id: id.into(),
+        starting_stream_cuts: vec![proto::StreamCut { stream_info: Some(info), cut: [(0, 0)].into() }],
+        ..Default::default()
+    };
+    let created = client.create_reader_group(authorized(config.clone(), &admin)).await.unwrap().into_inner();
+    assert_eq!(created.status(), proto::create_reader_group_response::Status::Success);
+    config.retention_type = RetentionType::None.into();
+    let group = proto::ReaderGroupInfo {
+        scope: "scope".into(),
+        reader_group: "g".into(),
+        reader_group_id: id.into(),
+        generation: 0,
+    };
+    let denied = |status: Status| assert_eq!(status.code(), Code::PermissionDenied);
+    denied(client.update_reader_group(authorized(config.clone(), &reader)).await.unwrap_err());
+    denied(client.delete_reader_group(authorized(group.clone(), &reader)).await.unwrap_err());
+    let updated = client.update_reader_group(authorized(config.clone(), &admin)).await.unwrap().into_inner();
+    assert_eq!(updated.status(), proto::update_reader_group_response::Status::Success);
+    // One that holds back nothing is anybody's who may read.
+    config.generation = updated.generation;
+    let updated = client.update_reader_group(authorized(config, &reader)).await.unwrap().into_inner();
+    assert_eq!(updated.status(), proto::update_reader_group_response::Status::Success);
+    let group = proto::ReaderGroupInfo { generation: updated.generation, ..group };
+    let deleted = client.delete_reader_group(authorized(group, &reader)).await.unwrap().into_inner();
+    assert_eq!(deleted.status(), proto::delete_reader_group_status::Status::Success);
+    running.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn lists_show_what_the_caller_may_read_and_answers_carry_tokens() {
     let (running, _files) = start(|_| {}).await;
     let mut client = running.controller().await;
