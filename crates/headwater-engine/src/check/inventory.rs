@@ -14,6 +14,8 @@ const AT_THE_TOP: [&str; 6] = [store::PATH, store::NEXT_PATH, bucket::PATH, buck
 const BACKUP: &str = "backup.json";
 /// Where `check --repair` puts things.
 pub(super) const ASIDE: &str = "aside";
+/// What a server signs tokens with. The store never reads it.
+const TOKEN_KEY: &str = "token.key";
 /// Certificate and key that a server made itself. The store never reads it.
 const TLS: &str = "tls";
 /// Permission bits that nobody but the owner needs.
@@ -72,7 +74,9 @@ impl Inventory {
                 EntryKind::Directory if is_ours(&entry.path) || [ASIDE, TLS].contains(&entry.path.as_str()) => {
                     permissions(entry, say)
                 }
-                EntryKind::File if AT_THE_TOP.contains(&entry.path.as_str()) => permissions(entry, say),
+                EntryKind::File if AT_THE_TOP.contains(&entry.path.as_str()) || entry.path == TOKEN_KEY => {
+                    permissions(entry, say);
+                }
                 _ if AT_THE_TOP.contains(&entry.path.as_str()) || is_ours(&entry.path) => wrong_kind(entry, say),
                 _ => say(Finding::note("foreign", &entry.path, "is not the store's; it stays as it is")),
             }
