@@ -1,13 +1,15 @@
 //! Tokens of an issuer that the operator trusts: whether one is good now, and what it grants.
 //!
 //! A grant comes from two places: `authorization.permissions`, as Keycloak writes it, whose entries have the name of a
-//! resource (`rsname`, a pattern as in the password file) and its `scopes` (`READ` or `READ_UPDATE`); and, if the operator
-//! names one, a claim with texts of the form `resource,LEVEL`.
+//! resource (`rsname`, a pattern as in the password file) and its `scopes` (`READ` or `READ_UPDATE`; Keycloak leaves an
+//! empty list out); and, if the operator names one, a claim with texts of the form `resource,LEVEL`.
 //!
 //! Guarantees:
 //! * a token without an end, without our audience or of another issuer is refused, whoever signed it
 //! * so is one with a grant that begins like one of ours and cannot be read, or with too many: a denial may be among what
 //!   would be left out. What is of another form is another service's and passed over
+//! * a permission for a resource of ours without a level among its scopes denies, as `NONE` does: it speaks of this
+//!   resource in particular, and a wider one is not to grant what this one does not
 
 use serde_json::{Map, Value};
 
@@ -102,11 +104,14 @@ impl Trust {
             let pattern = permission.get("rsname").and_then(Value::as_str).filter(|pattern| is_ours(pattern));
             let Some(pattern) = pattern else { continue };
             let scopes = permission.get("scopes").and_then(Value::as_array).into_iter().flatten();
-            // Other levels are other services'.
-            let levels: Vec<_> = scopes.filter_map(|scope| Level::parse(scope.as_str()?)).collect();
-            let level = if levels.contains(&Level::None) { Some(Level::None) } else { levels.into_iter().max() };
-            if let Some(level) = level {
-                grants.push(Grant::new(pattern, level).map_err(TokenError::Grant)?);
+            // Words beside a level may be another service's.
+            let levels: Vec<_> = scopes.filter_map(|scope| level(scope.as_str()?)).collect();
+            let is_denied = levels.contains(&Level::None);
+            let most = levels.iter().copied().max().filter(|_| !is_denied);
+            match Grant::new(pattern, most.unwrap_or(Level::None)) {
+                // Neither a pattern nor a level of ours.
+                Err(_) if levels.is_empty() => {}
+                grant => grants.push(grant.map_err(TokenError::Grant)?),
             }
         }
         if let Some(path) = &self.claim {
@@ -125,6 +130,11 @@ impl Trust {
         }
         if grants.len() > GRANTS_MAX { Err(TokenError::TooManyGrants) } else { Ok(Grants::new(grants)) }
     }
+}
+
+/// A level among the scopes of a permission. A denial is one however it is written; nothing is granted by a guess.
+fn level(scope: &str) -> Option<Level> {
+    Level::parse(scope).or_else(|| scope.eq_ignore_ascii_case(Level::None.as_str()).then_some(Level::None))
 }
 
 /// Whether a text is meant to be about a resource of ours.
@@ -157,7 +167,7 @@ mod tests {
         assert_eq!(count(claim(json!("openid prn::/,READ;*,NONE"))), 2);
         assert_eq!(count(claim(json!({}))), 0);
         assert_eq!(count(grants(&permissions("default", &["READ"]))), 0);
-        assert_eq!(count(grants(&permissions("prn::/", &["view"]))), 0);
+        assert_eq!(count(grants(&permissions("*x", &["view"]))), 0);
         for (text, error) in [
             ("prn::/scope:s", GrantError::NoLevel),
             ("prn::/scope:s,NOEN", GrantError::Level),
@@ -177,5 +187,32 @@ mod tests {
         let level = |levels: &[&str]| grants(&permissions("prn::/", levels)).unwrap().level(Resource::Root);
         assert_eq!(level(&["READ", "READ_UPDATE"]), Level::ReadUpdate);
         assert_eq!(level(&["READ_UPDATE", "NONE", "READ"]), Level::None);
+        assert_eq!(level(&["READ_UPDATE", "none"]), Level::None);
+        assert_eq!(level(&["view", "READ"]), Level::Read, "beside a level there may be words of others");
+    }
+
+    #[test]
+    fn a_permission_without_a_level_grants_nothing_and_hides_what_a_wider_one_grants() {
+        let scopes = [
+            json!(["none"]),
+            json!(["None", "view"]),
+            json!(["view"]),
+            json!(["read", "READ-UPDATE", " READ"]),
+            json!([]),
+            json!([7, null, ["READ"]]),
+            json!("READ"),
+            Value::Null,
+        ];
+        let wide = json!({ "rsid": "1", "rsname": "prn::*", "scopes": ["READ_UPDATE"] });
+        let check = |permission: Value, said: &Value| {
+            let found = grants(&json!({ "authorization": { "permissions": [wide, permission] } })).unwrap();
+            assert_eq!(found.level(Resource::Scope("s")), Level::None, "{said}");
+            assert_eq!(found.level(Resource::Scope("t")), Level::ReadUpdate, "{said}");
+        };
+        for said in scopes {
+            check(json!({ "rsid": "2", "rsname": "prn::/scope:s", "scopes": said }), &said);
+        }
+        // As Keycloak writes an empty list.
+        check(json!({ "rsid": "2", "rsname": "prn::/scope:s" }), &Value::Null);
     }
 }
