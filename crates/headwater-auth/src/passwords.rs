@@ -6,6 +6,7 @@
 //!
 //! Guarantees:
 //! * one bad line refuses the whole file and is named: a grant that is missing, or a denial, may be the point of it
+//! * so does a line with a character that nobody sees: it would speak of somebody or something else than it seems to
 //! * a wrong password costs what a right one costs, and so does a user who does not exist
 //!
 //! Source: the format of Pravega's password file, which its own server reads only up to the first empty line.
@@ -53,6 +54,12 @@ pub enum LineError {
     /// A colon is missing.
     #[error("is not user:proof:grants")]
     Parts,
+    /// A character that shows nothing or changes how others are shown. As the first of a file U+FEFF is a byte order mark.
+    #[error("has a character that cannot be seen: {}", named(.character))]
+    Unseen {
+        /// The first of them.
+        character: char,
+    },
     /// Empty, or with characters that are not printable.
     #[error("user name is empty or not printable")]
     User,
@@ -185,6 +192,10 @@ fn entry(line: &str) -> Result<Option<(&str, &str, &str)>, LineError> {
     if line.trim().is_empty() || line.starts_with('#') {
         return Ok(None);
     }
+    // Tabs between grants are blanks.
+    if let Some(character) = line.chars().find(|c| *c != '\t' && is_unseen(*c)) {
+        return Err(LineError::Unseen { character });
+    }
     let (user, rest) = line.split_once(':').ok_or(LineError::Parts)?;
     let (proof, grants) = rest.split_once(':').ok_or(LineError::Parts)?;
     if is_user(user) { Ok(Some((user, proof, grants))) } else { Err(LineError::User) }
@@ -192,8 +203,43 @@ fn entry(line: &str) -> Result<Option<(&str, &str, &str)>, LineError> {
 
 /// Printable, without a colon or blanks at its ends; not the start of a comment.
 fn is_user(name: &str) -> bool {
-    let printable = name.chars().all(|c| !c.is_control() && c != ':');
+    let printable = name.chars().all(|c| !is_unseen(c) && c != ':');
     !name.is_empty() && name.len() <= 255 && name.trim() == name && !name.starts_with('#') && printable
+}
+
+/// What is not ASCII and cannot be seen: formats (Cf) and separators of lines and paragraphs (Zl, Zp). First and last of each
+/// run, ascending. Source: the general categories of Unicode 15.
+const UNSEEN: [(char, char); 21] = [
+    ('\u{ad}', '\u{ad}'),
+    ('\u{600}', '\u{605}'),
+    ('\u{61c}', '\u{61c}'),
+    ('\u{6dd}', '\u{6dd}'),
+    ('\u{70f}', '\u{70f}'),
+    ('\u{890}', '\u{891}'),
+    ('\u{8e2}', '\u{8e2}'),
+    ('\u{180e}', '\u{180e}'),
+    ('\u{200b}', '\u{200f}'),
+    ('\u{2028}', '\u{202e}'),
+    ('\u{2060}', '\u{2064}'),
+    ('\u{2066}', '\u{206f}'),
+    ('\u{feff}', '\u{feff}'),
+    ('\u{fff9}', '\u{fffb}'),
+    ('\u{110bd}', '\u{110bd}'),
+    ('\u{110cd}', '\u{110cd}'),
+    ('\u{13430}', '\u{1343f}'),
+    ('\u{1bca0}', '\u{1bca3}'),
+    ('\u{1d173}', '\u{1d17a}'),
+    ('\u{e0001}', '\u{e0001}'),
+    ('\u{e0020}', '\u{e007f}'),
+];
+
+fn is_unseen(c: char) -> bool {
+    c.is_control() || !c.is_ascii() && UNSEEN.iter().any(|(first, last)| (*first..=*last).contains(&c))
+}
+
+fn named(unseen: &char) -> String {
+    let what = if *unseen == '\u{feff}' { ", a byte order mark if a file begins with it" } else { "" };
+    format!("U+{:04X}{what}", u32::from(*unseen))
 }
 
 fn grants(text: &str) -> Result<Grants, (usize, GrantError)> {
@@ -207,7 +253,9 @@ fn grants(text: &str) -> Result<Grants, (usize, GrantError)> {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum EntryError {
     /// Empty, too long, or with characters that a line cannot have.
-    #[error("user name {name:?} is empty, longer than 255 bytes, begins with # or has a colon or control characters")]
+    #[error(
+        "user name {name:?} is empty, longer than 255 bytes, begins with #, has blanks at its ends, or has a colon or characters that cannot be seen"
+    )]
     User {
         /// As given.
         name: String,
@@ -373,6 +421,48 @@ mod tests {
             let refused = PasswordFile::parse(&format!("# c\n{good}\n{line}\n"));
             assert_eq!(refused, Err(FileError { line: 3, reason }), "{line}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_seen_refuses_the_file_and_is_named() {
+        let good = made("good", "x");
+        let refused =
+            |text: &str| PasswordFile::parse(text).map(|file| file.users().count()).map_err(|e| e.to_string());
+        let mark = "line 1: has a character that cannot be seen: U+FEFF, a byte order mark if a file begins with it";
+        for text in [format!("\u{feff}{good}\n"), format!("\u{feff}# people: all\n{good}\n"), "\u{feff}".to_owned()] {
+            assert_eq!(refused(&text), Err(mark.to_owned()), "{text:?}");
+        }
+        for character in [
+            '\0',
+            '\r',
+            '\u{7f}',
+            '\u{85}',
+            '\u{ad}',
+            '\u{61c}',
+            '\u{200b}',
+            '\u{200d}',
+            '\u{202e}',
+            '\u{2066}',
+            '\u{2028}',
+            '\u{2060}',
+            '\u{feff}',
+            '\u{1d173}',
+            '\u{e0041}',
+        ] {
+            let name = format!("ad{character}min");
+            let salt = [7; SALT_BYTES];
+            assert!(matches!(new_entry(&name, b"x", &[], &salt, FEW), Err(EntryError::User { .. })), "{name:?}");
+            // In a name, and where it keeps a denial from being one.
+            for line in [good.replace("good", &name), format!("{}prn::/scope:s{character},NONE;", made("v", "x"))] {
+                let error = Err(FileError { line: 2, reason: LineError::Unseen { character } });
+                assert_eq!(PasswordFile::parse(&format!("{good}\n{line}\n")), error, "{line:?}");
+            }
+            let comment = format!("# {character}\n{good}\n");
+            assert_eq!(refused(&comment), Ok(1), "nothing in a comment is anybody or anything");
+        }
+        let seen = format!("{good};\t prn::/,READ \n{}\n", made("Zoë Ωmega 名前 é", "x"));
+        assert_eq!(refused(&seen), Ok(2));
+        assert!(UNSEEN.is_sorted() && UNSEEN.iter().all(|(first, last)| first <= last && !first.is_ascii()));
     }
 
     #[test]
