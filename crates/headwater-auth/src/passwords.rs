@@ -273,6 +273,57 @@ pub enum EntryError {
     },
 }
 
+/// A user with a password, and nothing about what they may do: made before a file is looked at, since it takes as long as
+/// a login.
+pub struct NewUser {
+    /// The line up to its grants.
+    start: String,
+}
+
+impl fmt::Debug for NewUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewUser").finish_non_exhaustive()
+    }
+}
+
+impl NewUser {
+    /// `salt` has to be random.
+    ///
+    /// # Errors
+    /// [`EntryError::User`] and [`EntryError::Password`].
+    pub fn new(
+        user: &str,
+        password: &[u8],
+        salt: &[u8; SALT_BYTES],
+        iterations: NonZeroU32,
+    ) -> Result<Self, EntryError> {
+        if !is_user(user) {
+            return Err(EntryError::User { name: user.to_owned() });
+        }
+        if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
+            return Err(EntryError::Password);
+        }
+        let mut hash = [0; HASH_BYTES];
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, password, &mut hash);
+        let inner = format!("{iterations}:{}:{}", hex(salt), hex(&hash));
+        Ok(Self { start: format!("{user}:{}:", hex(inner.as_bytes())) })
+    }
+
+    /// Their line, without its end.
+    pub fn line(&self, grants: &[Grant]) -> String {
+        grants.iter().fold(self.start.clone(), |line, grant| format!("{line}{grant};"))
+    }
+}
+
+/// Reads grants as they are given one by one.
+///
+/// # Errors
+/// [`EntryError::Grant`].
+pub fn parse_grants(texts: &[String]) -> Result<Vec<Grant>, EntryError> {
+    let parse = |text: &String| Grant::parse(text).map_err(|error| EntryError::Grant { text: text.clone(), error });
+    texts.iter().map(parse).collect()
+}
+
 /// A line for a user, without its end. `salt` has to be random.
 ///
 /// # Errors
@@ -284,21 +335,8 @@ pub fn new_entry(
     salt: &[u8; SALT_BYTES],
     iterations: NonZeroU32,
 ) -> Result<String, EntryError> {
-    if !is_user(user) {
-        return Err(EntryError::User { name: user.to_owned() });
-    }
-    if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
-        return Err(EntryError::Password);
-    }
-    let mut listed = String::new();
-    for text in grants {
-        let grant = Grant::parse(text).map_err(|error| EntryError::Grant { text: text.clone(), error })?;
-        listed.push_str(&format!("{grant};"));
-    }
-    let mut hash = [0; HASH_BYTES];
-    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, password, &mut hash);
-    let inner = format!("{iterations}:{}:{}", hex(salt), hex(&hash));
-    Ok(format!("{user}:{}:{listed}", hex(inner.as_bytes())))
+    let grants = parse_grants(grants)?;
+    Ok(NewUser::new(user, password, salt, iterations)?.line(&grants))
 }
 
 /// The file with a user's line replaced by `line`, or taken away; everything else, comments included, stays. The second

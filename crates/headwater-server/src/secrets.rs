@@ -2,11 +2,14 @@
 //!
 //! Guarantees:
 //! * what has to be secret is refused if everybody on this machine can read or write it
-//! * a file is replaced as a whole or not at all, by one of the same owner and group: whoever could read it still can
+//! * a file is replaced as a whole or not at all, by one of the same owner and group: whoever could read it still can. A
+//!   symbolic link stays one, and what it leads to is replaced
+//! * of those who [`hold`] a file one after the other changes it
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Longest file.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -80,26 +83,72 @@ pub(crate) fn read_text(path: &Path, is_secret: bool) -> Result<String, FileErro
     String::from_utf8(read(path, is_secret)?).map_err(|_| FileError::NotText { path: path.to_owned() })
 }
 
+/// A file that is going to be changed by what is in it: until this is dropped nobody else has it.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// Where the file is, or is going to be, behind all symbolic links.
+    pub(crate) path: PathBuf,
+    /// Locked. Unlike the file it is there before the first change, and stays the same when the file is replaced.
+    _directory: std::fs::File,
+}
+
+/// Waits until nobody else has a file of this directory. The system lets go of what a process had that is gone.
+#[allow(clippy::disallowed_methods, reason = "the operator's file, not the store's")]
+pub(crate) fn hold(path: &Path) -> std::io::Result<Held> {
+    let path = place(path)?;
+    let directory = std::fs::File::open(directory(&path))?;
+    directory.lock()?;
+    Ok(Held { path, _directory: directory })
+}
+
+/// Where a file is, or is going to be, behind all symbolic links.
+fn place(path: &Path) -> std::io::Result<PathBuf> {
+    // Also ends where links lead round in a circle.
+    if let Err(error) = std::fs::metadata(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    match std::fs::read_link(path) {
+        Ok(to) => place(&directory(path).join(to)),
+        // No link, or nothing yet.
+        Err(_) => Ok(path.to_owned()),
+    }
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Writes a file beside its place, then puts it there. One that was there keeps its owner and group, or stays as it is.
 #[allow(clippy::disallowed_methods, reason = "the operator's file, not the store's")]
 pub(crate) fn put(path: &Path, text: &str, mode: u32) -> Result<(), FileError> {
     let failed = |source| FileError::Unwritable { path: path.to_owned(), source };
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let new = PathBuf::from(name);
-    let _ = std::fs::remove_file(&new);
-    if let Err(error) = write(&new, path, text, mode).and_then(|()| std::fs::rename(&new, path)) {
+    let path = &place(path).map_err(failed)?;
+    let (new, file) = beside(path).map_err(failed)?;
+    if let Err(error) = write(file, path, text, mode).and_then(|()| std::fs::rename(&new, path)) {
         let _ = std::fs::remove_file(&new);
         return Err(failed(error));
     }
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+    std::fs::File::open(directory(path)).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 
-/// Makes a file with the owner and group of the one that it is going to replace, if there is one.
-#[allow(clippy::disallowed_methods, reason = "the operator's file, not the store's")]
-fn write(new: &Path, old: &Path, text: &str, mode: u32) -> std::io::Result<()> {
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(new)?;
+/// Makes a file beside another, under a name that nobody else has.
+fn beside(path: &Path) -> std::io::Result<(PathBuf, std::fs::File)> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{}-{}.new", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
+        match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&name) {
+            // Of a process of this number that was killed, or that counts its processes otherwise.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|file| (name.into(), file)),
+        }
+    }
+}
+
+/// Fills a file, which gets the owner and group of the one that it is going to replace, if there is one.
+fn write(mut file: std::fs::File, old: &Path, text: &str, mode: u32) -> std::io::Result<()> {
     match std::fs::metadata(old) {
         Ok(old) => {
             let made = file.metadata()?;
@@ -166,5 +215,40 @@ mod tests {
         assert_eq!(replaced.mode() & 0o777, 0o660, "whatever the umask");
         assert_eq!(read(&path, true).unwrap(), b"new");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_link_stays_and_what_it_leads_to_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::create_dir(at("there")).unwrap();
+        for (link, to) in [("users", "there/link"), ("there/link", "users"), ("a", "b"), ("b", "a")] {
+            std::os::unix::fs::symlink(to, at(link)).unwrap();
+        }
+        // At first they lead to nothing.
+        for text in ["first", "second"] {
+            put(&at("users"), text, 0o600).unwrap();
+            assert_eq!(read(&at("there/users"), true).unwrap(), text.as_bytes());
+            assert_eq!(hold(&at("users")).unwrap().path, at("there/users"));
+            assert!(at("users").is_symlink() && at("there/link").is_symlink() && !at("there/users").is_symlink());
+        }
+        assert!(matches!(put(&at("a"), "x", 0o600), Err(FileError::Unwritable { .. })), "they lead nowhere");
+        assert!(matches!(put(&at("there"), "x", 0o600), Err(FileError::Unwritable { .. })), "a directory is no file");
+        let left = |name: &str| std::fs::read_dir(at(name)).unwrap().count();
+        assert_eq!((left(""), left("there")), (4, 2), "nothing is left beside them");
+    }
+
+    #[test]
+    fn what_another_process_left_is_in_nobodys_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("users");
+        // All the names that this process would take next.
+        for number in 0..1000 {
+            let left = directory.path().join(format!("users.{}-{number}.new", std::process::id()));
+            std::fs::write(left, "left").unwrap();
+        }
+        put(&path, "new", 0o600).unwrap();
+        assert_eq!(read(&path, true).unwrap(), b"new");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1001, "and stays");
     }
 }
