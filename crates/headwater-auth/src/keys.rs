@@ -43,9 +43,20 @@ pub enum SignatureError {
     /// The set has no key of this name; a newer set may have.
     #[error("signed with an unknown key")]
     UnknownKey,
-    /// No key of the set believes in this algorithm, or the signature is of something else.
+    /// No key of the set believes in this algorithm, or the signature is of something else or by another key.
     #[error("signature does not hold")]
     Forged,
+}
+
+impl SignatureError {
+    /// Whether a newer set may have a key with which the signature holds. One by which a token is forged may have been
+    /// replaced meanwhile, under its name or without any.
+    pub fn may_hold_by_newer_keys(self) -> bool {
+        match self {
+            Self::Malformed => false,
+            Self::UnknownKey | Self::Forged => true,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -12,7 +12,8 @@
 //! * whoever was known before waits for at most the derivations that run already, however many strangers wait
 //! * crowds of strangers delay one who comes from elsewhere by one derivation for each of their networks at most
 //! * what was decided by files or keys that were replaced since is not kept
-//! * a file that is no good when it is read again, or still being written, changes nothing
+//! * a file that is no good when it is read again, or still being written, changes nothing; one that is good is taken also
+//!   while an issuer does not answer
 //!
 //! What is decided is in `headwater-auth`; here are files, clocks and threads.
 
@@ -302,36 +303,13 @@ impl Guard {
     /// Looks at the files now and then, and asks the issuer for its keys, until `stopping`.
     pub(crate) async fn keep_fresh(self, stopping: CancellationToken) {
         let Some(inner) = self.0 else { return };
-        let metrics = &inner.metrics;
-        let tell = |looked: Result<PathBuf, AuthError>| match looked {
-            Ok(path) => {
-                inner.forget();
-                metrics.auth_reloads.inc();
-                tracing::info!(file = %path.display(), "read again");
-            }
-            Err(error) => {
-                metrics.auth_reloads_failed.inc();
-                tracing::warn!(error = chain(&error), "not read again, what was known before stays");
+        // Each by itself: no file waits for an issuer that does not answer.
+        let keys = async {
+            if let Some(issuer) = &inner.issuer {
+                issuer.keep_fresh(|| inner.forget()).await;
             }
         };
-        let mut keys = inner.issuer.as_ref().and_then(Issuer::keys);
-        loop {
-            tokio::select! {
-                () = stopping.cancelled() => return,
-                () = inner.look.notified() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
-            let looking = inner.clone();
-            settle(move || looking.look(), tell).await;
-            if let Some(issuer) = &inner.issuer {
-                issuer.refresh_if_old().await;
-                // They may also have come for a caller who did not stay to say so.
-                if !issuer.has(keys.as_ref()) {
-                    keys = issuer.keys();
-                    inner.forget();
-                }
-            }
-        }
+        stopping.run_until_cancelled(futures::future::join(inner.keep_files(), keys)).await;
     }
 }
 
@@ -342,6 +320,29 @@ impl Inner {
 
     fn forget(&self) {
         self.known.lock().expect("a panic ends the process").doubt();
+    }
+
+    async fn keep_files(self: &Arc<Self>) {
+        let metrics = &self.metrics;
+        let tell = |looked: Result<PathBuf, AuthError>| match looked {
+            Ok(path) => {
+                self.forget();
+                metrics.auth_reloads.inc();
+                tracing::info!(file = %path.display(), "read again");
+            }
+            Err(error) => {
+                metrics.auth_reloads_failed.inc();
+                tracing::warn!(error = chain(&error), "not read again, what was known before stays");
+            }
+        };
+        loop {
+            tokio::select! {
+                () = self.look.notified() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            let looking = self.clone();
+            settle(move || looking.look(), tell).await;
+        }
     }
 
     fn look(&self) -> Vec<Look<AuthError>> {
@@ -419,7 +420,7 @@ impl Inner {
         match checked {
             Ok(bearer::Bearer { subject, grants, until }) => {
                 let caller = Caller::Known { name: subject.into(), grants: Arc::new(grants) };
-                self.keep(header, &caller, now, until, || issuer.has(keys.as_ref()));
+                self.keep(header, &caller, now, until, || issuer.has(&keys));
                 Ok(caller)
             }
             Err(error) => {
@@ -641,6 +642,47 @@ mod tests {
         crowd.await.unwrap();
         assert_eq!(guard.identify(&headers("last"), HERE).await.unwrap_err(), Unknown::Refused);
         assert!(metrics.auth_refused(Kind::Basic).get() > 0);
+    }
+
+    /// A line that costs little.
+    fn cheap(user: &str) -> String {
+        let salt = [7; headwater_auth::passwords::SALT_BYTES];
+        let iterations = 16.try_into().unwrap();
+        headwater_auth::passwords::new_entry(user, b"x", &["prn::*,READ".into()], &salt, iterations).unwrap() + "\n"
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_issuer_that_does_not_answer_holds_up_no_change_of_users() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("users");
+        crate::secrets::put(&path, &cheap("first"), 0o600).unwrap();
+        // Takes connections and says nothing.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let bearer = BearerConfig {
+            keys: None,
+            issuer: Some(format!("http://{}", silent.local_addr().unwrap())),
+            audience: "us".to_owned(),
+            claim: None,
+        };
+        let passwords = Some(path.clone());
+        let config = AuthConfig { passwords, bearer: Some(bearer), token_key: None, token_lifetime_seconds: 600 };
+        let metrics = Metrics::new();
+        let guard = Guard::open(&config, directory.path(), Arc::new(|| 0), metrics.clone()).unwrap();
+        let stopping = CancellationToken::new();
+        let fresh = tokio::spawn(guard.clone().keep_fresh(stopping.clone()));
+        let begun = tokio::time::Instant::now();
+        let _asked = silent.accept().await.unwrap();
+        for round in 1..=5 {
+            crate::secrets::put(&path, &(cheap("first") + &cheap(&format!("other{round}"))), 0o600).unwrap();
+            let changed = tokio::time::Instant::now();
+            while metrics.auth_reloads.get() < round {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                assert!(changed.elapsed() < LOOK_EVERY * 3, "change {round} is not taken");
+            }
+        }
+        assert!(begun.elapsed() > issuer::PATIENCE, "it was waited for all the time");
+        stopping.cancel();
+        fresh.await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread")]
