@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use headwater_auth::delegation::Key;
 use headwater_auth::keys::KeySet;
 use headwater_auth::passwords::PasswordFile;
+use tokio::time::Instant;
 
 use super::{AuthError, Shared};
 use crate::secrets;
@@ -38,15 +40,15 @@ impl<T> Watched<T> {
         self.value.read().expect("a panic ends the process").clone()
     }
 
-    /// Takes the file if it changed since it was last taken and has settled.
-    pub(super) fn look(&self) -> Look<AuthError> {
+    /// Takes the file if it changed since it was last taken and has stayed as it is for `settling`.
+    pub(super) fn look(&self, settling: Duration) -> Look<AuthError> {
         let mut seen = self.seen.lock().expect("a panic ends the process");
         let take = |bytes: &Vec<u8>| -> Result<(), AuthError> {
             let value = read(&self.path, bytes, self.parse)?;
             *self.value.write().expect("a panic ends the process") = Arc::new(value);
             Ok(())
         };
-        seen.look(&[&self.path], || Ok(secrets::read(&self.path, true)?), take)
+        seen.look(Instant::now(), settling, &[&self.path], || Ok(secrets::read(&self.path, true)?), take)
     }
 }
 

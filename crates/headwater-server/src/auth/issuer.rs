@@ -120,10 +120,10 @@ impl Issuer {
         }
     }
 
-    /// Takes the file of keys if there is one and it changed.
-    pub(super) fn look(&self) -> Look<AuthError> {
+    /// Takes the file of keys if there is one and it changed and has stayed as it is for `settling`.
+    pub(super) fn look(&self, settling: Duration) -> Look<AuthError> {
         match &self.source {
-            Source::File(keys) => keys.look(),
+            Source::File(keys) => keys.look(settling),
             Source::Discovery(_) => Look::Same,
         }
     }

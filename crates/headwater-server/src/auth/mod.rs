@@ -28,6 +28,7 @@ pub(crate) mod wire;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use axum::http::HeaderMap;
 use base64::Engine as _;
@@ -48,7 +49,7 @@ use self::line::Strangers;
 use crate::metrics::Metrics;
 pub use crate::secrets::FileError;
 use crate::secrets::chain;
-use crate::settling::{LOOK_EVERY, Look, settle};
+use crate::settling::{Look, Occasion, settle};
 
 /// Calls of callers known before that may wait for a processor; further ones are refused. As many as are known: the calls of
 /// one caller wait for one derivation, whose answer they share.
@@ -336,18 +337,15 @@ impl Inner {
             }
         };
         loop {
-            tokio::select! {
-                () = self.look.notified() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
+            let occasion = Occasion::next(&self.look).await;
             let looking = self.clone();
-            settle(move || looking.look(), tell).await;
+            settle(occasion, move |settling| looking.look(settling), tell).await;
         }
     }
 
-    fn look(&self) -> Vec<Look<AuthError>> {
-        let (passwords, issuer) = (self.passwords.as_ref(), self.issuer.as_ref());
-        passwords.map(Watched::look).into_iter().chain(issuer.map(Issuer::look)).collect()
+    fn look(&self, settling: Duration) -> Vec<Look<AuthError>> {
+        let passwords = self.passwords.as_ref().map(|passwords| passwords.look(settling));
+        passwords.into_iter().chain(self.issuer.as_ref().map(|issuer| issuer.look(settling))).collect()
     }
 
     fn found(&self, header: &str, now: i64) -> Option<Caller> {
@@ -485,12 +483,12 @@ type Shared<T> = RwLock<Arc<T>>;
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicI64;
-    use std::time::Duration;
 
     use futures::FutureExt as _;
 
     use super::line::LINE_MAX;
     use super::*;
+    use crate::settling::LOOK_EVERY;
 
     const HERE: Origin = Origin::UNKNOWN;
 
@@ -652,6 +650,38 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    #[allow(clippy::disallowed_methods, reason = "the operator's file, not the store's")]
+    async fn a_file_whose_writer_pauses_behind_a_line_is_taken_when_it_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("users");
+        crate::secrets::put(&path, &cheap("first"), 0o600).unwrap();
+        let passwords = Some(path.clone());
+        let config = AuthConfig { passwords, bearer: None, token_key: None, token_lifetime_seconds: 600 };
+        let metrics = Metrics::new();
+        let guard = Guard::open(&config, directory.path(), Arc::new(|| 0), metrics.clone()).unwrap();
+        let stopping = CancellationToken::new();
+        let fresh = tokio::spawn(guard.clone().keep_fresh(stopping.clone()));
+        let known = async |user: &str| guard.identify(&of_user(user, "x"), HERE).await.is_ok();
+        // Before one look and behind it, with a pause that is shorter than the time between two.
+        tokio::time::sleep(LOOK_EVERY - Duration::from_millis(50)).await;
+        std::fs::write(&path, cheap("second")).unwrap();
+        tokio::time::sleep(LOOK_EVERY - Duration::from_millis(100)).await;
+        assert!(known("first").await && !known("second").await);
+        std::fs::write(&path, cheap("second") + &cheap("third")).unwrap();
+        tokio::time::sleep(LOOK_EVERY * 4).await;
+        assert!(!known("first").await && known("second").await && known("third").await);
+        assert_eq!((metrics.auth_reloads.get(), metrics.auth_reloads_failed.get()), (1, 0));
+        // Who asks does not wait.
+        std::fs::write(&path, cheap("fourth")).unwrap();
+        guard.look();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(known("fourth").await);
+        assert_eq!((metrics.auth_reloads.get(), metrics.auth_reloads_failed.get()), (2, 0));
+        stopping.cancel();
+        fresh.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_issuer_that_does_not_answer_holds_up_no_change_of_users() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("users");
@@ -716,7 +746,7 @@ mod tests {
                 logins
             }
         });
-        let look = || inner.look().pop().unwrap();
+        let look = || inner.look(Duration::ZERO).pop().unwrap();
         for round in 0..ROUNDS {
             // Cut in the line of the one who comes all the time, and now and then looked at until it was refused.
             std::fs::write(&path, &good[..1 + round % 100]).unwrap();

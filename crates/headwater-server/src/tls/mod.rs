@@ -27,7 +27,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +35,7 @@ use self::files::Pair;
 pub use self::files::PairError;
 use crate::metrics::Metrics;
 use crate::secrets::chain;
-use crate::settling::{LOOK_EVERY, Look, Settling, settle};
+use crate::settling::{Look, Occasion, Settling, settle};
 use crate::socket::Socket;
 
 /// How long a handshake may take.
@@ -139,22 +139,21 @@ impl Tls {
             }
         };
         loop {
-            tokio::select! {
+            let occasion = tokio::select! {
                 () = stopping.cancelled() => return,
-                () = self.look.notified() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
+                occasion = Occasion::next(&self.look) => occasion,
+            };
             let tls = self.clone();
-            settle(move || vec![tls.reload()], tell).await;
+            settle(occasion, move |settling| vec![tls.reload(settling)], tell).await;
         }
     }
 
-    /// Takes the files if they changed since they were last taken and have settled.
-    fn reload(&self) -> Look<PairError> {
+    /// Takes the files if they changed since they were last taken and have stayed as they are for `settling`.
+    fn reload(&self, settling: Duration) -> Look<PairError> {
         let mut seen = self.seen.lock().expect("a panic ends the process");
         let (certificate, key) = &self.files;
         let take = |pair: &Pair| pair.certified(&self.provider).map(|certified| self.identity.replace(certified));
-        seen.look(&[certificate, key], || Pair::read(certificate, key), take)
+        seen.look(Instant::now(), settling, &[certificate, key], || Pair::read(certificate, key), take)
     }
 }
 
@@ -203,24 +202,25 @@ mod tests {
         let tls = Tls::open(&config, first.path(), &[]).unwrap();
         let used = |tls: &Tls| tls.identity.0.read().unwrap().cert.clone();
         let original = used(&tls);
-        assert!(matches!(tls.reload(), Look::Same), "nothing changed");
+        let look = |tls: &Tls| tls.reload(Duration::ZERO);
+        assert!(matches!(look(&tls), Look::Same), "nothing changed");
         // What is new is never taken at the first look.
         let settled = |tls: &Tls| {
-            assert!(matches!(tls.reload(), Look::Unsettled));
-            tls.reload()
+            assert!(matches!(look(tls), Look::Unsettled));
+            look(tls)
         };
 
         let leaf = std::fs::read(&other_certificate).unwrap();
         for bytes in [0, 1, 30, leaf.len() / 2, leaf.len() - 30] {
             std::fs::write(&certificate, &leaf[..bytes]).unwrap();
             assert!(matches!(settled(&tls), Look::Failed(_)), "{bytes} bytes of a certificate");
-            assert!(matches!(tls.reload(), Look::Same), "reported once");
+            assert!(matches!(look(&tls), Look::Same), "reported once");
         }
         std::fs::write(&certificate, &leaf).unwrap();
         assert!(matches!(settled(&tls), Look::Failed(PairError::Mismatch { .. })), "certificate of another key");
         std::fs::remove_file(&key).unwrap();
-        assert!(matches!(tls.reload(), Look::Failed(PairError::File(FileError::Unreadable { .. }))));
-        assert!(matches!(tls.reload(), Look::Same), "reported once");
+        assert!(matches!(look(&tls), Look::Failed(PairError::File(FileError::Unreadable { .. }))));
+        assert!(matches!(look(&tls), Look::Same), "reported once");
         assert_eq!(used(&tls), original);
 
         // The pair is whole and of use at every look, and its chain is not: each look finds one certificate more.
@@ -228,13 +228,13 @@ mod tests {
         let chain = [&leaf[..], &std::fs::read(second.path().join(self_signed::AUTHORITY)).unwrap()].concat();
         for blocks in [&leaf, &chain, &[&chain[..], &leaf].concat()] {
             std::fs::write(&certificate, blocks).unwrap();
-            assert!(matches!(tls.reload(), Look::Unsettled), "{} bytes of a chain", blocks.len());
+            assert!(matches!(look(&tls), Look::Unsettled), "{} bytes of a chain", blocks.len());
             assert_eq!(used(&tls), original);
         }
         std::fs::write(&certificate, &chain).unwrap();
         assert!(matches!(settled(&tls), Look::Changed(path) if path == certificate));
         assert_eq!(used(&tls).len(), 2, "the whole chain");
-        assert!(matches!(tls.reload(), Look::Same));
+        assert!(matches!(look(&tls), Look::Same));
     }
 
     #[test]
