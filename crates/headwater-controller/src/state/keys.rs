@@ -91,6 +91,11 @@ pub(crate) fn scoped_stream(key: &[u8]) -> Result<ScopedStream, ControllerError>
     stream.ok_or_else(|| ControllerError::Damaged("the name of a stream in an index".into()))
 }
 
+/// A name that was stored.
+pub(crate) fn stored_name(name: &str) -> Result<Name, ControllerError> {
+    Name::parse(name).map_err(|_| ControllerError::Damaged("a name in a listing".into()))
+}
+
 pub(crate) fn stream_entry(stream: &Name) -> Bytes {
     join(STREAM_PREFIX, &[stream.as_str().as_bytes()])
 }

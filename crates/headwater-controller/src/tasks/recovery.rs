@@ -59,6 +59,7 @@ impl Inner {
         tokio::spawn(Arc::clone(self).run_sweeps());
         tokio::spawn(Arc::clone(self).run_watermarks());
         tokio::spawn(Arc::clone(self).run_retention());
+        tokio::spawn(Arc::clone(self).run_purges());
         tokio::spawn(Arc::clone(self).run_autoscale());
         tokio::spawn(Arc::clone(self).find_scaled());
         Ok(())

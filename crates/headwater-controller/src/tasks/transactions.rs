@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use headwater_types::{ScopedStream, SegmentName, TransactionId};
 use tracing::warn;
@@ -12,7 +13,7 @@ use super::slots::Slot;
 use super::{Inner, Result, TRANSACTION_NUMBERS, fan_out, present, put, remove};
 use crate::codec::{Decoder, Encoder};
 use crate::model::{
-    COMPLETED_LIST_MAX, ControllerError, CreatedTransaction, EndTransaction, LEASE_MS_MAX, LEASE_MS_MIN, Ping,
+    COMPLETED_LIST_MAX, ControllerError, CreatedTransaction, EndTransaction, LEASE_MS_MAX, LEASE_MS_MIN, Listing, Ping,
     TRANSACTIONS_OPEN_MAX, TransactionState, WRITER_ID_BYTES_MAX, answer_segments_max,
 };
 use crate::ports::{Change, Expect, ScaleHint, TableError, Version};
@@ -22,6 +23,14 @@ use crate::state::{keys, transactions};
 
 /// Entries per read of an index.
 const SCAN: usize = 1000;
+/// Completed transactions that are forgotten in one batch.
+const PURGED_AT_ONCE: usize = 500;
+/// Pause before those of all streams are looked for the first time: a start has better things to do.
+const PURGE_FIRST: Duration = Duration::from_secs(60 * 60);
+/// Pause after that: a quarter of the time for which they are remembered.
+const PURGE_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
+/// Pause before each look at a stream, of which there may be a million.
+const PURGE_GENTLY: Duration = Duration::from_millis(1);
 
 impl Inner {
     pub(super) async fn create_transaction(
@@ -350,33 +359,97 @@ impl Inner {
     /// Forgets transactions that were completed long ago, some at a time and not often.
     pub(super) async fn purge_completed(&self, slot: &Slot) -> Result<()> {
         const EVERY_MS: i64 = 60_000;
-        const AT_ONCE: usize = 500;
         let open_ms = self.open_ms();
         if open_ms.saturating_sub(slot.purged_ms.load(Ordering::Relaxed)) < EVERY_MS {
             return Ok(());
         }
+        if self.purge_some(&slot.table, open_ms).await? < PURGED_AT_ONCE {
+            slot.purged_ms.store(open_ms, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Does the same for all streams now and then: where no transaction ends any more nothing else would.
+    pub(super) async fn run_purges(self: Arc<Self>) {
+        let mut stopped = self.stopped.subscribe();
+        let mut pause = PURGE_FIRST;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            }
+            pause = PURGE_EVERY;
+            if let Err(error) = self.purge_all().await {
+                warn!(%error, "ends of transactions that are not remembered stay until the next time");
+            }
+        }
+    }
+
+    /// One stream after the other, without anything of it being kept in memory.
+    async fn purge_all(&self) -> Result<()> {
+        let mut scopes = self.list_scopes("").await?;
+        while !scopes.names.is_empty() {
+            for scope in &scopes.names {
+                self.purge_scope(scope).await?;
+            }
+            scopes = self.list_scopes(&scopes.token).await?;
+        }
+        Ok(())
+    }
+
+    async fn purge_scope(&self, scope: &str) -> Result<()> {
+        let mut token = String::new();
+        let name = keys::stored_name(scope)?;
+        while let Listing::Page(page) = self.list_streams(&name, &token).await?
+            && !page.names.is_empty()
+        {
+            for stream in &page.names {
+                let stream = ScopedStream { scope: name.clone(), stream: keys::stored_name(stream)? };
+                match self.purge_stream(&stream).await {
+                    // It comes or goes.
+                    Ok(()) | Err(TableError::NoSuchTable(_)) => {}
+                    Err(error) => warn!(%stream, %error, "ends that are not remembered stay until the next time"),
+                }
+                if self.is_stopped() {
+                    return Ok(());
+                }
+            }
+            token = page.token;
+        }
+        Ok(())
+    }
+
+    async fn purge_stream(&self, stream: &ScopedStream) -> Result<(), TableError> {
+        let table = keys::stream_table(stream);
+        loop {
+            tokio::time::sleep(PURGE_GENTLY).await;
+            if self.purge_some(&table, self.open_ms()).await? < PURGED_AT_ONCE {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Forgets some of what a stream's table says of transactions that were completed long ago. Returns how many; no more
+    /// than are removed at once.
+    async fn purge_some(&self, table: &str, open_ms: i64) -> Result<usize, TableError> {
         let tables = &self.ports.tables;
         let forgotten_ms = open_ms.saturating_sub(transactions::REMEMBERED_MS);
         let before = keys::completed_before(forgotten_ms);
-        let mut page = tables.scan(&slot.table, keys::COMPLETED_PREFIX, Some(&before), AT_ONCE).await?;
-        if forgotten_ms > 0 && page.len() < AT_ONCE {
+        let mut page = tables.scan_keys(table, keys::COMPLETED_PREFIX, Some(&before), PURGED_AT_ONCE).await?;
+        if forgotten_ms > 0 && page.len() < PURGED_AT_ONCE {
             // All of these ended before the store was open for the first millisecond that it counts.
-            let rest = AT_ONCE - page.len();
-            page.extend(tables.scan(&slot.table, keys::COMPLETED_BY_WALL_PREFIX, None, rest).await?);
+            let rest = PURGED_AT_ONCE - page.len();
+            page.extend(tables.scan_keys(table, keys::COMPLETED_BY_WALL_PREFIX, None, rest).await?);
         }
+        let count = page.len();
         let changes: Vec<Change> = page
-            .iter()
-            .filter_map(|entry| {
-                Some([remove(keys::transaction(keys::transaction_of(&entry.key)?)), remove(entry.key.clone())])
-            })
+            .into_iter()
+            .filter_map(|key| Some([remove(keys::transaction(keys::transaction_of(&key)?)), remove(key)]))
             .flatten()
             .collect();
-        if page.len() < AT_ONCE {
-            slot.purged_ms.store(open_ms, Ordering::Relaxed);
-        }
         if !changes.is_empty() {
-            self.ports.tables.commit(&slot.table, changes).await?;
+            tables.commit(table, changes).await?;
         }
-        Ok(())
+        Ok(count)
     }
 }

@@ -137,6 +137,7 @@ async fn no_jump_changes_how_long_an_end_is_remembered() {
         let newest_first: Vec<_> = ended.into_iter().rev().collect();
         jump(&mut world, jump_ms, is_away).await;
         assert_eq!(listed(&world, &t).await, newest_first, "{jump_ms} {is_away}");
+        let before = world.store.table_len("stream/s/t");
         hours(23).await;
         for (id, end) in ended {
             assert_eq!(state(&world, &t, id).await, end, "{jump_ms} {is_away}");
@@ -147,7 +148,6 @@ async fn no_jump_changes_how_long_an_end_is_remembered() {
             assert_eq!(state(&world, &t, id).await, TransactionState::Unknown, "{jump_ms} {is_away}");
         }
         assert_eq!(listed(&world, &t).await, vec![]);
-        let before = world.store.table_len("stream/s/t");
         committed(&world, &t).await;
         seconds(1).await;
         assert_eq!(world.store.table_len("stream/s/t"), before - 2, "two made room for one, {jump_ms} {is_away}");
@@ -234,10 +234,10 @@ async fn transactions_that_were_recorded_by_the_wall_clock_go_on_by_the_time_the
         assert_eq!(listed(&world, &t).await, all, "{jump_ms} {is_away}");
         hours(23).await;
         assert_eq!(listed(&world, &t).await, all, "{jump_ms} {is_away}");
+        let before = world.store.table_len("stream/s/t");
         hours(2).await;
         assert_eq!(listed(&world, &t).await, vec![], "{jump_ms} {is_away}");
         assert_eq!(state(&world, &t, ended[0].0).await, TransactionState::Unknown, "{jump_ms} {is_away}");
-        let before = world.store.table_len("stream/s/t");
         let last = aborted(&world, &t).await;
         seconds(1).await;
         assert_eq!(listed(&world, &t).await, [(last, TransactionState::Aborted)]);

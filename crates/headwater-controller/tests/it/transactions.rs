@@ -191,17 +191,42 @@ async fn a_completed_transaction_is_forgotten_after_a_day() {
     let old = open(&world, &t).await;
     commit(&world, &t, old.id).await;
     world.state_becomes(&t, old.id, TransactionState::Committed).await;
+    let before = world.store.table_len("stream/s/t");
     tokio::time::sleep(Duration::from_secs(23 * 3600)).await;
     assert_eq!(world.controller.transaction_state(&t, old.id).await.unwrap(), TransactionState::Committed);
     tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
     assert_eq!(world.controller.transaction_state(&t, old.id).await.unwrap(), TransactionState::Unknown);
     assert_eq!(world.controller.completed_transactions(&t).await.unwrap(), vec![]);
-    let before = world.store.table_len("stream/s/t");
     let new = open(&world, &t).await;
     commit(&world, &t, new.id).await;
     world.state_becomes(&t, new.id, TransactionState::Committed).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(world.store.table_len("stream/s/t"), before, "the old one's records made room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forgotten_leaves_the_store_also_where_no_transaction_ends_any_more() {
+    let (mut world, t) = World::with_stream(1).await;
+    world.create("idle", 1).await;
+    let empty = world.store.table_len("stream/s/t");
+    // More than go at once.
+    for number in 0..510 {
+        let transaction = open(&world, &t).await;
+        match number % 2 {
+            0 => commit(&world, &t, transaction.id).await,
+            _ => _ = world.controller.abort_transaction(&t, transaction.id).await.unwrap(),
+        }
+        let state = if number % 2 == 0 { TransactionState::Committed } else { TransactionState::Aborted };
+        world.state_becomes(&t, transaction.id, state).await;
+    }
+    let ended = world.store.table_len("stream/s/t");
+    assert_eq!(ended, empty + 2 * 510, "a record of each, and its place in the list");
+    world.restart(None);
+    world.controller.recover().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(20 * 3600)).await;
+    assert_eq!(world.store.table_len("stream/s/t"), ended, "they are remembered");
+    tokio::time::sleep(Duration::from_secs(11 * 3600)).await;
+    assert_eq!(world.store.table_len("stream/s/t"), empty);
 }
 
 #[tokio::test(start_paused = true)]
