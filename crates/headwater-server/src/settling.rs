@@ -30,6 +30,8 @@ pub(crate) struct Settling<T> {
     taken: Option<T>,
     /// At the last look, if that was something else.
     unsettled: Option<Unsettled<T>>,
+    /// Why they could not be read at the last look, in words.
+    unreadable: Option<String>,
 }
 
 struct Unsettled<T> {
@@ -63,12 +65,13 @@ pub(crate) enum Look<E> {
 impl<T: Eq> Settling<T> {
     /// That is in use.
     pub(crate) fn new(taken: T) -> Self {
-        Self { taken: Some(taken), unsettled: None }
+        Self { taken: Some(taken), unsettled: None, unreadable: None }
     }
 
     /// Reads the files, of which the first names them all, and has what is new used once it has stayed as it is for
-    /// `settling`, at the second look at the earliest. What is no good is reported once.
-    pub(crate) fn look<E>(
+    /// `settling`, at the second look at the earliest. What is no good is reported once, and so is each reason for which files
+    /// cannot be read one after the other: what was to be taken away by a change is still there.
+    pub(crate) fn look<E: std::fmt::Display>(
         &mut self,
         now: Instant,
         settling: Duration,
@@ -81,10 +84,16 @@ impl<T: Eq> Settling<T> {
         let found = match read() {
             Ok(found) => found,
             Err(error) => {
-                self.unsettled = None;
-                return self.taken.take().map_or(Look::Same, |_| Look::Failed(error));
+                (self.taken, self.unsettled) = (None, None);
+                let why = Some(error.to_string());
+                if self.unreadable == why {
+                    return Look::Same;
+                }
+                self.unreadable = why;
+                return Look::Failed(error);
             }
         };
+        self.unreadable = None;
         if self.taken.as_ref() == Some(&found) {
             self.unsettled = None;
             return Look::Same;
@@ -172,13 +181,17 @@ mod tests {
             let (now, settled) = (begin + Duration::from_millis(at_ms), Duration::from_millis(settling_ms));
             let take = |text: &String| {
                 taken.push(text.clone());
-                Ok::<_, ()>(())
+                Ok::<_, String>(())
             };
-            match settling.look(now, settled, &[&path], || Ok(text.to_owned()), take) {
+            let read = || match text.strip_prefix('!') {
+                Some(why) => Err(why.to_owned()),
+                None => Ok(text.to_owned()),
+            };
+            match settling.look(now, settled, &[&path], read, take) {
                 Look::Same => "same",
                 Look::Unsettled => "unsettled",
                 Look::Changed(_) => "changed",
-                Look::Failed(()) => "failed",
+                Look::Failed(_) => "failed",
             }
         };
         std::fs::write(&path, "").unwrap();
@@ -202,6 +215,15 @@ mod tests {
             ("more", 10_299, 100, "unsettled"),
             ("most", 10_300, 100, "unsettled"),
             ("most", 10_400, 100, "changed"),
+            // Each reason once; what is there again is new.
+            ("!gone", 11_000, 2000, "failed"),
+            ("!gone", 12_000, 2000, "same"),
+            ("!open to others", 13_000, 2000, "failed"),
+            ("!gone", 14_000, 2000, "failed"),
+            ("most", 15_000, 2000, "unsettled"),
+            ("!gone", 16_000, 2000, "failed"),
+            ("most", 17_000, 2000, "unsettled"),
+            ("most", 19_000, 2000, "changed"),
         ] {
             assert_eq!(look(text, at_ms, settling_ms), expected, "{text} at {at_ms} ms");
         }
@@ -211,6 +233,6 @@ mod tests {
         std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_modified(later).unwrap();
         assert_eq!(look("last", 22_000, 2000), "unsettled");
         assert_eq!(look("last", 24_000, 2000), "changed");
-        assert_eq!(taken, ["whole", "half", "most", "last"]);
+        assert_eq!(taken, ["whole", "half", "most", "most", "last"]);
     }
 }
