@@ -315,6 +315,33 @@ impl Client {
         }
     }
 
+    /// A writer notes no times any more, and nobody's time windows wait for it; a later note takes it back. Without this they do
+    /// until it has been silent for the stream's [`timestamp_aggregation_timeout`](StreamConfig::timestamp_aggregation_timeout).
+    /// `false`: nobody has noted a time under this name, or the server has forgotten it.
+    ///
+    /// * `writer`: under what it notes times: the name of a [`TransactionWriter`](crate::TransactionWriter), or what a Java client
+    ///   was configured with. Our other writers have no names: [`EventWriter::note_end`](crate::EventWriter::note_end).
+    ///
+    /// # Errors
+    /// `Unavailable`, `Denied`.
+    ///
+    /// # Cancel safety
+    /// It may be removed.
+    ///
+    /// # Source
+    /// `removeWriter`, which Pravega's own clients do not call.
+    pub async fn remove_writer(&self, stream: &ScopedStream, writer: &str) -> Result<bool> {
+        use proto::remove_writer_response::Status;
+        let asked = proto::RemoveWriterRequest { writer: writer.to_owned(), stream: Some(stream_info(stream)) };
+        let answer = call!(self, "removeWriter", remove_writer, asked)?;
+        match answer.result() {
+            Status::Success => Ok(true),
+            Status::UnknownWriter => Ok(false),
+            Status::StreamDoesNotExist => Err(not_found("stream", stream)),
+            Status::InternalError => Err(failed("remove a writer of", stream)),
+        }
+    }
+
     /// Replaces segments by others for the same keys, and waits until it is done. `sealed` are current segments whose
     /// ranges touch each other, `ranges` what follows on them.
     ///

@@ -212,6 +212,17 @@ impl TransactionWriter {
         self.open(id, &segments)
     }
 
+    /// As [`EventWriter::note_end`](crate::EventWriter::note_end), for the times of commits.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn note_end(&self) -> Result<bool> {
+        self.client.remove_writer(&self.stream, &self.writer).await
+    }
+
     fn lease_millis(&self) -> Result<i64> {
         i64::try_from(self.options.lease.as_millis())
             .map_err(|_| Error::new(ErrorKind::Invalid, format!("lease of {:?} is too long", self.options.lease)))

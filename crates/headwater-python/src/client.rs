@@ -243,6 +243,35 @@ impl NativeClient {
         })
     }
 
+    /// Id, lowest and highest key of each segment that follows, and what it follows on.
+    fn successors(&self, stream: &str, segment: i64) -> PyResult<Pending> {
+        let (client, stream, segment) = (self.client.clone(), self::stream(stream)?, self::segment(segment)?);
+        Pending::start(async move {
+            let successors = client.successors(&stream, segment).await?;
+            let one = |it: &headwater::client::Successor| {
+                let before: Vec<_> = it.predecessors.iter().map(|id| id.as_i64()).collect();
+                (it.segment.id.as_i64(), it.segment.range.low(), it.segment.range.high(), before)
+            };
+            Ok::<_, Error>(successors.iter().map(one).collect::<Vec<_>>())
+        })
+    }
+
+    /// As SCOPE/GROUP.
+    fn subscribers(&self, stream: &str) -> PyResult<Pending> {
+        let (client, stream) = (self.client.clone(), self::stream(stream)?);
+        Pending::start(async move { client.subscribers(&stream).await })
+    }
+
+    fn remove_writer(&self, stream: &str, writer: String) -> PyResult<Pending> {
+        let (client, stream) = (self.client.clone(), self::stream(stream)?);
+        Pending::start(async move { client.remove_writer(&stream, &writer).await })
+    }
+
+    fn reader_groups(&self, scope: &str) -> PyResult<Pending> {
+        let (client, scope) = (self.client.clone(), name(scope)?);
+        Pending::start(async move { client.reader_groups(&scope).await.map(names) })
+    }
+
     fn scale_stream(&self, stream: &str, sealed: Vec<i64>, ranges: Vec<(f64, f64)>) -> PyResult<Pending> {
         let (client, stream) = (self.client.clone(), self::stream(stream)?);
         let sealed = sealed.into_iter().map(segment).collect::<PyResult<Vec<_>>>()?;

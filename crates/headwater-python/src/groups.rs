@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex as StdMutex};
 
 use headwater::client::{
-    Batch, CheckpointUnderWay, Delivery, Error, ErrorKind, EventBatch, EventReader, GroupEvent, GroupRetention,
+    Batch, CheckpointUnderWay, Cut, Delivery, Error, ErrorKind, EventBatch, EventReader, GroupEvent, GroupRetention,
     GroupWatch, Handover, Position, ReaderGroup, ReaderGroupConfig, ReaderOptions, Result, StreamSegment, TimeWindow,
 };
 use pyo3::exceptions::{PyStopAsyncIteration, PyStopIteration};
@@ -56,6 +56,29 @@ impl Config<'_> {
     }
 }
 
+/// The same on its way there.
+type ConfigParts = (Vec<(String, Option<PyStreamCut>)>, Vec<PyStreamCut>, Option<f64>, f64, u32, Option<&'static str>);
+
+fn parts(config: ReaderGroupConfig) -> ConfigParts {
+    let placed = |cut| match cut {
+        Cut::Unbounded => None,
+        Cut::At(cut) => Some(PyStreamCut(cut)),
+    };
+    let retention = match config.retention {
+        GroupRetention::None => None,
+        GroupRetention::AtCut => Some("cut"),
+        GroupRetention::AtCheckpoint => Some("checkpoint"),
+    };
+    (
+        config.streams.into_iter().map(|(stream, from)| (stream.to_string(), placed(from))).collect(),
+        config.ends.into_values().filter_map(placed).collect(),
+        config.automatic_checkpoint.map(|every| every.as_secs_f64()),
+        config.refresh.as_secs_f64(),
+        config.checkpoints_max,
+        retention,
+    )
+}
+
 #[pyfunction]
 pub(crate) fn _create_reader_group(
     client: &NativeClient,
@@ -95,6 +118,11 @@ impl NativeReaderGroup {
     #[getter]
     fn name(&self) -> String {
         self.group.name().to_string()
+    }
+
+    fn config(&self) -> PyResult<Pending> {
+        let group = self.group.clone();
+        Pending::start(async move { group.config().await.map(parts) })
     }
 
     fn reader(

@@ -158,4 +158,9 @@ impl NativeNumberedWriter {
         let writer = self.writer.clone();
         Pending::start(async move { writer.note_time(time).await })
     }
+
+    fn note_end(&self) -> PyResult<Pending> {
+        let writer = self.writer.clone();
+        Pending::start(async move { writer.note_end().await })
+    }
 }

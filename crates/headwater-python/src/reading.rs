@@ -11,8 +11,8 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use headwater::client::{
-    Entry, EntryIterator, ReadEvent, Result, ScopedStream, SegmentId, SliceReader, StreamCut, StreamReader,
-    TableEntries, TableKey,
+    Entry, EntryIterator, KeyIterator, ReadEvent, Result, ScopedStream, SegmentId, SliceReader, StreamCut,
+    StreamReader, TableEntries, TableKey,
 };
 use pyo3::exceptions::{PyStopAsyncIteration, PyStopIteration};
 use pyo3::prelude::*;
@@ -435,10 +435,11 @@ impl NativeSliceReader {
 
 readable!(NativeSliceReader {});
 
-/// Entries of a table of either kind.
+/// Entries of a table of either kind, or entries that lack their values.
 pub(crate) enum Entries {
     Plain(Box<TableEntries>),
     Partitioned(EntryIterator),
+    Keys(KeyIterator),
 }
 
 impl Source for Entries {
@@ -451,6 +452,10 @@ impl Source for Entries {
                 Ok(entry.map(|it| Entry { key: TableKey::from(it.key), value: it.value, version: it.version }))
             }
             Self::Partitioned(entries) => entries.next().await,
+            Self::Keys(keys) => {
+                let entry = keys.next().await?;
+                Ok(entry.map(|(key, version)| Entry { key, value: Bytes::new(), version }))
+            }
         }
     }
 }

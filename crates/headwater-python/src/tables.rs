@@ -149,11 +149,13 @@ impl NativeKeyValueTable {
         Pending::start(async move { table.remove_all(keys).await })
     }
 
+    /// With their values, or without.
     fn entries(
         &self,
         primary: Option<&Bound<'_, PyAny>>,
         first: Option<&Bound<'_, PyAny>>,
         last: Option<&Bound<'_, PyAny>>,
+        values: bool,
     ) -> PyResult<NativeEntries> {
         let bound = |bound: Option<&Bound<'_, PyAny>>| bound.map_or(Ok(Bytes::new()), payload);
         let (first, last) = (bound(first)?, bound(last)?);
@@ -162,7 +164,11 @@ impl NativeKeyValueTable {
             None => KeyValueRange::primary_between(first, last),
         };
         let _entered = crate::runtime::entered()?;
-        Ok(NativeEntries::of(Entries::Partitioned(self.table.entries(&range).map_err(raise)?)))
+        let entries = match values {
+            true => Entries::Partitioned(self.table.entries(&range).map_err(raise)?),
+            false => Entries::Keys(self.table.keys(&range).map_err(raise)?),
+        };
+        Ok(NativeEntries::of(entries))
     }
 
     fn count(&self) -> PyResult<Pending> {

@@ -41,6 +41,11 @@ impl NativeTransactionWriter {
         let (writer, id) = (self.writer.clone(), transaction(id)?);
         Pending::start(async move { writer.resume(id).await.map(NativeTransaction::of) })
     }
+
+    fn note_end(&self) -> PyResult<Pending> {
+        let writer = self.writer.clone();
+        Pending::start(async move { writer.note_end().await })
+    }
 }
 
 /// A transaction, open until it is committed or aborted.

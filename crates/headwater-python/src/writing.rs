@@ -140,4 +140,9 @@ impl NativeEventWriter {
         let writer = self.writer.clone();
         Pending::start(async move { writer.note_time(time).await })
     }
+
+    fn note_end(&self) -> PyResult<Pending> {
+        let writer = self.writer.clone();
+        Pending::start(async move { writer.note_end().await })
+    }
 }

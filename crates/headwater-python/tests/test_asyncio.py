@@ -136,6 +136,22 @@ class Asyncio(unittest.IsolatedAsyncioTestCase):
         await entries.write(b"entry")
         self.assertEqual([entry async for _, entry in await entries.read()], [b"entry"])
 
+    async def test_what_a_group_and_a_table_are_is_awaited(self):
+        stream, group = await self.made(), fresh("group")
+        await self.client.create_reader_group(group, headwater.ReaderGroupConfig({stream: None}, retention="cut"))
+        config = await (await self.client.reader_group(group)).config()
+        self.assertEqual(config, headwater.ReaderGroupConfig({stream: None}, retention="cut"))
+        self.assertEqual(await self.client.subscribers(stream), [group])
+        writer = await self.client.event_writer(stream)
+        self.assertTrue(writer.try_write(b"x", "k"))
+        await writer.flush()
+        self.assertFalse(await writer.note_end())
+        table = fresh("table")
+        await self.client.create_key_value_table(table, primary_key_bytes=1)
+        opened = await self.client.key_value_table(table)
+        await opened.put(b"k", b"v")
+        self.assertEqual([one.key async for one in opened.keys()], [b"k"])
+
     async def test_numbered_events_are_stored_once(self):
         stream = await self.made()
         events = [(number, b"%d" % number) for number in range(1, 3001)]

@@ -1,5 +1,6 @@
 """Streams, events, transactions, bytes, groups and tables: the same against a store in memory and against a server."""
 
+import dataclasses
 import os
 import pickle
 import threading
@@ -369,6 +370,9 @@ class Operations:
         table.put((b"bb", b"1"), b"three")
         self.assertEqual([entry.value for entry in table.entries()], [b"one", b"two", b"three"])
         self.assertEqual([entry.secondary for entry in table.entries(primary=b"aa", first=b"2")], [b"2"])
+        keys = [(b"aa", b"1"), (b"aa", b"2"), (b"bb", b"1")]
+        self.assertEqual([(one.key, one.secondary) for one in table.keys()], keys)
+        self.assertEqual([one.version for one in table.keys(primary=b"bb")], [table.get((b"bb", b"1"))[1]])
         self.assertEqual(table.get((b"bb", b"1"))[0], b"three")
         with self.assertRaises(headwater.InvalidError):
             table.put(b"aaa", b"v")
@@ -751,6 +755,59 @@ class Operations:
         with self.assertRaises(headwater.InvalidError):
             self.client.join(stream, "three", every=0)
 
+    def test_a_store_says_which_groups_there_are_and_how_they_read(self):
+        stream, group = self.made(2), fresh("group")
+        scope, _, name = group.partition("/")
+        cut = self.client.tail_cut(stream)
+        made = headwater.ReaderGroupConfig(
+            {stream: cut}, (cut,), automatic_checkpoint=None, refresh=0.05, checkpoints_max=2, retention="cut"
+        )
+        self.assertTrue(self.client.create_reader_group(group, made))
+        self.assertIn(name, self.client.reader_groups(scope))
+        members = self.client.reader_group(group)
+        self.assertEqual(members.config(), made)
+        self.assertEqual(self.client.subscribers(stream), [group])
+        # What it says can be changed and given back.
+        members.reset(dataclasses.replace(members.config(), refresh=1.0, automatic_checkpoint=2.0, ends=()))
+        self.assertEqual((members.config().refresh, members.config().automatic_checkpoint), (1.0, 2.0))
+        self.client.delete_reader_group(group)
+        self.assertEqual(self.client.subscribers(stream), [])
+        self.assertNotIn(name, self.client.reader_groups(scope))
+
+    def test_what_follows_on_a_segment_is_told(self):
+        stream = self.made(2)
+        self.assertEqual(self.client.successors(stream, 0), [])
+        self.client.scale_stream(stream, [0, 1], [(0.0, 0.3), (0.3, 1.0)])
+        first, second = self.client.segments(stream)
+        told = [[(one.segment, set(one.predecessors)) for one in self.client.successors(stream, before)] for before in (0, 1)]
+        self.assertEqual(told, [[(first, {0}), (second, {0, 1})], [(second, {0, 1})]])
+
+    def test_a_writer_that_left_is_told_of_once_it_has_noted_a_time(self):
+        stream = self.made()
+        writer, numbered = self.client.event_writer(stream), self.client.numbered_writer(stream, "importer")
+        transactions = self.client.transaction_writer(stream, writer="batch")
+        for one in (writer, numbered):
+            self.assertFalse(one.note_end())
+            one.note_time(1000)
+            self.assertTrue(one.note_end())
+        self.assertFalse(transactions.note_end())
+        self.assertFalse(self.client.remove_writer(stream, "batch"))
+        transaction = transactions.begin()
+        transaction.write(b"x", "k")
+        transaction.commit(time=1000)
+        self.assertTrue(transactions.note_end())
+        self.assertTrue(self.client.remove_writer(stream, "batch"))
+
+    def test_a_writer_need_not_wait(self):
+        stream = self.made()
+        writer = self.client.event_writer(stream, window_bytes=1 << 16)
+        self.assertTrue(writer.try_write(b"x" * 50_000, "k"))
+        while writer.try_write(b"x" * 50_000, "k"):
+            pass
+        writer.flush(timeout=30)
+        self.assertTrue(writer.try_write(b"x"))
+        writer.flush()
+
     def test_what_does_not_exist_is_not_found(self):
         for ask in (
             lambda: self.client.stream_config("tests/none"),
@@ -841,8 +898,12 @@ class AgainstServer(Operations, unittest.TestCase):
         stream = self.made()
         writer = self.client.event_writer(stream)
         writer.write_many([b"%d" % number for number in range(100)], "k")
-        self.server.restart()
+        writer.flush(timeout=30)
+        self.server.kill()
         writer.write_many([b"%d" % number for number in range(100, 200)], "k")
+        with self.assertRaises(TimeoutError):
+            writer.flush(timeout=0.2)
+        self.server.restart()
         writer.flush()
         read = self.client.stream_reader(stream, until="tail").payloads()
         self.assertEqual([int(event) for event in read], list(range(200)))

@@ -70,6 +70,11 @@ def blocking() -> None:
         assert_type(table.get(b"k"), Optional[Tuple[bytes, headwater.Version]])
         for entry in table.entries():
             assert_type(entry.value, bytes)
+        assert_type(group.config(), headwater.ReaderGroupConfig)
+        assert_type(client.successors("a/b", 0)[0].segment, headwater.SegmentRange)
+        assert_type(writer.try_write(b""), bool)
+        for key in client.key_value_table("a/k").keys():
+            assert_type(key, headwater.EntryKey)
         state = client.state_synchronizer("a/s", Total())
         assert_type(state.update(lambda sum: [sum / 2]), int)
         # These are mistakes, and a checker that knows of none says that they are not.

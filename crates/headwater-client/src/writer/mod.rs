@@ -271,7 +271,7 @@ impl EventWriter {
         use proto::timestamp_response::Status;
         let cut = self.shared.position().await?;
         let asked = proto::TimestampFromWriter {
-            writer: format!("{:032x}", self.shared.writer.0),
+            writer: self.name(),
             position: Some(proto::StreamCut { stream_info: Some(stream_info(&self.shared.stream)), cut }),
             timestamp: time,
         };
@@ -284,6 +284,23 @@ impl EventWriter {
             Status::InvalidPosition => Err(Error::new(ErrorKind::Conflict, "a later position was noted before")),
             Status::InternalError => Err(crate::streams::failed("note the time of", &self.shared.stream)),
         }
+    }
+
+    /// This writer notes no times any more: once all that it noted counts, nobody's time windows wait for it. A later note takes
+    /// it back. `false`: it has noted none, or the server has forgotten it.
+    ///
+    /// # Errors
+    /// As [`Client::remove_writer`].
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn note_end(&self) -> Result<bool> {
+        self.shared.client.remove_writer(&self.shared.stream, &self.name()).await
+    }
+
+    /// Under what it notes times.
+    fn name(&self) -> String {
+        format!("{:032x}", self.shared.writer.0)
     }
 }
 

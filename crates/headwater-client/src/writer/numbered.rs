@@ -299,6 +299,17 @@ impl NumberedWriter {
     pub async fn note_time(&self, time: i64) -> Result<()> {
         self.inner.note_time(time).await
     }
+
+    /// As [`EventWriter::note_end`], whichever process noted the times.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn note_end(&self) -> Result<bool> {
+        self.inner.note_end().await
+    }
 }
 
 #[cfg(test)]

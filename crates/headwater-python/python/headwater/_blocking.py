@@ -60,6 +60,11 @@ class EventWriter(_Blocking, _facade.EventWriterBase):
         """As `write`; what is returned tells when the event is stored, and where."""
         return Pending(self._native.submit(event, routing_key))
 
+    def flush(self, timeout: Optional[Seconds] = None) -> None:
+        """Waits until everything that was handed over before is stored; raises the first failure of any event, and
+        `TimeoutError` after `timeout` seconds: what is not stored by then is still under way."""
+        self._native.flush().wait(seconds(timeout))
+
     def __enter__(self) -> "EventWriter":
         return self
 
@@ -211,6 +216,11 @@ class _Mapped(_Readable):
 class Entries(_Mapped, _facade.EntriesBase):
     __doc__ = _facade.EntriesBase.__doc__
     _made = _facade.EntriesBase._made
+
+
+class Keys(_Mapped, _facade.KeysBase):
+    __doc__ = _facade.KeysBase.__doc__
+    _made = _facade.KeysBase._made
 
 
 class EventReader(_Mapped, _facade.EventReaderBase):

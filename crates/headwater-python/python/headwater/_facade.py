@@ -10,6 +10,7 @@ from . import _native
 from ._values import (
     CheckpointReached,
     Entry,
+    EntryKey,
     Fixed,
     IndexRecord,
     KeyValueTableConfig,
@@ -20,6 +21,7 @@ from ._values import (
     SegmentRange,
     Slice,
     StreamConfig,
+    Successor,
     TableChanges,
     TableInfo,
     TimeWindow,
@@ -137,6 +139,23 @@ class ClientBase(_Base):
         """What a segment holds now."""
         return self._run(self._native.segment_info, stream, segment, then=lambda info: SegmentInfo(*info))
 
+    def successors(self, stream: str, segment: int):
+        """What follows on a sealed segment; nothing if its stream is sealed."""
+
+        def made(all):
+            return [Successor(SegmentRange(*one[:3]), one[3]) for one in all]
+
+        return self._run(self._native.successors, stream, segment, then=made)
+
+    def subscribers(self, stream: str):
+        """Reader groups that hold back the retention of a stream, as SCOPE/GROUP."""
+        return self._run(self._native.subscribers, stream)
+
+    def remove_writer(self, stream: str, writer: str):
+        """Lets time windows go on without a writer that notes no times any more, as a `transaction_writer` by its name, or a
+        Java client by what it was configured with. False if none of the name has noted a time."""
+        return self._run(self._native.remove_writer, stream, writer)
+
     def scale_stream(self, stream: str, sealed: Sequence[int], ranges: Sequence[Tuple[float, float]]):
         """Replaces current segments by others for the same keys, and waits until it is done."""
         return self._run(self._native.scale_stream, stream, list(sealed), list(ranges))
@@ -235,6 +254,10 @@ class ClientBase(_Base):
         """Opens a group, named SCOPE/GROUP."""
         return self._run(_native._reader_group, self._native, *_scoped(group), then=self._classes.ReaderGroup)
 
+    def reader_groups(self, scope: str):
+        """Names of a scope's groups, without the scope."""
+        return self._run(self._native.reader_groups, scope)
+
     def delete_reader_group(self, group: str):
         """Deletes a group, named SCOPE/GROUP. False if it was not there."""
         return self._run(_native._delete_reader_group, self._native, *_scoped(group))
@@ -320,6 +343,10 @@ class EventWriterBase(_Base):
         """Hands over several events of one key, which are stored together or not at all."""
         return self._run(self._native.write_all, list(events), routing_key)
 
+    def try_write(self, event: bytes, routing_key: Optional[str] = None) -> bool:
+        """Hands over an event if there is room for it at once. Nothing is awaited."""
+        return self._native.try_write(event, routing_key)
+
     def flush(self):
         """Waits until everything that was handed over before is stored; raises the first failure of any event."""
         return self._run(self._native.flush)
@@ -327,6 +354,10 @@ class EventWriterBase(_Base):
     def note_time(self, time: int):
         """Notes that everything written so far is not younger than `time`, in any unit that all writers share."""
         return self._run(self._native.note_time, time)
+
+    def note_end(self):
+        """Notes no times any more: nobody waits for this writer's. False if it has noted none."""
+        return self._run(self._native.note_end)
 
 
 class NumberedWriterBase(_Base):
@@ -368,6 +399,10 @@ class NumberedWriterBase(_Base):
         """As `EventWriter.note_time`, also of what the processes before this one have written."""
         return self._run(self._native.note_time, time)
 
+    def note_end(self):
+        """As `EventWriter.note_end`, whichever process noted the times."""
+        return self._run(self._native.note_end)
+
 
 class TransactionWriterBase(_Base):
     """Begins transactions on a stream."""
@@ -384,6 +419,10 @@ class TransactionWriterBase(_Base):
     def resume(self, id: str):
         """Takes up an open transaction that this or another process began."""
         return self._run(self._native.resume, id, then=self._classes.Transaction)
+
+    def note_end(self):
+        """As `EventWriter.note_end`, for the times of commits."""
+        return self._run(self._native.note_end)
 
 
 class TransactionBase(_Base):
@@ -491,6 +530,14 @@ class EntriesBase(_Base):
         return Entry(*entry)
 
 
+class KeysBase(_Base):
+    """Goes through the keys of a table."""
+
+    def _made(self, entry: Any) -> Any:
+        key, secondary, _, version = entry
+        return EntryKey(key, secondary, version)
+
+
 class RevisionReaderBase(_Base):
     """Goes through the entries of a revisioned stream: pairs of the revision behind an entry, and its bytes."""
 
@@ -507,6 +554,10 @@ class ReaderGroupBase(_Base):
     def name(self) -> str:
         """Its name, without the scope."""
         return self._native.name
+
+    def config(self):
+        """How it reads: a `ReaderGroupConfig`."""
+        return self._run(self._native.config, then=ReaderGroupConfig._of)
 
     def reader(
         self,
@@ -705,7 +756,11 @@ class KeyValueTableBase(_TableBase):
 
     def entries(self, *, primary=None, first=None, last=None):
         """Entries by ascending key: all, those of a primary key, or those between two bounds, both inclusive."""
-        return self._classes.Entries(self._native.entries(primary, first, last))
+        return self._classes.Entries(self._native.entries(primary, first, last, True))
+
+    def keys(self, *, primary=None, first=None, last=None):
+        """As `entries`, without their values, which are not sent then."""
+        return self._classes.Keys(self._native.entries(primary, first, last, False))
 
     def count(self):
         """How many keys there are, roughly while they change."""

@@ -193,6 +193,11 @@ class ReaderGroupConfig:
             "retention": self.retention,
         }
 
+    @staticmethod
+    def _of(sent: Sequence[Any]) -> "ReaderGroupConfig":
+        streams, ends, *rest = sent
+        return ReaderGroupConfig(dict(streams), tuple(ends), *rest)
+
 
 class SegmentRange(NamedTuple):
     """A segment and the part of the key space [0, 1) that it owns."""
@@ -200,6 +205,13 @@ class SegmentRange(NamedTuple):
     id: int
     low: float
     high: float
+
+
+class Successor(NamedTuple):
+    """A segment that follows on a sealed one, and the ids of all segments that it follows on."""
+
+    segment: SegmentRange
+    predecessors: Sequence[int]
 
 
 class SegmentInfo(NamedTuple):
@@ -265,6 +277,14 @@ class Entry(NamedTuple):
     key: bytes
     secondary: bytes
     value: bytes
+    version: Version
+
+
+class EntryKey(NamedTuple):
+    """A key without what it holds."""
+
+    key: bytes
+    secondary: bytes
     version: Version
 
 

@@ -251,6 +251,11 @@ class Entries(_Mapped, _facade.EntriesBase):
     _made = _facade.EntriesBase._made
 
 
+class Keys(_Mapped, _facade.KeysBase):
+    __doc__ = _facade.KeysBase.__doc__
+    _made = _facade.KeysBase._made
+
+
 class EventReader(_Mapped, _facade.EventReaderBase):
     __doc__ = _facade.EventReaderBase.__doc__
     _made = _facade.EventReaderBase._made

@@ -44,6 +44,14 @@ pub(crate) enum Action {
         #[arg(value_parser = stream_name)]
         stream: ScopedStream,
     },
+    /// Let time windows go on without a writer that notes no times any more
+    RemoveWriter {
+        /// SCOPE/STREAM
+        #[arg(value_parser = stream_name)]
+        stream: ScopedStream,
+        /// Under what it noted them, as its program was configured
+        writer: String,
+    },
     /// Change settings; those that are not named stay as they are
     Update {
         /// SCOPE/STREAM
@@ -197,6 +205,15 @@ pub(super) async fn run(action: Action, client: &Client, out: &mut Output) -> Re
                 out.put(&object, &group)?;
             }
             Ok(out.flush()?)
+        }
+        Action::RemoveWriter { stream, writer } => {
+            let removed = client.remove_writer(&stream, &writer).await?;
+            let text = if removed {
+                format!("removed {writer} from {stream}")
+            } else {
+                format!("{writer} notes no times in {stream}")
+            };
+            say(out, &stream, "removed", removed.then_some(writer), text)
         }
         Action::Update { stream, settings, retain_all } => {
             if !retain_all && settings == Settings::default() {

@@ -78,6 +78,8 @@ async fn a_person_operates_a_store_without_code() {
     ok(&["stream", "update", "shop/orders", "--retain-for", "7d"], "").await;
     let described = ok(&["stream", "describe", "shop/orders"], "").await;
     assert!(described.contains("\nscaling: none, 2 segments\nkept: 7d\n"), "{described}");
+    let removed = ok(&["stream", "remove-writer", "shop/orders", "w"], "").await;
+    assert_eq!(removed, "w notes no times in shop/orders\n");
     ok(&["stream", "truncate", "shop/orders", "--at", "tail"], "").await;
     assert_eq!(ok(&["event", "read", "shop/orders"], "").await, "");
     ok(&["event", "write", "shop/orders", "--key", "a"], "last\n").await;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use headwater::client::{
-    Client, ErrorKind, EventReader, EventWriter, Name, ReaderGroupConfig, ReaderOptions, ScopedStream, TimeWindow,
+    Client, ErrorKind, EventReader, EventWriter, Name, ReaderGroupConfig, ReaderOptions, ScopedStream, StreamConfig,
+    TimeWindow, TransactionOptions,
 };
 use headwater::testing::TestStore;
 use tokio::time::{Instant, timeout};
@@ -99,6 +100,38 @@ async fn the_server_makes_marks_of_what_writers_note() {
     writer.note_time(1000).await.unwrap();
     // The server looks every ten seconds, and everything is read by then.
     until(&mut reader, &stream, TimeWindow { lower: Some(1000), upper: None }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_the_times_of_writers_that_have_left() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 1).await;
+    // Nobody is taken for gone by his silence.
+    let timestamp_aggregation_timeout = Duration::from_secs(3600);
+    let config = StreamConfig { timestamp_aggregation_timeout, ..StreamConfig::fixed(1) };
+    client.update_stream(&stream, &config).await.unwrap();
+    let mut reader = reader_of(client, &stream).await;
+    let goes_on = client.event_writer(&stream, Default::default()).await.unwrap();
+    let leaves = client.event_writer(&stream, Default::default()).await.unwrap();
+    let transactions = client.transaction_writer(&stream, TransactionOptions::default().writer("batch"));
+    let numbered = client.numbered_writer(&stream, "importer", Default::default()).await.unwrap();
+    assert!(!leaves.note_end().await.unwrap(), "it has noted none");
+    assert!(!client.remove_writer(&stream, "nobody").await.unwrap());
+    write(&goes_on, 4).await;
+    for writer in [&goes_on, &leaves] {
+        writer.note_time(1000).await.unwrap();
+    }
+    numbered.note_time(1000).await.unwrap();
+    let transaction = transactions.begin().await.unwrap();
+    let _ = transaction.write("k", "x").await.unwrap();
+    transaction.commit(Some(1000)).await.unwrap().committed().await.unwrap();
+    assert!(leaves.note_end().await.unwrap() && numbered.note_end().await.unwrap());
+    assert!(transactions.note_end().await.unwrap() && client.remove_writer(&stream, "batch").await.unwrap());
+    until(&mut reader, &stream, TimeWindow { lower: Some(1000), upper: None }).await;
+    // Any of the others would hold this up.
+    goes_on.note_time(2000).await.unwrap();
+    until(&mut reader, &stream, TimeWindow { lower: Some(2000), upper: None }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
