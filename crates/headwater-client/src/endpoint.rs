@@ -9,7 +9,8 @@ use crate::error::{Error, ErrorKind};
 /// Port of a controller that an address does not name.
 const CONTROLLER_PORT: u16 = 9090;
 
-/// Host and port of a server. A host is a name or an address; a name with several addresses is tried at each of them.
+/// Host and port of a server. A host is a name or an address; of a name with several addresses the first that answers is
+/// taken.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Endpoint {
     host: Arc<str>,

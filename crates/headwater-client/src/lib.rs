@@ -13,6 +13,7 @@
 //! | `headwater_client::group` | warn | what a group has read cannot be released for the stream's retention |
 //! | `headwater_client::token` | debug, warn | a token was renewed; could not be |
 
+mod addresses;
 mod appending;
 mod batch;
 pub mod blocking;

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::addresses::connect_any;
 use crate::endpoint::Endpoint;
 
 /// A connection's bytes in both directions.
@@ -62,8 +63,8 @@ impl Transport for Tcp {
     fn connect(&self, _service: Service, endpoint: &Endpoint) -> BoxFuture<'static, io::Result<Box<dyn Duplex>>> {
         let (tls, endpoint) = (self.tls.clone(), endpoint.clone());
         Box::pin(async move {
-            // Tries each address that the name has, in the resolver's order.
-            let socket = TcpStream::connect((endpoint.host(), endpoint.port())).await?;
+            let addresses = tokio::net::lookup_host((endpoint.host(), endpoint.port())).await?;
+            let socket = connect_any(addresses, TcpStream::connect).await?;
             socket.set_nodelay(true)?;
             let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE_AFTER);
             socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
