@@ -41,6 +41,7 @@ mod tables;
 mod told;
 mod transactions;
 mod transport;
+mod typed;
 mod writer;
 
 pub use batch::{SegmentSlice, SliceReader};
@@ -71,4 +72,5 @@ pub use tables::{
 };
 pub use transactions::{Committing, Transaction, TransactionOptions, TransactionState, TransactionWriter};
 pub use transport::{Duplex, Service, Transport};
+pub use typed::{BadEvent, Json, Serializer, TypedWriter, Utf8};
 pub use writer::{Ack, EVENT_BYTES_MAX, EventWriter, EventWriterOptions, NumberedWriter, Written};

@@ -26,6 +26,7 @@ mod streams;
 mod tables;
 mod telling;
 mod transactions;
+mod typed;
 mod windows;
 mod writing;
 
