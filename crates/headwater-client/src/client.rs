@@ -13,6 +13,7 @@ use crate::segments::SegmentStores;
 const REQUEST_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 
 /// A client of one cluster: everything begins here. Cheap to clone; all clones share connections.
+#[doc = crate::example!("examples/client.rs")]
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(crate) shared: Arc<Shared>,

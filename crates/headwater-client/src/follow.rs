@@ -62,6 +62,7 @@ impl ReadEvent {
 }
 
 /// Reads all events of a stream, alone. For readers that share the work, use a reader group.
+#[doc = crate::example!("examples/stream_reader.rs")]
 #[derive(Debug)]
 pub struct StreamReader {
     client: Client,

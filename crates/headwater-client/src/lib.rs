@@ -13,6 +13,20 @@
 //! | `headwater_client::group` | warn | what a group has read cannot be released for the stream's retention |
 //! | `headwater_client::token` | debug, warn | a token was renewed; could not be |
 
+/// An example as the documentation shows it. It is compiled here, and runs against a store in the tests of the crate `headwater`,
+/// which this one must not know.
+macro_rules! example {
+    ($file:literal) => {
+        concat!(
+            "\n```no_run\n# async fn run(client: &headwater_client::Client, stream: &headwater_client::ScopedStream) ",
+            "-> std::result::Result<(), Box<dyn std::error::Error>> {\n",
+            include_str!($file),
+            "# Ok(())\n# }\n```"
+        )
+    };
+}
+pub(crate) use example;
+
 mod addresses;
 mod appending;
 mod batch;

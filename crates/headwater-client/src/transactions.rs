@@ -85,6 +85,7 @@ impl fmt::Display for TransactionState {
 }
 
 /// Begins transactions on a stream. Cheap to clone.
+#[doc = crate::example!("examples/transactions.rs")]
 #[derive(Clone, Debug)]
 pub struct TransactionWriter {
     client: Client,

@@ -46,3 +46,28 @@ pub mod testing;
 pub use embedded::{Embedded, EmbeddedOptions};
 pub use headwater_client as client;
 pub use headwater_server::StartError;
+
+/// The examples in the documentation of the client, which are written there once, each against a store of its own.
+#[cfg(doctest)]
+mod examples {
+    macro_rules! run {
+        ($($name:ident)*) => {$(
+            #[doc = concat!(
+                "```\n# #[tokio::main(flavor = \"current_thread\")]\n",
+                "# async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {\n",
+                "# let store = headwater::Embedded::memory().await?;\n",
+                "# let (client, stream) = (store.client(), &headwater_client::ScopedStream::parse(\"shop/orders\")?);\n",
+                "# client.create_scope(&stream.scope).await?;\n",
+                "# client.create_stream(stream, &headwater_client::StreamConfig::fixed(1)).await?;\n",
+                include_str!(concat!("../../headwater-client/src/examples/", stringify!($name), ".rs")),
+                "# store.stop().await;\n# Ok(())\n# }\n```"
+            )]
+            mod $name {}
+        )*};
+    }
+
+    run! {
+        acknowledging_reader byte_writer client event_writer key_value_table reader_group state_synchronizer
+        stream_reader table transactions
+    }
+}

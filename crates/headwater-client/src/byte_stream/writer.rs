@@ -48,6 +48,7 @@ impl ByteWriterOptions {
 ///
 /// Cheap to clone; clones share everything. When the last one is dropped, what is under way is given up:
 /// [`flush`](Self::flush) first.
+#[doc = crate::example!("../examples/byte_writer.rs")]
 #[derive(Clone, Debug)]
 pub struct ByteWriter {
     client: Client,

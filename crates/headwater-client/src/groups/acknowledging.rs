@@ -92,6 +92,7 @@ pub struct Received {
 /// reader.close().await
 /// # }
 /// ```
+#[doc = crate::example!("../examples/acknowledging_reader.rs")]
 #[derive(Debug)]
 pub struct AcknowledgingReader {
     reader: EventReader,

@@ -24,6 +24,7 @@ use crate::revisioned::RevisionedStream;
 const CHECKPOINT_LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A group of readers that share the events of streams. Cheap to clone.
+#[doc = crate::example!("../examples/reader_group.rs")]
 #[derive(Clone)]
 pub struct ReaderGroup {
     shared: Arc<Shared>,

@@ -50,6 +50,7 @@ pub trait SharedState: Sized {
 }
 
 /// One process's copy of a shared state.
+#[doc = crate::example!("../examples/state_synchronizer.rs")]
 pub struct StateSynchronizer<S> {
     stream: RevisionedStream,
     /// With the revision behind the last entry that was applied.

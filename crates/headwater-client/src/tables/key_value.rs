@@ -20,6 +20,7 @@ use crate::streams::call;
 ///
 /// # Source
 /// Matches Pravega's `KeyValueTable`, from release 0.10 on.
+#[doc = crate::example!("../examples/key_value_table.rs")]
 #[derive(Clone, Debug)]
 pub struct KeyValueTable {
     pub(super) shared: Arc<Shared>,

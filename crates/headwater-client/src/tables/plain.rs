@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// The controller does not know of it: it lies where Pravega's Rust and Python clients keep theirs, under the name
 /// `scope/table_kvtable/0.#epoch.0`, and holds bytes as they are (those clients encode theirs as CBOR). A
 /// [`KeyValueTable`](super::KeyValueTable) of the same name would lie in the same place: there can be only one of them.
+#[doc = crate::example!("../examples/table.rs")]
 #[derive(Clone, Debug)]
 pub struct Table {
     name: ScopedTable,

@@ -100,6 +100,7 @@ impl EventWriterOptions {
 ///
 /// Cheap to clone; clones share everything. When the last one is dropped, what is under way is given up: [`flush`](Self::flush)
 /// first.
+#[doc = crate::example!("../examples/event_writer.rs")]
 pub struct EventWriter {
     shared: Arc<Shared>,
     /// Failures that this clone's flushes have told of.

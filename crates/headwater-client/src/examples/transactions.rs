@@ -1,0 +1,7 @@
+let writer = client.transaction_writer(stream, Default::default());
+let transaction = writer.begin().await?;
+for key in ["customer 7", "customer 9"] {
+    let _stored_by_the_commit = transaction.write(key, "one apple").await?;
+}
+// Both can be read, or, if this fails and until it is tried again, neither.
+transaction.commit(None).await?.committed().await?;
