@@ -33,6 +33,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn segment_info(&self, stream: &ScopedStream, segment: SegmentId) -> Result<SegmentInfo> {
         self.segments().info(&Target::new(stream, segment, AccessOperation::Read)).await
     }
@@ -42,6 +45,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn slices(&self, stream: &ScopedStream) -> Result<Vec<SegmentSlice>> {
         let segments = self.segment_ids(stream).await?;
         let mut slices = Vec::with_capacity(segments.len());

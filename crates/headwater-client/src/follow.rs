@@ -99,6 +99,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`; `Invalid`: a cut of another stream.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn stream_reader(&self, stream: &ScopedStream, from: ReadFrom) -> Result<StreamReader> {
         let positions = match from {
             ReadFrom::Head => self.head_segments(stream).await?,
@@ -141,6 +144,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn tail_cut(&self, stream: &ScopedStream) -> Result<StreamCut> {
         self.cut(stream, self.tail(stream).await?)
     }
@@ -149,6 +155,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn head_cut(&self, stream: &ScopedStream) -> Result<StreamCut> {
         self.cut(stream, self.head_segments(stream).await?)
     }
@@ -163,6 +172,9 @@ impl Client {
     /// # Errors
     /// * `Truncated`, `NotFound`: it is gone;
     /// * `Protocol`: the pointer leads to the middle of something.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn fetch_event(&self, pointer: &EventPointer) -> Result<Bytes> {
         let odd = || Error::new(ErrorKind::Invalid, format!("{pointer} is no pointer to an event"));
         let start = u64::try_from(pointer.offset).map_err(|_| odd())?;

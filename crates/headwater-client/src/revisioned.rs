@@ -79,6 +79,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`; `Sealed`; `Invalid`: it has several segments.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn revisioned_stream(&self, stream: &ScopedStream) -> Result<RevisionedStream> {
         let segment = self.only_segment(stream).await?;
         let stores = self.segments().clone();

@@ -38,6 +38,9 @@ impl Client {
     ///
     /// # Errors
     /// `Invalid`: the server does not take the name.
+    ///
+    /// # Cancel safety
+    /// It may be there.
     pub async fn create_scope(&self, scope: &Name) -> Result<bool> {
         use proto::create_scope_status::Status;
         let answer = call!(self, "createScope", create_scope, proto::ScopeInfo { scope: scope.to_string() })?;
@@ -53,6 +56,9 @@ impl Client {
     ///
     /// # Errors
     /// `Conflict`: it is not empty.
+    ///
+    /// # Cancel safety
+    /// It may be gone.
     pub async fn delete_scope(&self, scope: &Name) -> Result<bool> {
         let answer = call!(self, "deleteScope", delete_scope, proto::ScopeInfo { scope: scope.to_string() })?;
         deleted_scope(scope, answer)
@@ -62,6 +68,9 @@ impl Client {
     ///
     /// # Errors
     /// `Conflict`: somebody makes streams in it meanwhile.
+    ///
+    /// # Cancel safety
+    /// Some of it may be gone, or all; the server goes on, and the same call again waits for it.
     pub async fn delete_scope_recursively(&self, scope: &Name) -> Result<bool> {
         let asked = proto::ScopeInfo { scope: scope.to_string() };
         let answer = call!(self, "deleteScopeRecursive", delete_scope_recursive, asked)?;
@@ -72,6 +81,9 @@ impl Client {
     ///
     /// # Errors
     /// Those of every call.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn scope_exists(&self, scope: &Name) -> Result<bool> {
         let asked = proto::ScopeInfo { scope: scope.to_string() };
         Ok(call!(self, "checkScopeExists", check_scope_exists, asked)?.exists)
@@ -81,6 +93,9 @@ impl Client {
     ///
     /// # Errors
     /// Those of every call.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn scopes(&self) -> Result<Vec<Name>> {
         let (mut found, mut token) = (Vec::new(), String::new());
         for _ in 0..PAGES_MAX {
@@ -101,6 +116,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`: the scope does not exist. `Invalid`: the server does not take the name or the configuration.
+    ///
+    /// # Cancel safety
+    /// It may be there.
     pub async fn create_stream(&self, stream: &ScopedStream, config: &StreamConfig) -> Result<bool> {
         use proto::create_stream_status::Status;
         let answer = call!(self, "createStream", create_stream, config.to_proto(stream)?)?;
@@ -119,6 +137,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`; `Sealed`.
+    ///
+    /// # Cancel safety
+    /// It may be changed.
     pub async fn update_stream(&self, stream: &ScopedStream, config: &StreamConfig) -> Result<()> {
         let answer = call!(self, "updateStream", update_stream, config.to_proto(stream)?)?;
         updated("update", stream, answer)
@@ -128,6 +149,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn stream_config(&self, stream: &ScopedStream) -> Result<StreamConfig> {
         let answer = call!(self, "getStreamConfiguration", get_stream_configuration, stream_info(stream))?;
         StreamConfig::of_proto(&answer)
@@ -137,6 +161,9 @@ impl Client {
     ///
     /// # Errors
     /// Those of every call.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn stream_exists(&self, stream: &ScopedStream) -> Result<bool> {
         Ok(call!(self, "checkStreamExists", check_stream_exists, stream_info(stream))?.exists)
     }
@@ -145,6 +172,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`: the scope does not exist.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn streams(&self, scope: &Name) -> Result<Vec<Name>> {
         let mut found = self.all_streams(scope).await?;
         found.retain(|name| !name.is_internal());
@@ -172,6 +202,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`: the scope does not exist.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn streams_with_tag(&self, scope: &Name, tag: &str) -> Result<Vec<Name>> {
         let (mut found, mut token) = (Vec::new(), String::new());
         for _ in 0..PAGES_MAX {
@@ -196,6 +229,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`.
+    ///
+    /// # Cancel safety
+    /// It may be sealed.
     pub async fn seal_stream(&self, stream: &ScopedStream) -> Result<()> {
         let answer = call!(self, "sealStream", seal_stream, stream_info(stream))?;
         updated("seal", stream, answer)
@@ -205,6 +241,9 @@ impl Client {
     ///
     /// # Errors
     /// `Conflict`: it is not sealed.
+    ///
+    /// # Cancel safety
+    /// It may be gone.
     pub async fn delete_stream(&self, stream: &ScopedStream) -> Result<bool> {
         use proto::delete_stream_status::Status;
         let answer = call!(self, "deleteStream", delete_stream, stream_info(stream))?;
@@ -223,6 +262,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`; `Invalid`: the cut is none of this stream, or before what was truncated already.
+    ///
+    /// # Cancel safety
+    /// It may be truncated.
     pub async fn truncate_stream(&self, cut: &StreamCut) -> Result<()> {
         let asked = proto::StreamCut {
             stream_info: Some(stream_info(&cut.stream)),
@@ -241,6 +283,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn current_segments(&self, stream: &ScopedStream) -> Result<Vec<SegmentRange>> {
         let answer = call!(self, "getCurrentSegments", get_current_segments, stream_info(stream))?;
         SegmentRange::all_of_proto(&answer.segment_ranges)
@@ -250,6 +295,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`: no such stream or epoch.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn epoch_segments(&self, stream: &ScopedStream, epoch: i32) -> Result<Vec<SegmentRange>> {
         let asked = proto::GetEpochSegmentsRequest { stream_info: Some(stream_info(stream)), epoch };
         let answer = call!(self, "getEpochSegments", get_epoch_segments, asked)?;
@@ -279,6 +327,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn head_segments(&self, stream: &ScopedStream) -> Result<Vec<(SegmentId, u64)>> {
         let asked = proto::GetSegmentsRequest { stream_info: Some(stream_info(stream)), timestamp: 0 };
         let answer = call!(self, "getSegments", get_segments, asked)?;
@@ -295,6 +346,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`. `Protocol`: the server names a successor that is no later than the segment.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn successors(&self, stream: &ScopedStream, id: SegmentId) -> Result<Vec<Successor>> {
         let asked = segment_id(stream, id);
         let answer = call!(self, "getSegmentsImmediatelyFollowing", get_segments_immediately_following, asked)?;
@@ -305,6 +359,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn subscribers(&self, stream: &ScopedStream) -> Result<Vec<String>> {
         use proto::subscribers_response::Status;
         let answer = call!(self, "listSubscribers", list_subscribers, stream_info(stream))?;

@@ -140,6 +140,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`: no such stream.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn transaction_state(&self, stream: &ScopedStream, id: TransactionId) -> Result<TransactionState> {
         use proto::txn_state::State;
         let asked = proto::TxnRequest {
@@ -162,6 +165,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`: no such stream.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn completed_transactions(&self, stream: &ScopedStream) -> Result<Vec<(TransactionId, bool)>> {
         let asked = proto::ListCompletedTxnRequest { stream_info: Some(stream_info(stream)) };
         let answer = call!(self, "listCompletedTransactions", list_completed_transactions, asked)?;
@@ -204,6 +210,9 @@ impl TransactionWriter {
     ///
     /// # Errors
     /// `Conflict`: it is not open.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn resume(&self, id: TransactionId) -> Result<Transaction> {
         match self.client.transaction_state(&self.stream, id).await? {
             TransactionState::Open => {}
@@ -303,6 +312,9 @@ impl Transaction {
     ///
     /// # Errors
     /// As there; `Conflict`: the transaction is not open any more.
+    ///
+    /// # Cancel safety
+    /// As there.
     pub async fn write(&self, routing_key: &str, event: impl Into<Bytes>) -> Result<Ack> {
         self.writing.push(hash::routing_key(routing_key), None, &[event.into()]).await
     }
@@ -403,6 +415,9 @@ impl Committing {
     ///
     /// # Errors
     /// `Unavailable`: nobody could be asked; it will be committed all the same.
+    ///
+    /// # Cancel safety
+    /// Gives up waiting.
     pub async fn committed(&self) -> Result<()> {
         let mut pause = LOOK_EVERY;
         loop {

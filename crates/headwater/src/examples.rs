@@ -74,7 +74,8 @@ headwater stream truncate shop/orders --at \"$(cat yesterday)\"",
     (
         "stream cut",
         "headwater stream cut shop/orders > yesterday
-headwater stream cut shop/orders --head",
+headwater stream cut shop/orders --head
+headwater stream cut shop/orders --after head --bytes 1GiB",
     ),
     (
         "event write",

@@ -55,6 +55,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`; `Invalid`: it has several segments.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn byte_reader(&self, stream: &ScopedStream, from: u64) -> Result<ByteReader> {
         let segment = match self.head_segments(stream).await?.as_slice() {
             [(segment, _)] => *segment,

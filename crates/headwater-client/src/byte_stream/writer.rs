@@ -78,6 +78,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`; `Sealed`; `Invalid`: it has several segments.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn byte_writer(&self, stream: &ScopedStream, options: ByteWriterOptions) -> Result<ByteWriter> {
         let segment = self.only_segment(stream).await?;
         let target = Target::new(stream, segment, AccessOperation::Write);

@@ -155,6 +155,9 @@ impl ReaderGroup {
     ///
     /// # Errors
     /// As [`reader_with`](Self::reader_with).
+    ///
+    /// # Cancel safety
+    /// The reader may be in the group.
     pub async fn reader(&self, id: &str) -> Result<EventReader> {
         self.reader_with(id, ReaderOptions::default()).await
     }

@@ -72,6 +72,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`; `Sealed`; `Invalid`: the stream has several segments.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn state_synchronizer<S: SharedState>(&self, stream: &ScopedStream) -> Result<StateSynchronizer<S>> {
         Ok(StateSynchronizer { stream: self.revisioned_stream(stream).await?, current: None })
     }

@@ -119,6 +119,9 @@ impl Client {
     ///
     /// # Errors
     /// As [`table`](Self::table).
+    ///
+    /// # Cancel safety
+    /// The table may be made.
     pub async fn table_synchronizer(&self, name: &ScopedTable) -> Result<TableSynchronizer> {
         Ok(TableSynchronizer { table: self.table(name).await?, maps: SharedMaps::default(), position: 0 })
     }

@@ -61,6 +61,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`: the scope does not exist. `Invalid`: the server does not take the name or the lengths.
+    ///
+    /// # Cancel safety
+    /// It may be there.
     pub async fn create_key_value_table(&self, name: &ScopedTable, config: &KeyValueTableConfig) -> Result<bool> {
         use proto::create_key_value_table_status::Status;
         let keys = u64::from(config.primary_key_bytes) + u64::from(config.secondary_key_bytes);
@@ -84,6 +87,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn key_value_table_config(&self, name: &ScopedTable) -> Result<KeyValueTableConfig> {
         use proto::key_value_table_config_response::Status;
         let asked = table_info(name);
@@ -99,6 +105,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`: the scope does not exist.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn key_value_tables(&self, scope: &Name) -> Result<Vec<Name>> {
         use proto::kv_tables_in_scope_response::Status;
         let (mut found, mut token) = (Vec::new(), String::new());
@@ -128,6 +137,9 @@ impl Client {
     ///
     /// # Errors
     /// Those of every call.
+    ///
+    /// # Cancel safety
+    /// It may be gone.
     pub async fn delete_key_value_table(&self, name: &ScopedTable) -> Result<bool> {
         use proto::delete_kv_table_status::Status;
         let answer = call!(self, "deleteKeyValueTable", delete_key_value_table, table_info(name))?;

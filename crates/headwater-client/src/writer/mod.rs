@@ -166,6 +166,9 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`; `Sealed`.
+    ///
+    /// # Cancel safety
+    /// It only asks.
     pub async fn event_writer(&self, stream: &ScopedStream, options: EventWriterOptions) -> Result<EventWriter> {
         let segments = self.current_segments(stream).await?;
         if segments.is_empty() {
@@ -220,6 +223,9 @@ impl EventWriter {
     ///
     /// # Errors
     /// As `write`.
+    ///
+    /// # Cancel safety
+    /// As [`write`](Self::write).
     pub async fn write_anywhere(&self, event: impl Into<Bytes>) -> Result<Ack> {
         let chance = uuid::Uuid::new_v4().as_u128() >> 64;
         self.push((chance as f64 / 2f64.powi(64)).min(1.0 - f64::EPSILON), &[event.into()]).await
@@ -230,6 +236,9 @@ impl EventWriter {
     ///
     /// # Errors
     /// As `write`; `Invalid` also if there are none.
+    ///
+    /// # Cancel safety
+    /// As [`write`](Self::write), of all of them.
     pub async fn write_all(&self, routing_key: &str, events: &[Bytes]) -> Result<Ack> {
         self.push(hash::routing_key(routing_key), events).await
     }
