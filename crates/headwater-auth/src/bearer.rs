@@ -110,7 +110,7 @@ impl Trust {
             let most = levels.iter().copied().max().filter(|_| !is_denied);
             match Grant::new(pattern, most.unwrap_or(Level::None)) {
                 // Neither a pattern nor a level of ours.
-                Err(_) if levels.is_empty() => {}
+                Err(_) if levels.is_empty() && !pattern.trim_start().starts_with("prn::") => {}
                 grant => grants.push(grant.map_err(TokenError::Grant)?),
             }
         }
@@ -168,6 +168,16 @@ mod tests {
         assert_eq!(count(claim(json!({}))), 0);
         assert_eq!(count(grants(&permissions("default", &["READ"]))), 0);
         assert_eq!(count(grants(&permissions("*x", &["view"]))), 0);
+        for (pattern, levels) in [
+            (" prn::/scope:s", &[][..]),
+            ("prn::/scope:s ", &["NONE"]),
+            ("prn::/scope:s\u{200b}", &["NONE"]),
+            ("prn::/scope:s\u{fe0f}", &["view"]),
+            ("*x", &["READ"]),
+        ] {
+            let error = grants(&permissions(pattern, levels)).unwrap_err();
+            assert_eq!(error, TokenError::Grant(GrantError::Pattern), "{pattern:?}");
+        }
         for (text, error) in [
             ("prn::/scope:s", GrantError::NoLevel),
             ("prn::/scope:s,NOEN", GrantError::Level),

@@ -144,7 +144,7 @@ pub enum GrantError {
     #[error("level is none of NONE, READ and READ_UPDATE")]
     Level,
     /// It would never match.
-    #[error("resource is neither * nor begins with prn::")]
+    #[error("resource is neither * nor begins with prn::, or has a character that no resource has")]
     Pattern,
 }
 
@@ -161,9 +161,14 @@ impl Grant {
     /// # Errors
     /// [`GrantError::Pattern`].
     pub fn new(pattern: &str, level: Level) -> Result<Self, GrantError> {
-        let is_possible =
-            pattern.starts_with("prn::") || pattern.bytes().all(|byte| byte == b'*') && !pattern.is_empty();
-        if is_possible { Ok(Self { pattern: pattern.to_owned(), level }) } else { Err(GrantError::Pattern) }
+        let is_whole = pattern.starts_with("prn::") || pattern.bytes().all(|byte| byte == b'*') && !pattern.is_empty();
+        // Also what nobody sees, which would make a denial one of nothing.
+        let is_of_resources = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/?*".contains(&byte);
+        if is_whole && pattern.bytes().all(is_of_resources) {
+            Ok(Self { pattern: pattern.to_owned(), level })
+        } else {
+            Err(GrantError::Pattern)
+        }
     }
 
     /// Reads `resource,LEVEL`.

@@ -207,30 +207,34 @@ fn is_user(name: &str) -> bool {
     !name.is_empty() && name.len() <= 255 && name.trim() == name && !name.starts_with('#') && printable
 }
 
-/// What is not ASCII and cannot be seen: formats (Cf) and separators of lines and paragraphs (Zl, Zp). First and last of each
-/// run, ascending. Source: the general categories of Unicode 15.
-const UNSEEN: [(char, char); 21] = [
+/// What is not ASCII and cannot be seen: formats (Cf), separators of lines and paragraphs (Zl, Zp), and what is shown as nothing
+/// (Default_Ignorable_Code_Point). First and last of each run, ascending. Source: the character database of Unicode 15.
+const UNSEEN: [(char, char); 25] = [
     ('\u{ad}', '\u{ad}'),
+    ('\u{34f}', '\u{34f}'),
     ('\u{600}', '\u{605}'),
     ('\u{61c}', '\u{61c}'),
     ('\u{6dd}', '\u{6dd}'),
     ('\u{70f}', '\u{70f}'),
     ('\u{890}', '\u{891}'),
     ('\u{8e2}', '\u{8e2}'),
-    ('\u{180e}', '\u{180e}'),
+    ('\u{115f}', '\u{1160}'),
+    ('\u{17b4}', '\u{17b5}'),
+    ('\u{180b}', '\u{180f}'),
     ('\u{200b}', '\u{200f}'),
     ('\u{2028}', '\u{202e}'),
-    ('\u{2060}', '\u{2064}'),
-    ('\u{2066}', '\u{206f}'),
+    ('\u{2060}', '\u{206f}'),
+    ('\u{3164}', '\u{3164}'),
+    ('\u{fe00}', '\u{fe0f}'),
     ('\u{feff}', '\u{feff}'),
-    ('\u{fff9}', '\u{fffb}'),
+    ('\u{ffa0}', '\u{ffa0}'),
+    ('\u{fff0}', '\u{fffb}'),
     ('\u{110bd}', '\u{110bd}'),
     ('\u{110cd}', '\u{110cd}'),
     ('\u{13430}', '\u{1343f}'),
     ('\u{1bca0}', '\u{1bca3}'),
     ('\u{1d173}', '\u{1d17a}'),
-    ('\u{e0001}', '\u{e0001}'),
-    ('\u{e0020}', '\u{e007f}'),
+    ('\u{e0000}', '\u{e0fff}'),
 ];
 
 fn is_unseen(c: char) -> bool {

@@ -20,7 +20,7 @@ const METRICS_PATIENCE: Duration = Duration::from_secs(5);
 const SYNCS: &str = "wal_syncs_total";
 /// And of checkpoints.
 const CHECKPOINTS: &str = "checkpoints_total";
-/// And of bytes that no chunk has yet.
+/// And of bytes of events that no checkpoint has yet.
 const UNSTORED: &str = "unstored_bytes";
 
 /// What is watched.

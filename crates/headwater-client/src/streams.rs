@@ -70,7 +70,7 @@ impl Client {
     /// `Conflict`: somebody makes streams in it meanwhile.
     ///
     /// # Cancel safety
-    /// Some of it may be gone, or all; the server goes on, and the same call again waits for it.
+    /// Some of it may be gone, or all; the server goes on, and [`scope_exists`](Self::scope_exists) tells when it is done.
     pub async fn delete_scope_recursively(&self, scope: &Name) -> Result<bool> {
         let asked = proto::ScopeInfo { scope: scope.to_string() };
         let answer = call!(self, "deleteScopeRecursive", delete_scope_recursive, asked)?;

@@ -14,7 +14,7 @@ use pyo3::types::PyString;
 use crate::errors::raise;
 use crate::pending::Pending;
 use crate::runtime::{at_once, now};
-use crate::values::{payload, payloads};
+use crate::values::{duration, payload, payloads};
 
 /// After so many events, others may have the interpreter, and Ctrl-C is heard.
 pub(crate) const EVENTS_PER_TURN: usize = 1024;
@@ -134,6 +134,17 @@ impl NativeEventWriter {
     fn flush(&self) -> PyResult<Pending> {
         let writer = self.writer.clone();
         Pending::start(async move { writer.flush().await })
+    }
+
+    /// `False`: not everything is stored after so many seconds. The next one waits for it, too, and tells of what fails.
+    fn flush_within(&self, limit: f64) -> PyResult<Pending> {
+        let (writer, limit) = (self.writer.clone(), duration(limit)?);
+        Pending::start(async move {
+            match tokio::time::timeout(limit, writer.flush()).await {
+                Ok(flushed) => flushed.map(|()| true),
+                Err(_) => Ok(false),
+            }
+        })
     }
 
     fn note_time(&self, time: i64) -> PyResult<Pending> {

@@ -908,6 +908,21 @@ class AgainstServer(Operations, unittest.TestCase):
         read = self.client.stream_reader(stream, until="tail").payloads()
         self.assertEqual([int(event) for event in read], list(range(200)))
 
+    def test_what_fails_behind_a_flush_that_gave_up_is_told_by_the_next(self):
+        stream = self.made()
+        client = headwater.connect(self.server.address, retry_for=2)
+        writer = client.event_writer(stream)
+        writer.write(b"one", "k")
+        writer.flush(timeout=30)
+        self.server.kill()
+        writer.write(b"two", "k")
+        with self.assertRaises(TimeoutError):
+            writer.flush(timeout=0.2)
+        time.sleep(4)
+        with self.assertRaises(headwater.Error):
+            writer.flush()
+        self.server.restart()
+
     def test_a_process_that_is_killed_and_started_again_neither_loses_nor_doubles_events(self):
         code = (
             "import headwater, os, signal, sys\n"

@@ -6,10 +6,12 @@
 //!   symbolic link stays one, and what it leads to is replaced
 //! * of those who [`hold`] a file one after the other changes it
 
+use std::fs::TryLockError;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Longest file.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -92,13 +94,31 @@ pub(crate) struct Held {
     _directory: std::fs::File,
 }
 
+/// How long somebody else may have a file of the directory: changes take milliseconds.
+const HELD_MAX: Duration = Duration::from_secs(30);
+
 /// Waits until nobody else has a file of this directory. The system lets go of what a process had that is gone.
+///
+/// # Errors
+/// `WouldBlock`: somebody has it for 30 s, who need not be one of us.
 #[allow(clippy::disallowed_methods, reason = "the operator's file, not the store's")]
 pub(crate) fn hold(path: &Path) -> std::io::Result<Held> {
     let path = place(path)?;
-    let directory = std::fs::File::open(directory(&path))?;
-    directory.lock()?;
-    Ok(Held { path, _directory: directory })
+    let place = directory(&path);
+    let (directory, begun) = (std::fs::File::open(place)?, Instant::now());
+    loop {
+        match directory.try_lock() {
+            Ok(()) => return Ok(Held { path, _directory: directory }),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < HELD_MAX => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                let what = format!("somebody has had {} locked for {} s", place.display(), HELD_MAX.as_secs());
+                return Err(std::io::Error::new(std::io::ErrorKind::WouldBlock, what));
+            }
+        }
+    }
 }
 
 /// Where a file is, or is going to be, behind all symbolic links.

@@ -71,7 +71,7 @@ impl<T: Eq> Settling<T> {
     /// Reads the files, of which the first names them all, and has what is new used once it has stayed as it is for
     /// `settling`, at the second look at the earliest. What is no good is reported once, and so is each reason for which files
     /// cannot be read one after the other: what was to be taken away by a change is still there.
-    pub(crate) fn look<E: std::fmt::Display>(
+    pub(crate) fn look<E: std::error::Error>(
         &mut self,
         now: Instant,
         settling: Duration,
@@ -85,7 +85,7 @@ impl<T: Eq> Settling<T> {
             Ok(found) => found,
             Err(error) => {
                 (self.taken, self.unsettled) = (None, None);
-                let why = Some(error.to_string());
+                let why = Some(secrets::chain(&error));
                 if self.unreadable == why {
                     return Look::Same;
                 }
@@ -168,6 +168,7 @@ pub(crate) async fn settle<E: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secrets::FileError;
 
     #[test]
     #[allow(clippy::disallowed_methods, reason = "the operator's file, not the store's")]
@@ -177,14 +178,15 @@ mod tests {
         let begin = Instant::now();
         let mut settling = Settling::new("old".to_owned());
         let mut taken = Vec::new();
+        let unreadable = |why: &str| FileError::Unreadable { path: "file".into(), source: std::io::Error::other(why) };
         let mut look = |text: &str, at_ms: u64, settling_ms: u64| {
             let (now, settled) = (begin + Duration::from_millis(at_ms), Duration::from_millis(settling_ms));
             let take = |text: &String| {
                 taken.push(text.clone());
-                Ok::<_, String>(())
+                Ok::<_, FileError>(())
             };
             let read = || match text.strip_prefix('!') {
-                Some(why) => Err(why.to_owned()),
+                Some(why) => Err(unreadable(why)),
                 None => Ok(text.to_owned()),
             };
             match settling.look(now, settled, &[&path], read, take) {

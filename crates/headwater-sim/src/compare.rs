@@ -238,6 +238,10 @@ fn delta_all(name: &SegmentName, ask: Ask<'_>) -> Result<Vec<TableEntry>, String
                     return Err(format!("{name}: a delta from {from} does not advance: {page:?}"));
                 }
                 from = page.position;
+                let keys: BTreeSet<_> = page.entries.iter().map(|entry| &entry.key).collect();
+                if keys.len() < page.entries.len() {
+                    return Err(format!("{name}: a page of the log shows a key twice: {page:?}"));
+                }
                 for entry in page.entries {
                     if let Some(before) = entries.insert(entry.key.clone(), entry.clone()).filter(|it| *it != entry) {
                         return Err(format!("{name}: the log shows {before:?}, then {entry:?}"));

@@ -58,6 +58,7 @@ headwater stream list shop --json | jq -r .stream",
     ),
     ("stream describe", "headwater stream describe shop/orders"),
     ("stream subscribers", "headwater stream subscribers shop/orders"),
+    ("stream remove-writer", "headwater stream remove-writer shop/orders WRITER"),
     (
         "stream update",
         "headwater stream update shop/orders --retain-bytes 10GiB
@@ -74,8 +75,7 @@ headwater stream truncate shop/orders --at \"$(cat yesterday)\"",
     (
         "stream cut",
         "headwater stream cut shop/orders > yesterday
-headwater stream cut shop/orders --head
-headwater stream cut shop/orders --after head --bytes 1GiB",
+headwater stream cut shop/orders --head",
     ),
     (
         "event write",

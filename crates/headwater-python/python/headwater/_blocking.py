@@ -62,8 +62,12 @@ class EventWriter(_Blocking, _facade.EventWriterBase):
 
     def flush(self, timeout: Optional[Seconds] = None) -> None:
         """Waits until everything that was handed over before is stored; raises the first failure of any event, and
-        `TimeoutError` after `timeout` seconds: what is not stored by then is still under way."""
-        self._native.flush().wait(seconds(timeout))
+        `TimeoutError` after `timeout` seconds: what is not stored by then is still under way, and the next flush waits for it
+        and tells of it."""
+        if timeout is None:
+            self._native.flush().wait()
+        elif not self._native.flush_within(seconds(timeout)).wait():
+            raise TimeoutError("not everything is stored within the time given")
 
     def __enter__(self) -> "EventWriter":
         return self

@@ -206,14 +206,21 @@ impl Guarded {
         Ok(caller)
     }
 
-    /// The same for what a group holds back by now: what it lets go of, retention drops for good.
-    async fn admit_to_stored(&self, caller: &Caller, scope: &str, group: &str) -> Result<(), Status> {
+    /// The same for what a group holds back by now, which it returns: what it lets go of, retention drops for good. Nothing if
+    /// nobody needs to be asked.
+    async fn admit_to_stored(
+        &self,
+        caller: &Caller,
+        scope: &str,
+        group: &str,
+    ) -> Result<Option<proto::ReaderGroupConfiguration>, Status> {
         if caller.grants().is_none() {
-            return Ok(());
+            return Ok(None);
         }
         let info = proto::ReaderGroupInfo { scope: scope.into(), reader_group: group.into(), ..Default::default() };
         let found = self.inner.get_reader_group_config(Request::new(info)).await?.into_inner();
-        found.config.map_or(Ok(()), |config| admit_to_held(caller, &config))
+        found.config.iter().try_for_each(|config| admit_to_held(caller, config))?;
+        Ok(found.config)
     }
 
     /// Where a list goes on, for its caller alone to come back with.
@@ -453,7 +460,12 @@ special {
     ) -> Result<Response<proto::UpdateReaderGroupResponse>, Status> {
         let caller = self.admit_group(Rpc::UpdateReaderGroup, &request)?;
         let config = request.get_ref();
-        self.admit_to_stored(&caller, &config.scope, &config.reader_group_name).await?;
+        let stored = self.admit_to_stored(&caller, &config.scope, &config.reader_group_name).await?;
+        // An update of what was not looked at would find it held by somebody else meanwhile.
+        if stored.is_some_and(|stored| stored.generation != config.generation) {
+            let status = proto::update_reader_group_response::Status::InvalidConfig.into();
+            return Ok(Response::new(proto::UpdateReaderGroupResponse { status, generation: config.generation }));
+        }
         self.inner.update_reader_group(request).await
     }
 

@@ -163,7 +163,12 @@ impl Caller {
 
     /// Whether they see something in a list.
     pub(crate) fn sees(&self, resource: Resource<'_>) -> bool {
-        self.grants().is_none_or(|grants| grants.allow(resource, Level::Read))
+        self.may(resource, Level::Read)
+    }
+
+    /// Whether they have a level.
+    pub(crate) fn may(&self, resource: Resource<'_>, level: Level) -> bool {
+        self.grants().is_none_or(|grants| grants.allow(resource, level))
     }
 }
 

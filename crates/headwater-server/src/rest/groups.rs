@@ -5,9 +5,9 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt as _;
-use headwater_auth::Resource;
+use headwater_auth::{Level, Resource};
 use headwater_controller::Room;
-use headwater_controller::model::{ControllerError, DeleteGroup, SegmentReading};
+use headwater_controller::model::{ControllerError, DeleteGroup, GroupCut, GroupRetention, SegmentReading};
 use headwater_types::ScopedStream;
 use serde::Serialize;
 
@@ -71,13 +71,25 @@ pub(crate) async fn show(
     Ok(answer(&shown, room))
 }
 
-/// `DELETE /v1/scopes/{scope}/readergroups/{group}`: 204, 404.
+/// `DELETE /v1/scopes/{scope}/readergroups/{group}`: 204, 404. Whoever deletes one that holds back retention has to be
+/// allowed to change its streams: what it held is dropped.
 pub(crate) async fn delete(
     State(pages): State<Pages>,
+    Extension(caller): Extension<Caller>,
     Path((scope, group)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let controller = pages.controller()?;
     let (scope, group) = super::group(&scope, &group)?;
+    if let Some(found) =
+        controller.group(&scope, &group).await?.filter(|it| it.config.retention != GroupRetention::None)
+    {
+        for GroupCut { stream: held, .. } in &found.config.starting {
+            if !caller.may(Resource::Stream(held.scope.as_str(), held.stream.as_str()), Level::ReadUpdate) {
+                let what = format!("the group holds back retention of {held}, which READ_UPDATE is missing for");
+                return Err(Problem::new(StatusCode::FORBIDDEN, what));
+            }
+        }
+    }
     match controller.delete_group(&scope, &group, None).await? {
         DeleteGroup::Success => Ok(StatusCode::NO_CONTENT.into_response()),
         DeleteGroup::NotFound => Err(Problem::not_found(format_args!("reader group {scope}/{group}"))),

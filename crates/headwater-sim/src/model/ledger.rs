@@ -109,7 +109,8 @@ impl Ledger {
                 let Some(known) = self.lengths.get(incarnation) else { return Ok(()) };
                 let here = ((*growth, *start), *length);
                 let is_shorter = |one: Known, other: Known| match one.0.0 == other.0.0 {
-                    true => one.1 <= other.1,
+                    // Only a log of that length is compacted, and only that moves its beginning.
+                    true => one.1 <= other.1 && one.1.saturating_sub(one.0.1) >= self.table_compact_bytes,
                     false => one.1 < other.1 && one.0.1 <= other.0.1,
                 };
                 let own = |(at, length): (&(u64, Offset), &Offset)| (*at, *length);
@@ -180,35 +181,36 @@ mod tests {
     fn logs_grow_by_changes_and_by_compaction() {
         let log = |growth, start, length| Finding::Length { incarnation: 1, growth, start, length };
         let mut ledger = Ledger::new(100);
-        ledger.learn(log(5, 10, 50));
+        ledger.learn(log(5, 10, 150));
         let good = [
-            log(5, 10, 50),
-            log(4, 10, 49),
-            log(6, 10, 51),
-            log(5, 20, 50),
-            log(5, 20, 60),
-            log(5, 0, 50),
-            log(6, 30, 51),
+            log(5, 10, 150),
+            log(4, 10, 149),
+            log(6, 10, 151),
+            log(5, 20, 150),
+            log(5, 20, 160),
+            log(5, 0, 150),
+            log(6, 30, 151),
         ];
         for good in good {
             assert_eq!(ledger.admit(&good), Ok(()), "{good:?}");
         }
         let bad = [
-            log(5, 10, 51),
-            log(4, 10, 50),
-            log(6, 10, 50),
-            log(5, 20, 49),
-            log(5, 0, 51),
-            log(6, 9, 51),
-            log(4, 11, 49),
+            log(5, 10, 151),
+            log(4, 10, 150),
+            log(6, 10, 150),
+            log(5, 20, 149),
+            log(5, 0, 151),
+            log(6, 9, 151),
+            log(4, 11, 149),
         ];
         for bad in bad {
             assert!(ledger.admit(&bad).is_err(), "{bad:?}");
         }
-        assert_eq!(ledger.table_length(1, 5), Some(50));
-        ledger.learn(log(5, 20, 120));
         assert_eq!(ledger.table_length(1, 5), None, "a compaction may be about to move its end");
-        ledger.learn(log(5, 21, 120));
-        assert_eq!(ledger.table_length(1, 5), Some(120));
+        ledger.learn(log(5, 60, 150));
+        assert_eq!(ledger.table_length(1, 5), Some(150));
+        for too_short in [log(5, 61, 150), log(5, 61, 160)] {
+            assert!(ledger.admit(&too_short).is_err(), "{too_short:?}");
+        }
     }
 }

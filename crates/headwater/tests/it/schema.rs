@@ -44,6 +44,7 @@ const SCHEMA: &[(&str, &str)] = &[
     ("event get POINTER", "{pointer: string, text: string}"),
     ("txn list shop/orders", "{state: string, transaction: string}"),
     ("txn state shop/orders ID", "{state: string, transaction: string}"),
+    ("stream remove-writer shop/orders w", "{removed: null, scope: string, stream: string}"),
     ("group create shop/billing shop/orders --retain checkpoint", "{created: boolean, group: string, scope: string}"),
     ("group list shop", "{group: string, scope: string}"),
     (
