@@ -21,8 +21,8 @@ use crate::journal::Reserve;
 use crate::scrub::Scrubber;
 use crate::store::{self, Options};
 use crate::tasks::{
-    ContainerFigures, ContainerInput, Figures, JournalInput, JournalTask, KeeperInput, KeeperTask, Lull, Merges,
-    Neighbours, SharedContainer, WitnessTask, once, start_lookups, start_readers, start_reaper,
+    ContainerFigures, ContainerInput, Figures, JournalInput, JournalTask, KeeperInput, KeeperTask, Lookups, Lull,
+    Merges, Neighbours, SharedContainer, WitnessTask, once, start_lookups, start_readers, start_reaper,
 };
 
 /// How long closing waits for each of its steps before it goes on without; a full disk can make a step endless.
@@ -105,7 +105,7 @@ impl Engine {
         let (journal, journal_inbox) = channel();
         let (keeper, keeper_inbox) = channel();
         let (readers, readers_inbox) = channel();
-        let (lookups, lookups_inbox) = channel();
+        let (lookups, lookups_inboxes) = Lookups::channel();
         let chunks: Vec<_> = opened.containers.iter().map(|container| container.chunks()).collect();
         let covered: BTreeMap<u32, u64> =
             (0..).zip(&opened.containers).map(|(id, container)| (id, container.checkpointed())).collect();
@@ -131,7 +131,7 @@ impl Engine {
         let journal_file_bytes = opened.journal.file_bytes();
         let mut threads = start_readers(readers_inbox, &containers, &chunks, &figures, &fatal);
         threads.push(start_reaper(chunks.clone(), closing, fatal.clone()));
-        threads.extend(start_lookups(lookups_inbox, &containers, &chunks, &figures, &fatal));
+        threads.extend(start_lookups(lookups_inboxes, &containers, &chunks, &figures, &fatal));
         let lull = Arc::new(Lull::default());
         let journal_task = JournalTask {
             journal: opened.journal,

@@ -162,6 +162,14 @@ enum Missed {
 }
 
 impl<T> Lookup<T> {
+    /// Bytes of chunks may be needed, which may be far away; everything else is in the catalogue, on this machine.
+    pub(crate) fn reads_chunks(&self) -> bool {
+        match self.work {
+            Work::Nothing | Work::Warm(_) => false,
+            Work::Values { .. } | Work::Page(_) | Work::Stretch { .. } => true,
+        }
+    }
+
     /// Looks up and builds the answer. Blocks on the disk.
     ///
     /// # Errors

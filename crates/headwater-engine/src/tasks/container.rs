@@ -27,7 +27,7 @@ use crate::container::{Container, Effects};
 use crate::error::StoreError;
 use crate::io::Clock;
 
-use super::{Answer, ContainerInput, Figures, JournalInput, KeeperInput, LookupInput, ReadInput, start};
+use super::{Answer, ContainerInput, Figures, JournalInput, KeeperInput, Lookups, ReadInput, start};
 
 /// Inputs taken before their effects are carried out: enough to fill a commit, few enough that answers do not wait.
 const INPUTS_PER_TURN: usize = 256;
@@ -51,7 +51,7 @@ pub(crate) struct Neighbours {
     pub(crate) journal: Sender<JournalInput>,
     pub(crate) keeper: Sender<KeeperInput>,
     pub(crate) readers: Sender<ReadInput>,
-    pub(crate) lookups: Sender<LookupInput>,
+    pub(crate) lookups: Lookups,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) figures: Arc<Figures>,
 }
@@ -266,7 +266,7 @@ impl Running {
             let _ = readers.send((self.id, read));
         }
         for lookup in effects.lookups.drain(..) {
-            let _ = lookups.send((self.id, lookup));
+            lookups.send(self.id, lookup);
         }
         if let Some(job) = effects.checkpoint.take() {
             let _ = keeper.send(KeeperInput::Checkpoint(Box::new(job)));

@@ -5,7 +5,7 @@
 //!                   │   ▲           │
 //!                   │   ├───────────┘ what is durable
 //!                   │   ├── readers (chunks)
-//!                   │   ├── lookups (catalogue and values of tables that are on the disk)
+//!                   │   ├── lookups (catalogue on the disk) and values (of tables, in chunks)
 //!                   │   └── keeper  (checkpoints, merges)      reaper (deletes chunks)
 //!                   └────────►                                 witness (second witness, spare journal files)
 //! ```
@@ -32,7 +32,7 @@ use std::thread::JoinHandle;
 
 use crate::api::{Reply, Request};
 use crate::catalogue::Installed;
-use crate::container::{Ack, Again, Back, CheckpointDone, CheckpointJob, ColdRead, Lookup, Token};
+use crate::container::{Ack, Again, Back, CheckpointDone, CheckpointJob, ColdRead, Token};
 use crate::error::StoreError;
 use crate::journal::{Record, Reserve};
 use crate::{OnFatal, StoreError as Fault};
@@ -40,7 +40,7 @@ use crate::{OnFatal, StoreError as Fault};
 pub(crate) use container::{Neighbours, SharedContainer};
 pub(crate) use journal::JournalTask;
 pub(crate) use keeper::KeeperTask;
-pub(crate) use lookups::start_lookups;
+pub(crate) use lookups::{Lookups, start_lookups};
 pub(crate) use lull::Lull;
 pub(crate) use merges::Merges;
 pub(crate) use readers::start_readers;
@@ -137,9 +137,6 @@ pub(crate) enum KeeperInput {
 
 /// A cold read and the container it belongs to.
 pub(crate) type ReadInput = (u32, ColdRead<Answer>);
-
-/// Something to be looked up and the container it belongs to.
-pub(crate) type LookupInput = (u32, Lookup<Answer>);
 
 /// Figures the threads publish.
 #[derive(Debug, Default)]

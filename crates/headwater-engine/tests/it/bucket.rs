@@ -19,6 +19,8 @@ pub(crate) struct Memory {
     pub(super) objects: Mutex<BTreeMap<String, Bytes>>,
     /// Nothing can be reached.
     pub(super) is_down: AtomicBool,
+    /// Gets are answered only when this is over.
+    is_silent: AtomicBool,
     /// Puts are done, and their replies are lost.
     loses_replies: AtomicBool,
 }
@@ -73,6 +75,9 @@ impl Objects for Memory {
 
     fn get(&self, name: &str, offset: u64, length: usize) -> Result<Bytes, StoreError> {
         self.reach(name, "get")?;
+        while self.is_silent.load(Ordering::Relaxed) {
+            std::thread::sleep(TICK);
+        }
         match self.objects.lock().unwrap().get(name) {
             None => Self::refused(name, "get", ErrorKind::NotFound),
             Some(found) if found.len() < offset as usize + length => {
@@ -372,4 +377,41 @@ fn a_server_keeps_its_chunks_in_a_bucket_and_gets_over_storage_that_was_away() {
     eventually("chunks are in the bucket", || !memory.names(".chunk").is_empty());
     let store = store.reopen(&options);
     assert_eq!(store.read_all(S), vec![7; 40 * 200_000]);
+}
+
+#[test]
+fn storage_that_says_nothing_holds_up_nobody_who_does_not_read_from_it() {
+    let memory = Arc::<Memory>::default();
+    let options = options(&memory);
+    let store = Fixture::with(&options);
+    store.create(S, SegmentKind::Stream);
+    store.create(T, SegmentKind::Table { key_length: 0 });
+    // So many that what the catalogue says of S is in a block that no start reads.
+    for number in 0..300 {
+        store.create(&format!("scope/filling-{number}/0.#epoch.0"), SegmentKind::Stream);
+    }
+    let key = |number: u64| Bytes::from(format!("key-{number:04}"));
+    let value = Bytes::from(vec![7; 10_000]);
+    let change = |number| TableChange { key: key(number), value: Some(value.clone()), expect: Expect::Any };
+    let changes = (0..40).map(change).collect();
+    store.call(Request::TableUpdate { segment: name(T), changes, at: None }).unwrap();
+    for container in 0..store.engine.containers() {
+        let (sender, receiver) = channel();
+        store.engine.flush(container, Box::new(Answer(sender)));
+        store.wait(&receiver).unwrap().unwrap();
+    }
+    let store = store.reopen(&options);
+    memory.is_silent.store(true, Ordering::Relaxed);
+    let get = |number| store.submit(Request::TableGet { segment: name(T), keys: vec![key(number)] });
+    let gets: Vec<_> = (0..20).map(get).collect();
+    // Neither segment is in memory yet: what the catalogue says of them is looked up.
+    assert_eq!(store.info(S).unwrap().length, 0);
+    store.append(S, None, 1, b"first").unwrap();
+    store.create("scope/another/0.#epoch.0", SegmentKind::Stream);
+    assert!(gets.iter().all(|get| get.try_recv().is_err()), "they need what nobody gives them");
+    memory.is_silent.store(false, Ordering::Relaxed);
+    for get in gets {
+        let Ok(Response::Values(values)) = store.wait(&get).unwrap() else { panic!("values answer a get") };
+        assert_eq!(values[0].as_ref().unwrap().value, value);
+    }
 }
