@@ -21,7 +21,7 @@ const SYNCS: &str = "wal_syncs_total";
 /// And of checkpoints.
 const CHECKPOINTS: &str = "checkpoints_total";
 /// And of bytes of events that no checkpoint has yet.
-const UNSTORED: &str = "unstored_bytes";
+const REPLAYED: &str = "wal_replayed_bytes";
 
 /// What is watched.
 #[derive(Clone, Debug)]
@@ -87,9 +87,9 @@ impl Watch {
         Ok(Counters { device: device(&self.directory), syncs, checkpoints })
     }
 
-    /// Bytes of events that no checkpoint has yet, by the server's figures.
-    pub(crate) fn unstored_bytes(&self) -> Result<u64, BenchError> {
-        shown(&page(self.metrics.as_deref().unwrap_or_default())?, UNSTORED)
+    /// Bytes of the journal that no checkpoint had when the server started, by its figures.
+    pub(crate) fn replayed_bytes(&self) -> Result<u64, BenchError> {
+        shown(&page(self.metrics.as_deref().unwrap_or_default())?, REPLAYED)
     }
 
     /// Waits until the device writes next to nothing, or `patience` is over: what is still in memory belongs to the run.

@@ -45,9 +45,11 @@ pub struct RecoverReport {
     pub idle_resident_bytes: u64,
     /// Events written and acknowledged before the server was killed, in bytes.
     pub written_bytes: u64,
-    /// How much of that no checkpoint had yet, so that the start took it from the journal, in bytes: what it said when ready.
-    pub unstored_bytes: u64,
-    /// Files of the journal in use when it was killed, in bytes; all but the last are full.
+    /// How much of the journal no checkpoint had yet, in bytes, from the oldest such record to its end: what the server says
+    /// of its start.
+    pub replayed_bytes: u64,
+    /// Files of the journal in use when it was killed, in bytes: what the start read, a full first and an unfilled last file
+    /// included.
     pub journal_bytes: u64,
     /// From starting the process again to ready.
     pub recovery_ms: f64,
@@ -78,8 +80,7 @@ pub(crate) fn run(args: &RecoverArgs) -> Result<RecoverReport, BenchError> {
         journal_bytes = used_bytes(&journal)?;
         Ok(())
     })?;
-    // Before it has put much of it into chunks.
-    let unstored_bytes = attached.watch.unstored_bytes()?;
+    let replayed_bytes = attached.watch.replayed_bytes()?;
     let recovery = attached.own().expect("the server is our own").ready_after;
     read_back(&attached.server, args.writers, args.size, Asking::default(), &written)?;
     let events_verified = written.iter().map(crate::verify::Written::events).sum();
@@ -87,7 +88,7 @@ pub(crate) fn run(args: &RecoverArgs) -> Result<RecoverReport, BenchError> {
         empty_start_ms: starts[STARTS / 2].as_secs_f64() * 1e3,
         idle_resident_bytes,
         written_bytes: events_verified * args.size as u64,
-        unstored_bytes,
+        replayed_bytes,
         journal_bytes,
         recovery_ms: recovery.as_secs_f64() * 1e3,
         events_verified,
@@ -114,10 +115,10 @@ impl std::fmt::Display for RecoverReport {
         let Self { empty_start_ms, idle_resident_bytes, written_bytes, recovery_ms, .. } = self;
         writeln!(f, "start on an empty directory   {empty_start_ms:8.0} ms")?;
         writeln!(f, "resident when idle            {:8.1} MiB", mebibytes(*idle_resident_bytes))?;
-        let (unstored, journal) = (mebibytes(self.unstored_bytes), mebibytes(self.journal_bytes));
+        let (replayed, journal) = (mebibytes(self.replayed_bytes), mebibytes(self.journal_bytes));
         let written = mebibytes(*written_bytes);
         write!(f, "ready after kill -9           {recovery_ms:8.0} ms, {written:.0} MiB written, ")?;
-        writeln!(f, "{unstored:.0} MiB in no checkpoint, journal {journal:.0} MiB")?;
+        writeln!(f, "{replayed:.0} MiB of the journal's {journal:.0} MiB in no checkpoint")?;
         write!(f, "verified                      {:8} events, none lost, doubled or out of order", self.events_verified)
     }
 }

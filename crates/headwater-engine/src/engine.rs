@@ -99,6 +99,7 @@ impl Engine {
         let count = opened.containers.len();
         let figures = Arc::new(Figures {
             tail_discarded_bytes: opened.journal.discarded_bytes.into(),
+            replayed_bytes: opened.journal.replayed_bytes.into(),
             containers: (0..count).map(|_| ContainerFigures::default()).collect(),
             ..Figures::default()
         });
@@ -346,6 +347,7 @@ impl Engine {
                 ("wal_records_total", figures.journal_records.load(Relaxed)),
                 ("wal_files_bytes", figures.journal_files_bytes.load(Relaxed)),
                 ("wal_tail_discarded_bytes", figures.tail_discarded_bytes.load(Relaxed)),
+                ("wal_replayed_bytes", figures.replayed_bytes.load(Relaxed)),
                 ("checkpoints_total", figures.checkpoints.load(Relaxed)),
                 (
                     "crc_failures_total",

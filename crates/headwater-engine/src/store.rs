@@ -225,7 +225,7 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options, pins: &Arc<Pins>) -> Re
             if let Some(bucket) = &mut bucket {
                 bucket.announce(&**disk)?;
             }
-            return Ok(());
+            return Ok(false);
         };
         match containers.get_mut(record.container as usize) {
             Some(container) => container.replay(record.sequence, record.operation, record.payload),

@@ -258,10 +258,10 @@ impl<T: Token> Container<T> {
         Ok((container, manifest))
     }
 
-    /// Applies an operation found in the journal, unless the checkpoint includes it.
-    pub(crate) fn replay(&mut self, sequence: u64, operation: &[u8], payload: &[u8]) -> Result<(), StoreError> {
+    /// Applies an operation found in the journal, unless the checkpoint includes it; says whether it did.
+    pub(crate) fn replay(&mut self, sequence: u64, operation: &[u8], payload: &[u8]) -> Result<bool, StoreError> {
         if sequence <= self.checkpointed {
-            return Ok(());
+            return Ok(false);
         }
         if sequence != self.sequence + 1 {
             let what = format!("container {} continues with operation {sequence} after {}", self.id, self.sequence);
@@ -270,11 +270,12 @@ impl<T: Token> Container<T> {
         let operation = Operation::decode(operation).map_err(StoreError::malformed(crate::journal::DIRECTORY, 0))?;
         self.sequence = sequence;
         if canary::is(21) && matches!(operation, Operation::Truncate { .. }) {
-            return Ok(());
+            return Ok(true);
         }
         // A slice would keep the whole journal file it was read from in memory.
         let payload = Bytes::copy_from_slice(payload);
-        self.apply(operation, payload, &mut Effects::default())
+        self.apply(operation, payload, &mut Effects::default())?;
+        Ok(true)
     }
 
     /// Everything the journal had is applied, and will be durable before anything else happens. Gives up what was under way: transient segments belong to

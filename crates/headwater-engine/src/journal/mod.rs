@@ -102,6 +102,8 @@ pub(crate) struct Journal {
     pub(crate) bytes: u64,
     /// Bytes found behind the last frame that was ever acknowledged when the journal was opened.
     pub(crate) discarded_bytes: u64,
+    /// Bytes of the frames found then, from the first with a record that no checkpoint had to the last.
+    pub(crate) replayed_bytes: u64,
 }
 
 /// Records in the form in which they are written, and where that is.

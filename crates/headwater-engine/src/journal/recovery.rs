@@ -73,7 +73,8 @@ struct Window {
 
 impl Journal {
     /// Opens the journal and hands every record of the unbroken chain to `replay`, in order, and `None` behind the last:
-    /// all that is known to be durable has been seen then, and nothing was changed yet. The reserve is as it was found.
+    /// all that is known to be durable has been seen then, and nothing was changed yet. `replay` says whether a record is
+    /// news, which no checkpoint includes. The reserve is as it was found.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if acknowledged records are missing or rotten, and what `replay` returns; nothing was
@@ -83,7 +84,7 @@ impl Journal {
         store: u128,
         file_bytes: u64,
         witness: &Witness,
-        mut replay: impl FnMut(Option<Replayed<'_>>) -> Result<(), StoreError>,
+        mut replay: impl FnMut(Option<Replayed<'_>>) -> Result<bool, StoreError>,
     ) -> Result<(Self, Arc<Reserve>), StoreError> {
         let (numbers, leftovers) = list(&*disk)?;
         let mut known = if canary::is(25) { 0 } else { witness.frame };
@@ -91,6 +92,7 @@ impl Journal {
         let mut files: VecDeque<UsedFile> = VecDeque::new();
         let mut newest_header = None;
         let mut window = Window::default();
+        let mut replayed_bytes = 0;
         for &number in &numbers {
             let found = open_file(&*disk, store, number, file_bytes)?;
             known = known.max(found.header.first_frame - 1);
@@ -100,11 +102,16 @@ impl Journal {
             found.scan(&mut window, &mut |seen| {
                 known = known.max(seen.head.synced);
                 chain.see(&*disk, &seen, |head, body| {
+                    let mut is_news = false;
                     if head.kind == FrameKind::Records {
                         each_record(&found.path, body, |record| {
                             newest.insert(record.container, record.sequence);
-                            replay(Some(record))
+                            is_news |= replay(Some(record))?;
+                            Ok(())
                         })?;
+                    }
+                    if is_news || replayed_bytes > 0 {
+                        replayed_bytes += head.span();
                     }
                     Ok(())
                 })
@@ -163,6 +170,7 @@ impl Journal {
             syncs: 0,
             bytes: 0,
             discarded_bytes: chain.discarded,
+            replayed_bytes,
         };
         for frame in unproven {
             let mut records = Vec::new();

@@ -23,10 +23,10 @@ fn open(root: &Path) -> Result<(Journal, Arc<Reserve>, Witness, Vec<u64>), Store
     let witness = Witness::open(&*disk, STORE)?;
     let mut replayed = Vec::new();
     let (journal, reserve) = Journal::open(disk, STORE, FILE_BYTES, &witness, |record| {
-        let Some(record) = record else { return Ok(()) };
+        let Some(record) = record else { return Ok(false) };
         assert_eq!(record.payload, payload(record.sequence), "a record brings its own bytes");
         replayed.push(record.sequence);
-        Ok(())
+        Ok(true)
     })?;
     reserve.fill()?;
     Ok((journal, reserve, witness, replayed))
@@ -128,7 +128,7 @@ fn large_and_small_frames_have_the_sum_of_their_bodies() {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(root.path()));
     disk.create_directory("journal").unwrap();
     let witness = Witness::open(&*disk, STORE).unwrap();
-    let opened = || Journal::open(disk.clone(), STORE, 1 << 20, &witness, |_| Ok(()));
+    let opened = || Journal::open(disk.clone(), STORE, 1 << 20, &witness, |_| Ok(true));
     for length in [0, 1, (64 << 10) - 24, (64 << 10) - 23, 200_000] {
         let (mut journal, _) = opened().unwrap();
         let payload = vec![7; length].into();

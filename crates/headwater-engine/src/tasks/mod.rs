@@ -147,6 +147,7 @@ pub(crate) struct Figures {
     pub(crate) journal_records: AtomicU64,
     pub(crate) journal_frame: AtomicU64,
     pub(crate) tail_discarded_bytes: AtomicU64,
+    pub(crate) replayed_bytes: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
     pub(crate) merges: AtomicU64,
     pub(crate) damaged_reads: AtomicU64,

@@ -299,6 +299,30 @@ fn a_torn_tail_is_dropped_and_counted() {
     let store = Fixture::open(directory, io, &small()).unwrap();
     assert_eq!(store.info(S).unwrap().length, 4 * 6000);
     assert_eq!(store.metric("wal_tail_discarded_bytes"), 8192);
+    // The segment's creation has one block, each event that is left two.
+    assert_eq!(store.metric("wal_replayed_bytes"), 4096 + 4 * 8192);
+}
+
+#[test]
+fn a_start_counts_the_journal_from_the_oldest_record_that_no_checkpoint_has() {
+    let directory = directory();
+    let mut stepper = Stepper::open(io(&directory), small()).unwrap();
+    carry_out(&mut stepper, create(S, SegmentKind::Stream)).unwrap();
+    for number in 1..=8 {
+        carry_out(&mut stepper, event(number, &[1; 6000])).unwrap();
+    }
+    checkpoint(&mut stepper, S);
+    stepper.run_all().unwrap();
+    for number in 9..=10 {
+        carry_out(&mut stepper, event(number, &[1; 6000])).unwrap();
+    }
+    drop(stepper);
+    let io = io(&directory);
+    let store = Fixture::open(directory, io, &small()).unwrap();
+    assert_eq!(store.info(S).unwrap().length, 10 * 6000);
+    // What the checkpoint itself left there comes to a few blocks.
+    let replayed = store.metric("wal_replayed_bytes");
+    assert!((2 * 8192..=4 * 8192).contains(&replayed), "{replayed} bytes");
 }
 
 #[test]
