@@ -4,10 +4,12 @@
 //! * what has to be secret is refused if everybody on this machine can read or write it
 //! * a file is replaced as a whole or not at all, by one of the same owner and group: whoever could read it still can. A
 //!   symbolic link stays one, and what it leads to is replaced
-//! * of those who [`hold`] a file one after the other changes it
+//! * of those who [`hold`] a file one after the other changes it, and what one of them left who was killed is removed
 
+use std::ffi::OsStr;
 use std::fs::TryLockError;
 use std::io::{Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -108,7 +110,10 @@ pub(crate) fn hold(path: &Path) -> std::io::Result<Held> {
     let (directory, begun) = (std::fs::File::open(place)?, Instant::now());
     loop {
         match directory.try_lock() {
-            Ok(()) => return Ok(Held { path, _directory: directory }),
+            Ok(()) => {
+                sweep(&path);
+                return Ok(Held { path, _directory: directory });
+            }
             Err(TryLockError::Error(error)) => return Err(error),
             Err(TryLockError::WouldBlock) if begun.elapsed() < HELD_MAX => {
                 std::thread::sleep(Duration::from_millis(20));
@@ -118,6 +123,16 @@ pub(crate) fn hold(path: &Path) -> std::io::Result<Held> {
                 return Err(std::io::Error::new(std::io::ErrorKind::WouldBlock, what));
             }
         }
+    }
+}
+
+/// Removes what those left beside a file who were killed while they replaced it. Nobody replaces it now: it is held.
+#[allow(clippy::disallowed_methods, reason = "the operator's file, not the store's")]
+fn sweep(path: &Path) {
+    let (Some(name), Ok(entries)) = (path.file_name(), std::fs::read_dir(directory(path))) else { return };
+    for entry in entries.flatten().filter(|entry| is_beside(name, &entry.file_name())) {
+        // What cannot be removed is in nobody's way.
+        let _ = std::fs::remove_file(entry.path());
     }
 }
 
@@ -165,6 +180,15 @@ fn beside(path: &Path) -> std::io::Result<(PathBuf, std::fs::File)> {
             made => return made.map(|file| (name.into(), file)),
         }
     }
+}
+
+/// Whether a name is one that [`beside`] gives to what is going to be `name`.
+fn is_beside(name: &OsStr, other: &OsStr) -> bool {
+    let rest = other.as_bytes().strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"."));
+    let Some(numbers) = rest.and_then(|rest| rest.strip_suffix(b".new")) else { return false };
+    let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let mut numbers = numbers.split(|byte| *byte == b'-');
+    numbers.next().is_some_and(is_number) && numbers.next().is_some_and(is_number) && numbers.next().is_none()
 }
 
 /// Fills a file, which gets the owner and group of the one that it is going to replace, if there is one.
@@ -256,6 +280,25 @@ mod tests {
         assert!(matches!(put(&at("there"), "x", 0o600), Err(FileError::Unwritable { .. })), "a directory is no file");
         let left = |name: &str| std::fs::read_dir(at(name)).unwrap().count();
         assert_eq!((left(""), left("there")), (4, 2), "nothing is left beside them");
+    }
+
+    #[test]
+    fn what_those_left_who_were_killed_goes_when_the_file_is_held_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let left = ["users.17-0.new", "users.4194304-12.new"];
+        let others =
+            ["users", "users.new", "users.1-.new", "users.1-2-3.new", "users.1-x.new", "users.1-2", "users.bak"];
+        let of_others = ["users2.1-2.new", "old.users.1-2.new"];
+        for name in left.iter().chain(&others).chain(&of_others) {
+            std::fs::write(at(name), "x").unwrap();
+        }
+        drop(hold(&at("users")).unwrap());
+        for (names, is_there) in [(&left[..], false), (&others[..], true), (&of_others[..], true)] {
+            for name in names {
+                assert_eq!(at(name).exists(), is_there, "{name}");
+            }
+        }
     }
 
     #[test]
