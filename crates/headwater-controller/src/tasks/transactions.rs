@@ -384,12 +384,18 @@ impl Inner {
         }
     }
 
-    /// One stream after the other, without anything of it being kept in memory.
+    /// One stream after the other, without anything of it being kept in memory. Where one scope or stream cannot be
+    /// looked at, the others are.
     async fn purge_all(&self) -> Result<()> {
         let mut scopes = self.list_scopes("").await?;
         while !scopes.names.is_empty() {
             for scope in &scopes.names {
-                self.purge_scope(scope).await?;
+                if let Err(error) = self.purge_scope(scope).await {
+                    warn!(%scope, %error, "ends that are not remembered stay until the next time");
+                }
+                if self.is_stopped() {
+                    return Ok(());
+                }
             }
             scopes = self.list_scopes(&scopes.token).await?;
         }

@@ -36,9 +36,18 @@ struct State {
     full: bool,
     /// Segments are not sealed for as long as this is so.
     seals_wait: bool,
+    /// A table that is there and cannot be read.
+    unreadable: Option<String>,
 }
 
 impl State {
+    fn readable(&self, table: &str) -> Result<&Table, TableError> {
+        if self.unreadable.as_deref() == Some(table) {
+            return Err(TableError::Port(PortError::Unavailable(format!("{table} cannot be read"))));
+        }
+        self.tables.get(table).ok_or_else(|| TableError::NoSuchTable(table.to_owned()))
+    }
+
     /// All changes or none.
     fn apply(&mut self, table: &str, changes: Vec<Change>) -> Result<Vec<Version>, TableError> {
         let entries = self.tables.get_mut(table).ok_or_else(|| TableError::NoSuchTable(table.to_owned()))?;
@@ -197,6 +206,11 @@ impl Store {
     /// Whoever seals a segment waits, or not any more.
     pub(crate) fn let_seals_wait(&self, wait: bool) {
         locked(&self.0).seals_wait = wait;
+    }
+
+    /// From now on this table cannot be read.
+    pub(crate) fn make_unreadable(&self, table: &str) {
+        locked(&self.0).unreadable = Some(table.to_owned());
     }
 
     /// Events that clients wrote, as far as load is concerned.
@@ -611,7 +625,7 @@ impl MetadataTable for Link {
     ) -> Result<Vec<Entry>, TableError> {
         let found: Result<Vec<Entry>, TableError> = self
             .call(|state| {
-                let entries = state.tables.get(table).ok_or_else(|| TableError::NoSuchTable(table.to_owned()))?;
+                let entries = state.readable(table)?;
                 let found = entries
                     .iter()
                     .filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_ref() > after))
@@ -632,7 +646,7 @@ impl MetadataTable for Link {
         limit: usize,
     ) -> Result<Vec<Bytes>, TableError> {
         self.call(|state| {
-            let entries = state.tables.get(table).ok_or_else(|| TableError::NoSuchTable(table.to_owned()))?;
+            let entries = state.readable(table)?;
             let keys = entries.keys().filter(|key| key.starts_with(prefix));
             Ok(keys.filter(|key| after.is_none_or(|after| key.as_ref() > after)).take(limit).cloned().collect())
         })
@@ -642,7 +656,7 @@ impl MetadataTable for Link {
     async fn read(&self, table: &str, keys: &[Bytes]) -> Result<Vec<Option<Entry>>, TableError> {
         let found: Result<Vec<Option<Entry>>, TableError> = self
             .call(|state| {
-                let entries = state.tables.get(table).ok_or_else(|| TableError::NoSuchTable(table.to_owned()))?;
+                let entries = state.readable(table)?;
                 let entry = |key: &Bytes| {
                     let (value, version) = entries.get(key)?;
                     Some(Entry { key: key.clone(), value: value.clone(), version: *version })

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use headwater_controller::model::{
-    ControllerError, CreatedTransaction, EndTransaction, Ping, ScalingPolicy, StreamConfig, TransactionState,
-    UpdateStream,
+    ControllerError, CreateScope, CreatedTransaction, EndTransaction, Ping, ScalingPolicy, StreamConfig,
+    TransactionState, UpdateStream,
 };
 use headwater_types::{ScopedStream, SegmentId, TransactionId};
 
@@ -226,6 +226,20 @@ async fn what_is_forgotten_leaves_the_store_also_where_no_transaction_ends_any_m
     tokio::time::sleep(Duration::from_secs(20 * 3600)).await;
     assert_eq!(world.store.table_len("stream/s/t"), ended, "they are remembered");
     tokio::time::sleep(Duration::from_secs(11 * 3600)).await;
+    assert_eq!(world.store.table_len("stream/s/t"), empty);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forgotten_leaves_the_store_although_another_scope_cannot_be_looked_at() {
+    let (world, t) = World::with_stream(1).await;
+    assert_eq!(world.controller.create_scope("before").await.unwrap(), CreateScope::Success);
+    world.store.make_unreadable("scope/before");
+    let empty = world.store.table_len("stream/s/t");
+    let transaction = open(&world, &t).await;
+    commit(&world, &t, transaction.id).await;
+    world.state_becomes(&t, transaction.id, TransactionState::Committed).await;
+    assert_eq!(world.store.table_len("stream/s/t"), empty + 2);
+    tokio::time::sleep(Duration::from_secs(31 * 3600)).await;
     assert_eq!(world.store.table_len("stream/s/t"), empty);
 }
 
