@@ -2,12 +2,15 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use headwater_auth::HttpRoute;
 use headwater_proto::controller as proto;
 use headwater_wire::{Reply, Request as Wire, Token};
 use tonic::{Code, Status};
 
-use crate::auth::{authorized, basic, start};
+use crate::auth::{authorized, basic, entry, put, start, users};
 use crate::client::acknowledged;
+use crate::documented::Documented;
+use crate::server::Running;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_may_not_change_a_stream_cannot_hold_back_its_retention() {
@@ -55,34 +58,43 @@ async fn whoever_may_not_change_a_stream_cannot_hold_back_its_retention() {
     running.server.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn whoever_may_only_read_cannot_let_go_of_what_a_group_holds_back() {
+/// A stream `t1`, and a group `g` that holds back its retention. Returns how the group is configured.
+async fn with_holding_group(running: &Running) -> proto::ReaderGroupConfiguration {
     use proto::reader_group_configuration::RetentionType;
 
-    let (running, _files) = start(|_| {}).await;
     let mut client = running.controller().await;
-    let (admin, reader) = (basic("admin", "a"), basic("reader", "r"));
+    let admin = basic("admin", "a");
     client.create_scope(authorized(proto::ScopeInfo { scope: "scope".into() }, &admin)).await.unwrap();
     let info = proto::StreamInfo { scope: "scope".into(), stream: "t1".into(), access_operation: 0 };
     let scaling_policy = Some(proto::ScalingPolicy { min_num_segments: 1, ..Default::default() });
     let stream = proto::StreamConfig { stream_info: Some(info.clone()), scaling_policy, ..Default::default() };
     client.create_stream(authorized(stream, &admin)).await.unwrap();
-    let id = "00000000-0000-0000-0000-000000000001";
-    let mut config = proto::ReaderGroupConfiguration {
+    let config = proto::ReaderGroupConfiguration {
         scope: "scope".into(),
         reader_group_name: "g".into(),
         retention_type: RetentionType::Manual.into(),
-        reader_group_id: id.into(),
+        reader_group_id: "00000000-0000-0000-0000-000000000001".into(),
         starting_stream_cuts: vec![proto::StreamCut { stream_info: Some(info), cut: [(0, 0)].into() }],
         ..Default::default()
     };
     let created = client.create_reader_group(authorized(config.clone(), &admin)).await.unwrap().into_inner();
     assert_eq!(created.status(), proto::create_reader_group_response::Status::Success);
+    config
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_only_read_cannot_let_go_of_what_a_group_holds_back() {
+    use proto::reader_group_configuration::RetentionType;
+
+    let (running, _files) = start(|_| {}).await;
+    let mut config = with_holding_group(&running).await;
+    let mut client = running.controller().await;
+    let (admin, reader) = (basic("admin", "a"), basic("reader", "r"));
     config.retention_type = RetentionType::None.into();
     let group = proto::ReaderGroupInfo {
         scope: "scope".into(),
         reader_group: "g".into(),
-        reader_group_id: id.into(),
+        reader_group_id: config.reader_group_id.clone(),
         generation: 0,
     };
     let denied = |status: Status| assert_eq!(status.code(), Code::PermissionDenied);
@@ -97,6 +109,30 @@ async fn whoever_may_only_read_cannot_let_go_of_what_a_group_holds_back() {
     let group = proto::ReaderGroupInfo { generation: updated.generation, ..group };
     let deleted = client.delete_reader_group(authorized(group, &reader)).await.unwrap().into_inner();
     assert_eq!(deleted.status(), proto::delete_reader_group_status::Status::Success);
+    running.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_only_read_a_stream_cannot_delete_over_http_a_group_that_holds_it_back() {
+    use proto::reader_group_configuration::RetentionType;
+
+    // Over HTTP the group itself has to be theirs.
+    let on_group = "prn::/scope:scope/reader-group:g,READ_UPDATE";
+    let file = users() + &entry("of-group", "g", &["prn::/scope:scope/stream:t1,READ", on_group]);
+    let (running, _files) = start(|auth| put(auth.passwords.as_ref().unwrap(), &file)).await;
+    let config = with_holding_group(&running).await;
+    let mut http = Documented::new(&running).await;
+    http.headers = format!("Authorization: {}\r\n", basic("of-group", "g"));
+    let path = "/v1/scopes/scope/readergroups/g";
+    let denied = http.ask(HttpRoute::DeleteGroup, path).await;
+    assert_eq!(denied.status, 403, "{denied:?}");
+    assert!(denied.json()["detail"].as_str().unwrap().contains("retention of scope/t1"), "{denied:?}");
+
+    let free = proto::ReaderGroupConfiguration { retention_type: RetentionType::None.into(), ..config };
+    let mut client = running.controller().await;
+    let updated = client.update_reader_group(authorized(free, &basic("admin", "a"))).await.unwrap().into_inner();
+    assert_eq!(updated.status(), proto::update_reader_group_response::Status::Success);
+    assert_eq!(http.ask(HttpRoute::DeleteGroup, path).await.status, 204);
     running.server.stop().await;
 }
 
