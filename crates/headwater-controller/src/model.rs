@@ -99,6 +99,9 @@ pub enum ControllerError {
     /// Disk, memory or a limit is used up.
     #[error("out of resources: {0}")]
     Exhausted(String),
+    /// What clients keep for each other is not what it should be. Somebody wrote it so; nothing was lost.
+    #[error("{0}")]
+    Foreign(String),
     /// Stored bytes are damaged.
     #[error("stored data is damaged: {0}")]
     Damaged(String),

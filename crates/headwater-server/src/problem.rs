@@ -57,6 +57,10 @@ impl From<ControllerError> for Problem {
             ControllerError::Exhausted(_) => {
                 Self { status: StatusCode::INSUFFICIENT_STORAGE, ..Self::unavailable(text) }
             }
+            ControllerError::Foreign(_) => {
+                tracing::warn!(%error, "a request over HTTP has no answer");
+                Self::new(StatusCode::CONFLICT, text)
+            }
             ControllerError::Damaged(_) | ControllerError::Newer(_) | ControllerError::Internal(_) => {
                 tracing::error!(%error, "a request over HTTP failed");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, text)

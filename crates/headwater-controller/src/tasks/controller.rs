@@ -320,7 +320,7 @@ impl Controller {
     /// answer made of it, is held until the room is dropped, and so is the turn: one group is looked at at a time.
     ///
     /// # Errors
-    /// [`ControllerError::NotFound`] for no such group, [`ControllerError::Damaged`] if what its stream holds is not
+    /// [`ControllerError::NotFound`] for no such group, [`ControllerError::Foreign`] if what its stream holds is not
     /// the state of a group, [`ControllerError::Exhausted`] if telling it takes too much memory.
     pub async fn readers(&self, scope: &Name, group: &Name) -> Result<(GroupReaders, Room), ControllerError> {
         self.inner.readers(scope, group).await
@@ -340,7 +340,7 @@ impl Controller {
     /// As [`group_lag`](Self::group_lag), of a group that Rust or Python clients keep in a table of theirs.
     ///
     /// # Errors
-    /// [`ControllerError::NotFound`] for no such table, or one that is no group's; [`ControllerError::Damaged`] if what
+    /// [`ControllerError::NotFound`] for no such table, or one that is no group's; [`ControllerError::Foreign`] if what
     /// a group's table holds is not the state of a group.
     pub async fn table_group_lag(
         &self,

@@ -75,7 +75,8 @@ fn more(bytes: usize, scope: &Name, name: &Name) -> Result<usize> {
 }
 
 fn foreign(scope: &Name, name: &Name, why: &str) -> ControllerError {
-    ControllerError::Damaged(format!("state of reader group {scope}/{name}: {why}"))
+    let what = format!("what clients wrote for reader group {scope}/{name}");
+    ControllerError::Foreign(format!("{what} is no state of a group: {why}"))
 }
 
 impl Inner {

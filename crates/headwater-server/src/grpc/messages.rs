@@ -29,6 +29,7 @@ pub(super) fn status(error: ControllerError) -> Status {
         ControllerError::NotFound(_) => Status::not_found(text),
         ControllerError::Unavailable(_) => Status::unavailable(text),
         ControllerError::Exhausted(_) => Status::resource_exhausted(text),
+        ControllerError::Foreign(_) => Status::failed_precondition(text),
         ControllerError::Damaged(_) => Status::data_loss(text),
         ControllerError::Newer(_) | ControllerError::Internal(_) => Status::internal(text),
     }

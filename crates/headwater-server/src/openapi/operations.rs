@@ -88,6 +88,11 @@ impl Operation {
         self.problem(507, "Disk, memory or a limit is used up; come back later.")
     }
 
+    /// Of what the readers of a group write down for each other.
+    fn is_told_by_readers(self) -> Self {
+        self.problem(409, "What its readers wrote down, or somebody else in their place, is no state of a group.")
+    }
+
     fn part(self) -> Self {
         self.asks("after", json!({"type": "string"}), "Name behind which the list begins.").limit()
     }
@@ -243,6 +248,7 @@ pub(super) fn described(route: HttpRoute) -> Operation {
             Operation::new(GROUPS, "Streams and online readers of a group")
                 .exists()
                 .json("ReaderGroupProperty")
+                .is_told_by_readers()
                 .takes_room()
         }
         HttpRoute::DeleteGroup => Operation::new(GROUPS, "Delete a group")
@@ -255,6 +261,7 @@ pub(super) fn described(route: HttpRoute) -> Operation {
         )
         .exists()
         .json("ReaderGroupLag")
+        .is_told_by_readers()
         .takes_room(),
         HttpRoute::BeginBackup => Operation::new(BACKUPS, "Begin an online backup")
             .answers(201, "It holds for a minute after each request.", Answer::Json("Backup"))

@@ -402,8 +402,12 @@ async fn the_lag_of_a_group_follows_what_its_readers_write_down() {
 
     // Bytes that no reader wrote.
     append(state, b"\0\0\0\0\0\0\0\x04nope").await;
-    assert_eq!(http.ask(HttpRoute::GetGroup, &group).await.status, 500);
-    assert_eq!(http.ask(HttpRoute::GroupLag, &format!("{group}/lag")).await.status, 500);
+    for (route, path) in [(HttpRoute::GetGroup, group.clone()), (HttpRoute::GroupLag, format!("{group}/lag"))] {
+        let answer = http.ask(route, &path).await;
+        assert_eq!(answer.status, 409, "{answer:?}");
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.starts_with("what clients wrote for reader group s/g is no state of a group: "), "{detail}");
+    }
 
     assert_eq!(http.ask(HttpRoute::DeleteGroup, &group).await.status, 204);
     assert_eq!(http.ask(HttpRoute::DeleteGroup, &group).await.status, 404);
@@ -468,6 +472,6 @@ async fn the_lag_of_a_group_that_lies_in_a_table_is_told_and_other_tables_are_no
     assert_eq!(http.ask(HttpRoute::GetGroup, "/v1/scopes/s/readergroups/g").await.status, 404);
     assert_eq!(http.ask(HttpRoute::DeleteGroup, "/v1/scopes/s/readergroups/g").await.status, 404);
     put("19unassigned_segments/s/t/0.#epoch.0", typed("Offset", b"\x01")).await;
-    assert_eq!(http.ask(HttpRoute::GroupLag, lag).await.status, 500, "bytes that no reader wrote");
+    assert_eq!(http.ask(HttpRoute::GroupLag, lag).await.status, 409, "bytes that no reader wrote");
     running.server.stop().await;
 }
