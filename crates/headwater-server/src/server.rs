@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use headwater_controller::model::{ControllerError, ControllerOptions};
 use headwater_controller::{Controller, Ports};
+use headwater_engine::check::{TLS, TOKEN_KEY, is_made_first};
 use headwater_engine::io::{
     Clock as _, DirectoryLock, Disk, Io, RealClock, RealDisk, RealRandom, S3Location, S3Objects, lock_directory,
 };
@@ -29,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::grpc::{Authenticated, Guarded};
-use crate::auth::{AuthConfig, AuthError, Guard, SIGNING_KEY};
+use crate::auth::{AuthConfig, AuthError, Guard};
 use crate::connection::{self, AnswerRoom, Context, ReadRoom, ReceivingRoom};
 use crate::grpc::{self, ControllerGrpc};
 use crate::hosts::Hosts;
@@ -38,7 +39,7 @@ use crate::listen::{self, Gate, Placed};
 use crate::loads::{Loads, Meter};
 use crate::metrics::Metrics;
 use crate::ports::EnginePorts;
-use crate::tls::{self, Handshake, PairError, Tls, TlsConfig};
+use crate::tls::{Handshake, PairError, Tls, TlsConfig};
 
 /// Containers per processor of a new store: enough that one that waits does not leave a processor idle.
 const CONTAINERS_PER_PROCESSOR: usize = 2;
@@ -626,8 +627,8 @@ fn foreign(data_dir: &std::path::Path) -> Option<String> {
     let entries = headwater_engine::io::entries(data_dir, "").ok()?;
     // A process that is killed while it makes a store leaves some; the root of a file system has the last.
     let is_made = |name: &str| {
-        let is_ours = [tls::DIRECTORY, "lost+found"].contains(&name) || name.starts_with(SIGNING_KEY);
-        is_ours || headwater_engine::check::is_made_first(name)
+        let is_ours = [TLS, "lost+found"].contains(&name) || name.starts_with(TOKEN_KEY);
+        is_ours || is_made_first(name)
     };
     if entries.iter().any(|entry| entry.path == "store") {
         return None;

@@ -14,10 +14,10 @@ const AT_THE_TOP: [&str; 6] = [store::PATH, store::NEXT_PATH, bucket::PATH, buck
 const BACKUP: &str = "backup.json";
 /// Where `check --repair` puts things.
 pub(super) const ASIDE: &str = "aside";
-/// What a server signs tokens with. The store never reads it.
-const TOKEN_KEY: &str = "token.key";
-/// Certificate and key that a server made itself. The store never reads it.
-const TLS: &str = "tls";
+/// The file that a server keeps in the data directory to sign tokens with. The store never reads it.
+pub const TOKEN_KEY: &str = "token.key";
+/// The directory in the data directory for certificate and key that a server made itself. The store never reads it.
+pub const TLS: &str = "tls";
 /// Permission bits that nobody but the owner needs.
 const OF_OTHERS: u32 = 0o077;
 

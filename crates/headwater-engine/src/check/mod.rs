@@ -31,6 +31,7 @@ use crate::journal::{self, JournalState, Slots, Witness};
 use crate::store::{self, Identity, NoToken, Options};
 
 use inventory::Inventory;
+pub use inventory::{TLS, TOKEN_KEY};
 use repair::{Cure, Remedy};
 
 /// Memory for blocks of chunks, which a replay looks at for table entries.

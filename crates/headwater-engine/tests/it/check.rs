@@ -3,7 +3,9 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use headwater_engine::check::{CheckError, Finding, Progress, Severity, Summary, Watch, directory as check_directory};
+use headwater_engine::check::{
+    CheckError, Finding, Progress, Severity, Summary, TLS, TOKEN_KEY, Watch, directory as check_directory,
+};
 use headwater_engine::{Stepper, Ticket};
 
 use super::*;
@@ -99,9 +101,12 @@ pub(crate) fn filled() -> Arc<tempfile::TempDir> {
 fn a_closed_store_is_sound_and_untouched() {
     let directory = filled();
     let contents = || files(directory.path()).into_iter().map(|path| std::fs::read(path).unwrap()).collect::<Vec<_>>();
-    // A server's own certificate and key.
-    std::fs::create_dir(directory.path().join("tls")).unwrap();
-    std::fs::set_permissions(directory.path().join("tls"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    // A server's own certificate and its key, and the key that it signs tokens with.
+    let (tls, token_key) = (directory.path().join(TLS), directory.path().join(TOKEN_KEY));
+    std::fs::create_dir(&tls).unwrap();
+    std::fs::set_permissions(tls, std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::fs::write(&token_key, "secret").unwrap();
+    std::fs::set_permissions(token_key, std::fs::Permissions::from_mode(0o600)).unwrap();
     let before = (files(directory.path()), contents());
     let (summary, findings) = check(directory.path());
     assert!(summary.is_sound() && findings.is_empty(), "{summary:?} {findings:?}");

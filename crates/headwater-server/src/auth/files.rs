@@ -9,14 +9,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use headwater_auth::delegation::Key;
 use headwater_auth::keys::KeySet;
 use headwater_auth::passwords::PasswordFile;
+use headwater_engine::check::TOKEN_KEY;
 use tokio::time::Instant;
 
 use super::{AuthError, Shared};
 use crate::secrets;
 use crate::settling::{Look, Settling};
-
-/// The key in the data directory. Its name there is on the list of what is no part of the store.
-pub(crate) const SIGNING_KEY: &str = "token.key";
 
 /// How a file's text becomes a value.
 pub(super) type Parse<T> = fn(&Path, &str) -> Result<T, AuthError>;
@@ -71,7 +69,7 @@ pub(super) fn keys(path: &Path, text: &str) -> Result<KeySet, AuthError> {
 
 /// The operator's key, or our own, made if there is none yet.
 pub(super) fn signing_key(configured: Option<&Path>, data_dir: &Path) -> Result<Key, AuthError> {
-    let own = data_dir.join(SIGNING_KEY);
+    let own = data_dir.join(TOKEN_KEY);
     let path = configured.unwrap_or(&own);
     if configured.is_none() && !own.exists() {
         secrets::put(&own, &URL_SAFE_NO_PAD.encode(chance::<64>()?), 0o600)?;

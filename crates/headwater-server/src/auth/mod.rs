@@ -41,7 +41,6 @@ use headwater_auth::{Grants, Level, Resource, bearer, delegation};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::files::SIGNING_KEY;
 use self::files::Watched;
 use self::issuer::Issuer;
 pub(crate) use self::line::Origin;

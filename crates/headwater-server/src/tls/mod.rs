@@ -40,8 +40,6 @@ use crate::socket::Socket;
 
 /// How long a handshake may take.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
-/// Directory of our own certificates, in the data directory.
-pub(crate) const DIRECTORY: &str = "tls";
 
 /// Where the certificate comes from.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -93,7 +91,7 @@ impl Tls {
         let (files, authority) = match config {
             TlsConfig::Files { certificate, key } => ((certificate.clone(), key.clone()), None),
             TlsConfig::SelfSigned => {
-                let directory = data_dir.join(DIRECTORY);
+                let directory = data_dir.join(headwater_engine::check::TLS);
                 (self_signed::prepare(&directory, names)?, Some(directory.join(self_signed::AUTHORITY)))
             }
         };
