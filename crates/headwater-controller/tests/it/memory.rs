@@ -1,6 +1,6 @@
 //! Both ports in memory, with faults: a call may fail before or after its effect, once or from then on for ever.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -36,6 +36,8 @@ struct State {
     full: bool,
     /// Segments are not sealed for as long as this is so.
     seals_wait: bool,
+    /// Deletions of these wait.
+    held: BTreeSet<String>,
     /// A table that is there and cannot be read.
     unreadable: Option<String>,
 }
@@ -113,7 +115,10 @@ pub(crate) struct Link {
     /// That change, which nobody was told of.
     held: Mutex<Option<(String, Vec<Change>)>>,
     loaded: Mutex<Loaded>,
-    rooms: Arc<Mutex<Rooms>>,
+    /// Bytes of memory that were asked for.
+    rooms: Arc<Mutex<Used>>,
+    /// Reads of entries that are under way.
+    reads: Arc<Mutex<Used>>,
 }
 
 /// Bytes of records that tables have answered with.
@@ -124,22 +129,32 @@ pub(crate) struct Loaded {
     pub(crate) most: usize,
 }
 
-/// Bytes of memory that were asked for.
+/// How much of something is in use.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Rooms {
+pub(crate) struct Used {
     now: usize,
     /// At once.
     pub(crate) most: usize,
 }
 
+/// So much of it, until this is dropped.
 struct Taken {
-    rooms: Arc<Mutex<Rooms>>,
-    bytes: usize,
+    of: Arc<Mutex<Used>>,
+    amount: usize,
+}
+
+impl Taken {
+    fn new(of: &Arc<Mutex<Used>>, amount: usize) -> Self {
+        let mut used = locked(of);
+        used.now += amount;
+        used.most = used.most.max(used.now);
+        Self { of: Arc::clone(of), amount }
+    }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        locked(&self.rooms).now -= self.bytes;
+        locked(&self.of).now -= self.amount;
     }
 }
 
@@ -171,6 +186,7 @@ impl Store {
             held: Mutex::default(),
             loaded: Mutex::default(),
             rooms: Arc::default(),
+            reads: Arc::default(),
         })
     }
 
@@ -206,6 +222,15 @@ impl Store {
     /// Whoever seals a segment waits, or not any more.
     pub(crate) fn let_seals_wait(&self, wait: bool) {
         locked(&self.0).seals_wait = wait;
+    }
+
+    /// Whoever deletes this segment waits until [deletions go on](Self::let_deletions_go_on).
+    pub(crate) fn hold_deletion(&self, name: &str) {
+        locked(&self.0).held.insert(name.to_owned());
+    }
+
+    pub(crate) fn let_deletions_go_on(&self) {
+        locked(&self.0).held.clear();
     }
 
     /// From now on this table cannot be read.
@@ -322,8 +347,13 @@ impl Link {
         std::mem::take(&mut *locked(&self.loaded))
     }
 
-    pub(crate) fn rooms(&self) -> Rooms {
+    pub(crate) fn rooms(&self) -> Used {
         *locked(&self.rooms)
+    }
+
+    /// Most reads of entries at once since the last time.
+    pub(crate) fn take_reads(&self) -> usize {
+        std::mem::take(&mut locked(&self.reads).most)
     }
 
     fn load<'a>(&self, entries: impl IntoIterator<Item = &'a Entry>) {
@@ -380,10 +410,7 @@ impl Link {
 #[async_trait]
 impl SegmentOps for Link {
     async fn room(&self, bytes: usize) -> Result<Room, PortError> {
-        let mut rooms = locked(&self.rooms);
-        rooms.now += bytes;
-        rooms.most = rooms.most.max(rooms.now);
-        Ok(Room::new(Taken { rooms: Arc::clone(&self.rooms), bytes }))
+        Ok(Room::new(Taken::new(&self.rooms, bytes)))
     }
 
     async fn create_segment(
@@ -428,6 +455,9 @@ impl SegmentOps for Link {
     }
 
     async fn delete_segment(&self, segment: &SegmentName) -> Result<Deleted, PortError> {
+        while locked(&self.store.0).held.contains(segment.as_str()) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
         self.call(|state| {
             Ok(match state.segments.remove(segment.as_str()) {
                 Some(_) => Deleted::Deleted,
@@ -654,6 +684,7 @@ impl MetadataTable for Link {
     }
 
     async fn read(&self, table: &str, keys: &[Bytes]) -> Result<Vec<Option<Entry>>, TableError> {
+        let _reading = Taken::new(&self.reads, 1);
         let found: Result<Vec<Option<Entry>>, TableError> = self
             .call(|state| {
                 let entries = state.readable(table)?;

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use headwater_controller::Controller;
 use headwater_controller::model::{
-    CreateGroup, GroupRetention, MoveSubscriber, NoteTime, RetentionKind, RetentionPolicy, Scale, ScaleProgress,
-    ScalingPolicy, StreamConfig, StreamCut, UpdateStream,
+    CreateGroup, DeleteStream, GroupRetention, MoveSubscriber, NoteTime, RetentionKind, RetentionPolicy, Scale,
+    ScaleProgress, ScalingPolicy, StreamConfig, StreamCut, UpdateStream,
 };
 use headwater_types::{ScopedStream, SegmentId};
 
-use crate::support::{World, group_config, id};
+use crate::support::{World, group_config, id, stream};
 
 const SEGMENTS: i32 = 2000;
 const SCALES: i32 = 60;
@@ -16,6 +17,8 @@ const SCALES: i32 = 60;
 const RECORD_BYTES: usize = SEGMENTS as usize * 32 + 21;
 /// Bytes of records that are looked at at a time.
 const PAGE_BYTES: usize = 1 << 20;
+/// Single records that are read at once.
+const RECORDS: usize = 64;
 
 /// Of many segments the first was replaced at the beginning, and the second ever since.
 async fn long_past() -> (World, ScopedStream) {
@@ -106,6 +109,70 @@ async fn what_lies_between_is_looked_at_in_pages_and_by_one_at_a_time() {
         world.store.segment_names().iter().filter(|name| name.starts_with("s/t/")).count(),
         SEGMENTS as usize + 1
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_epochs_that_are_asked_for_only_so_many_are_read_at_once() {
+    let (mut world, t) = World::with_stream(1).await;
+    world.scale(&t, &[id(0, 0)], &[(0.0, 1.0)]).await;
+    world.restart(None);
+    world.controller.recover().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.current(&t).await, [id(1, 1)], "and no other epoch is in memory");
+    world.link.take_reads();
+    let ask = |_| {
+        let (c, t) = (world.controller.clone(), t.clone());
+        tokio::spawn(async move { c.epoch_segments(&t, 0).await.unwrap().len() })
+    };
+    let questions: Vec<_> = (0..500).map(ask).collect();
+    for question in questions {
+        assert_eq!(question.await.unwrap(), 1);
+    }
+    assert_eq!(world.link.take_reads(), RECORDS, "some whose bytes are slow to come do not hold up the others");
+}
+
+/// A stream whose only segment was replaced so often that going through all of its past takes a turn.
+async fn replaced(world: &World, name: &str) -> ScopedStream {
+    world.create(name, 1).await;
+    let t = stream(name);
+    for epoch in 0..16 {
+        world.scale(&t, &[id(epoch, epoch)], &[(0.0, 1.0)]).await;
+    }
+    t
+}
+
+/// Has the past of a stream deleted, by its end or by a truncation.
+async fn forget(c: Controller, t: ScopedStream, truncates: bool) {
+    if truncates {
+        let end = c.current_segments(&t).await.unwrap().iter().map(|segment| (segment.id, 0)).collect();
+        assert_eq!(c.truncate_stream(&t, end).await.unwrap(), UpdateStream::Success);
+    } else {
+        assert_eq!(c.seal_stream(&t).await.unwrap(), UpdateStream::Success);
+        assert_eq!(c.delete_stream(&t).await.unwrap(), DeleteStream::Success);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_deletes_what_was_found_in_a_past_lets_others_look_at_theirs() {
+    for truncates in [false, true] {
+        let (world, _) = World::with_stream(1).await;
+        // More of them than have a turn at once.
+        let mut waiting = Vec::new();
+        for number in 0..8 {
+            let t = replaced(&world, &format!("slow{number}")).await;
+            world.store.hold_deletion(t.segment(id(1, 1)).as_str());
+            waiting.push(tokio::spawn(forget(world.controller.clone(), t, truncates)));
+        }
+        let t = replaced(&world, "quick").await;
+        let forgotten = forget(world.controller.clone(), t, truncates);
+        let forgotten = tokio::time::timeout(Duration::from_secs(60), forgotten).await;
+        assert!(forgotten.is_ok(), "it waits for the deletions of others, {truncates}");
+        assert!(waiting.iter().all(|task| !task.is_finished()), "{truncates}");
+        world.store.let_deletions_go_on();
+        for task in waiting {
+            task.await.unwrap();
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
