@@ -162,7 +162,8 @@ impl Controller {
     /// the least number. Returns when everything is in force.
     ///
     /// # Errors
-    /// [`ControllerError::Invalid`] for a configuration beyond the limits.
+    /// [`ControllerError::Invalid`] for a configuration beyond the limits, and for a stream that is kept for a reader group
+    /// or another stream (`_RG…`, `_MARK…`), any but one fixed segment without retention and tags.
     pub async fn update_stream(
         &self,
         stream: &ScopedStream,
@@ -535,7 +536,8 @@ impl Controller {
     /// [`check_scale`](Self::check_scale) with the epoch of the answer tells when it has.
     ///
     /// # Errors
-    /// [`ControllerError::Invalid`] if two ranges begin at the same key, or limits are exceeded.
+    /// [`ControllerError::Invalid`] if two ranges begin at the same key, limits are exceeded, or the stream is kept for a
+    /// reader group or another stream (`_RG…`, `_MARK…`).
     pub async fn scale(
         &self,
         stream: &ScopedStream,

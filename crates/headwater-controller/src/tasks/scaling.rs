@@ -6,6 +6,7 @@ use headwater_types::{ScopedStream, SegmentId};
 use tracing::info;
 
 use super::open::Open;
+use super::streams::{is_kept_for_another, plain_only};
 use super::{Inner, Result, put, segment_names};
 use crate::model::{ControllerError, Scale, ScaleProgress, SegmentRange, segments_max};
 use crate::ports::Change;
@@ -22,6 +23,9 @@ impl Inner {
         seal: Vec<SegmentId>,
         new: Vec<(f64, f64)>,
     ) -> Result<Scale> {
+        if is_kept_for_another(&name) {
+            return Err(plain_only(&name));
+        }
         let slot = self.slots.slot(&name);
         // Without waiting: a request that is repeated while its scale runs gets the answer of the first.
         if let Some(view) = self.view(&slot).await?

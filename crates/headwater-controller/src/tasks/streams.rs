@@ -43,6 +43,17 @@ fn is_plain(config: &StreamConfig) -> bool {
     is_single && retention.is_none() && tags.is_empty() && [0, GROUP_ROLLOVER_BYTES].contains(rollover_bytes)
 }
 
+/// Whether a stream of this name holds what the readers of a group know of each other, or the time of another stream.
+/// Clients look for either in its first segment only, and one that is sealed stands still for ever.
+pub(super) fn is_kept_for_another(name: &ScopedStream) -> bool {
+    [GROUP, MARK].iter().any(|prefix| name.stream.as_str().starts_with(prefix))
+}
+
+pub(super) fn plain_only(name: &ScopedStream) -> ControllerError {
+    let text = format!("{name} is for a reader group or another stream: one fixed segment, no retention, no tags");
+    ControllerError::Invalid(text)
+}
+
 /// Tags by which a stream can be found; internal streams cannot.
 fn indexed_tags<'a>(stream: &ScopedStream, config: &'a StreamConfig) -> BTreeSet<&'a str> {
     if stream.stream.is_internal() { BTreeSet::new() } else { config.tags.iter().map(String::as_str).collect() }
@@ -60,9 +71,8 @@ impl Inner {
             // No client makes one: it comes and goes with its stream.
             return Ok(CreateStream::InvalidName);
         }
-        if name.stream.as_str().starts_with(GROUP) && !is_plain(&config) {
-            let text = format!("{name} is for a reader group: one fixed segment, no retention, no tags");
-            return Err(ControllerError::Invalid(text));
+        if is_kept_for_another(&name) && !is_plain(&config) {
+            return Err(plain_only(&name));
         }
         self.create(name, config, false).await
     }
@@ -152,6 +162,9 @@ impl Inner {
         config: StreamConfig,
     ) -> Result<UpdateStream> {
         config.check(&name)?;
+        if is_kept_for_another(&name) && !is_plain(&config) {
+            return Err(plain_only(&name));
+        }
         let mut stream = self.open(&name).await?;
         stream.settle().await?;
         let Some(view) = &stream.view else { return Ok(UpdateStream::StreamNotFound) };

@@ -131,6 +131,26 @@ async fn nobody_makes_a_mark_stream_and_a_groups_stream_only_as_a_group_would() 
     assert_eq!(create("_RGother", rolling).await.unwrap(), CreateStream::Success);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_for_a_group_or_another_stream_stays_in_its_one_segment() {
+    let (world, _) = World::with_stream(1).await;
+    world.create("_RGg", 1).await;
+    for name in ["_RGg", "_MARKt"] {
+        let kept = stream(name);
+        let scaled = world.controller.scale(&kept, vec![id(0, 0)], vec![(0.0, 1.0)]).await;
+        assert!(matches!(scaled, Err(ControllerError::Invalid(_))), "{name}: {scaled:?}");
+        let plain = StreamConfig::new(ScalingPolicy::fixed(1));
+        let retention = Some(RetentionPolicy { kind: RetentionKind::Time, keep: 1, keep_max: i64::MAX });
+        let limited = StreamConfig { retention, ..plain.clone() };
+        for config in [StreamConfig::new(ScalingPolicy::fixed(2)), limited] {
+            let updated = world.controller.update_stream(&kept, config).await;
+            assert!(matches!(updated, Err(ControllerError::Invalid(_))), "{name}: {updated:?}");
+        }
+        assert_eq!(world.controller.update_stream(&kept, plain).await.unwrap(), UpdateStream::Success);
+        assert_eq!(world.current(&kept).await, [id(0, 0)], "{name}");
+    }
+}
+
 /// Earlier servers made streams of these names as they were asked to.
 #[tokio::test(start_paused = true)]
 async fn what_was_made_in_the_place_of_a_mark_or_group_stream_is_not_taken_for_it() {
