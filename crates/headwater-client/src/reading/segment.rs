@@ -23,7 +23,7 @@ pub(crate) enum Piece {
     },
     /// The segment is sealed and everything was read.
     End,
-    /// What was to be read is gone; the segment begins here now.
+    /// What was to be read is gone; the segment begins here now, further on.
     Truncated { start: u64 },
     /// The segment does not exist any more.
     Gone,
@@ -197,6 +197,11 @@ async fn attempt(
         Reply::SegmentRead { data, at_tail, .. } => Ok(Attempt::Piece(Piece::Data { data, at_tail })),
         // A read behind the end of a sealed segment.
         Reply::SegmentIsSealed { .. } => Ok(Attempt::Piece(Piece::End)),
+        // Whoever went on there would come to the same for ever.
+        Reply::SegmentIsTruncated { start_offset, .. } if start_offset <= asked => {
+            let what = format!("segment store says that {} begins at {start_offset}, not at {asked}", target.name);
+            Err(Error::new(ErrorKind::Protocol, what))
+        }
         Reply::SegmentIsTruncated { start_offset, .. } => {
             Ok(Attempt::Piece(Piece::Truncated { start: offset(start_offset)? }))
         }

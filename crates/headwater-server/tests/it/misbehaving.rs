@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures::future::BoxFuture;
 use headwater_client::{
-    ClientOptions, Duplex, Endpoint, ErrorKind, EventWriterOptions, ScopedStream, SegmentSlice, Service, StreamConfig,
-    Transport,
+    ClientOptions, Duplex, Endpoint, ErrorKind, EventWriterOptions, ReadFrom, ScopedStream, SegmentSlice, Service,
+    StreamConfig, Transport,
 };
 use headwater_types::{SegmentId, WriterId};
 use headwater_wire::{Reply, Request, ServerEnd, ServerEvent, Text, TokenFailure};
@@ -47,6 +47,8 @@ enum Mischief {
     OtherKind,
     /// An answer about another segment.
     OtherSegment,
+    /// That the segment was truncated, to its first byte.
+    Truncated,
     /// The token is no good.
     Refused,
     /// The token has expired.
@@ -105,6 +107,15 @@ async fn serve(mut stream: DuplexStream, held: Arc<Mutex<Held>>) -> io::Result<(
             Some(Mischief::WrongId) => set_id(&mut reply, id + 1_000_000),
             Some(Mischief::OtherKind) => reply = Reply::SegmentSealed { request_id: id, segment: "s/t".into() },
             Some(Mischief::OtherSegment) => set_segment(&mut reply, "s/other/0.#epoch.0".into()),
+            Some(Mischief::Truncated) => {
+                reply = Reply::SegmentIsTruncated {
+                    request_id: id,
+                    segment: "s/t/0.#epoch.0".into(),
+                    start_offset: 0,
+                    trace: Text::default(),
+                    offset: 0,
+                };
+            }
             Some(Mischief::Refused) => {
                 reply = Reply::AuthTokenCheckFailed {
                     request_id: id,
@@ -403,4 +414,18 @@ async fn readers_get_the_bytes_or_an_error_that_says_why_not() {
         }
         scene.end().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_was_truncated_to_where_it_is_read_is_not_read_there_for_ever() {
+    let scene = Scene::new().await;
+    let writer = scene.client.event_writer(&scene.stream, Default::default()).await.unwrap();
+    writer.write("key", "event").await.unwrap().await.unwrap();
+    let mut reader = scene.client.stream_reader(&scene.stream, ReadFrom::Head).await.unwrap();
+    scene.misbehave(Mischief::Truncated, u32::MAX);
+    let error = timeout(LIMIT, reader.next()).await.expect("the reader hangs").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol, "{error:?}");
+    scene.misbehave(Mischief::Truncated, 0);
+    assert_eq!(timeout(LIMIT, reader.next()).await.unwrap().unwrap().unwrap().event, "event");
+    scene.end().await;
 }
