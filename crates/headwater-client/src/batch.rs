@@ -66,8 +66,8 @@ impl Client {
 
     /// All segments that the stream has, later ones after those that they follow on.
     pub(crate) async fn segment_ids(&self, stream: &ScopedStream) -> Result<Vec<SegmentId>> {
-        let head = self.head_segments(stream).await?;
-        let from = head.into_iter().map(|(id, offset)| (id.as_i64(), offset.cast_signed())).collect();
+        let head = self.head_cut(stream).await?;
+        let from = head.offsets.into_iter().map(|(id, offset)| (id.as_i64(), offset)).collect();
         let asked = proto::StreamCutRange { stream_info: Some(stream_info(stream)), from, ..Default::default() };
         let answer = call!(self, "getSegmentsBetween", get_segments_between, asked)?;
         let odd = || Error::new(ErrorKind::Protocol, "controller sent a segment without a proper id");

@@ -18,6 +18,7 @@ use headwater_records::{EventPointer, StreamCut, is_unread};
 use headwater_types::{ScopedStream, SegmentId, StreamSegment};
 
 use crate::client::Client;
+use crate::cuts::{Place, UNOPENED};
 use crate::error::{Error, ErrorKind, Result};
 use crate::reading::{Events, Piece, SegmentReader};
 use crate::segments::Target;
@@ -69,7 +70,7 @@ pub struct StreamReader {
     stream: ScopedStream,
     /// Being read, the one that was served last at the end.
     active: VecDeque<Active>,
-    /// Not begun, since not everything was read that it follows on: all of that.
+    /// Not begun, since not everything was read that it follows on: all of that, or nothing while it is not known.
     waiting: BTreeMap<SegmentId, BTreeSet<SegmentId>>,
     /// Read to these ends while something that follows on them still waits for others.
     done: BTreeMap<SegmentId, u64>,
@@ -103,12 +104,10 @@ impl Client {
     /// # Cancel safety
     /// It only asks.
     pub async fn stream_reader(&self, stream: &ScopedStream, from: ReadFrom) -> Result<StreamReader> {
-        let positions = match from {
-            ReadFrom::Head => self.head_segments(stream).await?,
-            ReadFrom::Tail => self.tail(stream).await?,
-            ReadFrom::Cut(cut) if cut.stream == *stream => {
-                cut.offsets.into_iter().map(|(id, offset)| (id, u64::try_from(offset).unwrap_or(u64::MAX))).collect()
-            }
+        let cut = match from {
+            ReadFrom::Head => self.head_cut(stream).await?,
+            ReadFrom::Tail => self.tail_cut(stream).await?,
+            ReadFrom::Cut(cut) if cut.stream == *stream => cut,
             ReadFrom::Cut(cut) => {
                 let what = format!("cut of stream {} is no position in {stream}", cut.stream);
                 return Err(Error::new(ErrorKind::Invalid, what));
@@ -122,22 +121,21 @@ impl Client {
             done: BTreeMap::new(),
             ended: BTreeSet::new(),
         };
-        let (begun, marked): (Vec<_>, Vec<_>) = positions.into_iter().partition(|(_, offset)| *offset != u64::MAX);
-        for (segment, offset) in &begun {
-            reader.begin(*segment, *offset);
+        let mut read = Vec::new();
+        for (segment, place) in self.places(&cut).await? {
+            match place {
+                Place::At(offset) => reader.begin(segment, offset),
+                // What it follows on is known when something of that is read to its end.
+                Place::Unopened => _ = reader.waiting.insert(segment, BTreeSet::new()),
+                Place::Read => read.push(segment),
+            }
         }
-        for (segment, _) in marked {
-            reader.place_marked(segment, &begun).await?;
+        // When all others have their places: that says of what follows whether it may begin.
+        for segment in read {
+            let end = reader.end_of(segment).await?;
+            reader.pass(segment, end).await?;
         }
         Ok(reader)
-    }
-
-    async fn tail(&self, stream: &ScopedStream) -> Result<Vec<(SegmentId, u64)>> {
-        let mut segments = Vec::new();
-        for segment in self.current_segments(stream).await? {
-            segments.push((segment.id, self.segment_info(stream, segment.id).await?.end));
-        }
-        Ok(segments)
     }
 
     /// The cut behind everything that is in the stream now. Empty for a sealed stream.
@@ -148,23 +146,12 @@ impl Client {
     /// # Cancel safety
     /// It only asks.
     pub async fn tail_cut(&self, stream: &ScopedStream) -> Result<StreamCut> {
-        self.cut(stream, self.tail(stream).await?)
-    }
-
-    /// The cut before everything that is in the stream now.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    ///
-    /// # Cancel safety
-    /// It only asks.
-    pub async fn head_cut(&self, stream: &ScopedStream) -> Result<StreamCut> {
-        self.cut(stream, self.head_segments(stream).await?)
-    }
-
-    fn cut(&self, stream: &ScopedStream, positions: Vec<(SegmentId, u64)>) -> Result<StreamCut> {
-        let offsets = positions.into_iter().map(|(id, offset)| Ok((id, crate::segments::signed(offset)?)));
-        Ok(StreamCut { stream: stream.clone(), offsets: offsets.collect::<Result<_>>()? })
+        let mut offsets = BTreeMap::new();
+        for segment in self.current_segments(stream).await? {
+            let end = self.segment_info(stream, segment.id).await?.end;
+            offsets.insert(segment.id, crate::segments::signed(end)?);
+        }
+        Ok(StreamCut { stream: stream.clone(), offsets })
     }
 
     /// The event that a pointer leads to.
@@ -207,22 +194,6 @@ impl StreamReader {
         let reader = SegmentReader::new(self.client.segments().clone(), target, offset, PIECE_BYTES);
         let events = Events::default();
         self.active.push_back(Active { segment, reader, events, start: offset, has_ended: false });
-    }
-
-    /// A segment of the cut that has no offset: not opened, if it follows on others of the cut (then what it follows on and is
-    /// not in the cut was read), else read to its end. Sources: the cuts of Pravega's controller, those of its Java client.
-    async fn place_marked(&mut self, segment: SegmentId, begun: &[(SegmentId, u64)]) -> Result<()> {
-        for (before, _) in begun {
-            let successors = self.client.successors(&self.stream, *before).await?;
-            let Some(successor) = successors.into_iter().find(|it| it.segment.id == segment) else { continue };
-            for read in successor.predecessors.iter().filter(|id| begun.iter().all(|(other, _)| other != *id)) {
-                self.done.insert(*read, self.end_of(*read).await?);
-            }
-            self.waiting.insert(segment, successor.predecessors.into_iter().collect());
-            return Ok(());
-        }
-        let end = self.client.segment_info(&self.stream, segment).await?.end;
-        self.pass(segment, end).await
     }
 
     /// Where a segment that was read ends; 0 once it is gone.
@@ -388,6 +359,10 @@ impl StreamReader {
         // Segments that are read while others of the same successor are not: they stand at their ends.
         for (segment, end) in &self.done {
             offsets.insert(*segment, crate::segments::signed(*end)?);
+        }
+        // What the cut with which this began says was not opened, and nothing that was read since leads to.
+        for (segment, _) in self.waiting.iter().filter(|(_, before)| before.is_empty()) {
+            offsets.insert(*segment, UNOPENED);
         }
         Ok(StreamCut { stream: self.stream.clone(), offsets })
     }

@@ -36,6 +36,7 @@ mod client;
 mod connection;
 mod controller;
 mod credentials;
+mod cuts;
 mod endpoint;
 mod error;
 mod follow;

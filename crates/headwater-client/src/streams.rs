@@ -323,7 +323,27 @@ impl Client {
         Ok(ranges)
     }
 
-    /// Where the stream begins: its oldest segments and the offset in each.
+    /// The cut before everything that is in the stream now. An offset of -1 says that readers come to the segment when they have
+    /// read others of the cut, on which it follows; the stream was truncated at such a cut then.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    ///
+    /// # Cancel safety
+    /// It only asks.
+    pub async fn head_cut(&self, stream: &ScopedStream) -> Result<StreamCut> {
+        let asked = proto::GetSegmentsRequest { stream_info: Some(stream_info(stream)), timestamp: 0 };
+        let answer = call!(self, "getSegments", get_segments, asked)?;
+        let odd = || Error::new(ErrorKind::Protocol, "controller sent a segment without an id");
+        let located = |it: proto::segments_at_time::SegmentLocation| {
+            let id = it.segment_id.and_then(|id| SegmentId::from_i64(id.segment_id)).ok_or_else(odd)?;
+            Ok((id, it.offset))
+        };
+        let offsets = answer.segments.into_iter().map(located).collect::<Result<_>>()?;
+        self.plain_head(StreamCut { stream: stream.clone(), offsets }).await
+    }
+
+    /// Where the stream begins: its oldest segments and the offset in each. What follows on one of them is not among them.
     ///
     /// # Errors
     /// `NotFound`.
@@ -331,14 +351,8 @@ impl Client {
     /// # Cancel safety
     /// It only asks.
     pub async fn head_segments(&self, stream: &ScopedStream) -> Result<Vec<(SegmentId, u64)>> {
-        let asked = proto::GetSegmentsRequest { stream_info: Some(stream_info(stream)), timestamp: 0 };
-        let answer = call!(self, "getSegments", get_segments, asked)?;
-        let odd = || Error::new(ErrorKind::Protocol, "controller sent a segment without an id or an offset below 0");
-        let located = |it: proto::segments_at_time::SegmentLocation| {
-            let id = it.segment_id.and_then(|id| SegmentId::from_i64(id.segment_id)).ok_or_else(odd)?;
-            Ok((id, u64::try_from(it.offset).map_err(|_| odd())?))
-        };
-        answer.segments.into_iter().map(located).collect()
+        let head = self.head_cut(stream).await?;
+        Ok(head.offsets.into_iter().filter_map(|(id, offset)| Some((id, u64::try_from(offset).ok()?))).collect())
     }
 
     /// What follows on a segment that is sealed; nothing if its stream is sealed, too. All of it is of later epochs than the

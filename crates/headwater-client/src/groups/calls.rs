@@ -1,14 +1,13 @@
 //! What a client asks the controller about groups.
 
-use std::collections::BTreeSet;
-
 use headwater_proto::controller as proto;
 use headwater_records::group::{Fresh, GroupConfiguration, Placed, Places};
-use headwater_records::{Cut, Offsets, READ, StreamCut, is_unread};
-use headwater_types::{Name, ScopedStream, SegmentId, StreamSegment};
+use headwater_records::{Cut, Offsets, READ, StreamCut};
+use headwater_types::{Name, ScopedStream, StreamSegment};
 
 use super::config::{cut_to_proto, of_proto, to_proto, uuid_text};
 use crate::client::Client;
+use crate::cuts::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::segments::signed;
 use crate::streams::{call, failed};
@@ -158,38 +157,23 @@ impl Client {
         }
     }
 
-    /// A cut without the segments that cannot be opened before others of it are read. Cuts of controllers mark them by an offset
-    /// below 0, which in those of readers says that a segment is read to its end.
-    async fn opened<'a>(&self, cut: &'a StreamCut) -> Result<impl Iterator<Item = (StreamSegment, i64)> + 'a> {
-        let marked: BTreeSet<SegmentId> = cut.offsets.iter().filter(|at| *at.1 < 0).map(|at| *at.0).collect();
-        let mut follow = BTreeSet::new();
-        if !marked.is_empty() {
-            let ranges = self.ranges_of(&cut.stream, &cut.offsets.keys().copied().collect()).await?;
-            let placed = ranges.iter().filter(|(id, _)| !marked.contains(id));
-            let placed: Vec<_> = placed.map(|(id, range)| (*id, Some(*range))).collect();
-            follow.extend(marked.into_iter().filter(|id| {
-                // Where nobody knows the keys, the cut is taken as it stands.
-                ranges.get(id).is_some_and(|range| is_unread(*id, Some(*range), placed.iter().copied()))
-            }));
-        }
-        Ok(cut.segments().filter(move |(segment, _)| !follow.contains(&segment.id)))
-    }
-
     /// The state in which a group of this configuration begins. Keys of the first segments are left open, as with Java.
     pub(super) async fn fresh_state(&self, configuration: GroupConfiguration) -> Result<Fresh> {
         let (mut starting, mut ends) = (Places::new(), Offsets::new());
         for (stream, from) in &configuration.starting {
-            match from {
-                Cut::Unbounded => {
-                    for (id, offset) in self.head_segments(stream).await? {
-                        let segment = StreamSegment { stream: stream.clone(), id };
-                        starting.insert(segment, Placed { offset: signed(offset)?, range: None });
-                    }
-                }
-                Cut::At(cut) => {
-                    let opened = self.opened(cut).await?;
-                    starting.extend(opened.map(|(segment, offset)| (segment, Placed { offset, range: None })));
-                }
+            let cut = match from {
+                Cut::Unbounded => self.head_cut(stream).await?,
+                Cut::At(cut) => cut.clone(),
+            };
+            for (id, place) in self.places(&cut).await? {
+                let offset = match place {
+                    Place::At(offset) => signed(offset)?,
+                    Place::Read => READ,
+                    // Readers come to it when they have read what it follows on.
+                    Place::Unopened => continue,
+                };
+                let segment = StreamSegment { stream: cut.stream.clone(), id };
+                starting.insert(segment, Placed { offset, range: None });
             }
         }
         for cut in configuration.ending.values() {

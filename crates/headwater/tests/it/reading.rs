@@ -1,10 +1,17 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
-use headwater::client::{ErrorKind, KeyRange, ReadFrom, StreamReader};
+use headwater::client::{
+    Client, Delivery, ErrorKind, KeyRange, Name, ReadFrom, ReaderGroupConfig, ReaderOptions, ScopedStream, SegmentId,
+    StreamCut, StreamReader,
+};
 use headwater::testing::TestStore;
 
 use super::store::stream_of;
+
+/// Nothing here takes longer, unless it hangs.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Reads so many events, each `key number`, and checks that each key's numbers come in order.
 async fn read_in_order(reader: &mut StreamReader, count: usize, next: &mut BTreeMap<String, usize>) {
@@ -176,4 +183,133 @@ async fn a_stream_of_bytes_is_not_taken_for_one_of_events() {
     let segment = client.current_segments(&stream).await.unwrap()[0].id;
     let slice = headwater::client::SegmentSlice { stream, segment, start: 8, end: 41 };
     assert_eq!(client.read_slice(&slice).next().await.unwrap_err().kind(), ErrorKind::Protocol);
+}
+
+/// Replaces all segments by others with these bounds; ids of the new ones, by ascending keys.
+async fn scale(client: &Client, stream: &ScopedStream, bounds: &[f64]) -> Vec<SegmentId> {
+    let sealed: Vec<_> = client.current_segments(stream).await.unwrap().iter().map(|it| it.id).collect();
+    let ranges: Vec<_> = bounds.windows(2).map(|pair| KeyRange::new(pair[0], pair[1]).unwrap()).collect();
+    client.scale_stream(stream, &sealed, &ranges).await.unwrap();
+    client.current_segments(stream).await.unwrap().iter().map(|it| it.id).collect()
+}
+
+/// Events of a stream and where they are, slice by slice.
+async fn placed(client: &Client, stream: &ScopedStream) -> Vec<(SegmentId, u64, String)> {
+    let mut found = Vec::new();
+    for slice in client.slices(stream).await.unwrap() {
+        let mut reader = client.read_slice(&slice);
+        while let Some((offset, event)) = reader.next().await.unwrap() {
+            found.push((slice.segment, offset, String::from_utf8(event.to_vec()).unwrap()));
+        }
+    }
+    found
+}
+
+/// Reads a sealed stream to its end.
+async fn rest_of(reader: &mut StreamReader) -> Vec<String> {
+    let mut found = Vec::new();
+    while let Some(event) = tokio::time::timeout(LIMIT, reader.next()).await.expect("the reader hangs").unwrap() {
+        found.push(String::from_utf8(event.event.to_vec()).unwrap());
+    }
+    found
+}
+
+/// Makes a group and reads it to its end.
+async fn all_of_group(client: &Client, name: &str, config: &ReaderGroupConfig) -> Vec<String> {
+    let (scope, name) = (Name::parse("s").unwrap(), Name::parse(name).unwrap());
+    client.create_reader_group(&scope, &name, config).await.unwrap();
+    let group = client.reader_group(&scope, &name).await.unwrap();
+    let mut reader = group.reader_with("r", ReaderOptions::at_once()).await.unwrap();
+    let mut found = Vec::new();
+    while let Some(delivery) = tokio::time::timeout(LIMIT, reader.next()).await.expect("the reader hangs").unwrap() {
+        let Delivery::Event(event) = delivery else { panic!("nobody asked for {delivery:?}") };
+        found.push(String::from_utf8(event.event.to_vec()).unwrap());
+    }
+    found
+}
+
+/// These, each once, and those of each key in the order in which they were written.
+#[track_caller]
+fn assert_same(mut found: Vec<String>, expected: &[String]) {
+    let mut last = BTreeMap::new();
+    for text in &found {
+        let (key, round) = text.split_once(' ').unwrap();
+        let before = last.insert(key.to_owned(), round.to_owned());
+        assert!(before.is_none_or(|before| *before < *round), "{round} of key {key} comes too late");
+    }
+    found.sort();
+    assert_eq!(found, expected);
+}
+
+/// Segments of four epochs, of which each cut stands in several.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_begins_in_front_of_segments_that_were_not_opened_is_read_from_there_on() {
+    for case in 0..3 {
+        let store = TestStore::start().await.unwrap();
+        let client = store.client();
+        let stream = stream_of(client, 1).await;
+        let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+        let write = async |round: usize| {
+            for key in 0..100 {
+                let _ = writer.write(&key.to_string(), format!("{key} {round}")).await.unwrap();
+            }
+            writer.flush().await.unwrap();
+        };
+        write(0).await;
+        let first = client.current_segments(&stream).await.unwrap()[0].id;
+        let halves = scale(client, &stream, &[0.0, 0.5, 1.0]).await;
+        write(1).await;
+        let thirds = scale(client, &stream, &[0.0, 0.3, 0.7, 1.0]).await;
+        write(2).await;
+        let last = scale(client, &stream, &[0.0, 0.2, 0.4, 1.0]).await;
+        write(3).await;
+
+        let all = placed(client, &stream).await;
+        assert_eq!(all.len(), 400);
+        // Behind three events of it.
+        let within = |id: SegmentId| {
+            let (_, offset, _) = all.iter().filter(|(segment, ..)| *segment == id).nth(3).unwrap();
+            (id, i64::try_from(*offset).unwrap())
+        };
+        let high = within(halves[1]);
+        let (cut, passed) = match case {
+            // It follows on nothing in the cut.
+            0 => (vec![(halves[0], -1), high], vec![first]),
+            // What is in the middle follows on both halves.
+            1 => (vec![high, within(thirds[0]), (thirds[1], -1)], vec![first, halves[0]]),
+            // And what is between 0.2 and 0.4 on that and on the lower third.
+            _ => {
+                let cut = vec![high, (thirds[1], -1), within(last[0]), (last[1], -1)];
+                (cut, vec![first, halves[0], thirds[0]])
+            }
+        };
+        let cut = StreamCut { stream: stream.clone(), offsets: cut.into_iter().collect() };
+        let is_behind = |(segment, offset, _): &&(SegmentId, u64, String)| {
+            let at = cut.offsets.get(segment).copied().unwrap_or(0);
+            !passed.contains(segment) && i64::try_from(*offset).unwrap() >= at
+        };
+        let mut expected: Vec<_> = all.iter().filter(is_behind).map(|(_, _, text)| text.clone()).collect();
+        expected.sort();
+        client.truncate_stream(&cut).await.unwrap();
+        client.seal_stream(&stream).await.unwrap();
+
+        let mut head = cut.clone();
+        if case == 0 {
+            // The store keeps all of it.
+            head.offsets.insert(halves[0], 0);
+        }
+        assert_eq!(client.head_cut(&stream).await.unwrap(), head);
+        let begins = head.offsets.iter().filter(|(_, offset)| **offset >= 0);
+        let begins: Vec<_> = begins.map(|(id, offset)| (*id, u64::try_from(*offset).unwrap())).collect();
+        assert_eq!(client.head_segments(&stream).await.unwrap(), begins);
+        let found = placed(client, &stream).await.into_iter().map(|(_, _, text)| text).collect();
+        assert_same(found, &expected);
+        for from in [ReadFrom::Head, ReadFrom::Cut(head.clone())] {
+            let mut reader = client.stream_reader(&stream, from).await.unwrap();
+            assert_eq!(reader.cut().unwrap(), head);
+            assert_same(rest_of(&mut reader).await, &expected);
+        }
+        let config = ReaderGroupConfig::of(&stream).every(Duration::from_millis(50), None);
+        assert_same(all_of_group(client, "behind", &config).await, &expected);
+    }
 }
