@@ -177,9 +177,15 @@ impl Client {
             }
         }
         for cut in configuration.ending.values() {
-            if let Cut::At(cut) = cut {
-                let end = |offset| if offset == READ { i64::MAX } else { offset };
-                ends.extend(cut.segments().map(|(segment, offset)| (segment, end(offset))));
+            let Cut::At(cut) = cut else { continue };
+            for (id, place) in self.places(cut).await? {
+                let end = match place {
+                    Place::At(offset) => signed(offset)?,
+                    Place::Read => i64::MAX,
+                    // What it follows on is read to its end, and it is done when somebody takes it.
+                    Place::Unopened => 0,
+                };
+                ends.insert(StreamSegment { stream: cut.stream.clone(), id }, end);
             }
         }
         Ok(Fresh { configuration, starting, ends, reconfiguring: false })
