@@ -1,18 +1,25 @@
 //! Reading a stream without a group: slices of segments, each by whom one likes, in parallel.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
 use headwater_proto::controller as proto;
 use headwater_proto::controller::stream_info::AccessOperation;
+use headwater_records::StreamCut;
 use headwater_types::{ScopedStream, SegmentId};
 
 use crate::client::Client;
+use crate::cuts::check_stream;
 use crate::error::{Error, ErrorKind, Result};
+use crate::follow::ReadFrom;
 use crate::model::{SegmentInfo, stream_info};
 use crate::reading::{Events, Piece, SegmentReader};
-use crate::segments::Target;
+use crate::segments::{ASKED_AT_ONCE, Target};
 use crate::streams::call;
 
 /// Part of a segment, from an event's first byte to behind another's last.
+#[doc = crate::example!("examples/slices.rs")]
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct SegmentSlice {
     /// Stream of the segment.
@@ -49,35 +56,168 @@ impl Client {
     /// # Cancel safety
     /// It only asks.
     pub async fn slices(&self, stream: &ScopedStream) -> Result<Vec<SegmentSlice>> {
-        let segments = self.segment_ids(stream).await?;
-        let mut slices = Vec::with_capacity(segments.len());
-        for segment in segments {
-            match self.segment_info(stream, segment).await {
-                Ok(SegmentInfo { start, end, .. }) => {
-                    slices.push(SegmentSlice { stream: stream.clone(), segment, start, end });
-                }
-                // Truncated away meanwhile.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
+        self.slices_between(stream, None, None).await
+    }
+
+    /// What lies between two cuts of a stream, as [`slices`](Self::slices) has it: each event behind `from` and before `to`, in
+    /// one slice. A segment that both name at the same place has an empty one.
+    ///
+    /// * `from`: `None` is the first event there is;
+    /// * `to`: `None` is the last one there is now; so is an empty cut, that of a sealed stream's tail.
+    ///
+    /// What is truncated behind `from` is in the slices all the same: whoever reads it is told.
+    ///
+    /// # Errors
+    /// * `Invalid`: a cut is one of another stream, names segments or offsets that the stream never had, or leaves keys out; or
+    ///   `to` lies before `from`, or before where the stream begins now;
+    /// * `Truncated`: a whole segment behind `from` is gone;
+    /// * `NotFound`: the stream does not exist.
+    ///
+    /// # Cancel safety
+    /// It only asks.
+    ///
+    /// # Source
+    /// Matches Pravega's `BatchClientFactory.getSegments`.
+    pub async fn slices_between(
+        &self,
+        stream: &ScopedStream,
+        from: Option<&StreamCut>,
+        to: Option<&StreamCut>,
+    ) -> Result<Vec<SegmentSlice>> {
+        for cut in from.into_iter().chain(to) {
+            check_stream(stream, cut)?;
         }
-        Ok(slices)
+        if from.is_some_and(|from| from.offsets.is_empty()) {
+            return Ok(Vec::new());
+        }
+        let starts = self.read_up_to(stream, from).await?;
+        let ends = self.read_up_to(stream, to).await?;
+        let segments = self.segments_between(stream, &starts, &ends).await?;
+        let slices = segments.into_iter().map(async |segment| {
+            let info = match self.segment_info(stream, segment).await {
+                Ok(info) => info,
+                // Truncated away meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound && from.is_none() => return Ok(None),
+                Err(error) => return Err(self.gone(stream, segment, error).await),
+            };
+            // Where a segment was not opened, nothing of it lies before the cut.
+            let offset = |of: &i64| (*of).max(0).cast_unsigned();
+            let end = ends.get(&segment).map_or(info.end, offset);
+            // Whoever begins with what there is wants what is left of it.
+            let start = if from.is_none() { info.start.min(end) } else { starts.get(&segment).map_or(0, offset) };
+            if end > info.end || start > end {
+                let what = format!(
+                    "segment {segment} of {stream} has no bytes from {start} to {end}, it ends at {}",
+                    info.end
+                );
+                return Err(Error::new(ErrorKind::Invalid, what));
+            }
+            Ok(Some(SegmentSlice { stream: stream.clone(), segment, start, end }))
+        });
+        let slices = futures::stream::iter(slices).buffered(ASKED_AT_ONCE).try_collect::<Vec<_>>().await?;
+        Ok(slices.into_iter().flatten().collect())
+    }
+
+    /// Offsets of a cut as the controller takes them: below 0 only in segments that were not opened. None for no cut.
+    async fn read_up_to(&self, stream: &ScopedStream, cut: Option<&StreamCut>) -> Result<BTreeMap<SegmentId, i64>> {
+        let Some(cut) = cut else { return Ok(BTreeMap::new()) };
+        // What else it may mean that a segment has no offset, a reader knows.
+        Ok(self.stream_reader(stream, ReadFrom::Cut(cut.clone())).await?.cut()?.offsets)
     }
 
     /// All segments that the stream has, later ones after those that they follow on.
     pub(crate) async fn segment_ids(&self, stream: &ScopedStream) -> Result<Vec<SegmentId>> {
-        let head = self.head_cut(stream).await?;
-        let from = head.offsets.into_iter().map(|(id, offset)| (id.as_i64(), offset)).collect();
-        let asked = proto::StreamCutRange { stream_info: Some(stream_info(stream)), from, ..Default::default() };
+        self.segments_between(stream, &BTreeMap::new(), &BTreeMap::new()).await
+    }
+
+    /// The segments that lie between two cuts, in the same order. No cut is the head, or the tail.
+    async fn segments_between(
+        &self,
+        stream: &ScopedStream,
+        from: &BTreeMap<SegmentId, i64>,
+        to: &BTreeMap<SegmentId, i64>,
+    ) -> Result<Vec<SegmentId>> {
+        let on_wire = |cut: &BTreeMap<SegmentId, i64>| cut.iter().map(|(id, offset)| (id.as_i64(), *offset)).collect();
+        let mut asked =
+            proto::StreamCutRange { stream_info: Some(stream_info(stream)), from: on_wire(from), to: on_wire(to) };
+        if from.is_empty() {
+            // Without, the controller begins with what the stream began with.
+            asked.from = on_wire(&self.head_cut(stream).await?.offsets);
+        }
         let answer = call!(self, "getSegmentsBetween", get_segments_between, asked)?;
         let odd = || Error::new(ErrorKind::Protocol, "controller sent a segment without a proper id");
         let mut segments = Vec::with_capacity(answer.segments.len());
         for segment in answer.segments {
             segments.push(SegmentId::from_i64(segment.segment_id).ok_or_else(odd)?);
         }
-        // The answer has no order; a successor has a later epoch than what it follows on.
+        // The answer has no order; a successor has a later epoch than what it follows on. Read once is enough, however often
+        // a segment is in it.
         segments.sort();
+        segments.dedup();
         Ok(segments)
+    }
+
+    /// A later cut of the stream, about so many bytes behind this one, spread over its segments: what lies between the two makes
+    /// one part of the work for whoever reads the stream in parts ([`slices_between`](Self::slices_between)). The same cut if
+    /// nothing is behind it yet.
+    ///
+    /// * `bytes`: of events with their headers, and no more than a wish: the answer lies at least an event further on in each
+    ///   segment that has one, at a place that the server remembers (ours one in each 100,000 bytes), and not so far where a
+    ///   segment ends, as at the tail.
+    ///
+    /// Parts between cuts that follow on one another share no event and leave none out, whatever is written or scaled meanwhile.
+    ///
+    /// # Errors
+    /// * `Invalid`: the cut names segments that the stream never had, or offsets behind their ends;
+    /// * `Truncated`: a segment of the cut is gone; [`head_cut`](Self::head_cut) is where the stream begins now;
+    /// * `NotFound`: the stream does not exist;
+    /// * `Unsupported`: the segment store speaks a wire version below 17.
+    ///
+    /// # Cancel safety
+    /// It only asks.
+    ///
+    /// # Source
+    /// Matches `BatchClientFactory.getNextStreamCut` of Pravega's main line.
+    pub async fn next_cut(&self, cut: &StreamCut, bytes: u64) -> Result<StreamCut> {
+        let mut reader = self.stream_reader(&cut.stream, ReadFrom::Cut(cut.clone())).await?;
+        reader.skip(bytes).await?;
+        reader.cut()
+    }
+
+    /// An end of events in a segment, about so many bytes behind `from`; `from` if there is none behind it.
+    pub(crate) async fn locate(&self, stream: &ScopedStream, segment: SegmentId, from: u64, bytes: u64) -> Result<u64> {
+        let target = Target::new(stream, segment, AccessOperation::Read);
+        let located = match self.segments().locate(&target, from.saturating_add(bytes)).await {
+            Ok(located) => located,
+            Err(error) => return Err(self.gone(stream, segment, error).await),
+        };
+        if located < from {
+            let what = format!("segment {segment} of {stream} ends at {located}, before {from}");
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        Ok(located)
+    }
+
+    /// What it means that a segment that a cut leads to does not exist, if that is the error: it was truncated away, if the
+    /// stream had it.
+    pub(crate) async fn gone(&self, stream: &ScopedStream, segment: SegmentId, error: Error) -> Error {
+        if error.kind() != ErrorKind::NotFound {
+            return error;
+        }
+        let found = async {
+            let was_there = self.ranges_of(stream, &[segment].into()).await?.contains_key(&segment);
+            Ok::<_, Error>((was_there, self.stream_exists(stream).await?))
+        };
+        match found.await {
+            Ok((true, true)) => {
+                Error::caused(ErrorKind::Truncated, format!("segment {segment} of {stream} was truncated away"), error)
+            }
+            Ok((false, true)) => {
+                Error::caused(ErrorKind::Invalid, format!("stream {stream} never had a segment {segment}"), error)
+            }
+            Ok((_, false)) => error,
+            Err(other) => other,
+        }
     }
 
     /// Reads the events of a slice in order.
@@ -100,9 +240,9 @@ impl SliceReader {
     /// The next event and the offset of its header; `None` at the end of the slice.
     ///
     /// # Errors
-    /// * `Truncated`: what was to be read is gone;
+    /// * `Truncated`: what came next was truncated away. The next call goes on behind the gap;
     /// * `Protocol`: the slice does not begin or end with an event;
-    /// * `Unavailable`, `Denied`. The next call tries again.
+    /// * `Unavailable`, `Denied`: the next call tries again.
     ///
     /// # Cancel safety
     /// Nothing is lost.
@@ -128,11 +268,19 @@ impl SliceReader {
             match self.reader.next().await? {
                 Piece::Data { data, .. } => self.events.feed(data),
                 Piece::End => return Err(inside()),
-                Piece::Truncated { .. } | Piece::Gone => {
-                    let what = format!("segment {} was truncated behind {offset}", self.slice.segment);
-                    return Err(Error::new(ErrorKind::Truncated, what));
-                }
+                Piece::Truncated { start } => return Err(self.truncated(offset, start)),
+                Piece::Gone => return Err(self.truncated(offset, self.slice.end)),
             }
         }
+    }
+
+    /// Goes on where the segment begins now, if that is in the slice.
+    fn truncated(&mut self, from: u64, to: u64) -> Error {
+        let to = to.min(self.slice.end);
+        self.slice.start = to;
+        self.events = Events::default();
+        self.reader.seek(to);
+        let what = format!("segment {} was truncated from {from} to {to}", self.slice.segment);
+        Error::new(ErrorKind::Truncated, what)
     }
 }

@@ -366,10 +366,10 @@ impl StreamReader {
         self.runner.run_within(limit, self.inner.next()).map(Waited::of)
     }
 
-    /// As [`next`](Self::next), but `None` also once everything before a cut was handed out.
+    /// As [`crate::StreamReader::next_before`]: `None` also once everything before a cut was handed out.
     ///
     /// # Errors
-    /// As `next`.
+    /// As there.
     pub fn next_before(&mut self, cut: &StreamCut) -> Result<Option<ReadEvent>> {
         self.runner.run(self.inner.next_before(cut))
     }

@@ -1,20 +1,23 @@
-//! What cuts say of the segments that they name.
+//! What cuts say of the segments that they name, and where they stand for each key.
 //!
 //! An offset below 0 says one of two things. In the cuts of a controller, and of readers of whole streams, the segment was not
 //! opened: not all is read that it follows on. In the checkpoints of groups, as Java's clients make them, it was read to its end.
 //! Which one is seen from the keys: a segment that follows on another of the same cut, which is not read, cannot be read to its end.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use headwater_records::{StreamCut, is_unread};
-use headwater_types::{KeyRange, SegmentId};
+use headwater_types::{KeyRange, ScopedStream, SegmentId};
 
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::segments::signed;
 
 /// Offset in cuts of a segment that was not opened. Source: the cuts of Pravega's controller.
 pub(crate) const UNOPENED: i64 = -1;
+/// Bounds of segments that are no further apart are the same: servers that add up equal parts fall short by as little.
+const ROUNDING: f64 = 1e-9;
 
 /// Where a cut stands in a segment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,7 +39,16 @@ impl Client {
     /// # Cancel safety
     /// It only asks.
     pub(crate) async fn places(&self, cut: &StreamCut) -> Result<BTreeMap<SegmentId, Place>> {
-        let mut places = places(&cut.offsets, &self.ranges_of_marked(cut).await?, Place::Read);
+        self.places_among(cut, &self.ranges_of_marked(cut).await?).await
+    }
+
+    /// The same, when the keys of the segments are known.
+    async fn places_among(
+        &self,
+        cut: &StreamCut,
+        ranges: &BTreeMap<SegmentId, KeyRange>,
+    ) -> Result<BTreeMap<SegmentId, Place>> {
+        let mut places = places(&cut.offsets, ranges, Place::Read);
         if places.values().any(|place| *place == Place::Read) {
             // What still takes events has not been read to its end, whoever says so.
             for open in self.current_segments(&cut.stream).await? {
@@ -48,6 +60,19 @@ impl Client {
             }
         }
         Ok(places)
+    }
+
+    /// Where a cut at which somebody reads stands for each key; `None` if it leaves keys out or names segments that the stream
+    /// never had.
+    ///
+    /// # Errors
+    /// Those of every call.
+    ///
+    /// # Cancel safety
+    /// It only asks.
+    pub(crate) async fn surface(&self, cut: &StreamCut) -> Result<Option<Surface>> {
+        let ranges = self.ranges_of(&cut.stream, &cut.offsets.keys().copied().collect()).await?;
+        Ok(Surface::new(&self.places_among(cut, &ranges).await?, &ranges))
     }
 
     /// The head of a stream, of which the controller tells in its own words, in those that everybody understands: where nothing
@@ -75,6 +100,16 @@ impl Client {
         }
         self.ranges_of(&cut.stream, &cut.offsets.keys().copied().collect()).await
     }
+}
+
+/// # Errors
+/// `Invalid`: the cut is one of another stream.
+pub(crate) fn check_stream(stream: &ScopedStream, cut: &StreamCut) -> Result<()> {
+    if cut.stream == *stream {
+        return Ok(());
+    }
+    let what = format!("cut of stream {} is no position in {stream}", cut.stream);
+    Err(Error::new(ErrorKind::Invalid, what))
 }
 
 /// What a cut says of each segment, as far as offsets and keys tell. One whose keys nobody knows is taken to follow on no other.
@@ -107,6 +142,75 @@ fn places(
     places
 }
 
+/// Where a cut stands for each key: in one segment, which is the last in front of it that is read for this key, or else the
+/// first that was not opened. Of two segments with a key in common the one with the greater id came later.
+#[derive(Clone, Debug)]
+pub(crate) struct Surface {
+    /// By ascending keys, which they cover.
+    pieces: Vec<(KeyRange, SegmentId, Place)>,
+}
+
+impl Surface {
+    /// `None` where keys of a segment are not known, or left out.
+    fn new(places: &BTreeMap<SegmentId, Place>, ranges: &BTreeMap<SegmentId, KeyRange>) -> Option<Self> {
+        let mut entries = Vec::with_capacity(places.len());
+        for (id, place) in places {
+            entries.push((*ranges.get(id)?, *id, *place));
+        }
+        let mut bounds = vec![0.0, 1.0];
+        bounds.extend(entries.iter().flat_map(|(keys, ..)| [keys.low(), keys.high()]));
+        bounds.sort_by(f64::total_cmp);
+        bounds.dedup();
+        let mut pieces = Vec::with_capacity(entries.len());
+        for bound in bounds.windows(2) {
+            let keys = KeyRange::new(bound[0], bound[1]).ok()?;
+            let mut here = entries.iter().filter(|entry| entry.0.overlaps(keys));
+            let opened = here.clone().rfind(|entry| entry.2 != Place::Unopened);
+            match opened.or_else(|| here.next()) {
+                Some((_, id, place)) => pieces.push((keys, *id, *place)),
+                None if keys.high() - keys.low() < ROUNDING => {}
+                None => return None,
+            }
+        }
+        Some(Self { pieces })
+    }
+
+    /// The pieces that have a key in common with these.
+    fn along(&self, keys: KeyRange) -> &[(KeyRange, SegmentId, Place)] {
+        let from = self.pieces.partition_point(|(piece, ..)| piece.high() <= keys.low());
+        let to = self.pieces.partition_point(|(piece, ..)| piece.low() < keys.high());
+        &self.pieces[from..to.max(from)]
+    }
+
+    /// Whoever reads these keys in this segment, and goes on or will begin at this offset, has read all of them that lies
+    /// before the cut.
+    pub(crate) fn is_reached(&self, segment: SegmentId, keys: KeyRange, offset: u64) -> bool {
+        self.along(keys).iter().all(|(_, id, place)| match segment.cmp(id) {
+            Ordering::Less => false,
+            Ordering::Equal => match place {
+                Place::At(end) => offset >= *end,
+                Place::Unopened => true,
+                // Who has read it is further.
+                Place::Read => false,
+            },
+            Ordering::Greater => true,
+        })
+    }
+
+    /// For some key it lies before another cut of the stream.
+    pub(crate) fn is_before(&self, other: &Self) -> bool {
+        let offset = |place: Place| match place {
+            Place::At(offset) => offset,
+            Place::Unopened => 0,
+            Place::Read => u64::MAX,
+        };
+        other.pieces.iter().any(|(keys, id, place)| {
+            let theirs = (*id, offset(*place));
+            self.along(*keys).iter().any(|(_, id, place)| (*id, offset(*place)) < theirs)
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,18 +224,24 @@ mod tests {
     /// No segment of the stream.
     const UNKNOWN: SegmentId = SegmentId::new(9, 9);
 
+    fn range(low: f64, high: f64) -> KeyRange {
+        KeyRange::new(low, high).unwrap()
+    }
+
+    fn ranges() -> BTreeMap<SegmentId, KeyRange> {
+        let all = [range(0.0, 0.5), range(0.5, 1.0), KeyRange::FULL, range(0.0, 0.2), range(0.2, 1.0)];
+        [LOW, HIGH, BOTH, LOWEST, OTHERS].into_iter().zip(all).collect()
+    }
+
     #[track_caller]
     fn check(cut: &[(SegmentId, i64)], alone: Place, expected: &[(SegmentId, Place)]) {
-        let range = |low, high| KeyRange::new(low, high).unwrap();
-        let ranges = [
-            (LOW, range(0.0, 0.5)),
-            (HIGH, range(0.5, 1.0)),
-            (BOTH, range(0.0, 1.0)),
-            (LOWEST, range(0.0, 0.2)),
-            (OTHERS, range(0.2, 1.0)),
-        ];
-        let found = places(&cut.iter().copied().collect(), &ranges.into(), alone);
+        let found = places(&cut.iter().copied().collect(), &ranges(), alone);
         assert_eq!(found, expected.iter().copied().collect(), "{cut:?}");
+    }
+
+    fn surface(cut: &[(SegmentId, i64)]) -> Option<Surface> {
+        let ranges = ranges();
+        Surface::new(&places(&cut.iter().copied().collect(), &ranges, Place::Read), &ranges)
     }
 
     #[test]
@@ -150,5 +260,63 @@ mod tests {
         // No position at all: what is read leads nowhere, and what begins leads on.
         check(&[(LOW, -1), (HIGH, -1), (BOTH, -1)], Read, &[(LOW, Read), (HIGH, Read), (BOTH, Read)]);
         check(&[(LOW, -1), (HIGH, -1), (BOTH, -1)], At(0), &[(LOW, At(0)), (HIGH, At(0)), (BOTH, Unopened)]);
+    }
+
+    #[test]
+    fn a_cut_stands_in_one_segment_for_each_key() {
+        use Place::{At, Read, Unopened};
+        #[track_caller]
+        fn check(cut: &[(SegmentId, i64)], expected: &[(f64, f64, SegmentId, Place)]) {
+            let expected: Vec<_> =
+                expected.iter().map(|(low, high, id, place)| (range(*low, *high), *id, *place)).collect();
+            assert_eq!(surface(cut).unwrap().pieces, expected, "{cut:?}");
+        }
+        check(&[(LOW, 3), (HIGH, 7)], &[(0.0, 0.5, LOW, At(3)), (0.5, 1.0, HIGH, At(7))]);
+        check(&[(LOW, -1), (HIGH, 7)], &[(0.0, 0.5, LOW, Read), (0.5, 1.0, HIGH, At(7))]);
+        check(&[(HIGH, 7), (BOTH, -1)], &[(0.0, 0.5, BOTH, Unopened), (0.5, 1.0, HIGH, At(7))]);
+        // Of several that were not opened the first, and of what is read the last.
+        let nested = [(HIGH, 7), (BOTH, -1), (LOWEST, -1)];
+        check(&nested, &[(0.0, 0.2, BOTH, Unopened), (0.2, 0.5, BOTH, Unopened), (0.5, 1.0, HIGH, At(7))]);
+        let ended = [(BOTH, 9), (LOWEST, 1)];
+        check(&ended, &[(0.0, 0.2, LOWEST, At(1)), (0.2, 1.0, BOTH, At(9))]);
+        assert!(surface(&[(HIGH, 7)]).is_none(), "the lower half is left out");
+        assert!(surface(&[(LOW, 0), (HIGH, 7), (UNKNOWN, -1)]).is_none(), "nobody knows its keys");
+        assert!(surface(&[]).is_none());
+        // As far as servers compute bounds.
+        let nearly = [(LOW, range(0.0, 0.5 - 1e-12)), (HIGH, range(0.5, 1.0 - 1e-12))].into();
+        assert!(Surface::new(&[(LOW, At(0)), (HIGH, At(0))].into(), &nearly).is_some());
+    }
+
+    #[test]
+    fn a_cut_is_reached_when_everything_before_it_was_read() {
+        let (low, high) = (range(0.0, 0.5), range(0.5, 1.0));
+        let halves = surface(&[(LOW, 3), (HIGH, 7)]).unwrap();
+        assert!(!halves.is_reached(LOW, low, 2) && halves.is_reached(LOW, low, 3));
+        assert!(!halves.is_reached(HIGH, high, 3) && halves.is_reached(BOTH, KeyRange::FULL, 0));
+        // The lower half has to be read to its end, and the upper up to 7.
+        let unopened = surface(&[(HIGH, 7), (BOTH, -1)]).unwrap();
+        assert!(!unopened.is_reached(LOW, low, u64::MAX) && unopened.is_reached(HIGH, high, 7));
+        assert!(unopened.is_reached(BOTH, KeyRange::FULL, 0));
+        let checkpoint = surface(&[(LOW, -1), (HIGH, 7)]).unwrap();
+        assert!(!checkpoint.is_reached(LOW, low, u64::MAX) && checkpoint.is_reached(BOTH, KeyRange::FULL, 0));
+    }
+
+    #[test]
+    fn a_cut_lies_before_another_if_it_does_for_some_key() {
+        let in_order = [
+            surface(&[(LOW, 3), (HIGH, 7)]).unwrap(),
+            surface(&[(LOW, -1), (HIGH, 7)]).unwrap(),
+            surface(&[(HIGH, 7), (BOTH, -1)]).unwrap(),
+            surface(&[(HIGH, 8), (BOTH, -1)]).unwrap(),
+            surface(&[(BOTH, 1)]).unwrap(),
+            surface(&[(LOWEST, 0), (OTHERS, 0)]).unwrap(),
+        ];
+        for (at, one) in in_order.iter().enumerate() {
+            for (other_at, other) in in_order.iter().enumerate() {
+                assert_eq!(one.is_before(other), at < other_at, "{one:?} and {other:?}");
+            }
+        }
+        let across = (surface(&[(LOW, 3), (HIGH, 8)]).unwrap(), surface(&[(LOW, 4), (HIGH, 7)]).unwrap());
+        assert!(across.0.is_before(&across.1) && across.1.is_before(&across.0));
     }
 }

@@ -10,18 +10,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
 use headwater_proto::controller::stream_info::AccessOperation;
 use headwater_records::{EventPointer, StreamCut, is_unread};
-use headwater_types::{ScopedStream, SegmentId, StreamSegment};
+use headwater_types::{KeyRange, ScopedStream, SegmentId, StreamSegment};
 
 use crate::client::Client;
-use crate::cuts::{Place, UNOPENED};
+use crate::cuts::{Place, Surface, UNOPENED, check_stream};
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::{SegmentRange, Successor};
 use crate::reading::{Events, Piece, SegmentReader};
-use crate::segments::Target;
+use crate::segments::{ASKED_AT_ONCE, Target};
 
 /// Most bytes asked for at a time, per segment.
 const PIECE_BYTES: usize = 512 << 10;
@@ -72,10 +75,26 @@ pub struct StreamReader {
     active: VecDeque<Active>,
     /// Not begun, since not everything was read that it follows on: all of that, or nothing while it is not known.
     waiting: BTreeMap<SegmentId, BTreeSet<SegmentId>>,
-    /// Read to these ends while something that follows on them still waits for others.
-    done: BTreeMap<SegmentId, u64>,
+    /// Read to these ends while something that follows on them still waits for others. `None`: other things that follow on them
+    /// were begun, or they are gone; a cut that named them would have two places for some keys, or one that is no more.
+    done: BTreeMap<SegmentId, Option<u64>>,
+    /// Read to these ends, and nothing follows on them: the stream is sealed.
+    last: BTreeMap<SegmentId, u64>,
     /// All that were read to their ends; a stream has few segments in its life.
     ended: BTreeSet<SegmentId>,
+    /// Keys of segments, as far as somebody had to know.
+    ranges: BTreeMap<SegmentId, KeyRange>,
+    /// Where it began, unless that was the head.
+    began: Option<StreamCut>,
+    /// Up to where was read last.
+    bound: Option<Arc<Bound>>,
+}
+
+/// A cut up to which is read.
+#[derive(Debug)]
+struct Bound {
+    cut: StreamCut,
+    surface: Surface,
 }
 
 #[derive(Debug)]
@@ -87,11 +106,19 @@ struct Active {
     start: u64,
     /// Nothing more comes.
     has_ended: bool,
+    /// Since it does not exist any more.
+    is_gone: bool,
 }
 
 impl Active {
     fn offset(&self) -> u64 {
         self.start + self.events.taken()
+    }
+
+    /// Goes on somewhere else, where an event begins.
+    fn seek(&mut self, offset: u64) {
+        self.reader.seek(offset);
+        (self.events, self.start) = (Events::default(), offset);
     }
 }
 
@@ -99,18 +126,18 @@ impl Client {
     /// Reads a whole stream alone, and goes on at its tail.
     ///
     /// # Errors
-    /// `NotFound`; `Invalid`: a cut of another stream.
+    /// `NotFound`; `Invalid`: a cut of another stream, or with a segment that the stream never had.
     ///
     /// # Cancel safety
     /// It only asks.
     pub async fn stream_reader(&self, stream: &ScopedStream, from: ReadFrom) -> Result<StreamReader> {
+        let is_head = matches!(from, ReadFrom::Head);
         let cut = match from {
             ReadFrom::Head => self.head_cut(stream).await?,
             ReadFrom::Tail => self.tail_cut(stream).await?,
-            ReadFrom::Cut(cut) if cut.stream == *stream => cut,
             ReadFrom::Cut(cut) => {
-                let what = format!("cut of stream {} is no position in {stream}", cut.stream);
-                return Err(Error::new(ErrorKind::Invalid, what));
+                check_stream(stream, &cut)?;
+                cut
             }
         };
         let mut reader = StreamReader {
@@ -119,7 +146,11 @@ impl Client {
             active: VecDeque::new(),
             waiting: BTreeMap::new(),
             done: BTreeMap::new(),
+            last: BTreeMap::new(),
             ended: BTreeSet::new(),
+            ranges: BTreeMap::new(),
+            began: None,
+            bound: None,
         };
         let mut read = Vec::new();
         for (segment, place) in self.places(&cut).await? {
@@ -135,6 +166,8 @@ impl Client {
             let end = reader.end_of(segment).await?;
             reader.pass(segment, end).await?;
         }
+        // Before the head there is nothing that somebody could ask for.
+        reader.began = Some(cut).filter(|_| !is_head);
         Ok(reader)
     }
 
@@ -193,30 +226,29 @@ impl StreamReader {
         let target = Target::new(&self.stream, segment, AccessOperation::Read);
         let reader = SegmentReader::new(self.client.segments().clone(), target, offset, PIECE_BYTES);
         let events = Events::default();
-        self.active.push_back(Active { segment, reader, events, start: offset, has_ended: false });
+        self.active.push_back(Active { segment, reader, events, start: offset, has_ended: false, is_gone: false });
     }
 
-    /// Where a segment that was read ends; 0 once it is gone.
-    async fn end_of(&self, segment: SegmentId) -> Result<u64> {
-        match self.client.segment_info(&self.stream, segment).await {
-            Ok(info) => Ok(info.end),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
-            Err(error) => Err(error),
-        }
+    /// Where a segment that was read ends; `None` once it is gone.
+    async fn end_of(&self, segment: SegmentId) -> Result<Option<u64>> {
+        let error = match self.client.segment_info(&self.stream, segment).await {
+            Ok(info) => return Ok(Some(info.end)),
+            Err(error) => self.client.gone(&self.stream, segment, error).await,
+        };
+        if error.kind() == ErrorKind::Truncated { Ok(None) } else { Err(error) }
     }
 
-    /// Of what a successor of `passed`, which is done, follows on, whatever was read before the cut with which this began: a
-    /// checkpoint that was made between the ends of two segments that one follows on does not name the first.
-    async fn read_before(&self, passed: SegmentId, before: &BTreeSet<SegmentId>) -> Result<Vec<SegmentId>> {
-        let active = self.active.iter().map(|active| active.segment).filter(|segment| *segment != passed);
-        let unread: BTreeSet<_> = active.chain(self.waiting.keys().copied()).collect();
-        let is_placed = |id: &SegmentId| self.done.contains_key(id) || unread.contains(id);
-        let nowhere: BTreeSet<_> = before.iter().copied().filter(|id| !is_placed(id)).collect();
+    /// Of what successors of `passed` follow on, whatever was read before the cut with which this began: that need not name it,
+    /// as a checkpoint that was made between the ends of two segments that one follows on.
+    async fn read_before(&mut self, passed: SegmentId, before: &BTreeSet<SegmentId>) -> Result<Vec<SegmentId>> {
+        let unread: BTreeSet<_> = self.unread().filter(|segment| *segment != passed).collect();
+        let is_placed = |id: &SegmentId| *id == passed || self.done.contains_key(id) || unread.contains(id);
+        let nowhere: Vec<_> = before.iter().copied().filter(|id| !is_placed(id)).collect();
         if nowhere.is_empty() {
-            return Ok(Vec::new());
+            return Ok(nowhere);
         }
-        let ranges = self.client.ranges_of(&self.stream, &unread.union(&nowhere).copied().collect()).await?;
-        let range = |id: SegmentId| ranges.get(&id).copied();
+        self.learn_ranges(unread.iter().chain(&nowhere).copied().collect()).await?;
+        let range = |id: SegmentId| self.ranges.get(&id).copied();
         let is_read = |id: &SegmentId| !is_unread(*id, range(*id), unread.iter().map(|id| (*id, range(*id))));
         Ok(nowhere.into_iter().filter(is_read).collect())
     }
@@ -236,19 +268,27 @@ impl StreamReader {
     }
 
     /// As [`next`](Self::next), but `None` also once everything before a cut of this stream, such as
-    /// [`tail_cut`](Client::tail_cut), was handed out: then it does not wait for more. An empty cut, that of a sealed
-    /// stream's tail, is passed with the last event.
+    /// [`tail_cut`](Client::tail_cut), was handed out: then it does not wait for more. Until then events behind the cut may be
+    /// among them. An empty cut, that of a sealed stream's tail, is passed with the last event. A segment without an offset in
+    /// the cut has nothing before it if it follows on others of the cut, and is read to its end otherwise, as the checkpoint of
+    /// a group means it.
     ///
     /// # Errors
-    /// As `next`.
+    /// As `next`, and `Invalid`: the cut is one of another stream, names segments that the stream never had, leaves keys out, or
+    /// lies before the cut, or the tail, where this reader began. One that began at the head has passed what lies before.
     ///
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn next_before(&mut self, cut: &StreamCut) -> Result<Option<ReadEvent>> {
-        self.next_until(Some(cut).filter(|cut| !cut.offsets.is_empty())).await
+        check_stream(&self.stream, cut)?;
+        if cut.offsets.is_empty() {
+            return self.next_until(None).await;
+        }
+        let bound = self.bound(cut).await?;
+        self.next_until(Some(&bound.surface)).await
     }
 
-    async fn next_until(&mut self, cut: Option<&StreamCut>) -> Result<Option<ReadEvent>> {
+    async fn next_until(&mut self, cut: Option<&Surface>) -> Result<Option<ReadEvent>> {
         loop {
             if cut.is_some_and(|cut| self.has_passed(cut)) {
                 return Ok(None);
@@ -264,7 +304,8 @@ impl StreamReader {
                 }
             }
             if let Some(ended) = self.active.iter().position(|active| active.has_ended) {
-                let (segment, end) = (self.active[ended].segment, self.active[ended].offset());
+                let active = &self.active[ended];
+                let (segment, end) = (active.segment, (!active.is_gone).then(|| active.offset()));
                 self.pass(segment, end).await?;
                 self.active.retain(|active| active.segment != segment);
                 continue;
@@ -279,14 +320,13 @@ impl StreamReader {
                 Piece::End => active.has_ended = true,
                 Piece::Truncated { start } => {
                     let (segment, offset) = (active.segment, active.offset());
-                    active.reader.seek(start);
-                    (active.events, active.start) = (Events::default(), start);
+                    active.seek(start);
                     let what = format!("segment {segment} was truncated from {offset} to {start}");
                     return Err(Error::new(ErrorKind::Truncated, what));
                 }
                 // Truncated away as a whole; what follows on it may be there.
                 Piece::Gone => {
-                    active.has_ended = true;
+                    (active.has_ended, active.is_gone) = (true, true);
                     let what = format!("segment {} was truncated away from {}", active.segment, active.offset());
                     return Err(Error::new(ErrorKind::Truncated, what));
                 }
@@ -308,30 +348,37 @@ impl StreamReader {
         .await
     }
 
-    /// A segment was read to its end: what follows on it alone begins.
-    async fn pass(&mut self, segment: SegmentId, end: u64) -> Result<()> {
+    /// A segment was read to its end, here or before the cut with which this began, and then it may be gone: what follows on it
+    /// alone begins. Dropped, or with an error, it has changed nothing.
+    async fn pass(&mut self, segment: SegmentId, end: Option<u64>) -> Result<()> {
         let successors = self.client.successors(&self.stream, segment).await?;
+        let ahead = successors.iter().filter(|successor| !self.is_begun(successor.segment.id));
+        let before = ahead.flat_map(|successor| successor.predecessors.iter().copied()).collect();
+        let read = self.read_before(segment, &before).await?;
+
+        // Nothing is waited for from here on: what follows on a segment begins all together with its end.
         tracing::info!(
             target: crate::told::SCALE, stream = %self.stream, read = %segment, successors = successors.len(),
             "reader has read a segment to its end"
         );
+        if let Some(end) = end.filter(|_| successors.is_empty()) {
+            self.last.insert(segment, end);
+        }
         self.done.insert(segment, end);
+        self.done.extend(read.into_iter().map(|segment| (segment, None)));
         self.ended.insert(segment);
-        for successor in successors {
-            let id = successor.segment.id;
-            let is_read = self.active.iter().any(|active| active.segment == id);
-            if is_read || self.ended.contains(&id) {
-                continue;
-            }
-            let before: BTreeSet<_> = successor.predecessors.into_iter().collect();
-            for read in self.read_before(segment, &before).await? {
-                self.done.insert(read, self.end_of(read).await?);
-            }
-            if before.iter().all(|before| self.done.contains_key(before)) {
+        for Successor { segment: SegmentRange { id, range }, predecessors } in successors {
+            self.ranges.insert(id, range);
+            if !self.is_begun(id) {
+                if !predecessors.iter().all(|before| self.done.contains_key(before)) {
+                    self.waiting.insert(id, predecessors.into_iter().collect());
+                    continue;
+                }
                 self.waiting.remove(&id);
                 self.begin(id, 0);
-            } else {
-                self.waiting.insert(id, before);
+            }
+            for before in predecessors {
+                self.done.entry(before).and_modify(|end| *end = None);
             }
         }
         let waiting = &self.waiting;
@@ -339,11 +386,93 @@ impl StreamReader {
         Ok(())
     }
 
+    /// Goes on about so many bytes further, to where an event ends, and reads nothing: at least one event in each segment that
+    /// has one. At the end of what is there, nothing changes. Not for a reader that was asked for events.
+    ///
+    /// # Errors
+    /// As [`Client::next_cut`].
+    pub(crate) async fn skip(&mut self, bytes: u64) -> Result<()> {
+        loop {
+            let each = (bytes / self.active.len().max(1) as u64).max(1);
+            let asked = self
+                .active
+                .iter()
+                .map(|active| self.client.locate(&self.stream, active.segment, active.offset(), each));
+            let located = futures::stream::iter(asked.collect::<Vec<_>>()).buffered(ASKED_AT_ONCE);
+            let located: Vec<u64> = located.try_collect().await?;
+            let (mut has_moved, mut standing) = (false, Vec::new());
+            for (active, to) in self.active.iter_mut().zip(located) {
+                if to > active.offset() {
+                    active.seek(to);
+                    has_moved = true;
+                } else {
+                    standing.push((active.segment, to));
+                }
+            }
+            let mut has_passed = false;
+            for (segment, end) in standing {
+                // More may have been written since it was located.
+                let info = self.client.segment_info(&self.stream, segment).await?;
+                if info.sealed && info.end == end {
+                    self.pass(segment, Some(end)).await?;
+                    self.active.retain(|active| active.segment != segment);
+                    has_passed = true;
+                }
+            }
+            if has_moved || !has_passed {
+                return Ok(());
+            }
+        }
+    }
+
+    fn is_begun(&self, segment: SegmentId) -> bool {
+        self.ended.contains(&segment) || self.active.iter().any(|active| active.segment == segment)
+    }
+
+    /// Segments that are read, or wait to be.
+    fn unread(&self) -> impl Iterator<Item = SegmentId> {
+        self.active.iter().map(|active| active.segment).chain(self.waiting.keys().copied())
+    }
+
+    /// Finds out which keys segments have, as far as they exist.
+    async fn learn_ranges(&mut self, mut segments: BTreeSet<SegmentId>) -> Result<()> {
+        segments.retain(|segment| !self.ranges.contains_key(segment));
+        if !segments.is_empty() {
+            self.ranges.extend(self.client.ranges_of(&self.stream, &segments).await?);
+        }
+        Ok(())
+    }
+
+    /// Where a cut stands up to which is to be read.
+    async fn bound(&mut self, cut: &StreamCut) -> Result<Arc<Bound>> {
+        if let Some(bound) = self.bound.as_ref().filter(|bound| bound.cut == *cut) {
+            return Ok(bound.clone());
+        }
+        let invalid = |what: String| Error::new(ErrorKind::Invalid, what);
+        let Some(surface) = self.client.surface(cut).await? else {
+            let stream = &self.stream;
+            return Err(invalid(format!("cut leaves keys of stream {stream} out, or segments are none of its")));
+        };
+        if let Some(began) = &self.began
+            && let Some(began) = self.client.surface(began).await?
+            && surface.is_before(&began)
+        {
+            return Err(invalid(format!("cut of stream {} lies before where its reader began", self.stream)));
+        }
+        let unread = self.unread().collect();
+        self.learn_ranges(unread).await?;
+        let bound = Arc::new(Bound { cut: cut.clone(), surface });
+        self.bound = Some(bound.clone());
+        Ok(bound)
+    }
+
     /// Whether everything before a cut was handed out.
-    fn has_passed(&self, cut: &StreamCut) -> bool {
-        cut.offsets.iter().all(|(segment, offset)| match self.active.iter().find(|active| active.segment == *segment) {
-            Some(active) => i64::try_from(active.offset()).is_ok_and(|read| read >= *offset),
-            None => self.ended.contains(segment),
+    fn has_passed(&self, cut: &Surface) -> bool {
+        let active = self.active.iter().map(|active| (active.segment, active.offset()));
+        active.chain(self.waiting.keys().map(|segment| (*segment, 0))).all(|(segment, offset)| {
+            // One that nobody knows may have any.
+            let keys = self.ranges.get(&segment).copied().unwrap_or(KeyRange::FULL);
+            cut.is_reached(segment, keys, offset)
         })
     }
 
@@ -357,11 +486,13 @@ impl StreamReader {
             offsets.insert(active.segment, crate::segments::signed(active.offset())?);
         }
         // Segments that are read while others of the same successor are not: they stand at their ends.
-        for (segment, end) in &self.done {
-            offsets.insert(*segment, crate::segments::signed(*end)?);
+        let ends = self.done.iter().filter_map(|(segment, end)| Some((segment, (*end)?)));
+        for (segment, end) in ends.chain(self.last.iter().map(|(segment, end)| (segment, *end))) {
+            offsets.insert(*segment, crate::segments::signed(end)?);
         }
-        // What the cut with which this began says was not opened, and nothing that was read since leads to.
-        for (segment, _) in self.waiting.iter().filter(|(_, before)| before.is_empty()) {
+        // For some keys nothing else of the cut stands in front of it, or nothing that was read since leads to it.
+        let is_left = |id: &SegmentId| self.done.get(id) == Some(&None);
+        for (segment, _) in self.waiting.iter().filter(|(_, before)| before.is_empty() || before.iter().any(is_left)) {
             offsets.insert(*segment, UNOPENED);
         }
         Ok(StreamCut { stream: self.stream.clone(), offsets })

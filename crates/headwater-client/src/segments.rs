@@ -26,6 +26,8 @@ use crate::retry::Backoff;
 
 /// Remembered places of segments. Beyond that all are asked for again.
 const PLACES_MAX: usize = 10_000;
+/// Segments, epochs or attributes that are asked for at a time.
+pub(crate) const ASKED_AT_ONCE: usize = 16;
 /// A token is not used when it has less than this to live. Source: Pravega's clients refresh 5 s before the end.
 const TOKEN_MARGIN: Duration = Duration::from_secs(5);
 
@@ -297,6 +299,30 @@ impl SegmentStores {
                 Ok(SegmentInfo { start: offset(start_offset)?, end: offset(write_offset)?, sealed, last_modified })
             }
             reply => Err(unexpected(target, "GetStreamSegmentInfo", &reply)),
+        }
+    }
+
+    /// Where the first event that the server knows of at or behind `target_offset` ends, or the segment does: an offset at
+    /// which it can be cut.
+    ///
+    /// # Errors
+    /// `NotFound`, `Truncated`. `Unsupported`: the server speaks a version below 17.
+    pub(crate) async fn locate(&self, target: &Target, target_offset: u64) -> Result<u64> {
+        // Behind any end is as good as the end.
+        let target_offset = signed(target_offset).unwrap_or(i64::MAX);
+        let reply = self.ask(target, Repeat::Harmless, |request_id, segment, token| Request::LocateOffset {
+            request_id,
+            segment,
+            target_offset,
+            token,
+        });
+        match reply.await? {
+            Reply::OffsetLocated { offset: located, .. } => offset(located),
+            // Pravega's store, when what it looked at was truncated meanwhile.
+            Reply::SegmentTruncated { .. } => {
+                Err(Error::new(ErrorKind::Truncated, format!("segment {} was truncated meanwhile", target.name)))
+            }
+            reply => Err(unexpected(target, "LocateOffset", &reply)),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::pending::Pending;
 use crate::reading::{NativeSliceReader, NativeStreamReader};
 use crate::runtime::entered;
 use crate::transactions::NativeTransactionWriter;
-use crate::values::{Config, PyEventPointer, PyStreamCut, duration, name, segment, stream, transaction};
+use crate::values::{Config, PyEventPointer, PyStreamCut, duration, name, segment, stream, transaction, unsigned};
 use crate::writing::NativeEventWriter;
 
 /// A client of one cluster, or of a store in this process.
@@ -336,8 +336,9 @@ impl NativeClient {
         };
         let until = until.map(|cut| cut.0.clone());
         Pending::start(async move {
-            let until = if to_tail { Some(client.tail_cut(&stream).await?) } else { until };
+            // A tail that was looked for first may lie before the one where the reader begins.
             let reader = client.stream_reader(&stream, from).await?;
+            let until = if to_tail { Some(client.tail_cut(&stream).await?) } else { until };
             Ok::<_, Error>(NativeStreamReader::of(reader, until))
         })
     }
@@ -347,11 +348,22 @@ impl NativeClient {
         Pending::start(async move { client.fetch_event(&pointer).await })
     }
 
+    fn next_cut(&self, cut: &PyStreamCut, bytes: &Bound<'_, PyAny>) -> PyResult<Pending> {
+        let (client, cut, bytes) = (self.client.clone(), cut.0.clone(), unsigned(bytes, "number of bytes")?);
+        Pending::start(async move { client.next_cut(&cut, bytes).await.map(PyStreamCut) })
+    }
+
     /// Segment, start and end of each slice.
-    fn slices(&self, stream: &str) -> PyResult<Pending> {
+    fn slices(
+        &self,
+        stream: &str,
+        start: Option<PyRef<'_, PyStreamCut>>,
+        end: Option<PyRef<'_, PyStreamCut>>,
+    ) -> PyResult<Pending> {
         let (client, stream) = (self.client.clone(), self::stream(stream)?);
+        let (start, end) = (start.map(|cut| cut.0.clone()), end.map(|cut| cut.0.clone()));
         Pending::start(async move {
-            let slices = client.slices(&stream).await?;
+            let slices = client.slices_between(&stream, start.as_ref(), end.as_ref()).await?;
             Ok::<_, Error>(slices.iter().map(|it| (it.segment.as_i64(), it.start, it.end)).collect::<Vec<_>>())
         })
     }

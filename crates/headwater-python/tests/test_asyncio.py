@@ -152,6 +152,15 @@ class Asyncio(unittest.IsolatedAsyncioTestCase):
         await opened.put(b"k", b"v")
         self.assertEqual([one.key async for one in opened.keys()], [b"k"])
 
+    async def test_a_part_of_a_stream_is_awaited(self):
+        stream = await self.made()
+        async with await self.client.event_writer(stream) as writer:
+            await writer.write_many([b"one", b"two"], "k")
+        head = await self.client.head_cut(stream)
+        end = await self.client.next_cut(head, 1)
+        (part,) = await self.client.slices(stream, start=head, end=end)
+        self.assertIn(b"one", [event.data async for event in self.client.read_slice(part)])
+
     async def test_numbered_events_are_stored_once(self):
         stream = await self.made()
         events = [(number, b"%d" % number) for number in range(1, 3001)]

@@ -157,6 +157,31 @@ class Operations:
         found = [event.data for one in slices for event in self.client.read_slice(one)]
         self.assertEqual(sorted(found, key=int), [b"%d" % number for number in range(300)])
 
+    def test_cuts_part_a_stream_into_what_is_read_side_by_side(self):
+        stream = self.made(2)
+        numbers = range(400)
+        with self.client.event_writer(stream) as writer:
+            writer.write_many((b"%d" % number for number in numbers[:200]), lambda event: event.decode())
+            writer.flush()
+            self.client.scale_stream(stream, [0, 1], [(0.0, 0.3), (0.3, 1.0)])
+            writer.write_many((b"%d" % number for number in numbers[200:]), lambda event: event.decode())
+        at, parts = self.client.head_cut(stream), []
+        while True:
+            then = self.client.next_cut(at, 1000)
+            if then == at:
+                break
+            slices = self.client.slices(stream, start=at, end=then)
+            parts.append([event.data for one in slices for event in self.client.read_slice(one)])
+            at = then
+        self.assertEqual(at, self.client.tail_cut(stream))
+        self.assertGreater(len(parts), 1)
+        self.assertEqual(sorted((data for part in parts for data in part), key=int), [b"%d" % number for number in numbers])
+        self.assertEqual([one.start == one.end for one in self.client.slices(stream, start=at)], [True, True])
+        with self.assertRaises(headwater.InvalidError):
+            self.client.slices(stream, start=at, end=self.client.head_cut(stream))
+        with self.assertRaises(headwater.InvalidError):
+            self.client.next_cut(at, -1)
+
     def test_a_callback_that_raises_ends_writing_with_its_own_exception(self):
         stream = self.made()
 

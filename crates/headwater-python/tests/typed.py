@@ -70,6 +70,8 @@ def blocking() -> None:
         assert_type(table.get(b"k"), Optional[Tuple[bytes, headwater.Version]])
         for entry in table.entries():
             assert_type(entry.value, bytes)
+        end = assert_type(client.next_cut(client.head_cut("a/b"), 1 << 30), headwater.StreamCut)
+        assert_type(client.slices("a/b", end=end), List[headwater.Slice])
         assert_type(group.config(), headwater.ReaderGroupConfig)
         assert_type(client.successors("a/b", 0)[0].segment, headwater.SegmentRange)
         assert_type(writer.try_write(b""), bool)

@@ -75,7 +75,7 @@ headwater stream truncate shop/orders --at \"$(cat yesterday)\"",
     (
         "stream cut",
         "headwater stream cut shop/orders > yesterday
-headwater stream cut shop/orders --head",
+headwater stream cut shop/orders --after head --bytes 1GiB",
     ),
     (
         "event write",
@@ -88,6 +88,7 @@ headwater event write shop/orders orders.jsonl --key-field customer --numbered o
         "event read",
         "headwater event read shop/orders
 headwater event read shop/orders --from \"$(headwater stream cut shop/orders)\" --follow
+headwater event read shop/orders --to \"$(headwater stream cut shop/orders --after head --bytes 1MiB)\"
 headwater event read shop/orders --json | jq -r .text",
     ),
     ("event tail", "headwater event tail shop/orders --containing refund"),

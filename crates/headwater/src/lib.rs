@@ -67,7 +67,7 @@ mod examples {
     }
 
     run! {
-        acknowledging_reader byte_writer client event_writer key_value_table reader_group state_synchronizer
+        acknowledging_reader byte_writer client event_writer key_value_table reader_group slices state_synchronizer
         stream_reader table transactions
     }
 }

@@ -24,11 +24,10 @@ use tokio::task::JoinHandle;
 use super::ReaderGroup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::revisioned::RevisionedStream;
+use crate::segments::ASKED_AT_ONCE;
 
 /// Looks in the time after which a reader is dead.
 const LOOKS: u32 = 10;
-/// Attributes asked for at a time.
-const ASKED_AT_ONCE: usize = 16;
 /// Shorter times would take a slow answer for a death.
 const DEAD_AFTER_MIN: Duration = Duration::from_secs(1);
 /// What 31 bits of milliseconds hold: more than three weeks.

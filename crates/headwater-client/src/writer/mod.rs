@@ -42,16 +42,13 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{SegmentRange, Successor, stream_info};
 use crate::retry::Backoff;
-use crate::segments::{Target, unexpected};
+use crate::segments::{ASKED_AT_ONCE, Target, unexpected};
 use crate::streams::call;
 use crate::told;
 
 /// Largest event, in bytes: its length is a signed number of 32 bits where it is stored. Above 8 MiB an event is uploaded
 /// as a segment of its own and then merged.
 pub const EVENT_BYTES_MAX: usize = (1 << 31) - 1 - flow::HEADER_BYTES;
-
-/// Segments and epochs asked for at a time.
-const ASKED_AT_ONCE: usize = 16;
 
 /// How an [`EventWriter`] works.
 #[derive(Clone, Debug)]

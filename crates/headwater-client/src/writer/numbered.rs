@@ -15,12 +15,12 @@ use headwater_types::{AttributeId, EventNumber, ScopedStream, SegmentId, WriterI
 
 use super::core::writer_on;
 use super::flow::NUMBER_MAX;
-use super::{ASKED_AT_ONCE, Ack, EventWriter, EventWriterOptions, Shared};
+use super::{Ack, EventWriter, EventWriterOptions, Shared};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::SegmentRange;
 use crate::retry::Backoff;
-use crate::segments::Target;
+use crate::segments::{ASKED_AT_ONCE, Target};
 
 /// The last number of one writer that segments have got.
 #[derive(Debug, Default)]

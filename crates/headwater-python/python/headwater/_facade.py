@@ -233,13 +233,19 @@ class ClientBase(_Base):
         """The bytes of the event that a pointer leads to."""
         return self._run(self._native.fetch_event, pointer)
 
-    def slices(self, stream: str):
-        """All that a stream holds now, as slices that can be read side by side, by any process."""
+    def next_cut(self, cut: _native.StreamCut, bytes: int):
+        """A cut about so many bytes behind another: at least an event, where there is one; the same at the end. What lies between
+        the two is a part of the work for whoever reads a stream in parts."""
+        return self._run(self._native.next_cut, cut, bytes)
+
+    def slices(self, stream: str, *, start: Optional[_native.StreamCut] = None, end: Optional[_native.StreamCut] = None):
+        """What a stream holds between two cuts, or all that it holds now, as slices that can be read side by side, by any
+        process."""
 
         def made(all):
             return [Slice(stream, *one) for one in all]
 
-        return self._run(self._native.slices, stream, then=made)
+        return self._run(self._native.slices, stream, start, end, then=made)
 
     def read_slice(self, slice: Slice):
         """Reads the events of a slice in order."""

@@ -13,12 +13,13 @@ use bytes::Bytes;
 use clap::{Subcommand, ValueEnum};
 use futures::FutureExt as _;
 use headwater_client::{
-    Ack, Client, Cut, Error, ErrorKind, EventWriter, NumberedWriter, ReadEvent, ReadFrom, ScopedStream, Transaction,
+    Ack, Client, Error, ErrorKind, EventWriter, NumberedWriter, ReadEvent, ReadFrom, ScopedStream, SegmentSlice,
+    SliceReader, StreamCut, StreamReader, Transaction,
 };
 use serde_json::{Value, json};
 
 use super::output::Output;
-use super::{Failure, input, stream_name, usage};
+use super::{Failure, cut_of, input, stream_name, usage};
 
 /// Longest line taken from input, in bytes; a longer one is refused before it fills memory.
 const LINE_BYTES_MAX: u64 = 64 << 20;
@@ -47,10 +48,13 @@ pub(crate) enum Action {
         /// Where to begin: head, tail, or a cut as `stream cut` prints it
         #[arg(long, default_value = "head")]
         from: String,
+        /// Where to end, in the same words: exactly what lies between the two, segment by segment
+        #[arg(long, value_name = "CUT")]
+        to: Option<String>,
         #[command(flatten)]
         shown: Shown,
         /// Go on at the tail until interrupted
-        #[arg(long)]
+        #[arg(long, conflicts_with = "to")]
         follow: bool,
     },
     /// Print events as they are written, until interrupted
@@ -141,19 +145,27 @@ impl Format {
 pub(super) async fn run(action: Action, client: &Client, out: &mut Output) -> Result<(), Failure> {
     match action {
         Action::Write { stream, file, keys, way } => write(client, out, &stream, file.as_deref(), &keys, way).await,
-        Action::Read { stream, from, shown, follow } => {
-            let from = match from.as_str() {
-                "head" => ReadFrom::Head,
-                "tail" => ReadFrom::Tail,
-                text => match Cut::from_text(text) {
-                    Ok(Cut::At(cut)) => ReadFrom::Cut(cut),
-                    Ok(Cut::Unbounded) => ReadFrom::Head,
-                    Err(_) => return Err(usage(format!("{text:?} is neither head nor tail nor a stream cut"))),
-                },
+        Action::Read { stream, from, to, shown, follow } => {
+            // Without a cut, retention may go on while it is read.
+            let from = if from == "head" { None } else { Some(cut_of(client, &stream, &from).await?) };
+            let reading = match to {
+                Some(to) => {
+                    let to = cut_of(client, &stream, &to).await?;
+                    let left = client.slices_between(&stream, from.as_ref(), Some(&to)).await?.into();
+                    Reading::Between { client: client.clone(), left, current: None }
+                }
+                None => {
+                    let until = if follow { None } else { Some(client.tail_cut(&stream).await?) };
+                    let from = from.map_or(ReadFrom::Head, ReadFrom::Cut);
+                    Reading::On { reader: client.stream_reader(&stream, from).await?, until }
+                }
             };
-            read(client, out, &stream, from, &shown, follow).await
+            read(out, &stream, reading, &shown).await
         }
-        Action::Tail { stream, shown } => read(client, out, &stream, ReadFrom::Tail, &shown, true).await,
+        Action::Tail { stream, shown } => {
+            let reader = client.stream_reader(&stream, ReadFrom::Tail).await?;
+            read(out, &stream, Reading::On { reader, until: None }, &shown).await
+        }
         Action::Get { pointer, format } => {
             let pointer = pointer.parse().map_err(|_| usage(format!("{pointer:?} is no event pointer")))?;
             let event = client.fetch_event(&pointer).await?;
@@ -389,24 +401,38 @@ fn keyed(keys: &Keys, line: Bytes, number: u64) -> Result<(Option<String>, Bytes
     Ok((None, line))
 }
 
-async fn read(
-    client: &Client,
-    out: &mut Output,
-    stream: &ScopedStream,
-    from: ReadFrom,
-    shown: &Shown,
-    follow: bool,
-) -> Result<(), Failure> {
-    let tail = if follow { None } else { Some(client.tail_cut(stream).await?) };
-    let mut reader = client.stream_reader(stream, from).await?;
+/// Where events come from.
+enum Reading {
+    /// From somewhere on, up to what was there or for ever.
+    On { reader: StreamReader, until: Option<StreamCut> },
+    /// What lies between two cuts, slice by slice.
+    Between { client: Client, left: VecDeque<SegmentSlice>, current: Option<SliceReader> },
+}
+
+impl Reading {
+    async fn next(&mut self) -> Result<Option<ReadEvent>, Error> {
+        match self {
+            Self::On { reader, until: Some(until) } => reader.next_before(until).await,
+            Self::On { reader, until: None } => reader.next().await,
+            Self::Between { client, left, current } => {
+                while let Some(slice) = left.front() {
+                    let reader = current.get_or_insert_with(|| client.read_slice(slice));
+                    if let Some((offset, event)) = reader.next().await? {
+                        return Ok(Some(ReadEvent { event, segment: slice.segment, offset }));
+                    }
+                    *current = None;
+                    left.pop_front();
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+async fn read(out: &mut Output, stream: &ScopedStream, mut reading: Reading, shown: &Shown) -> Result<(), Failure> {
     let mut left = shown.max.unwrap_or(u64::MAX);
     while left > 0 {
-        let mut next = pin!(async {
-            match &tail {
-                Some(tail) => reader.next_before(tail).await,
-                None => reader.next().await,
-            }
-        });
+        let mut next = pin!(reading.next());
         // What is shown so far is seen before waiting for more.
         let next = match next.as_mut().now_or_never() {
             Some(next) => next,

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Subcommand;
-use headwater_client::{Client, ClientOptions, Error, ErrorKind, Result, ScopedStream};
+use headwater_client::{Client, ClientOptions, Cut, Error, ErrorKind, Result, ScopedStream, StreamCut};
 use serde_json::json;
 
 pub(crate) use self::explain::{explain, refuse};
@@ -273,6 +273,20 @@ impl Place {
 /// Reads `SCOPE/STREAM`.
 fn stream_name(text: &str) -> Result<ScopedStream, String> {
     ScopedStream::parse(text).map_err(|error| error.to_string())
+}
+
+/// Reads a cut of a stream: its text, `head` or `tail`.
+async fn cut_of(client: &Client, stream: &ScopedStream, text: &str) -> Result<StreamCut, Failure> {
+    match text {
+        "head" => Ok(client.head_cut(stream).await?),
+        "tail" => Ok(client.tail_cut(stream).await?),
+        text => match Cut::from_text(text) {
+            Ok(Cut::At(cut)) if cut.stream == *stream => Ok(cut),
+            Ok(Cut::At(cut)) => Err(usage(format!("this is a cut of stream {}", cut.stream))),
+            Ok(Cut::Unbounded) => Ok(client.head_cut(stream).await?),
+            Err(_) => Err(usage(format!("{text:?} is neither head nor tail nor a stream cut"))),
+        },
+    }
 }
 
 /// Reads a scope.

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::Subcommand;
-use headwater_client::{Client, Cut, KeyRange, Name, Retention, Scaling, ScopedStream, StreamConfig};
+use headwater_client::{Client, KeyRange, Name, Retention, Scaling, ScopedStream, StreamConfig};
 use serde_json::{Value, json};
 
 use super::output::Output;
-use super::{Failure, counted, duration, missing, scope_name, size, span, stream_name, usage};
+use super::{Failure, counted, cut_of, duration, missing, scope_name, size, span, stream_name, usage};
 
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum Action {
@@ -102,8 +102,14 @@ pub(crate) enum Action {
         #[arg(value_parser = stream_name)]
         stream: ScopedStream,
         /// The oldest position instead of the newest
-        #[arg(long)]
+        #[arg(long, conflicts_with = "after")]
         head: bool,
+        /// A later position than this one, which is head or a cut; the same if nothing is behind it
+        #[arg(long, value_name = "CUT", requires = "bytes")]
+        after: Option<String>,
+        /// About how many bytes later, such as 64MiB: at least an event, where there is one
+        #[arg(long, value_name = "SIZE", value_parser = size, requires = "after")]
+        bytes: Option<u64>,
     },
 }
 
@@ -240,15 +246,7 @@ pub(super) async fn run(action: Action, client: &Client, out: &mut Output) -> Re
             say(out, &stream, "segments", segments, format!("{stream} has {}", counted(segments, "segment")))
         }
         Action::Truncate { stream, at } => {
-            let cut = match at.as_str() {
-                "tail" => client.tail_cut(&stream).await?,
-                text => match Cut::from_text(text) {
-                    Ok(Cut::At(cut)) if cut.stream == stream => cut,
-                    Ok(Cut::At(cut)) => return Err(usage(format!("this is a cut of stream {}", cut.stream))),
-                    Ok(Cut::Unbounded) | Err(_) => return Err(usage(format!("{text:?} is no stream cut"))),
-                },
-            };
-            client.truncate_stream(&cut).await?;
+            client.truncate_stream(&cut_of(client, &stream, &at).await?).await?;
             say(out, &stream, "truncated", true, format!("truncated {stream}"))
         }
         Action::Seal { stream } => {
@@ -264,8 +262,11 @@ pub(super) async fn run(action: Action, client: &Client, out: &mut Output) -> Re
             }
             say(out, &stream, "deleted", true, format!("deleted {stream}"))
         }
-        Action::Cut { stream, head } => {
-            let cut = if head { client.head_cut(&stream).await? } else { client.tail_cut(&stream).await? };
+        Action::Cut { stream, head, after, bytes } => {
+            let cut = match after.zip(bytes) {
+                Some((after, bytes)) => client.next_cut(&cut_of(client, &stream, &after).await?, bytes).await?,
+                None => cut_of(client, &stream, if head { "head" } else { "tail" }).await?,
+            };
             let text = cut.to_text();
             say(out, &stream, "cut", text.clone(), text)
         }

@@ -72,6 +72,13 @@ async fn a_person_operates_a_store_without_code() {
     ok(&["stream", "scale", "shop/orders", "--segments", "3"], "").await;
     ok(&["event", "write", "shop/orders", "--key-before-tab", "--transaction"], "a\tlater\n").await;
     assert_eq!(ok(&["event", "read", "shop/orders", "--from", cut.trim()], "").await, "later\n");
+    assert_eq!(ok(&["event", "read", "shop/orders", "--to", cut.trim()], "").await, read);
+    // Some bytes on is where the first events end, and from there the tail is not far.
+    let after = ok(&["stream", "cut", "shop/orders", "--after", "head", "--bytes", "1"], "").await;
+    assert_eq!(ok(&["event", "read", "shop/orders", "--to", after.trim()], "").await, read);
+    let rest = ["event", "read", "shop/orders", "--from", after.trim(), "--to", "tail", "--json"];
+    let rest: serde_json::Value = serde_json::from_str(&ok(&rest, "").await).unwrap();
+    assert_eq!(rest["text"], "later");
     let described = ok(&["stream", "describe", "shop/orders", "--json"], "").await;
     let described: serde_json::Value = serde_json::from_str(&described).unwrap();
     assert_eq!(described["segments"].as_array().unwrap().len(), 5);
@@ -93,6 +100,8 @@ async fn a_person_operates_a_store_without_code() {
 async fn exit_codes_tell_what_kind_of_failure_it_was() {
     let store = Store::start().await;
     store.stream("s/t", 1).await;
+    let other = store.stream("s/other", 1).await;
+    let elsewhere = store.client.tail_cut(&other).await.unwrap().to_text();
     for (arguments, code, word) in [
         (&["stream", "describe", "s/missing"][..], 66, "does not exist (not-found)\n`headwater scope list` and"),
         (&["stream", "create", "nope/t"], 66, "or say --create-scope."),
@@ -107,11 +116,14 @@ async fn exit_codes_tell_what_kind_of_failure_it_was() {
         (&["bytes", "read", "s/t", "--json"], 64, "there is no --json of them"),
         (&["group", "describe", "s/nope"], 66, "`headwater group list SCOPE` shows"),
         (&["stream", "create", "nonsense"], 64, "SCOPE/STREAM"),
-        (&["stream", "truncate", "s/t", "--at", "nonsense"], 64, "no stream cut"),
+        (&["stream", "truncate", "s/t", "--at", "nonsense"], 64, "nor a stream cut"),
         (&["event", "write", "s/t", "/does/not/exist"], 66, "No such file or directory (os error 2) (no-input)"),
         (&["scope", "list", "--credentials", "/does/not/exist"], 66, "cannot be read"),
         (&["event", "get", "s/t/0.#epoch.0:0-99"], 64, "ends at 0"),
         (&["event", "read", "s/t", "--from", "nonsense"], 64, "nor a stream cut"),
+        (&["event", "read", "s/t", "--to", &elsewhere], 64, "this is a cut of stream s/other"),
+        (&["event", "read", "s/t", "--to", "head", "--follow"], 64, "cannot be used with"),
+        (&["stream", "cut", "s/t", "--after", "head"], 64, "--bytes <SIZE>"),
         (&["txn", "state", "s/t", "1234"], 64, "32 hexadecimal digits"),
     ] {
         let said = run(&store, arguments, "").await;

@@ -1,4 +1,7 @@
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -193,14 +196,40 @@ async fn scale(client: &Client, stream: &ScopedStream, bounds: &[f64]) -> Vec<Se
     client.current_segments(stream).await.unwrap().iter().map(|it| it.id).collect()
 }
 
-/// Events of a stream and where they are, slice by slice.
-async fn placed(client: &Client, stream: &ScopedStream) -> Vec<(SegmentId, u64, String)> {
+/// Events between two cuts of a stream and where they are, slice by slice.
+async fn placed(
+    client: &Client,
+    stream: &ScopedStream,
+    from: Option<&StreamCut>,
+    to: Option<&StreamCut>,
+) -> Vec<(SegmentId, u64, String)> {
     let mut found = Vec::new();
-    for slice in client.slices(stream).await.unwrap() {
+    for slice in client.slices_between(stream, from, to).await.unwrap() {
         let mut reader = client.read_slice(&slice);
         while let Some((offset, event)) = reader.next().await.unwrap() {
             found.push((slice.segment, offset, String::from_utf8(event.to_vec()).unwrap()));
         }
+    }
+    found
+}
+
+/// The same, without where.
+async fn between(
+    client: &Client,
+    stream: &ScopedStream,
+    from: Option<&StreamCut>,
+    to: Option<&StreamCut>,
+) -> Vec<String> {
+    placed(client, stream, from, to).await.into_iter().map(|(_, _, text)| text).collect()
+}
+
+/// Reads up to a cut.
+async fn up_to(reader: &mut StreamReader, cut: &StreamCut) -> Vec<String> {
+    let mut found = Vec::new();
+    while let Some(event) =
+        tokio::time::timeout(LIMIT, reader.next_before(cut)).await.expect("the reader hangs").unwrap()
+    {
+        found.push(String::from_utf8(event.event.to_vec()).unwrap());
     }
     found
 }
@@ -264,7 +293,7 @@ async fn a_stream_that_begins_in_front_of_segments_that_were_not_opened_is_read_
         let last = scale(client, &stream, &[0.0, 0.2, 0.4, 1.0]).await;
         write(3).await;
 
-        let all = placed(client, &stream).await;
+        let all = placed(client, &stream, None, None).await;
         assert_eq!(all.len(), 400);
         // Behind three events of it.
         let within = |id: SegmentId| {
@@ -296,6 +325,17 @@ async fn a_stream_that_begins_in_front_of_segments_that_were_not_opened_is_read_
         before.sort();
         let config = ReaderGroupConfig::of(&stream).every(Duration::from_millis(50), None);
         assert_same(all_of_group(client, "before", &config.clone().until(cut.clone())).await, &before);
+        // So it is for who reads up to there, or from there on, alone or in parts.
+        let mut after: Vec<_> = all.iter().filter(|it| !is_before(it)).map(|(_, _, text)| text.clone()).collect();
+        after.sort();
+        assert_same(between(client, &stream, None, Some(&cut)).await, &before);
+        assert_same(between(client, &stream, Some(&cut), None).await, &after);
+        let tail = client.tail_cut(&stream).await.unwrap();
+        let mut reader = client.stream_reader(&stream, ReadFrom::Cut(cut.clone())).await.unwrap();
+        assert_same(up_to(&mut reader, &tail).await, &after);
+        let mut reader = client.stream_reader(&stream, ReadFrom::Head).await.unwrap();
+        let found = up_to(&mut reader, &cut).await;
+        assert!(before.iter().all(|text| found.contains(text)), "case {case}");
         client.truncate_stream(&cut).await.unwrap();
         client.seal_stream(&stream).await.unwrap();
 
@@ -308,8 +348,8 @@ async fn a_stream_that_begins_in_front_of_segments_that_were_not_opened_is_read_
         let begins = head.offsets.iter().filter(|(_, offset)| **offset >= 0);
         let begins: Vec<_> = begins.map(|(id, offset)| (*id, u64::try_from(*offset).unwrap())).collect();
         assert_eq!(client.head_segments(&stream).await.unwrap(), begins);
-        let found = placed(client, &stream).await.into_iter().map(|(_, _, text)| text).collect();
-        assert_same(found, &expected);
+        assert_same(between(client, &stream, None, None).await, &expected);
+        assert_same(between(client, &stream, Some(&head), None).await, &expected);
         for from in [ReadFrom::Head, ReadFrom::Cut(head.clone())] {
             let mut reader = client.stream_reader(&stream, from).await.unwrap();
             assert_eq!(reader.cut().unwrap(), head);
@@ -317,4 +357,246 @@ async fn a_stream_that_begins_in_front_of_segments_that_were_not_opened_is_read_
         }
         assert_same(all_of_group(client, "behind", &config).await, &expected);
     }
+}
+
+/// A reader that is far in the keys below 0.5 and has hardly begun above, over scales that move bounds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_is_one_whatever_follows_on_what_and_reading_goes_on_there() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 2).await;
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    let (mut written, mut high) = (0, Vec::new());
+    let first = client.current_segments(&stream).await.unwrap()[0].id;
+    for key in 0..24 {
+        let ack = writer.write(&key.to_string(), format!("{key} 0")).await.unwrap();
+        if ack.await.unwrap().segment != first {
+            high.push(key);
+        }
+        written += 1;
+    }
+    for number in 1..9 {
+        for key in &high {
+            // More than a reader asks for at a time, so that the others are read to their ends meanwhile.
+            writer
+                .write(&key.to_string(), format!("{key} {number}{}", " ".repeat(20_000)))
+                .await
+                .unwrap()
+                .await
+                .unwrap();
+            written += 1;
+        }
+    }
+    let bounds = [&[0.0, 0.3, 0.7, 1.0][..], &[0.0, 0.1, 0.2, 0.7, 0.8, 1.0], &[0.0, 0.15, 1.0]];
+    for (round, bounds) in bounds.into_iter().enumerate() {
+        scale(client, &stream, bounds).await;
+        for key in 100..112 {
+            writer.write(&key.to_string(), format!("{key} {round}")).await.unwrap().await.unwrap();
+            written += 1;
+        }
+    }
+    let tail = client.tail_cut(&stream).await.unwrap();
+    let mut reader = client.stream_reader(&stream, ReadFrom::Head).await.unwrap();
+    let mut unopened = Vec::new();
+    for read in 1..=written {
+        reader.next().await.unwrap().unwrap();
+        let cut = reader.cut().unwrap();
+        // The server takes it for a cut, and so much lies on its two sides.
+        assert_eq!(between(client, &stream, Some(&cut), None).await.len(), written - read, "{cut:?}");
+        assert_eq!(between(client, &stream, None, Some(&cut)).await.len(), read, "{cut:?}");
+        let mut again = client.stream_reader(&stream, ReadFrom::Cut(cut.clone())).await.unwrap();
+        assert_eq!(again.cut().unwrap(), cut);
+        assert_eq!(read + up_to(&mut again, &tail).await.len(), written, "{cut:?}");
+        if cut.offsets.values().any(|offset| *offset < 0) {
+            unopened.push((read, cut));
+        }
+    }
+    assert!(!unopened.is_empty(), "a reader was between two scales");
+    for (read, cut) in unopened {
+        let mut reader = client.stream_reader(&stream, ReadFrom::Head).await.unwrap();
+        let found = up_to(&mut reader, &cut).await;
+        let before = between(client, &stream, None, Some(&cut)).await;
+        assert_eq!(before.len(), read);
+        assert!(before.iter().all(|text| found.contains(text)), "{cut:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cuts_that_follow_on_one_another_part_a_stream_until_nothing_is_left() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 1).await;
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    let head = client.head_cut(&stream).await.unwrap();
+    assert_eq!(client.next_cut(&head, 1).await.unwrap(), head, "nothing is there");
+    let mut at = head.clone();
+    for (round, bounds) in [&[0.0, 0.3, 0.7, 1.0][..], &[0.0, 1.0]].into_iter().enumerate() {
+        for number in 0..20 {
+            let _ = writer.write(&number.to_string(), format!("{round} {number}")).await.unwrap();
+        }
+        writer.flush().await.unwrap();
+        // As far as there is something, also into segments that were just opened and hold nothing yet.
+        let next = client.next_cut(&at, u64::MAX).await.unwrap();
+        assert_eq!(between(client, &stream, Some(&at), Some(&next)).await.len(), 20);
+        assert_eq!(client.next_cut(&next, 1).await.unwrap(), next);
+        scale(client, &stream, bounds).await;
+        at = client.next_cut(&next, 1).await.unwrap();
+        assert_eq!(at, client.tail_cut(&stream).await.unwrap());
+        assert_eq!(between(client, &stream, Some(&next), Some(&at)).await.len(), 0);
+    }
+    writer.write("a", "last").await.unwrap().await.unwrap();
+    client.seal_stream(&stream).await.unwrap();
+    let end = client.next_cut(&at, 1).await.unwrap();
+    assert_eq!(between(client, &stream, Some(&at), Some(&end)).await, ["last"]);
+    assert_eq!(client.next_cut(&end, 1).await.unwrap(), end, "a sealed stream ends");
+    // The cut at the tail of a sealed stream names no segment.
+    let tail = client.tail_cut(&stream).await.unwrap();
+    assert_eq!(client.next_cut(&tail, 1).await.unwrap(), tail);
+    assert_eq!(between(client, &stream, Some(&head), Some(&tail)).await.len(), 41);
+    assert_eq!(between(client, &stream, Some(&tail), None).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_part_of_a_stream_is_refused_and_what_was_truncated_is_told() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 2).await;
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    let write = async |text: &'static str| {
+        for key in 0..8 {
+            writer.write(&key.to_string(), text).await.unwrap().await.unwrap();
+        }
+    };
+    write("early").await;
+    let (head, early) = (client.head_cut(&stream).await.unwrap(), client.tail_cut(&stream).await.unwrap());
+    write("late").await;
+    let tail = client.tail_cut(&stream).await.unwrap();
+    let refused = async |from: &StreamCut, to: &StreamCut| {
+        let error = client.slices_between(&stream, Some(from), Some(to)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
+    };
+    refused(&tail, &early).await;
+    let changed = |change: &dyn Fn(&mut StreamCut)| {
+        let mut cut = tail.clone();
+        change(&mut cut);
+        cut
+    };
+    let elsewhere = changed(&|cut| cut.stream = ScopedStream::parse("s/other").unwrap());
+    let beyond = changed(&|cut| cut.offsets.values_mut().for_each(|offset| *offset += 1));
+    let partly = changed(&|cut| {
+        cut.offsets.pop_first();
+    });
+    for bad in [&elsewhere, &beyond, &partly] {
+        refused(&head, bad).await;
+        refused(bad, &tail).await;
+    }
+    assert_eq!(client.next_cut(&beyond, 1).await.unwrap_err().kind(), ErrorKind::Invalid);
+    // An empty one, that of the tail of a sealed stream, is of a stream, too.
+    let nowhere = StreamCut { stream: elsewhere.stream.clone(), offsets: BTreeMap::new() };
+    refused(&nowhere, &tail).await;
+    refused(&head, &nowhere).await;
+    // Nobody waits for what never comes.
+    let mut reader = client.stream_reader(&stream, ReadFrom::Cut(tail.clone())).await.unwrap();
+    for bad in [&elsewhere, &nowhere, &partly, &early] {
+        let error = tokio::time::timeout(LIMIT, reader.next_before(bad)).await.expect("the reader hangs").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
+    }
+    assert_eq!(reader.next_before(&tail).await.unwrap(), None);
+    let unknown = changed(&|cut| _ = cut.offsets.insert(SegmentId::new(9, 9), -1));
+    let error = client.stream_reader(&stream, ReadFrom::Cut(unknown)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
+
+    // What was truncated within a segment is told by whoever reads it, who goes on behind.
+    client.truncate_stream(&early).await.unwrap();
+    let (mut told, mut read) = (0, 0);
+    for slice in client.slices_between(&stream, Some(&head), None).await.unwrap() {
+        let mut reader = client.read_slice(&slice);
+        loop {
+            match reader.next().await {
+                Ok(Some((_, event))) => {
+                    assert_eq!(event, "late");
+                    read += 1;
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Truncated, "{error:?}");
+                    told += 1;
+                }
+            }
+        }
+    }
+    assert_eq!((told, read), (2, 8));
+    assert_eq!(between(client, &stream, None, None).await.len(), 8);
+    // Whole segments are told at once.
+    scale(client, &stream, &[0.0, 0.2, 1.0]).await;
+    client.truncate_stream(&client.tail_cut(&stream).await.unwrap()).await.unwrap();
+    let gone = client.slices_between(&stream, Some(&early), None).await.unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::Truncated, "{gone:?}");
+    assert_eq!(client.next_cut(&early, 1).await.unwrap_err().kind(), ErrorKind::Truncated);
+    assert_eq!(client.slices(&stream).await.unwrap().len(), 2);
+    // Who begins at the head is past what is gone.
+    let mut reader = client.stream_reader(&stream, ReadFrom::Head).await.unwrap();
+    assert_eq!(up_to(&mut reader, &early).await.len(), 0);
+    // And with the stream nothing was truncated.
+    client.seal_stream(&stream).await.unwrap();
+    client.delete_stream(&stream).await.unwrap();
+    for error in [
+        client.slices_between(&stream, Some(&early), None).await.unwrap_err(),
+        client.next_cut(&early, 1).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
+    }
+}
+
+/// Drops the future when it has been polled so often and is not done.
+async fn polled<F: Future>(future: F, polls: usize) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = polls;
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if left == 0 => Poll::Ready(None),
+        Poll::Pending => {
+            left -= 1;
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_whose_futures_are_dropped_at_any_place_loses_nothing_and_stands_at_a_cut() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 2).await;
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    let mut expected = Vec::new();
+    for (round, bounds) in [&[0.0, 0.3, 0.7, 1.0][..], &[0.0, 0.1, 0.2, 0.7, 1.0], &[]].into_iter().enumerate() {
+        for key in 0..40 {
+            let _ = writer.write(&key.to_string(), format!("{key} {round}")).await.unwrap();
+            expected.push(format!("{key} {round}"));
+        }
+        writer.flush().await.unwrap();
+        if !bounds.is_empty() {
+            scale(client, &stream, bounds).await;
+        }
+    }
+    client.seal_stream(&stream).await.unwrap();
+    expected.sort();
+    let mut reader = client.stream_reader(&stream, ReadFrom::Head).await.unwrap();
+    let (mut found, mut dropped) = (Vec::new(), 0);
+    for polls in (0..200).cycle() {
+        match tokio::time::timeout(LIMIT, polled(reader.next(), polls)).await.expect("the reader hangs") {
+            Some(Ok(Some(event))) => found.push(String::from_utf8(event.event.to_vec()).unwrap()),
+            Some(Ok(None)) => break,
+            Some(Err(error)) => panic!("{error:?}"),
+            None => {
+                dropped += 1;
+                let cut = reader.cut().unwrap();
+                let left = between(client, &stream, Some(&cut), None).await.len();
+                assert_eq!(found.len() + left, expected.len(), "{cut:?}");
+            }
+        }
+    }
+    assert_same(found, &expected);
+    assert!(dropped > 0);
 }
