@@ -125,26 +125,47 @@ pub fn unplaced(state: &State, completed: &StreamSegment, successors: &[Successo
     if nowhere.is_empty() {
         return nowhere;
     }
-    let open = state.unread(&completed.stream).filter(|segment| state.range(segment).is_none());
+    let known = state.unread(&completed.stream).chain(state.ending(&completed.stream));
+    let open = known.filter(|segment| state.range(segment).is_none());
     open.map(|segment| segment.id).chain(nowhere.iter().copied()).collect()
 }
 
 /// What a successor of a segment that is being completed waits for: of all that it follows on, the segment itself and whatever
 /// is [not read yet](crate::is_unread). A group that begins where two segments were about to be followed by one, and one of the
 /// two was read, never hears of that one. By the rules of Java's client, whose readers name all of them, it waits for it for ever.
+///
+/// So it would for one that lies behind the end of the group, where the group ends in front of the successor. It waits for those
+/// in which the group ends before it comes to that one.
 pub fn awaited(
     state: &State,
     completed: &StreamSegment,
     successor: &Successor,
     ranges: &BTreeMap<SegmentId, KeyRange>,
 ) -> Vec<i64> {
-    let is_unread = |id: SegmentId| {
-        let others = state.unread(&completed.stream).filter(|segment| *segment != completed);
-        let range = |segment: &StreamSegment| state.range(segment).or_else(|| ranges.get(&segment.id).copied());
-        crate::is_unread(id, ranges.get(&id).copied(), others.map(|segment| (segment.id, range(segment))))
+    let others = move || state.unread(&completed.stream).filter(move |segment| *segment != completed);
+    let range = |segment: &StreamSegment| state.range(segment).or_else(|| ranges.get(&segment.id).copied());
+    let is_unread = |id: SegmentId, keys: Option<KeyRange>| {
+        crate::is_unread(id, keys, others().map(|segment| (segment.id, range(segment))))
     };
-    let is_awaited = |id: &i64| SegmentId::from_i64(*id).is_none_or(|id| id == completed.id || is_unread(id));
-    successor.predecessors.iter().copied().filter(is_awaited).collect()
+    let mut awaited = BTreeSet::new();
+    for before in &successor.predecessors {
+        let Some(id) = SegmentId::from_i64(*before).filter(|id| *id != completed.id) else {
+            awaited.insert(*before);
+            continue;
+        };
+        let keys = ranges.get(&id).copied();
+        if !is_unread(id, keys) {
+            continue;
+        }
+        let is_placed = others().any(|segment| segment.id == id);
+        let leads = |end: &StreamSegment| end.id < id && range(end).zip(keys).is_some_and(|(a, b)| a.overlaps(b));
+        let ends: Vec<_> = state.ending(&completed.stream).filter(|&end| !is_placed && leads(end)).collect();
+        if ends.is_empty() {
+            awaited.insert(*before);
+        }
+        awaited.extend(ends.into_iter().filter(|&end| is_unread(end.id, range(end))).map(|end| end.id.as_i64()));
+    }
+    awaited.into_iter().collect()
 }
 
 /// What takes a reader out of the group, which left by itself or is taken for dead; nothing if it is not in it. What it has is
@@ -207,6 +228,50 @@ mod tests {
         assert_eq!(seconds(release_pause), [2, 1, 3, 4]);
         assert_eq!(report_pause(&held), Duration::from_secs(4));
         assert_eq!(acquire_pause(&state(&[], 1), "a"), UNIT);
+    }
+
+    #[test]
+    fn nothing_waits_for_what_lies_behind_the_end_of_the_group() {
+        let [lower, upper] = [segment("s/t/0.#epoch.0"), segment("s/t/1.#epoch.0")];
+        // It follows on the upper half, and what comes last on it and on the lower half.
+        let (between, last) = (segment("s/t/2.#epoch.1"), segment("s/t/3.#epoch.2"));
+        let [low, high] = [KeyRange::new(0.0, 0.5).unwrap(), KeyRange::new(0.5, 1.0).unwrap()];
+        let ranges = [(lower.id, low), (upper.id, high), (between.id, high), (last.id, KeyRange::FULL)].into();
+        let predecessors = vec![lower.id.as_i64(), between.id.as_i64()];
+        let successor = Successor { segment: last.clone(), range: KeyRange::FULL, predecessors };
+        let state = |unassigned: &[(&StreamSegment, i64)], ends: &[(&StreamSegment, i64)]| {
+            let offsets =
+                |of: &[(&StreamSegment, i64)]| of.iter().map(|(one, offset)| ((*one).clone(), *offset)).collect();
+            State::from(Initial::Compacted(Box::new(Compacted {
+                assigned: [("a".to_owned(), [(lower.clone(), crate::READ)].into())].into(),
+                unassigned: offsets(unassigned),
+                ends: offsets(ends),
+                ..Compacted::default()
+            })))
+        };
+        let waits_for = |state: &State, expected: &[&StreamSegment]| {
+            let unplaced = asked_ranges(state, &lower, &successor, &ranges);
+            let expected: Vec<_> = expected.iter().map(|one| one.id.as_i64()).collect();
+            assert_eq!(awaited(state, &lower, &successor, &unplaced), expected);
+        };
+        let ends = [(&upper, 7), (&last, 0)];
+        waits_for(&state(&[(&upper, 5)], &[]), &[&lower, &between]);
+        waits_for(&state(&[(&upper, 5)], &ends), &[&lower, &upper]);
+        waits_for(&state(&[], &ends), &[&lower]);
+        // Here the group does come to it.
+        waits_for(&state(&[(&upper, 5)], &[(&last, 0)]), &[&lower, &between]);
+        waits_for(&state(&[(&between, 5)], &[(&last, 0)]), &[&lower, &between]);
+    }
+
+    /// The keys that are asked for.
+    fn asked_ranges(
+        state: &State,
+        completed: &StreamSegment,
+        successor: &Successor,
+        all: &BTreeMap<SegmentId, KeyRange>,
+    ) -> BTreeMap<SegmentId, KeyRange> {
+        let asked = unplaced(state, completed, std::slice::from_ref(successor));
+        asked.into_iter().map(|id| (id, all[&id])).collect()
     }
 
     #[test]

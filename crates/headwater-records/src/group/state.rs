@@ -335,6 +335,11 @@ impl State {
         self.ends.get(segment).copied()
     }
 
+    /// Segments of a stream in which reading ends.
+    pub fn ending(&self, stream: &ScopedStream) -> impl Iterator<Item = &StreamSegment> {
+        self.ends.keys().filter(move |segment| segment.stream == *stream)
+    }
+
     /// There is nothing to read and nothing will come.
     pub fn is_at_end(&self) -> bool {
         self.future.is_empty() && self.unassigned.is_empty() && self.assigned.values().all(BTreeMap::is_empty)

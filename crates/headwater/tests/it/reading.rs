@@ -359,6 +359,48 @@ async fn a_stream_that_begins_in_front_of_segments_that_were_not_opened_is_read_
     }
 }
 
+/// It follows on the lower half, and on what the upper was split into, where the cut did not come to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_ends_in_front_of_a_segment_that_follows_on_others_behind_the_end() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 2).await;
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    let write = async |round: usize| {
+        for key in 0..100 {
+            let _ = writer.write(&key.to_string(), format!("{key} {round}")).await.unwrap();
+        }
+        writer.flush().await.unwrap();
+    };
+    let halves: Vec<_> = client.current_segments(&stream).await.unwrap().iter().map(|it| it.id).collect();
+    write(0).await;
+    let quarters = [KeyRange::new(0.5, 0.75).unwrap(), KeyRange::new(0.75, 1.0).unwrap()];
+    client.scale_stream(&stream, &[halves[1]], &quarters).await.unwrap();
+    write(1).await;
+    let last = scale(client, &stream, &[0.0, 0.3, 1.0]).await;
+    write(2).await;
+    let all = placed(client, &stream, None, None).await;
+    let within = |id: SegmentId| {
+        let (_, offset, _) = all.iter().filter(|(segment, ..)| *segment == id).nth(3).unwrap();
+        (id, i64::try_from(*offset).unwrap())
+    };
+    let offsets = [within(halves[1]), within(last[0]), (last[1], -1)].into();
+    let cut = StreamCut { stream: stream.clone(), offsets };
+    let is_before = |(segment, offset, _): &&(SegmentId, u64, String)| {
+        let ends = cut.offsets.get(segment).map(|end| u64::try_from(*end).unwrap_or(0));
+        *segment == halves[0] || ends.is_some_and(|end| *offset < end)
+    };
+    let mut before: Vec<_> = all.iter().filter(is_before).map(|(_, _, text)| text.clone()).collect();
+    before.sort();
+    assert_same(between(client, &stream, None, Some(&cut)).await, &before);
+    assert_eq!(between(client, &stream, Some(&cut), None).await.len(), all.len() - before.len());
+    let mut reader = client.stream_reader(&stream, ReadFrom::Head).await.unwrap();
+    let found = up_to(&mut reader, &cut).await;
+    assert!(before.iter().all(|text| found.contains(text)));
+    let config = ReaderGroupConfig::of(&stream).every(Duration::from_millis(50), None).until(cut);
+    assert_same(all_of_group(client, "g", &config).await, &before);
+}
+
 /// A reader that is far in the keys below 0.5 and has hardly begun above, over scales that move bounds.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_is_one_whatever_follows_on_what_and_reading_goes_on_there() {
