@@ -89,7 +89,7 @@ impl Operation {
     }
 
     /// Of what the readers of a group write down for each other.
-    fn is_told_by_readers(self) -> Self {
+    fn told_by_readers(self) -> Self {
         self.problem(409, "What its readers wrote down, or somebody else in their place, is no state of a group.")
     }
 
@@ -248,7 +248,7 @@ pub(super) fn described(route: HttpRoute) -> Operation {
             Operation::new(GROUPS, "Streams and online readers of a group")
                 .exists()
                 .json("ReaderGroupProperty")
-                .is_told_by_readers()
+                .told_by_readers()
                 .takes_room()
         }
         HttpRoute::DeleteGroup => Operation::new(GROUPS, "Delete a group")
@@ -261,7 +261,7 @@ pub(super) fn described(route: HttpRoute) -> Operation {
         )
         .exists()
         .json("ReaderGroupLag")
-        .is_told_by_readers()
+        .told_by_readers()
         .takes_room(),
         HttpRoute::BeginBackup => Operation::new(BACKUPS, "Begin an online backup")
             .answers(201, "It holds for a minute after each request.", Answer::Json("Backup"))
