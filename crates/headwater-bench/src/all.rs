@@ -3,10 +3,12 @@
 //! Every part gets a server of its own on an empty directory, so that none pays for what another left behind. With
 //! several rounds everything is repeated in turn and medians count: a machine that others use drifts.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::audit::Durable;
 use crate::catchup::{CatchupLoad, measure as catch_up};
 use crate::conns::{ConnsLoad, measure as connections};
 use crate::error::BenchError;
@@ -79,6 +81,9 @@ pub struct Goal {
     pub aim: Option<f64>,
     /// How far the median reaches.
     pub verdict: Verdict,
+    /// Whether acknowledged was durable in every round; none if the figure is not of acknowledgements or they were not
+    /// watched.
+    pub durable: Option<Durable>,
     /// Absolute figures of the last round.
     pub measured: String,
 }
@@ -91,7 +96,7 @@ pub enum Verdict {
     Aim,
     /// What is required and no more.
     Required,
-    /// Not what is required.
+    /// Not what is required, or acknowledged was not durable.
     Missed,
     /// Nothing is required and the aim was missed.
     Short,
@@ -105,6 +110,7 @@ pub(crate) struct Figure {
     pub(crate) better: Better,
     pub(crate) required: Option<f64>,
     pub(crate) aim: Option<f64>,
+    pub(crate) durable: Option<Durable>,
     pub(crate) measured: String,
 }
 
@@ -146,6 +152,7 @@ pub(crate) fn goals(rounds: Vec<Vec<Figure>>) -> Vec<Goal> {
     let put_together = |mut of_goal: Vec<Figure>| {
         let mut values: Vec<f64> = of_goal.iter().map(|figure| figure.value).collect();
         values.sort_by(f64::total_cmp);
+        let durable = of_goal.iter().filter_map(|figure| figure.durable).max();
         let last = of_goal.pop()?;
         let value = values[values.len() / 2];
         Some(Goal {
@@ -157,7 +164,11 @@ pub(crate) fn goals(rounds: Vec<Vec<Figure>>) -> Vec<Goal> {
             more_is_better: last.better == More,
             required: last.required,
             aim: last.aim,
-            verdict: judge(value, last.better, last.required, last.aim),
+            verdict: match durable {
+                Some(Durable::No) => Verdict::Missed,
+                _ => judge(value, last.better, last.required, last.aim),
+            },
+            durable,
             measured: last.measured,
         })
     };
@@ -182,8 +193,10 @@ fn one_round(args: &AllArgs, say: &dyn Fn(&str)) -> Result<(Vec<Figure>, Probe),
     let AllArgs { place, seconds, mib, many, .. } = args;
     let (seconds, mib, many) = (*seconds, *mib, *many);
     let mut figures = Vec::new();
+    // What the acknowledgements behind the figures that come next were worth.
+    let durable = Cell::new(None);
     let mut add = |name, unit, better, value, (required, aim): (Option<f64>, Option<f64>), measured: String| {
-        figures.push(Figure { name, unit, value, better, required, aim, measured });
+        figures.push(Figure { name, unit, value, better, required, aim, durable: durable.get(), measured });
     };
     let both = |required: f64, aim: f64| (Some(required), Some(aim));
     let mega = |rate: f64| rate / 1e6;
@@ -197,21 +210,25 @@ fn one_round(args: &AllArgs, say: &dyn Fn(&str)) -> Result<(Vec<Figure>, Probe),
     let fresh = |load: LoadArgs| -> Result<WriteReport, BenchError> { Ok(write(&place.attach()?, &load)?.0) };
     say("1 KiB events, one writer and four");
     let one = fresh(load.clone())?;
+    durable.set(Some(one.audit.durable));
     let against =
         |report: &WriteReport, floor: f64| format!("{:.0} of {:.0} MB/s", mega(report.bytes_per_second), mega(floor));
     let whole = floor.kib_1_writer.bytes_per_second;
     let value = percent(one.bytes_per_second, whole);
     add("1 KiB, 1 writer, of the floor", "%", More, value, both(25.0, 50.0), against(&one, whole));
     let four = fresh(LoadArgs { writers: 4, ..load.clone() })?;
+    durable.set(Some(four.audit.durable));
     let whole = floor.kib_4_writers.bytes_per_second;
     let value = percent(four.bytes_per_second, whole);
     add("1 KiB, 4 writers, of the floor", "%", More, value, both(30.0, 55.0), against(&four, whole));
     say("100 B events");
     let small = fresh(LoadArgs { size: 100, ..load.clone() })?;
+    durable.set(Some(small.audit.durable));
     let measured = against(&small, floor.small_1_writer.bytes_per_second);
     add("100 B, 1 writer", "M events/s", More, mega(small.events_per_second), both(1.5, 3.0), measured);
     if let Some(client) = &args.client {
         say("a genuine client");
+        durable.set(None);
         let found = genuine(place, &GenuineLoad { client: client.clone(), size: 1024, seconds })?;
         let measured = format!(
             "{:.0} k events/s, alone {:.0} k",
@@ -224,17 +241,20 @@ fn one_round(args: &AllArgs, say: &dyn Fn(&str)) -> Result<(Vec<Figure>, Probe),
     say("single events, 1,000 a second, and a reader at the tail");
     let paced = LoadArgs { rate: Some(1000.0), ..load.clone() };
     let single = fresh(paced.clone())?;
+    durable.set(Some(single.audit.durable));
     let (ack, best) = (single.latency, floor.kib_at_1000);
     let measured = format!("{:.0} of {:.0} µs", ack.p50_us, best.p50_us);
     add("ack p50 at 1,000/s, of the floor", "×", Less, ack.p50_us / best.p50_us, both(2.0, 1.3), measured);
     let measured = format!("{:.0} of {:.0} µs", ack.p99_us, best.p99_us);
     add("ack p99 at 1,000/s, of the floor", "×", Less, ack.p99_us / best.p99_us, both(3.0, 1.5), measured);
     let tailed = tail(&place.attach()?, &paced, 1)?.0;
+    durable.set(Some(tailed.durable));
     let measured = format!("{:.0} and {:.0} µs", tailed.read.p50_us, tailed.acknowledged.p50_us);
     add("tail reader p50, behind the ack", "µs", Less, tailed.reader_behind_p50_us, both(100.0, 40.0), measured);
 
     say("acknowledgements beside bulk writes and deletions");
     let disturbed = mixed(&place.attach()?, &MixedLoad { rate: 1000.0, bulk: 100.0, bulk_mib: 64, seconds })?;
+    durable.set(Some(disturbed.durable));
     let checkpoints = disturbed.checkpoints.unwrap_or(0);
     let (ack, quiet) = (disturbed.disturbed.p99_us, disturbed.quiet.p99_us);
     let measured = format!("{ack:.0} of {quiet:.0} µs, {checkpoints} checkpoints");
@@ -243,6 +263,7 @@ fn one_round(args: &AllArgs, say: &dyn Fn(&str)) -> Result<(Vec<Figure>, Probe),
     add("ack p99 disturbed, of quiet", "×", Less, ratio, both(4.0, 2.0), measured);
 
     say("catching up");
+    durable.set(None);
     let reading = CatchupLoad { size: 1024, mib, readers: 1, read_bytes: 1 << 20, depth: 2 };
     let (caught, _) = catch_up(place.attach()?, &reading, &place.data_dir, false)?;
     let (rate, whole) = (caught.cached_bytes_per_second, probe.loopback_bytes_per_second);
@@ -254,10 +275,12 @@ fn one_round(args: &AllArgs, say: &dyn Fn(&str)) -> Result<(Vec<Figure>, Probe),
 
     say("many segments");
     let spread = segments(&place.attach()?, &SegmentsLoad { count: many, writers: 4, size: 1024, seconds })?.0;
+    durable.set(Some(spread.one.audit.durable.max(spread.many.audit.durable)));
     let measured = against(&spread.many, spread.one.bytes_per_second);
     add("many segments, throughput of one", "%", More, spread.throughput_ratio * 100.0, both(60.0, 85.0), measured);
     let measured = format!("{:.0} of {:.0} µs", spread.many.latency.p99_us, spread.one.latency.p99_us);
     add("many segments, p99 of one", "×", Less, spread.p99_ratio, both(3.0, 1.5), measured);
+    durable.set(None);
     let created = spread.created_per_second;
     add("segments created", "k/s", More, created / 1e3, (Some(20.0), None), format!("{many} segments"));
 
@@ -290,9 +313,11 @@ fn one_round(args: &AllArgs, say: &dyn Fn(&str)) -> Result<(Vec<Figure>, Probe),
     let idle = connections(&place.attach()?, &ConnsLoad { connections: many, rate: 1000.0, seconds })?;
     let kib = idle.resident_bytes_each.unwrap_or(0.0) / 1024.0;
     add("memory of an idle connection", "KiB", Less, kib, both(25.0, 12.0), format!("{many} connections"));
+    durable.set(Some(idle.durable));
     let measured = format!("{:.0} of {:.0} µs", idle.beside.p99_us, idle.alone.p99_us);
     add("ack p99 beside them, of alone", "×", Less, idle.p99_ratio, both(2.0, 1.2), measured);
 
+    durable.set(Some(four.audit.durable));
     let amplified = four.audit.write_amplification.unwrap_or(f64::INFINITY);
     add("write amplification, 4 writers", "×", Less, amplified, both(2.5, 2.1), against(&four, whole_of(&probe)));
     let used = four.server_seconds_per_gigabyte.unwrap_or(f64::INFINITY);
@@ -327,15 +352,17 @@ pub(crate) fn table(f: &mut std::fmt::Formatter<'_>, rounds: usize, goals: &[Goa
             None => "–".to_owned(),
         };
         let verdict = match goal.verdict {
+            Verdict::Missed if goal.durable == Some(Durable::No) => "**missed: not durable**",
             Verdict::Aim => "aim reached",
             Verdict::Required => "required reached",
             Verdict::Missed => "**missed**",
             Verdict::Short => "aim missed",
         };
+        let doubt = if goal.durable == Some(Durable::Unknown) { ", durable unknown" } else { "" };
         let (required, aim) = (bound(goal.required), bound(goal.aim));
         writeln!(
             f,
-            "| {name} | {} {unit} | {}–{} | {required} | {aim} | {verdict} | {measured} |",
+            "| {name} | {} {unit} | {}–{} | {required} | {aim} | {verdict}{doubt} | {measured} |",
             short(*value),
             short(*least),
             short(*greatest)
@@ -367,6 +394,7 @@ mod tests {
             better: More,
             required: Some(25.0),
             aim: Some(50.0),
+            durable: None,
             measured: String::new(),
         }
     }
@@ -377,6 +405,20 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].least, found[0].value, found[0].greatest), (10.0, 30.0, 60.0));
         assert_eq!(found[0].verdict, Verdict::Required);
+    }
+
+    #[test]
+    fn one_round_that_was_not_durable_misses_the_goal_whatever_it_reached() {
+        use Durable::{No, Unknown, Yes};
+        let judge = |rounds: [Durable; 3]| {
+            let figure = |durable| Figure { durable: Some(durable), ..figure(60.0) };
+            let found = goals(rounds.map(|durable| vec![figure(durable)]).into());
+            let said = std::fmt::from_fn(|f| table(f, 3, &found)).to_string();
+            (found[0].verdict, said.lines().last().unwrap().split(" | ").nth(5).unwrap().to_owned())
+        };
+        assert_eq!(judge([Yes, Yes, Yes]), (Verdict::Aim, "aim reached".to_owned()));
+        assert_eq!(judge([Yes, Unknown, Yes]), (Verdict::Aim, "aim reached, durable unknown".to_owned()));
+        assert_eq!(judge([No, Unknown, Yes]), (Verdict::Missed, "**missed: not durable**".to_owned()));
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub(crate) struct Watch {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {
     device: Option<Device>,
+    /// Nothing becomes durable on the device without a flush that it counts.
+    counts_flushes: bool,
     syncs: Option<u64>,
     checkpoints: Option<u64>,
 }
@@ -61,20 +63,50 @@ pub struct Audit {
     pub acknowledgements: u64,
     /// Bytes written to the device for each byte of acknowledged events, until the device was quiet again.
     pub write_amplification: Option<f64>,
-    /// The device was flushed at least as often as the server counted durable writes, and at least once.
+    /// Whether acknowledged was durable.
     pub durable: Durable,
 }
 
-/// Whether acknowledgements meant what they say.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+/// Whether acknowledgements meant what they say; of several runs the greatest counts.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Durable {
-    /// Flushes cover the server's durable writes.
+    /// The device was flushed at least as often as the server counted durable writes, and at least once.
     Yes,
+    /// The device or the server does not tell, or the device has no need of flushes.
+    Unknown,
     /// Fewer flushes than durable writes, or none at all.
     No,
-    /// The device or the server does not tell.
-    Unknown,
+}
+
+impl Durable {
+    /// Of so many acknowledgements between two moments.
+    pub(crate) fn between(before: Counters, acknowledged: Counters, acknowledgements: u64) -> Self {
+        let flushes = difference(before.flushes(), acknowledged.flushes());
+        let verdict = match (flushes, difference(before.syncs, acknowledged.syncs)) {
+            (Some(0), _) if acknowledgements > 0 => Self::No,
+            (Some(flushes), Some(syncs)) if flushes < syncs => Self::No,
+            (Some(_), Some(_)) => Self::Yes,
+            _ => Self::Unknown,
+        };
+        if verdict == Self::No && !before.counts_flushes { Self::Unknown } else { verdict }
+    }
+}
+
+impl std::fmt::Display for Durable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Yes => "yes",
+            Self::Unknown => "unknown",
+            Self::No => "NO",
+        })
+    }
+}
+
+impl Counters {
+    fn flushes(&self) -> Option<u64> {
+        self.device.map(|device| device.flushes)
+    }
 }
 
 impl Watch {
@@ -84,7 +116,8 @@ impl Watch {
             let page = page(address)?;
             (syncs, checkpoints) = (Some(shown(&page, SYNCS)?), Some(shown(&page, CHECKPOINTS)?));
         }
-        Ok(Counters { device: device(&self.directory), syncs, checkpoints })
+        let counts_flushes = disk(&self.directory).is_some_and(|disk| counts_flushes(&disk));
+        Ok(Counters { device: device(&self.directory), counts_flushes, syncs, checkpoints })
     }
 
     /// Bytes of the journal that no checkpoint had when the server started, by its figures.
@@ -118,25 +151,16 @@ impl Audit {
         acknowledgements: u64,
         payload_bytes: u64,
     ) -> Self {
-        let flushes = |counters: Counters| counters.device.map(|device| device.flushes);
         let bytes = |counters: Counters| counters.device.map(|device| device.sectors_written * SECTOR_BYTES);
-        let device_flushes = difference(flushes(before), flushes(acknowledged));
         let device_bytes = difference(bytes(before), bytes(settled));
-        let server_syncs = difference(before.syncs, acknowledged.syncs);
-        let durable = match (device_flushes, server_syncs) {
-            (Some(0), _) if acknowledgements > 0 => Durable::No,
-            (Some(flushes), Some(syncs)) if flushes < syncs => Durable::No,
-            (Some(_), Some(_)) => Durable::Yes,
-            _ => Durable::Unknown,
-        };
         Self {
-            device_flushes,
+            device_flushes: difference(before.flushes(), acknowledged.flushes()),
             device_bytes,
-            server_syncs,
+            server_syncs: difference(before.syncs, acknowledged.syncs),
             server_checkpoints: difference(before.checkpoints, acknowledged.checkpoints),
             acknowledgements,
             write_amplification: device_bytes.map(|bytes| bytes as f64 / payload_bytes.max(1) as f64),
-            durable,
+            durable: Durable::between(before, acknowledged, acknowledgements),
         }
     }
 }
@@ -144,12 +168,7 @@ impl Audit {
 impl std::fmt::Display for Audit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let or_unknown = |figure: Option<u64>| figure.map_or("?".to_owned(), |figure| figure.to_string());
-        let durable = match self.durable {
-            Durable::Yes => "yes",
-            Durable::No => "NO",
-            Durable::Unknown => "unknown",
-        };
-        write!(f, "durable: {durable} ({} device flushes", or_unknown(self.device_flushes))?;
+        write!(f, "durable: {} ({} device flushes", self.durable, or_unknown(self.device_flushes))?;
         write!(f, ", {} syncs of the server", or_unknown(self.server_syncs))?;
         write!(f, ", {} acknowledgements)", self.acknowledgements)?;
         if let Some(amplification) = self.write_amplification {
@@ -164,14 +183,24 @@ fn difference(before: Option<u64>, after: Option<u64>) -> Option<u64> {
     Some(after?.saturating_sub(before?))
 }
 
-/// Counters of the whole disk that `directory` lies on: partitions have no flushes of their own.
-fn device(directory: &Path) -> Option<Device> {
+/// What the kernel shows of the whole disk that `directory` lies on: partitions have no flushes of their own.
+fn disk(directory: &Path) -> Option<PathBuf> {
     let number = std::fs::metadata(directory).ok()?.dev();
     let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
     let entry = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
-    let disk = if entry.join("partition").exists() { entry.parent()? } else { &entry };
-    let name = disk.file_name()?.to_str()?;
-    parse(&std::fs::read_to_string("/proc/diskstats").ok()?, name)
+    if entry.join("partition").exists() { entry.parent().map(Path::to_path_buf) } else { Some(entry) }
+}
+
+fn device(directory: &Path) -> Option<Device> {
+    let disk = disk(directory)?;
+    parse(&std::fs::read_to_string("/proc/diskstats").ok()?, disk.file_name()?.to_str()?)
+}
+
+/// Whether every durable write is a flush that the kernel counts: not without a cache to flush, not where a write can go
+/// past the cache by itself (`REQ_FUA`), and not on what is made of other devices (mapped, encrypted), which has no queue.
+fn counts_flushes(disk: &Path) -> bool {
+    let is = |file: &str, what: &str| std::fs::read_to_string(disk.join(file)).is_ok_and(|said| said.trim() == what);
+    is("queue/write_cache", "write back") && is("queue/fua", "0") && disk.join("mq").is_dir()
 }
 
 fn parse(diskstats: &str, name: &str) -> Option<Device> {
@@ -217,6 +246,25 @@ mod tests {
     }
 
     #[test]
+    fn only_a_disk_with_a_cache_and_no_way_past_it_counts_every_flush() {
+        let judge = |cache: &str, past_it: &str, has_queue: bool| {
+            let disk = tempfile::tempdir().unwrap();
+            std::fs::create_dir(disk.path().join("queue")).unwrap();
+            std::fs::write(disk.path().join("queue/write_cache"), cache).unwrap();
+            std::fs::write(disk.path().join("queue/fua"), past_it).unwrap();
+            if has_queue {
+                std::fs::create_dir(disk.path().join("mq")).unwrap();
+            }
+            counts_flushes(disk.path())
+        };
+        assert!(judge("write back\n", "0\n", true));
+        assert!(!judge("write through\n", "0\n", true));
+        assert!(!judge("write back\n", "1\n", true));
+        assert!(!judge("write back\n", "0\n", false));
+        assert!(!counts_flushes(Path::new("/nowhere")));
+    }
+
+    #[test]
     fn a_figure_is_found_by_its_whole_name() {
         let page = "HTTP/1.1 200 OK\r\n\r\nwal_syncs_total_ever 9\nwal_syncs_total 7\n";
         assert_eq!(figure(page, SYNCS), Some(7));
@@ -225,17 +273,22 @@ mod tests {
 
     #[test]
     fn only_flushes_make_a_run_durable() {
-        let at = |flushes, syncs| Counters {
+        let at = |flushes, syncs, counts_flushes| Counters {
             device: Some(Device { sectors_written: 1000 + flushes, flushes }),
+            counts_flushes,
             syncs: Some(syncs),
             checkpoints: None,
         };
-        let judge = |flushes: u64, syncs: u64| {
-            Audit::between(at(10, 5), at(10 + flushes, 5 + syncs), at(10 + flushes, 5 + syncs), 100, 512).durable
+        let judge = |flushes: u64, syncs: u64, counts_flushes| {
+            let (before, after) = (at(10, 5, counts_flushes), at(10 + flushes, 5 + syncs, counts_flushes));
+            Audit::between(before, after, after, 100, 512).durable
         };
-        assert_eq!(judge(20, 20), Durable::Yes);
-        assert_eq!(judge(19, 20), Durable::No);
-        assert_eq!(judge(0, 0), Durable::No);
+        assert_eq!(judge(20, 20, true), Durable::Yes);
+        assert_eq!(judge(19, 20, true), Durable::No);
+        assert_eq!(judge(0, 0, true), Durable::No);
+        // Where a write can be durable without a flush, too few of them are no evidence; enough of them still are.
+        assert_eq!(judge(20, 20, false), Durable::Yes);
+        assert_eq!((judge(19, 20, false), judge(0, 0, false)), (Durable::Unknown, Durable::Unknown));
         let silent = Audit::between(at(1, 1), Counters::default(), Counters::default(), 100, 512);
         assert_eq!((silent.durable, silent.write_amplification), (Durable::Unknown, None));
     }

@@ -9,6 +9,7 @@ use headwater_wire::{ClientEnd, HELLO_FRAME_BYTES_MAX};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
+use crate::audit::Durable;
 use crate::error::{BenchError, Context};
 use crate::latency::Quantiles;
 use crate::target::{Attached, Target};
@@ -57,6 +58,8 @@ pub struct ConnsReport {
     pub beside: Quantiles,
     /// p99 beside them as a multiple of that without.
     pub p99_ratio: f64,
+    /// Whether acknowledged was durable, in both runs.
+    pub durable: Durable,
 }
 
 pub(crate) fn run(args: &ConnsArgs) -> Result<ConnsReport, BenchError> {
@@ -72,14 +75,14 @@ pub(crate) fn measure(attached: &Attached, args: &ConnsLoad) -> Result<ConnsRepo
     let once = || {
         let (report, run) = write(attached, &load)?;
         run.delete(&attached.server)?;
-        Ok::<_, BenchError>(report.latency)
+        Ok::<_, BenchError>((report.latency, report.audit.durable))
     };
     let resident = || attached.own().map(|own| own.resident_bytes()).transpose();
-    let alone = once()?;
+    let (alone, durable_alone) = once()?;
     let before = resident()?;
     let idle: Vec<TcpStream> = (0..args.connections).map(|_| say_hello(&attached.server)).collect::<Result<_, _>>()?;
     let grown = before.zip(resident()?).map(|(before, after)| after.saturating_sub(before));
-    let beside = once()?;
+    let (beside, durable_beside) = once()?;
     drop(idle);
     Ok(ConnsReport {
         connections: args.connections,
@@ -87,6 +90,7 @@ pub(crate) fn measure(attached: &Attached, args: &ConnsLoad) -> Result<ConnsRepo
         p99_ratio: beside.p99_us / alone.p99_us,
         alone,
         beside,
+        durable: durable_alone.max(durable_beside),
     })
 }
 
@@ -128,6 +132,6 @@ impl std::fmt::Display for ConnsReport {
         }
         writeln!(f, "\nack without them  {}", self.alone)?;
         writeln!(f, "ack beside them   {}", self.beside)?;
-        write!(f, "p99 is {:.2} × as long", self.p99_ratio)
+        write!(f, "p99 is {:.2} × as long\ndurable: {}", self.p99_ratio, self.durable)
     }
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::all::Better::{Less, More};
 use crate::all::{Figure, Goal, goals, table};
+use crate::audit::Durable;
 use crate::check::Violation;
 use crate::connection::{Connection, Framing, refused};
 use crate::error::BenchError;
@@ -158,7 +159,7 @@ fn against(
     (required, aim): (Option<f64>, Option<f64>),
     measured: String,
 ) -> Figure {
-    Figure { name, unit, value, better: Less, required, aim, measured }
+    Figure { name, unit, value, better: Less, required, aim, durable: None, measured }
 }
 
 /// The value of a key, which follows from its number.
@@ -293,6 +294,7 @@ fn idle(args: &GrowthArgs) -> Result<Vec<Figure>, BenchError> {
             better: More,
             required: Some(80.0),
             aim: Some(95.0),
+            durable: Some(none.audit.durable.max(beside.audit.durable)),
             measured,
         },
         against(
@@ -312,11 +314,13 @@ fn readers(args: &GrowthArgs) -> Result<Vec<Figure>, BenchError> {
         let attached = args.place.attach()?;
         let (report, _) = tail(&attached, &load, readers)?;
         let used = attached.own().map_or(Ok(Duration::ZERO), |own| own.processor_time())?;
-        Ok::<_, BenchError>((report.read, used.as_secs_f64()))
+        Ok::<_, BenchError>((report, used.as_secs_f64()))
     };
     let (one, used_by_one) = measure(load.clone(), 1)?;
     let (many, used_by_many) = measure(LoadArgs { segments: args.readers, ..load }, args.readers)?;
-    Ok(vec![
+    let durable = Some(one.durable.max(many.durable));
+    let (one, many) = (one.read, many.read);
+    let figures = vec![
         against(
             "tail p99 of many readers, of one",
             "×",
@@ -331,7 +335,8 @@ fn readers(args: &GrowthArgs) -> Result<Vec<Figure>, BenchError> {
             (Some(2.0), Some(1.2)),
             format!("{used_by_many:.2} of {used_by_one:.2} s"),
         ),
-    ])
+    ];
+    Ok(figures.into_iter().map(|figure| Figure { durable, ..figure }).collect())
 }
 
 impl std::fmt::Display for GrowthReport {

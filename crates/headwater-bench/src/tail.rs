@@ -8,6 +8,7 @@ use std::time::Instant;
 use headwater_wire::{Reply, Request, Text, Token};
 use serde::Serialize;
 
+use crate::audit::Durable;
 use crate::check::Checker;
 use crate::connection::{Connection, refused};
 use crate::error::BenchError;
@@ -59,6 +60,8 @@ pub struct TailReport {
     pub reader_behind_p50_us: f64,
     /// Events that readers checked, of all readers together: each saw every event of its segment.
     pub events_verified: u64,
+    /// Whether acknowledged was durable.
+    pub durable: Durable,
 }
 
 pub(crate) fn run(args: &TailArgs) -> Result<TailReport, BenchError> {
@@ -87,7 +90,8 @@ pub(crate) fn measure(attached: &Attached, load: &LoadArgs, readers: usize) -> R
     let server = &attached.server;
     let run = Run::start(server, load.segment_count())?;
     let origin = OnceLock::new();
-    let (outcomes, tails) = thread::scope(|scope| {
+    let before = attached.watch.now()?;
+    let (outcomes, after, tails) = thread::scope(|scope| {
         let threads: Vec<_> = (0..readers)
             .map(|reader| {
                 let (run, origin, segment) = (&run, &origin, reader % load.segment_count());
@@ -95,12 +99,13 @@ pub(crate) fn measure(attached: &Attached, load: &LoadArgs, readers: usize) -> R
             })
             .collect();
         let outcomes = generate(server, &run, load, &origin);
+        let after = attached.watch.now();
         // Whatever became of the writers: at the end of a sealed segment readers stop waiting.
         let sealed = seal(server, &run.segments);
         let tails: Result<Vec<Tail>, BenchError> =
             threads.into_iter().map(|thread| thread.join().expect("no reader panics")).collect();
         sealed?;
-        Ok::<_, BenchError>((outcomes?, tails?))
+        Ok::<_, BenchError>((outcomes?, after?, tails?))
     })?;
 
     let written = Written::collect(&run, load, &outcomes);
@@ -116,6 +121,7 @@ pub(crate) fn measure(attached: &Attached, load: &LoadArgs, readers: usize) -> R
     }
     outcomes.iter().for_each(|outcome| acknowledged.merge(&outcome.latencies));
     let events: u64 = outcomes.iter().map(|outcome| outcome.counted_events).sum();
+    let appends = outcomes.iter().map(|outcome| outcome.appends).sum();
     let (acknowledged, read) = (acknowledged.quantiles(), read.quantiles());
     let report = TailReport {
         event_bytes: load.size,
@@ -128,6 +134,7 @@ pub(crate) fn measure(attached: &Attached, load: &LoadArgs, readers: usize) -> R
         acknowledged,
         read,
         events_verified,
+        durable: Durable::between(before, after, appends),
     };
     Ok((report, run))
 }
@@ -201,6 +208,7 @@ impl std::fmt::Display for TailReport {
         writeln!(f, "{event_bytes} B events, {writers} writers, {readers} readers at the tail, {rate}")?;
         writeln!(f, "written  {:10.0} events/s   acknowledged  {}", self.events_per_second, self.acknowledged)?;
         writeln!(f, "read     {:10.0} events/s   read          {}", self.events_read_per_second, self.read)?;
-        write!(f, "the reader's median is {:+.0} µs beside the acknowledgement's", self.reader_behind_p50_us)
+        writeln!(f, "the reader's median is {:+.0} µs beside the acknowledgement's", self.reader_behind_p50_us)?;
+        write!(f, "durable: {}", self.durable)
     }
 }

@@ -15,6 +15,7 @@ use std::thread;
 use serde::Serialize;
 
 use self::reading::ReadingLoad;
+use crate::audit::{Audit, Durable};
 use crate::error::BenchError;
 use crate::latency::Quantiles;
 use crate::target::{Attached, Target};
@@ -80,6 +81,8 @@ pub struct MixedReport {
     pub disturbed: Quantiles,
     /// p99 disturbed as a multiple of quiet.
     pub p99_ratio: f64,
+    /// Whether acknowledged was durable, in both runs.
+    pub durable: Durable,
 }
 
 pub(crate) fn run(args: &MixedArgs) -> Result<MixedReport, BenchError> {
@@ -101,11 +104,11 @@ pub(crate) fn measure_both(attached: &Attached, args: &MixedLoad) -> Result<Mixe
     let once = || {
         let (report, run) = measure(attached, &load)?;
         run.delete(&attached.server)?;
-        Ok::<_, BenchError>((report.latency, report.audit.server_checkpoints))
+        Ok::<_, BenchError>((report.latency, report.audit))
     };
-    let (quiet, _) = once()?;
+    let (quiet, Audit { durable, .. }) = once()?;
     let done = AtomicBool::new(false);
-    let ((disturbed, checkpoints), bulk_segments_deleted) = thread::scope(|scope| {
+    let ((disturbed, audit), bulk_segments_deleted) = thread::scope(|scope| {
         let bulk = scope.spawn(|| {
             let mut deleted = 0;
             while !done.load(Ordering::Relaxed) {
@@ -122,10 +125,11 @@ pub(crate) fn measure_both(attached: &Attached, args: &MixedLoad) -> Result<Mixe
     Ok(MixedReport {
         bulk_megabytes_per_second: args.bulk,
         bulk_segments_deleted,
-        checkpoints,
+        checkpoints: audit.server_checkpoints,
         p99_ratio: disturbed.p99_us / quiet.p99_us,
         quiet,
         disturbed,
+        durable: durable.max(audit.durable),
     })
 }
 
@@ -139,7 +143,8 @@ impl std::fmt::Display for MixedReport {
             Some(0) => write!(f, "disturbed: NO (the server made no checkpoint meanwhile: this is bulk writing alone)"),
             Some(count) => write!(f, "disturbed: yes ({count} checkpoints of the server meanwhile)"),
             None => write!(f, "disturbed: unknown (without --metrics the server does not tell of checkpoints)"),
-        }
+        }?;
+        write!(f, "\ndurable: {}", self.durable)
     }
 }
 
@@ -157,6 +162,7 @@ mod tests {
                 quiet: Quantiles::default(),
                 disturbed: Quantiles::default(),
                 p99_ratio: 1.0,
+                durable: Durable::Yes,
             };
             report.to_string()
         };
