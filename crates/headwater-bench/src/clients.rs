@@ -12,15 +12,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use headwater_wire::{Reply, Request, Text, Token};
 use serde::{Deserialize, Serialize};
 
-use crate::connection::{Connection, refused};
 use crate::error::{BenchError, Context};
-use crate::event::HEADER_BYTES;
 use crate::latency::median;
 use crate::machine::Machine;
-use crate::target::Place;
+use crate::target::{Place, SCOPE};
+use crate::verify::length_of_stream;
 
 /// Bytes in flight, at most: what keeps the disk busy. More would only wait longer.
 const IN_FLIGHT_BYTES: usize = 4 << 20;
@@ -128,7 +126,8 @@ pub(crate) fn run(args: &ClientsArgs) -> Result<ClientsReport, BenchError> {
         for round in 0..args.rounds {
             for (name, program, words) in &over_sockets {
                 let figures = one_run(args, program, words, size, round, name)?;
-                verify(&attached.server, &stream_of(name, size, round), size, &figures)?;
+                let stream = stream_of(name, size, round);
+                length_of_stream(&attached.server, &stream, size as usize, figures.written)?;
                 clients.entry((*name).to_owned()).or_default().push(figures);
             }
             let directory = data.with_file_name(format!("embedded-{round}"));
@@ -160,7 +159,7 @@ fn one_run(
     std::thread::sleep(PAUSE);
     let output = Command::new(program)
         .args(words)
-        .args(["--scope", "bench", "--stream", &stream_of(name, size, round), "--size", &size.to_string()])
+        .args(["--scope", SCOPE, "--stream", &stream_of(name, size, round), "--size", &size.to_string()])
         .args(["--seconds", &args.seconds.to_string(), "--in-flight", &in_flight.to_string()])
         .args(["--rate", &args.rate.to_string(), "--read-mib", &args.read_mib.to_string()])
         .stdin(Stdio::null())
@@ -176,27 +175,6 @@ fn one_run(
     let figures: Figures =
         said.lines().find_map(|line| serde_json::from_str(line).ok()).ok_or_else(|| failed("printed no figures"))?;
     Ok(figures)
-}
-
-/// That the stream of a run has every event, as far as its length tells.
-fn verify(server: &str, stream: &str, size: u32, figures: &Figures) -> Result<(), BenchError> {
-    let name = format!("bench/{stream}/0.#epoch.0");
-    let segment = Text::from(name.as_str());
-    let mut connection = Connection::open(server)?;
-    let reply = connection.ask(|request_id| Request::GetStreamSegmentInfo {
-        request_id,
-        segment: segment.clone(),
-        token: Token::default(),
-    })?;
-    let Reply::StreamSegmentInfo { write_offset, .. } = reply else {
-        return Err(refused("GetStreamSegmentInfo", &reply));
-    };
-    let expected = figures.written * (HEADER_BYTES as u64 + u64::from(size));
-    if u64::try_from(write_offset) == Ok(expected) {
-        return Ok(());
-    }
-    let what = format!("{stream}: {expected} bytes of events acknowledged, {write_offset} stored");
-    Err(BenchError::Client { what })
 }
 
 impl fmt::Display for ClientsReport {

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Invariants:
-//! * no figure is printed of a run whose events are not all there, in order, once ([`check`])
+//! * no figure is printed of a run whose events are not all there, in order, once ([`check`]); of other clients' events,
+//!   whose bytes are theirs, as many bytes must be there as they make ([`verify`])
 //! * latency of an open loop counts from when an event was due ([`pace`])
 //! * clients are blocking threads that allocate nothing per event: they share the machine with the server
 //!

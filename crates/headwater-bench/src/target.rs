@@ -152,7 +152,7 @@ impl Attached {
 }
 
 /// Everything of ours is in it; it stays.
-const SCOPE: &str = "bench";
+pub(crate) const SCOPE: &str = "bench";
 
 /// How a server ends before it is started again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -12,6 +12,8 @@ use headwater_wire::{Reply, Request, Text, Token};
 use crate::check::{Checker, Violation};
 use crate::connection::{Connection, refused};
 use crate::error::BenchError;
+use crate::event::HEADER_BYTES;
+use crate::target::SCOPE;
 
 /// How a reader asks.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +108,19 @@ fn one_segment(
     }
     checker.finish().map_err(violated)?;
     // Nothing may stand behind the last event either.
+    length(connection, segment, expected)
+}
+
+/// That a stream of one segment is as long as so many events of another program, whose bytes nobody here knows.
+///
+/// # Errors
+/// [`BenchError::Integrity`] if it is not.
+pub(crate) fn length_of_stream(server: &str, stream: &str, event_bytes: usize, events: u64) -> Result<(), BenchError> {
+    let segment = Text::from(format!("{SCOPE}/{stream}/0.#epoch.0").as_str());
+    length(&mut Connection::open(server)?, &segment, events * (HEADER_BYTES + event_bytes) as u64)
+}
+
+fn length(connection: &mut Connection, segment: &Text, expected: u64) -> Result<(), BenchError> {
     let reply = connection.ask(|request_id| Request::GetStreamSegmentInfo {
         request_id,
         segment: segment.clone(),
@@ -113,8 +128,9 @@ fn one_segment(
     })?;
     match reply {
         Reply::StreamSegmentInfo { write_offset, .. } if write_offset.cast_unsigned() == expected => Ok(()),
-        Reply::StreamSegmentInfo { write_offset, .. } => {
-            Err(violated(Violation::Length { expected, found: write_offset }))
+        Reply::StreamSegmentInfo { write_offset: found, .. } => {
+            let source = Violation::Length { expected, found };
+            Err(BenchError::Integrity { segment: segment.to_string(), source })
         }
         reply => Err(refused("GetStreamSegmentInfo", &reply)),
     }

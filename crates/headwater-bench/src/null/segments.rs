@@ -125,9 +125,32 @@ fn request_answer(request: Request, lengths: &Lengths) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::Violation;
     use crate::connection::{Connection, Framing};
+    use crate::error::BenchError;
+    use crate::verify::length_of_stream;
     use bytes::Bytes;
     use headwater_types::WriterId;
+
+    #[test]
+    fn a_stream_that_is_not_as_long_as_its_events_violates_integrity() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || serve(&listener));
+        let mut client = Connection::open(&address).unwrap();
+        client.set_up(WriterId(5), &"bench/stream/0.#epoch.0".into()).unwrap();
+        client.append(Framing::End, WriterId(5), Bytes::from_static(&[0; 216]), 2, 2).unwrap();
+        // Each of 100 bytes behind a header of 8.
+        length_of_stream(&address, "stream", 100, 2).unwrap();
+        for (events, expected) in [(1, 108), (3, 324)] {
+            match length_of_stream(&address, "stream", 100, events) {
+                Err(BenchError::Integrity { source, .. }) => {
+                    assert_eq!(source, Violation::Length { expected, found: 216 });
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 
     #[test]
     fn appends_are_acknowledged_and_reads_are_refused() {

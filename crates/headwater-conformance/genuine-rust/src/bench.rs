@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Writes for `--seconds` after `--warmup`, with at most `--in-flight` events unacknowledged; prints the events that
-/// were acknowledged meanwhile.
+/// were acknowledged meanwhile, and how many were in all.
 pub async fn run(context: &Context, arguments: &mut Arguments) -> Result<()> {
     let name: String = arguments.required("--stream")?;
     let size: usize = arguments.optional("--size", 1024)?;
@@ -55,6 +55,13 @@ pub async fn run(context: &Context, arguments: &mut Arguments) -> Result<()> {
     };
     let events = acknowledged - before;
     soon("flush", writer.flush()).await?.map_err(|e| anyhow!("flush: {e}"))?;
-    context.print(json!({ "events": events, "bytes": events * size as u64, "seconds": elapsed.as_secs_f64() }));
+    // Those that are pending are acknowledged now.
+    let written = acknowledged + pending.len() as u64;
+    context.print(json!({
+        "events": events,
+        "bytes": events * size as u64,
+        "seconds": elapsed.as_secs_f64(),
+        "written": written,
+    }));
     Ok(())
 }

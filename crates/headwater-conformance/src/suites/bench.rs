@@ -190,6 +190,19 @@ pub fn run(places: &Places) -> Result<Outcome> {
                 }
                 Ok(String::new())
             }),
+            Case::new("bench: all that a genuine client was told to be stored is stored", || {
+                let output = Command::new(places.server())
+                    .args(["bench", "genuine", "--json", "--seconds", "0.5", "--client"])
+                    .arg(places.genuine_rust())
+                    .arg("--data-dir")
+                    .arg(scratch)
+                    .output()
+                    .context("run headwater bench genuine")?;
+                let report = whole(&output)?;
+                let stored = number(&report, "/events_stored")?;
+                ensure!(stored > 0.0 && number(&report, "/ratio")? > 0.0, "no events in {report}");
+                Ok(format!("{stored} events"))
+            }),
             Case::new("bench: a server that stores nothing yields no figures", || without_storage(places)),
         ];
         // One after the other: an open loop that falls behind is invalid, whoever slowed it down.
