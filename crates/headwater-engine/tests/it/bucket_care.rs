@@ -236,6 +236,40 @@ fn the_scrubber_reads_the_bucket_and_waits_for_storage_that_is_away() {
     eventually("rot in the bucket is found", || store.metric("scrub_findings_total") > 0);
 }
 
+#[test]
+fn reads_of_a_rotten_object_are_refused_and_the_rest_of_the_store_is_served() {
+    const READ_BYTES: usize = 10_000;
+    let memory = Arc::<Memory>::default();
+    let store = filled(&memory);
+    let victim = memory.names(".chunk")[0].clone();
+    flip(&mut memory.objects.lock().unwrap(), &victim);
+    let store = store.reopen(&options(&memory));
+    let (mut offset, mut refused) = (0, 0);
+    while offset < 200 * 60_000 {
+        match store.call(Request::Read { segment: name(S), offset, bytes_max: READ_BYTES }) {
+            Ok(Response::Read(read)) => {
+                let data = read.data.concat();
+                assert!(!data.is_empty() && data.len() <= READ_BYTES);
+                for (at, byte) in (offset..).zip(&data) {
+                    assert_eq!(*byte, (at / 60_000 + 1) as u8, "at {at}");
+                }
+                offset += data.len() as u64;
+            }
+            Err(refusal) => {
+                assert_eq!(refusal, Refusal::Damaged, "at {offset}");
+                refused += 1;
+                offset += READ_BYTES as u64;
+            }
+            Ok(other) => panic!("{other:?} answers a read"),
+        }
+    }
+    // One block of 64 KiB is under the checksum that fails, and a read begins before it.
+    assert!((1..=8).contains(&refused), "{refused} reads were refused");
+    assert_eq!(store.metric("crc_failures_total"), refused);
+    store.append(S, Some(200), 201, b"goes on").unwrap();
+    assert_eq!(store.read(S, 200 * 60_000).unwrap().0, b"goes on");
+}
+
 /// Copies an image: chunks into a bucket if there is one, everything else into a directory, the identity as `store.next`.
 fn copy(image: &Image, to: &Path, bucket: Option<&BucketRestore>) {
     for file in image.files("") {
