@@ -148,28 +148,40 @@ struct DirectFile {
 
 impl DirectFile {
     /// Writes everything; false if some of it went through the page cache after all.
-    fn write_direct(&self, mut offset: u64, mut data: &[u8], flags: ReadWriteFlags) -> Result<bool> {
-        while !data.is_empty() {
-            let rest = [IoSlice::new(data)];
-            // What a short write left may lie off the boundaries.
-            if self.refused.load(Relaxed) || !data.len().is_multiple_of(BLOCK_BYTES) {
-                self.cached.write_at(offset, data)?;
-                return Ok(false);
-            }
-            match rustix::io::pwritev2(&self.direct, &rest, offset, flags) {
-                // Nothing was written: the file system cannot do this after all.
-                Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => self.refused.store(true, Relaxed),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    offset += written as u64;
-                    data = &data[written..];
-                }
+    fn write_direct(&self, offset: u64, data: &[u8], flags: ReadWriteFlags) -> Result<bool> {
+        let direct = |offset, rest: &[u8]| rustix::io::pwritev2(&self.direct, &[IoSlice::new(rest)], offset, flags);
+        write_around_cache(offset, data, &self.refused, direct, |offset, rest| self.cached.write_at(offset, rest))
+    }
+}
+
+/// Writes everything, by `direct` as far as that goes, which may write less than it is given, and by `cached` from there
+/// on; false if that was needed. Once `direct` is refused it is not tried again.
+fn write_around_cache(
+    mut offset: u64,
+    mut data: &[u8],
+    refused: &AtomicBool,
+    mut direct: impl FnMut(u64, &[u8]) -> rustix::io::Result<usize>,
+    cached: impl FnOnce(u64, &[u8]) -> Result<()>,
+) -> Result<bool> {
+    while !data.is_empty() {
+        // What a short write left may lie off the boundaries.
+        if refused.load(Relaxed) || !data.len().is_multiple_of(BLOCK_BYTES) {
+            cached(offset, data)?;
+            return Ok(false);
+        }
+        match direct(offset, data) {
+            // Nothing was written: the file system cannot do this after all.
+            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => refused.store(true, Relaxed),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                offset += written as u64;
+                data = &data[written..];
             }
         }
-        Ok(true)
     }
+    Ok(true)
 }
 
 impl File for DirectFile {
@@ -264,5 +276,79 @@ pub fn lock_directory(root: &Path) -> Result<DirectoryLock> {
         Ok(()) => Ok(DirectoryLock { _file: file }),
         Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
         Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the write begins.
+    const START: u64 = 7 * BLOCK_BYTES as u64;
+
+    /// A write of four blocks whose direct calls end like this, one after the other; then they write all they are given.
+    /// Every byte must land at its place whatever happens. Returns what the write said, how many calls were made, and
+    /// the offset from which the page cache was used.
+    #[track_caller]
+    fn check(calls: &[rustix::io::Result<usize>]) -> (Result<bool>, usize, Option<u64>) {
+        let data: Vec<u8> = (0..4 * BLOCK_BYTES).map(|at| (at % 251) as u8).collect();
+        let file = std::cell::RefCell::new(vec![0xee_u8; START as usize + data.len()]);
+        let put = |offset: u64, part: &[u8]| {
+            file.borrow_mut()[offset as usize..offset as usize + part.len()].copy_from_slice(part);
+        };
+        let (mut made, mut cached_from, refused) = (0, None, AtomicBool::new(false));
+        let direct = |offset: u64, rest: &[u8]| -> rustix::io::Result<usize> {
+            assert!(rest.len().is_multiple_of(BLOCK_BYTES) && offset.is_multiple_of(BLOCK_BYTES as u64), "aligned");
+            made += 1;
+            let written = calls.get(made - 1).copied().unwrap_or(Ok(rest.len()))?;
+            put(offset, &rest[..written]);
+            Ok(written)
+        };
+        let cached = |offset: u64, rest: &[u8]| -> Result<()> {
+            cached_from = Some(offset);
+            put(offset, rest);
+            Ok(())
+        };
+        let said = write_around_cache(START, &data, &refused, direct, cached);
+        if let Ok(is_direct) = &said {
+            assert_eq!(*is_direct, cached_from.is_none(), "whoever relies on it syncs what is in the page cache");
+            let file = file.borrow();
+            assert!(file[..START as usize].iter().all(|byte| *byte == 0xee) && file[START as usize..] == data);
+        }
+        (said, made, cached_from)
+    }
+
+    #[test]
+    fn a_write_that_ends_short_goes_on_where_it_stopped() {
+        assert!(matches!(check(&[]), (Ok(true), 1, None)));
+        assert!(matches!(check(&[Ok(BLOCK_BYTES), Ok(2 * BLOCK_BYTES)]), (Ok(true), 3, None)));
+        assert!(matches!(check(&[Err(Errno::INTR), Ok(BLOCK_BYTES), Err(Errno::INTR)]), (Ok(true), 4, None)));
+    }
+
+    #[test]
+    fn what_a_short_write_leaves_off_the_boundaries_goes_through_the_page_cache() {
+        for written in [1, 512, BLOCK_BYTES - 1, BLOCK_BYTES + 1, 4 * BLOCK_BYTES - 1] {
+            let (said, made, cached_from) = check(&[Ok(written)]);
+            assert_eq!((said.unwrap(), made, cached_from), (false, 1, Some(START + written as u64)));
+        }
+        let second = check(&[Ok(BLOCK_BYTES), Ok(BLOCK_BYTES + 100)]);
+        assert!(matches!(second, (Ok(false), 2, Some(from)) if from == START + 2 * BLOCK_BYTES as u64 + 100));
+    }
+
+    #[test]
+    fn a_file_system_that_refuses_at_first_gets_everything_through_the_page_cache() {
+        for refusal in [Errno::INVAL, Errno::OPNOTSUPP, Errno::NOSYS] {
+            assert!(matches!(check(&[Err(refusal)]), (Ok(false), 1, Some(START))));
+        }
+        let late = check(&[Ok(BLOCK_BYTES), Err(Errno::INVAL)]);
+        assert!(matches!(late, (Ok(false), 2, Some(from)) if from == START + BLOCK_BYTES as u64));
+    }
+
+    #[test]
+    fn a_write_that_fails_or_writes_nothing_is_an_error() {
+        let said = |calls: &[rustix::io::Result<usize>]| check(calls).0.unwrap_err();
+        assert_eq!(said(&[Ok(BLOCK_BYTES), Err(Errno::IO)]).raw_os_error(), Some(Errno::IO.raw_os_error()));
+        assert_eq!(said(&[Err(Errno::NOSPC)]).kind(), io::ErrorKind::StorageFull);
+        assert_eq!(said(&[Ok(BLOCK_BYTES), Ok(0)]).kind(), io::ErrorKind::WriteZero);
     }
 }
