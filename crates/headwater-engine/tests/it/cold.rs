@@ -1,5 +1,7 @@
 //! What is on the disk and not in memory: the same answers, in the same order, only later.
 
+use headwater_engine::ContainerLimits;
+
 use super::*;
 
 const S: &str = "scope/stream/0.#epoch.0";
@@ -33,12 +35,16 @@ fn cold(keys: u64) -> Fixture {
     reopen_cold(store)
 }
 
-fn reopen_cold(store: Fixture) -> Fixture {
+fn flush(store: &Fixture) {
     for container in 0..store.engine.containers() {
         let (sender, receiver) = channel();
         store.engine.flush(container, Box::new(Answer(sender)));
         assert!(matches!(store.wait(&receiver), Ok(Ok(Response::Done))));
     }
+}
+
+fn reopen_cold(store: Fixture) -> Fixture {
+    flush(&store);
     store.reopen(&small())
 }
 
@@ -234,4 +240,56 @@ fn requests_to_a_segment_that_has_to_be_found_first_keep_their_order() {
         assert_eq!(store.call(again).unwrap_err(), Refusal::SegmentExists);
     }
     assert_eq!(store.info("scope/idle/300.#epoch.0").unwrap_err(), Refusal::NoSuchSegment);
+}
+
+#[test]
+fn thousands_of_idle_segments_leave_memory_and_are_all_there() {
+    const SEGMENTS: u64 = 5_000;
+    let limits = ContainerLimits {
+        flush_bytes: 64 << 10,
+        unstored_bytes_max: 256 << 10,
+        hot_bytes: 64 << 10,
+        cache_bytes: 16 << 10,
+        idle_segments: 200,
+        table_compact_bytes: ContainerLimits::TABLE_COMPACT_BYTES,
+        table_step_bytes: ContainerLimits::TABLE_STEP_BYTES,
+    };
+    let options = Options { container_limits: Some(limits), ..small() };
+    let in_memory_max = u64::from(options.containers) * limits.idle_segments as u64;
+    let store = Fixture::with(&options);
+    let segment = |number: u64| format!("scope/idle-{}/{}.#epoch.0", number / 100, number % 100);
+    let all_done = |requests: &mut dyn Iterator<Item = Request>| {
+        let answers: Vec<_> = requests.map(|request| store.submit(request)).collect();
+        for answer in answers {
+            store.wait(&answer).unwrap().unwrap();
+        }
+    };
+    let (kind, policy) = (SegmentKind::Stream, SegmentPolicy::default());
+    let create = |number| Request::Create { segment: name(&segment(number)), kind, policy, on_reserve: false };
+    let event = |number: u64| number.to_be_bytes();
+    all_done(&mut (0..SEGMENTS).map(create));
+    all_done(&mut (0..SEGMENTS).map(|number| Request::Append(append(&segment(number), None, 1, &event(number)))));
+    flush(&store);
+    let leave_memory = || {
+        eventually("idle segments leave memory", || {
+            // Some at every step of a container, and nothing happens without one.
+            for number in 0..16 {
+                assert_eq!(store.info(&format!("scope/none/{number}")).unwrap_err(), Refusal::NoSuchSegment);
+            }
+            store.metric("segments_in_memory") <= in_memory_max
+        });
+    };
+    leave_memory();
+    // Each is found again, goes on where it was, and its name is not free.
+    for number in 0..SEGMENTS {
+        assert_eq!(store.read(&segment(number), 0).unwrap().0, event(number), "segment {number}");
+    }
+    all_done(&mut (0..SEGMENTS).map(|number| Request::Append(append(&segment(number), Some(1), 2, b"on"))));
+    assert_eq!(store.call(create(SEGMENTS / 2)).unwrap_err(), Refusal::SegmentExists);
+    flush(&store);
+    leave_memory();
+    let store = store.reopen(&options);
+    for number in (0..SEGMENTS).step_by(7) {
+        assert_eq!(store.info(&segment(number)).unwrap().length, 10, "segment {number}");
+    }
 }
