@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU64;
 
 use headwater_controller::Controller;
 use headwater_engine::Engine;
+use headwater_engine::api::Refusal;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -77,13 +78,95 @@ pub struct Figures {
     pub appends: Counter,
     /// Bytes of acknowledged appends.
     pub append_bytes: Counter,
-    /// Appends answered with anything but an acknowledgement.
-    pub appends_refused: Counter,
+    /// Appends answered with anything but an acknowledgement, by [`Reason`].
+    appends_refused: [Counter; Reason::ALL.len()],
     /// 1 while the wall clock is more than a day away from the time that has passed.
     pub retention_clock_jumped: Gauge,
     /// From the last byte of an append to its acknowledgement, in seconds.
     pub append_latency: Histogram,
     registry: Registry,
+}
+
+/// Why an append was refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Reason {
+    /// It was on condition of a length that the segment does not have.
+    Condition,
+    /// Its writer has written over another connection meanwhile.
+    Stale,
+    /// The segment is sealed.
+    Sealed,
+    /// There is no such segment.
+    NoSuchSegment,
+    /// The segment is a table, which takes no appends.
+    Unsupported,
+    /// The append can never succeed.
+    Invalid,
+    /// What the store needed to decide it is damaged.
+    Damaged,
+    /// What the store needed to decide it cannot be reached for now.
+    Unavailable,
+    /// The store is closing.
+    Closing,
+    /// What no append is refused for today.
+    Other,
+}
+
+impl Reason {
+    /// In the order of their counters.
+    const ALL: [Self; 10] = [
+        Self::Condition,
+        Self::Stale,
+        Self::Sealed,
+        Self::NoSuchSegment,
+        Self::Unsupported,
+        Self::Invalid,
+        Self::Damaged,
+        Self::Unavailable,
+        Self::Closing,
+        Self::Other,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Condition => "condition",
+            Self::Stale => "stale",
+            Self::Sealed => "sealed",
+            Self::NoSuchSegment => "no_such_segment",
+            Self::Unsupported => "unsupported",
+            Self::Invalid => "invalid",
+            Self::Damaged => "damaged",
+            Self::Unavailable => "unavailable",
+            Self::Closing => "closing",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl From<&Refusal> for Reason {
+    fn from(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::LengthMismatch { .. } => Self::Condition,
+            Refusal::WriterConflict { .. } => Self::Stale,
+            Refusal::Sealed => Self::Sealed,
+            Refusal::NoSuchSegment => Self::NoSuchSegment,
+            Refusal::Unsupported => Self::Unsupported,
+            Refusal::Invalid(_) => Self::Invalid,
+            Refusal::Damaged => Self::Damaged,
+            Refusal::Unavailable => Self::Unavailable,
+            Refusal::Closing => Self::Closing,
+            Refusal::SegmentExists
+            | Refusal::Truncated { .. }
+            | Refusal::BehindEnd { .. }
+            | Refusal::AttributeMismatch
+            | Refusal::KeyMissing
+            | Refusal::KeyVersion
+            | Refusal::OffsetMismatch { .. }
+            | Refusal::TableNotEmpty
+            | Refusal::WrongKind
+            | Refusal::SourceTruncated => Self::Other,
+        }
+    }
 }
 
 impl Metrics {
@@ -112,7 +195,9 @@ impl Metrics {
         let tls_reloads_failed = counter("tls_reloads_failed", "Certificates that could not be taken into use");
         let appends = counter("appends", "Appends acknowledged");
         let append_bytes = counter("append_bytes", "Bytes of acknowledged appends");
-        let appends_refused = counter("appends_refused", "Appends refused");
+        let refused = Family::<[(&str, &str); 1], Counter>::default();
+        let appends_refused = Reason::ALL.map(|reason| refused.get_or_create(&[("reason", reason.as_str())]).clone());
+        registry.register("appends_refused", "Appends refused, by reason", refused);
         let auth_refused = Family::default();
         for kind in [Kind::Basic, Kind::Bearer, Kind::Other] {
             drop(auth_refused.get_or_create(&[("kind", kind.as_str())]));
@@ -152,6 +237,11 @@ impl Metrics {
             append_latency,
             registry,
         }))
+    }
+
+    /// Appends that were refused for this reason.
+    pub(crate) fn appends_refused(&self, reason: Reason) -> &Counter {
+        &self.0.appends_refused[reason as usize]
     }
 
     /// Callers who were not who they said they are, with credentials of this kind.
@@ -227,6 +317,21 @@ mod tests {
             assert!(page.lines().any(|found| found == line), "{line} is missing in\n{page}");
         }
         assert!(page.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn refused_appends_are_counted_by_reason() {
+        let metrics = Metrics::new();
+        for (reason, count) in Reason::ALL.into_iter().zip(1..) {
+            metrics.appends_refused(reason).inc_by(count);
+        }
+        metrics.appends_refused((&Refusal::Sealed).into()).inc();
+        let page = metrics.render(None, None);
+        for (reason, count) in Reason::ALL.into_iter().zip(1..) {
+            let count = count + u64::from(reason == Reason::Sealed);
+            let line = format!("appends_refused_total{{reason=\"{}\"}} {count}", reason.as_str());
+            assert!(page.lines().any(|found| found == line), "{line} is missing in\n{page}");
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::deliveries::Deliveries;
 use crate::loads::Counter;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Reason};
 use crate::readahead::{CONNECTION_BYTES_MAX, ReadAhead, ReadRoom, size};
 use crate::replies::{Asked, Verdict, What, append_result, verdict, writer_verdict};
 use crate::session::{Answer, Session, Ticket};
@@ -473,11 +473,12 @@ impl Outbound {
                     }
                 }
                 Answer::ConditionFailed { number, .. } | Answer::Stale { number, .. } => {
-                    metrics.appends_refused.inc();
+                    let is_stale = matches!(answer, Answer::Stale { .. });
+                    metrics.appends_refused(if is_stale { Reason::Stale } else { Reason::Condition }).inc();
                     tracing::debug!(segment = %writer.segment, number, "append does not follow what is stored");
                 }
                 Answer::Refused { number, refusal, .. } => {
-                    metrics.appends_refused.inc();
+                    metrics.appends_refused(refusal.into()).inc();
                     tracing::debug!(segment = %writer.segment, number, %refusal, "append refused");
                 }
                 Answer::NotOpened { refusal, .. } => {

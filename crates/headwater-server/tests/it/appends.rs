@@ -63,6 +63,7 @@ async fn of_two_connections_of_one_writer_the_older_loses_and_is_closed() {
     }
     assert_eq!(old.next().await, None);
     assert_eq!(content(&mut new, SEGMENT).await, b"new");
+    assert!(store.metrics.render(None, None).contains("appends_refused_total{reason=\"stale\"} 1\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,6 +82,7 @@ async fn a_sealed_segment_still_says_what_was_stored_and_refuses_each_append_onc
     // Dropped without a word: the next reply is the one to the question after it.
     client.put_append(1, 3, b"c");
     assert_eq!(client.length(SEGMENT).await, 1);
+    assert!(store.metrics.render(None, None).contains("appends_refused_total{reason=\"sealed\"} 1\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,6 +133,7 @@ async fn a_conditional_append_that_fails_leaves_the_writer_usable() {
         assert_eq!(client.append_at(1, number, offset, b"x").await, expected);
     }
     assert_eq!(client.append_at(1, 4, 3, b"d").await, acknowledged(1, 4, 0, 4));
+    assert!(store.metrics.render(None, None).contains("appends_refused_total{reason=\"condition\"} 3\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
