@@ -109,6 +109,18 @@ impl StoreError {
     }
 }
 
+/// That stored bytes have the checksum that was stored with them.
+///
+/// # Errors
+/// [`StoreError::Damaged`] with both sums; `what` the bytes are is said in one word or two.
+pub(crate) fn verify_sum(path: &str, offset: u64, what: &str, expected: u32, bytes: &[u8]) -> Result<(), StoreError> {
+    let found = crc32c::crc32c(bytes);
+    if found == expected {
+        return Ok(());
+    }
+    Err(StoreError::damaged(path, offset, format!("{what} has checksum {found:08x}, expected {expected:08x}")))
+}
+
 /// Names the file and the deed when the disk refuses.
 pub(crate) trait IoContext<T> {
     fn on(self, path: &str, action: &'static str) -> Result<T, StoreError>;
@@ -118,4 +130,12 @@ impl<T> IoContext<T> for std::io::Result<T> {
     fn on(self, path: &str, action: &'static str) -> Result<T, StoreError> {
         self.map_err(|source| StoreError::Io { path: path.into(), action, source })
     }
+}
+
+#[test]
+fn a_wrong_checksum_is_told_with_the_right_one() {
+    let verified = |expected| verify_sum("chunks-0000/7.chunk", 64, "block", expected, b"123456789");
+    assert!(verified(0xe306_9283).is_ok());
+    let told = verified(0xdead_beef).unwrap_err().to_string();
+    assert_eq!(told, "chunks-0000/7.chunk at byte 64: block has checksum e3069283, expected deadbeef");
 }

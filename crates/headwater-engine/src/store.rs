@@ -17,7 +17,7 @@ use crate::catalogue::{self, Manifest, RunCache};
 use crate::chunks::{BlockCache, Chunks, Directory};
 use crate::codec::{Decoder, Encoder, Malformed};
 use crate::container::{Container, Effects, Limits, Token};
-use crate::error::{IoContext, StoreError};
+use crate::error::{IoContext, StoreError, verify_sum};
 use crate::io::{Disk, Io, Objects};
 use crate::journal::{self, Journal, Reserve, Witness};
 
@@ -354,17 +354,12 @@ impl Identity {
         if format > FORMAT {
             return Err(StoreError::Newer { path: path.into(), found: format, known: FORMAT });
         }
-        let fields = |mut input: Decoder<'_>| -> Result<Self, Malformed> {
-            let identity = Self::decode(&mut input)?;
-            let covered = bytes.len() - input.remaining();
-            let sum = input.u32()?;
-            input.end()?;
-            if sum != crc32c::crc32c(&bytes[..covered]) {
-                return Err(Malformed("identity fails its checksum"));
-            }
-            identity.check()
-        };
-        fields(input).map_err(&malformed)
+        let identity = Self::decode(&mut input).map_err(&malformed)?;
+        let covered = bytes.len() - input.remaining();
+        let sum = input.u32().map_err(&malformed)?;
+        input.end().map_err(&malformed)?;
+        verify_sum(path, 0, "identity", sum, &bytes[..covered])?;
+        identity.check().map_err(&malformed)
     }
 
     /// The fields alone, whatever they say: a checksum may stand behind them.

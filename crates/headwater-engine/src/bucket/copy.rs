@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::catalogue::{self, RunCache, StoredManifest};
 use crate::codec::{Decoder, Encoder, Malformed};
-use crate::error::{IoContext, StoreError};
+use crate::error::{IoContext, StoreError, verify_sum};
 use crate::io::{Disk, Objects};
 
 use super::{Bucket, FORMAT, sealed, unsealed};
@@ -48,9 +48,7 @@ impl Part {
             return Err(StoreError::damaged(&object, 0, format!("part of {} bytes", self.length)));
         }
         let bytes = objects.get(&object, 0, self.length as usize)?;
-        if crc32c::crc32c(&bytes) != self.sum {
-            return Err(StoreError::damaged(&object, 0, "part of a run fails its checksum"));
-        }
+        verify_sum(&object, 0, "part of a run", self.sum, &bytes)?;
         Ok(bytes)
     }
 }

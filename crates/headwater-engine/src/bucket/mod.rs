@@ -31,7 +31,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::codec::Encoder;
-use crate::error::StoreError;
+use crate::error::{StoreError, verify_sum};
 use crate::io::Objects;
 pub(crate) use afterwards::Afterwards;
 use copy::Copied;
@@ -104,8 +104,6 @@ fn unsealed<'a>(path: &str, bytes: &'a [u8]) -> Result<&'a [u8], StoreError> {
     let Some((content, sum)) = bytes.split_last_chunk::<4>() else {
         return Err(StoreError::damaged(path, bytes.len() as u64, "too short for a checksum"));
     };
-    if crc32c::crc32c(content).to_be_bytes() != *sum {
-        return Err(StoreError::damaged(path, 0, "content fails its checksum"));
-    }
+    verify_sum(path, 0, "content", u32::from_be_bytes(*sum), content)?;
     Ok(content)
 }

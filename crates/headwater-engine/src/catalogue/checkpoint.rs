@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::canary;
 use crate::codec::{Decoder, Encoder, Malformed};
-use crate::error::{IoContext, StoreError};
+use crate::error::{IoContext, StoreError, verify_sum};
 use crate::io::Disk;
 
 use super::cache::RunCache;
@@ -297,12 +297,9 @@ impl StoredManifest {
         if format > FORMAT {
             return Err(StoreError::Newer { path: path.into(), found: format, known: FORMAT });
         }
-        let intact = bytes.len() >= 4 && {
-            let (content, sum) = bytes.split_at(bytes.len() - 4);
-            crc32c::crc32c(content).to_be_bytes() == sum
-        };
-        if !intact && !canary::is(22) {
-            return Err(StoreError::damaged(path, 0, "manifest fails its checksum"));
+        if !canary::is(22) {
+            let (content, sum) = bytes.split_last_chunk::<4>().expect("more than that was taken from them");
+            verify_sum(path, 0, "manifest", u32::from_be_bytes(*sum), content)?;
         }
         let fields = |mut input: Decoder<'_>| -> Result<(u32, Self), Malformed> {
             let owner = input.u32()?;

@@ -15,7 +15,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::codec::{Decoder, Encoder, Malformed};
-use crate::error::{IoContext, StoreError};
+use crate::error::{IoContext, StoreError, verify_sum};
 use crate::io::{Disk, File};
 
 use super::cache::RunCache;
@@ -229,8 +229,9 @@ impl Run {
             return Err(StoreError::Newer { path: path.clone(), found: format, known: FORMAT });
         }
         let stored_number = input.u64().map_err(&malformed)?;
-        if input.u32().map_err(&malformed)? != crc32c::crc32c(&header[..HEADER_BYTES - 4]) || stored_number != number {
-            return Err(damaged(0, "header fails its checksum"));
+        verify_sum(&path, 0, "header", input.u32().map_err(&malformed)?, &header[..HEADER_BYTES - 4])?;
+        if stored_number != number {
+            return Err(StoreError::damaged(&path, 0, format!("run {stored_number}, expected {number}")));
         }
         if format < FORMAT {
             return Err(damaged(0, "run of a format that was never released"));
@@ -242,16 +243,13 @@ impl Run {
         let (index_at, index_length) = (input.u64().map_err(&malformed)?, input.u64().map_err(&malformed)?);
         let index_sum = input.u32().map_err(&malformed)?;
         let entries = input.u64().map_err(&malformed)?;
-        if input.u32().map_err(&malformed)? != crc32c::crc32c(&footer[..FOOTER_BYTES - 4])
-            || index_at.checked_add(index_length) != Some(footer_at)
-        {
-            return Err(damaged(footer_at, "footer fails its checksum"));
+        verify_sum(&path, footer_at, "footer", input.u32().map_err(&malformed)?, &footer[..FOOTER_BYTES - 4])?;
+        if index_at.checked_add(index_length) != Some(footer_at) {
+            return Err(damaged(footer_at, "index does not end where the footer begins"));
         }
         let mut bytes = vec![0; index_length as usize];
         file.read_at(index_at, &mut bytes).on(&path, "read")?;
-        if crc32c::crc32c(&bytes) != index_sum {
-            return Err(damaged(index_at, "index fails its checksum"));
-        }
+        verify_sum(&path, index_at, "index", index_sum, &bytes)?;
         let index = Index::decode(&bytes, index_at).map_err(StoreError::malformed(&path, index_at))?;
         Ok(Self::new(container, path.clone(), number, file, length, entries, index, cache))
     }
@@ -351,11 +349,7 @@ impl Run {
 
     fn check_sum<'a>(&self, bytes: &'a [u8], offset: u64) -> Result<&'a [u8], StoreError> {
         let (content, sum) = bytes.split_at(bytes.len() - 4);
-        let (stored, found) = (u32::from_be_bytes(sum.try_into().expect("four bytes")), crc32c::crc32c(content));
-        if stored != found {
-            let what = format!("block has checksum {found:08x}, expected {stored:08x}");
-            return Err(StoreError::damaged(&self.path, offset, what));
-        }
+        verify_sum(&self.path, offset, "block", u32::from_be_bytes(sum.try_into().expect("four bytes")), content)?;
         Ok(content)
     }
 

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use crate::codec::{Decoder, Encoder};
-use crate::error::StoreError;
+use crate::error::{StoreError, verify_sum};
 
 const MAGIC: &[u8; 8] = b"HWCHUNK\x01";
 const FORMAT: u32 = 1;
@@ -44,8 +44,10 @@ pub(super) fn check_header(path: &str, header: &[u8], container: u32, chunk: u64
     }
     let owner = (input.u32().map_err(&malformed)?, input.u64().map_err(&malformed)?);
     let covered = header.len() - input.remaining();
-    if input.u32().map_err(&malformed)? != crc32c::crc32c(&header[..covered]) || owner != (container, chunk) {
-        return Err(StoreError::damaged(path, 0, "header fails its checksum"));
+    verify_sum(path, 0, "header", input.u32().map_err(&malformed)?, &header[..covered])?;
+    if owner != (container, chunk) {
+        let what = format!("chunk {} of container {}, expected {chunk} of {container}", owner.1, owner.0);
+        return Err(StoreError::damaged(path, 0, what));
     }
     Ok(())
 }
@@ -112,12 +114,13 @@ impl Footer {
         let malformed = StoreError::malformed(path, footer_at);
         let mut input = Decoder::new(footer);
         let (length, table_sum) = (input.u64().map_err(&malformed)?, input.u32().map_err(&malformed)?);
-        let footer_sum = input.u32().map_err(&malformed)?;
+        let covered = footer.len() - input.remaining();
+        verify_sum(path, footer_at, "footer", input.u32().map_err(&malformed)?, &footer[..covered])?;
         let footer = Self { length, table_sum };
         let fits = (HEADER_BYTES as u64).checked_add(length).and_then(|end| end.checked_add(footer.table_bytes()));
-        let content = crc32c::crc32c(&[&length.to_be_bytes()[..], &table_sum.to_be_bytes()].concat());
-        if footer_sum != content || fits != Some(footer_at) {
-            return Err(StoreError::damaged(path, footer_at, "footer fails its checksum"));
+        if fits != Some(footer_at) {
+            let what = format!("footer behind {length} bytes does not fit a file of {size}");
+            return Err(StoreError::damaged(path, footer_at, what));
         }
         Ok(footer)
     }
@@ -129,10 +132,7 @@ impl Footer {
 
     /// Verifies the table and takes it apart.
     pub(super) fn sums(&self, path: &str, table: &[u8]) -> Result<Vec<u32>, StoreError> {
-        if crc32c::crc32c(table) != self.table_sum {
-            let table_at = HEADER_BYTES as u64 + self.length;
-            return Err(StoreError::damaged(path, table_at, "table of checksums fails its own"));
-        }
+        verify_sum(path, HEADER_BYTES as u64 + self.length, "table of checksums", self.table_sum, table)?;
         Ok(table.chunks_exact(4).map(|sum| u32::from_be_bytes(sum.try_into().expect("four bytes"))).collect())
     }
 }

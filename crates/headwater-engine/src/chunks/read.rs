@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::error::StoreError;
+use crate::error::{StoreError, verify_sum};
 use crate::io::Objects;
 
 use super::cache::BlockKey;
@@ -226,12 +226,11 @@ impl OpenChunk {
 
     /// Verifies the bytes under one checksum, which begin at `position` among the chunk's bytes.
     pub(super) fn check_block(&self, position: u64, block: &[u8]) -> Result<(), StoreError> {
-        let (expected, found) = (self.sums[(position / BLOCK_BYTES as u64) as usize], crc32c::crc32c(block));
-        if expected != found && !crate::canary::is(7) {
-            let what = format!("block has checksum {found:08x}, expected {expected:08x}");
-            return Err(StoreError::damaged(&self.name, HEADER_BYTES as u64 + position, what));
+        if crate::canary::is(7) {
+            return Ok(());
         }
-        Ok(())
+        let expected = self.sums[(position / BLOCK_BYTES as u64) as usize];
+        verify_sum(&self.name, HEADER_BYTES as u64 + position, "block", expected, block)
     }
 }
 
