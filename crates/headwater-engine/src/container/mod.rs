@@ -283,10 +283,8 @@ impl<T: Token> Container<T> {
     pub(crate) fn recovered(&mut self, effects: &mut Effects<T>) -> Result<(), StoreError> {
         let orphans = std::mem::take(&mut self.orphans);
         match self.chunks.first_of_start() {
-            // At once, and not after a day aside: there is no doubt about them. Whoever wrote them is dead, since the lock of
-            // the directory is ours. The journal was replayed to its end without a gap, so it had what a checkpoint wrote
-            // that never became durable. And deleting begins when the store is open: by then the name of this manifest is
-            // durable (`catalogue::tidy`), so that no power cut brings back an older one that needs them.
+            // At once, and not after a day aside: `docs/decisions/0007-chunk-store.md` says why there is no doubt. Deleting
+            // begins when the store is open: by then the name of this manifest is durable (`catalogue::tidy`).
             None => self.chunks.give_up(orphans),
             // The copy of the catalogue may be older than the catalogue and still name them. The next one does not.
             Some(first) => self.dead_chunks.extend(orphans.into_iter().filter(|chunk| *chunk < first)),
