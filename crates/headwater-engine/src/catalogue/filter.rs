@@ -69,7 +69,18 @@ mod tests {
 
     #[test]
     fn the_hash_is_part_of_the_format() {
-        assert_eq!([hash(b""), hash(b"key")], [hash(b""), hash(b"key")]);
+        // Computed by another program, from what is said above.
+        for (key, expected) in [
+            ("", 0),
+            ("a", 0x489b_fa35_776d_cddb),
+            ("key", 0x085d_7da7_8e4f_0bc8),
+            ("segment/", 0x2d7b_dc17_d94b_01ac),
+            ("scope/stream/0.#epoch.0", 0x1055_98bc_e68d_c993),
+        ] {
+            assert_eq!(hash(key.as_bytes()), expected, "{key:?}");
+        }
         assert_ne!(hash(b"a"), hash(b"a\0"), "a key's length counts");
+        // So are the bits that it sets.
+        assert_eq!(build(&[hash(b"a"), hash(b"key")]), [0x04, 0x04, 0x10, 0x20, 0xe8, 0x4a, 0x01, 0x01]);
     }
 }

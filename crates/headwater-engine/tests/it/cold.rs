@@ -7,6 +7,9 @@ use super::*;
 const S: &str = "scope/stream/0.#epoch.0";
 const T: &str = "scope/cold_kvtable/0.#epoch.0";
 
+/// Bytes of an entry in a table's log before its key.
+const ENTRY_HEADER_BYTES: u64 = 17;
+
 /// A key, whose first byte spreads the order in which keys are put.
 fn key(number: u64) -> Bytes {
     format!("{:02x}-key-{number:06}", number % 251).into()
@@ -165,7 +168,7 @@ fn a_log_on_the_disk_is_walked_to_its_end_and_shows_what_is_live() {
         store.call(update(gone.collect())).unwrap();
     }
     let store = reopen_cold(store);
-    let (mut position, mut seen) = (0, Vec::new());
+    let (mut position, mut seen, mut begins) = (0, Vec::new(), Vec::new());
     loop {
         let request = Request::TableDelta { segment: name(T), from: position, count_max: 64 };
         let Ok(Response::Delta(delta)) = store.call(request) else { panic!("a walk is answered with a page") };
@@ -176,11 +179,17 @@ fn a_log_on_the_disk_is_walked_to_its_end_and_shows_what_is_live() {
         if delta.reached_end {
             break;
         }
+        begins.push(position);
     }
     assert_eq!(seen, (4_500..5_000).map(|number| (key(number), value(number))).collect::<Vec<_>>());
-    // A position inside an entry, far behind in the log, where nothing is in memory.
-    let inside = Request::TableDelta { segment: name(T), from: 100_001, count_max: 10 };
-    assert!(matches!(store.call(inside), Ok(_) | Err(Refusal::Invalid(_))));
+    // Where a page ends an entry begins, also when nothing is in memory. Inside of one, where its key begins, none does.
+    let store = reopen_cold(store);
+    let from = |from| store.call(Request::TableDelta { segment: name(T), from, count_max: 10 });
+    for begin in begins {
+        assert!(matches!(from(begin), Ok(Response::Delta(_))), "from {begin}");
+        let inside = from(begin + ENTRY_HEADER_BYTES).unwrap_err();
+        assert_eq!(inside, Refusal::Invalid("position is not that of an entry"), "inside the entry at {begin}");
+    }
 }
 
 #[test]
