@@ -25,7 +25,7 @@ const ROUNDS: u64 = 20;
 /// Rounds of an engine without a planted bug.
 const ROUNDS_SOUND: u64 = 3;
 /// In which order the modes are tried; the quick ones first.
-const MODES: [Mode; 10] = [
+const MODES: [Mode; 11] = [
     Mode::Rot,
     Mode::RotTiny,
     Mode::Sync,
@@ -36,6 +36,7 @@ const MODES: [Mode; 10] = [
     Mode::Histories,
     Mode::Crash,
     Mode::CrashTiny,
+    Mode::CrashBucket,
 ];
 
 /// Plants each bug in turn, on two threads. The first is none: nothing may be found then.

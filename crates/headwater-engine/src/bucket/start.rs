@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::canary;
 use crate::codec::{Decoder, Encoder, Malformed};
 use crate::error::StoreError;
 use crate::io::{Disk, Io, Objects};
@@ -174,7 +175,12 @@ impl Bucket {
         let mut out = Encoder::default();
         out.0.extend_from_slice(START_MAGIC);
         out.u32(FORMAT).u128(self.store).u128(local.intended().mark);
-        put(&*self.objects, &self.shown, &start_name(self.start), out)
+        match put(&*self.objects, &self.shown, &start_name(self.start), out) {
+            Err(StoreError::Unreachable { .. }) if canary::is(19) => {
+                Err(StoreError::Mismatched(format!("{}: another start was first", self.shown)))
+            }
+            announced => announced,
+        }
     }
 
     /// Fails if another start has begun since: this process must not touch the bucket any more.
