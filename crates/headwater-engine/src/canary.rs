@@ -59,6 +59,7 @@ mod planted {
         (46, "no room on the disk kept for what frees room"),
         (47, "what waited for room on the disk is forgotten"),
         (48, "long entry of a table in memory looked for in chunks"),
+        (50, "start begins behind records that no checkpoint has"),
     ];
 
     thread_local! {

@@ -214,7 +214,8 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options, pins: &Arc<Pins>) -> Re
     let witness = Witness::open(&**disk, identity.store)?;
     let mut effects = Vec::new();
     let (file_bytes, count) = (identity.journal_file_bytes, identity.containers);
-    let (journal, reserve) = Journal::open(disk.clone(), identity.store, file_bytes, &witness, |record| {
+    let covered = (0..).zip(&containers).map(|(id, container)| (id, container.checkpointed())).collect();
+    let (journal, reserve) = Journal::open(disk.clone(), identity.store, file_bytes, &witness, &covered, |record| {
         let Some(record) = record else {
             // The containers look things up: a store that is damaged there is left as it is, too.
             for container in &mut containers {

@@ -1,13 +1,18 @@
 //! Bytes of a journal file: one header block, then frames, each beginning on a block boundary.
 //!
 //! ```text
-//!   block 0        │ header: magic, format, store, file number, first frame number, checksum
+//!   block 0        │ header: magic, format, store, file number, first frame number, checksum; at byte 512 marks
 //!   block 1…       │ frame: 64-byte head, body, zeros up to the next block
 //! ```
 //!
 //! A frame is what one sync makes durable: all records of one group commit. Its head and its body have checksums of
 //! their own, so a rotten length is told from a rotten body. File number and store id keep a recycled file's old frames
 //! from being taken for new ones.
+//!
+//! Marks are about the file before: how much of it a start need not read if checkpoints include what is said there. They
+//! have a checksum of their own, and without them everything is read.
+
+use std::collections::BTreeMap;
 
 use crate::codec::{Decoder, Encoder, Malformed};
 
@@ -67,6 +72,82 @@ impl FileHeader {
             return Err(HeaderError::Newer(format));
         }
         if computed == stored { Ok(header) } else { Err(HeaderError::Damaged) }
+    }
+}
+
+/// Where marks stand in the block of a header.
+pub(super) const MARKS_AT: usize = 512;
+const MARKS_MAGIC: u32 = 0x4857_4d4b;
+/// Bytes of marks without any, with their checksum.
+const MARKS_BYTES: usize = 4 + 8 + 16 + 4 + 4;
+const MARK_BYTES: usize = 8 + 8 + 4;
+const MARK_EACH_BYTES: usize = 4 + 8;
+
+/// A place in a file of the journal, which the next file's header remembers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Mark {
+    /// Where a frame begins, or would.
+    pub(super) position: u64,
+    /// Its number.
+    pub(super) frame: u64,
+    /// Highest sequence of each container in the frames of the file that stand before it.
+    pub(super) before: BTreeMap<u32, u64>,
+}
+
+impl Mark {
+    /// Nothing before it in its file is needed by a start whose checkpoints include these sequences.
+    pub(super) fn is_covered(&self, covered: &BTreeMap<u32, u64>) -> bool {
+        self.before.iter().all(|(id, newest)| covered.get(id).is_some_and(|sequence| sequence >= newest))
+    }
+
+    /// Puts marks of the file before into the block of a header: as many as there is room for, as far apart as possible, and
+    /// the last.
+    pub(super) fn encode_all(marks: &[Self], header: &FileHeader, block: &mut [u8]) {
+        let Some(last) = marks.last() else { return };
+        let room = BLOCK_BYTES as usize - MARKS_AT - MARKS_BYTES;
+        // What stands before a place only grows.
+        let fit = room / (MARK_BYTES + MARK_EACH_BYTES * last.before.len());
+        if fit == 0 {
+            return;
+        }
+        let chosen: Vec<_> = marks.iter().rev().step_by(marks.len().div_ceil(fit)).collect();
+        let mut out = Encoder::default();
+        out.u32(MARKS_MAGIC).u64(header.file).u128(header.store).u32(chosen.len() as u32);
+        for mark in chosen.into_iter().rev() {
+            out.u64(mark.position).u64(mark.frame).u32(mark.before.len() as u32);
+            for (container, sequence) in &mark.before {
+                out.u32(*container).u64(*sequence);
+            }
+        }
+        let sum = crc32c::crc32c(&out.0);
+        out.u32(sum);
+        block[MARKS_AT..MARKS_AT + out.0.len()].copy_from_slice(&out.0);
+    }
+
+    /// The marks in the block of a header, in order, and where in it they end. None if they do not testify.
+    pub(super) fn decode_all(block: &[u8], header: &FileHeader) -> (Vec<Self>, usize) {
+        let parse = || -> Result<(Vec<Self>, usize), Malformed> {
+            let bytes = block.get(MARKS_AT..).unwrap_or_default();
+            let mut input = Decoder::new(bytes);
+            if input.u32()? != MARKS_MAGIC || input.u64()? != header.file || input.u128()? != header.store {
+                return Err(Malformed("no marks of this file"));
+            }
+            let mut marks = Vec::new();
+            for _ in 0..input.u32()? {
+                let (position, frame) = (input.u64()?, input.u64()?);
+                let mut before = BTreeMap::new();
+                for _ in 0..input.u32()? {
+                    before.insert(input.u32()?, input.u64()?);
+                }
+                marks.push(Self { position, frame, before });
+            }
+            let covered = bytes.len() - input.remaining();
+            if crc32c::crc32c(&bytes[..covered]) != input.u32()? {
+                return Err(Malformed("marks fail their checksum"));
+            }
+            Ok((marks, MARKS_AT + bytes.len() - input.remaining()))
+        };
+        parse().unwrap_or((Vec::new(), MARKS_AT))
     }
 }
 
@@ -177,6 +258,44 @@ mod tests {
             let mut rotten = block.clone();
             rotten[bit / 8] ^= 1 << (bit % 8);
             assert_ne!(FileHeader::decode(&rotten), Ok(HEADER), "bit {bit}");
+        }
+    }
+
+    fn mark(number: u64, containers: u32) -> Mark {
+        let before = (0..containers).map(|container| (container, 100 * number + u64::from(container))).collect();
+        Mark { position: number * BLOCK_BYTES, frame: 2 * number, before }
+    }
+
+    #[test]
+    fn marks_come_back_and_any_flipped_bit_makes_them_none() {
+        let marks: Vec<_> = (1..=16).map(|number| mark(number, 4)).collect();
+        let mut block = HEADER.encode();
+        Mark::encode_all(&marks, &HEADER, &mut block);
+        assert_eq!(FileHeader::decode(&block), Ok(HEADER));
+        let (found, end) = Mark::decode_all(&block, &HEADER);
+        assert_eq!(found, marks);
+        assert!(block[end - 4..end].iter().any(|byte| *byte != 0) && block[end..].iter().all(|byte| *byte == 0));
+        for bit in MARKS_AT * 8..end * 8 {
+            let mut rotten = block.clone();
+            rotten[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Mark::decode_all(&rotten, &HEADER), (Vec::new(), MARKS_AT), "bit {bit}");
+        }
+        assert_eq!(Mark::decode_all(&block, &FileHeader { file: 4, ..HEADER }).0, []);
+        assert_eq!(Mark::decode_all(&block, &FileHeader { store: 8, ..HEADER }).0, []);
+        assert_eq!(Mark::decode_all(&HEADER.encode(), &HEADER).0, []);
+    }
+
+    #[test]
+    fn of_more_marks_than_there_is_room_for_the_last_and_some_before_it_are_kept() {
+        for (containers, kept) in [(40, 7), (250, 1), (1000, 0)] {
+            let marks: Vec<_> = (1..=17).map(|number| mark(number, containers)).collect();
+            let mut block = HEADER.encode();
+            Mark::encode_all(&marks, &HEADER, &mut block);
+            let (found, end) = Mark::decode_all(&block, &HEADER);
+            assert!(end <= block.len());
+            assert_eq!(found.len(), kept, "{containers} containers");
+            assert!(found.iter().all(|mark| marks.contains(mark)) && found.is_sorted_by_key(|mark| mark.frame));
+            assert_eq!(found.last(), marks.last().filter(|_| kept > 0));
         }
     }
 

@@ -34,7 +34,7 @@ use bytes::Bytes;
 use crate::canary;
 use crate::error::{IoContext, StoreError};
 use crate::io::{BlockBuffer, Disk, File};
-use format::{BLOCK_BYTES, FileHeader, FrameHead, FrameKind, HEAD_BYTES, span};
+use format::{BLOCK_BYTES, FileHeader, FrameHead, FrameKind, HEAD_BYTES, Mark, span};
 pub(crate) use recovery::{JournalState, Replayed, ends, leftovers, verify, verify_idle};
 pub(crate) use reserve::Reserve;
 pub(crate) use witness::{PATH as WITNESS_PATH, Slots, Witness, testimony};
@@ -52,6 +52,9 @@ pub(crate) const FRAME_BODY_BYTES: usize = 3 << 19;
 pub(crate) const fn record_bytes_max(file_bytes: u64) -> usize {
     (file_bytes - 2 * BLOCK_BYTES) as usize - HEAD_BYTES
 }
+
+/// Parts of a file that a start may pass over one by one; see [`Mark`].
+const PARTS: u64 = 16;
 
 /// Memory of a frame up to this is kept for the next.
 const BUFFER_BYTES_MAX: usize = 4 << 20;
@@ -153,6 +156,8 @@ struct UsedFile {
     number: u64,
     /// Highest sequence of each container in this file.
     newest: BTreeMap<u32, u64>,
+    /// Places in it, of this run of the store.
+    marks: Vec<Mark>,
 }
 
 impl Journal {
@@ -219,7 +224,9 @@ impl Journal {
         } else {
             crc32c::crc32c_combine(crc32c::crc32c(&count), sum, body.len() - COUNT_BYTES)
         };
-        self.files.back_mut().expect("the current file is in use").newest.extend(&newest);
+        let used = self.files.back_mut().expect("the current file is in use");
+        used.mark(self.current.position, self.next_frame, self.file_bytes / PARTS);
+        used.newest.extend(&newest);
         Some(self.frame(FrameKind::Records, buffer, sum, records, newest))
     }
 
@@ -354,16 +361,19 @@ impl Journal {
         assert_eq!(self.synced + 1, self.next_frame, "everything before a new file is durable");
         let number = self.current.header.file + 1;
         let header = FileHeader { store: self.store, file: number, first_frame: self.next_frame };
+        let used = self.files.back_mut().expect("the current file is in use");
+        used.mark(self.current.position, self.next_frame, 0);
+        let marks = &used.marks;
         // On a full disk the reserve goes first: what room there is else is not taken before the reserve is whole again.
         let spare = if self.reserve.is_low() { self.reserve.take_reserved() } else { self.reserve.take_spare() };
-        self.current = match take_into_use(&*self.disk, header, self.file_bytes, spare) {
+        self.current = match take_into_use(&*self.disk, header, marks, self.file_bytes, spare) {
             Err(error) if error.is_full() => match self.reserve.take_reserved() {
-                Some(reserved) => take_into_use(&*self.disk, header, self.file_bytes, Some(reserved))?,
+                Some(reserved) => take_into_use(&*self.disk, header, marks, self.file_bytes, Some(reserved))?,
                 None => return Err(error),
             },
             taken => taken?,
         };
-        self.files.push_back(UsedFile { number, newest: BTreeMap::new() });
+        self.files.push_back(UsedFile::new(number, BTreeMap::new()));
         self.reserve.uses(self.files.len());
         if !self.reserve.is_low() {
             self.reserve.fill()?;
@@ -373,6 +383,18 @@ impl Journal {
 }
 
 impl UsedFile {
+    fn new(number: u64, newest: BTreeMap<u32, u64>) -> Self {
+        Self { number, newest, marks: Vec::new() }
+    }
+
+    /// Remembers where the next frame begins, at least so far behind the place remembered before.
+    fn mark(&mut self, position: u64, frame: u64, distance: u64) {
+        let last = self.marks.last().map_or(BLOCK_BYTES, |mark| mark.position);
+        if position > last && position - last >= distance {
+            self.marks.push(Mark { position, frame, before: self.newest.clone() });
+        }
+    }
+
     /// Containers with records here that no durable checkpoint includes.
     fn uncovered(&self, covered: &BTreeMap<u32, u64>) -> impl Iterator<Item = u32> {
         let is_newer = |(id, newest): &(&u32, &u64)| covered.get(*id).is_none_or(|sequence| sequence < *newest);
@@ -430,10 +452,11 @@ pub(crate) fn path_of(number: u64) -> String {
     format!("{DIRECTORY}/{number:016}.log")
 }
 
-/// Gives a file its header and its name, both durable before the first frame.
+/// Gives a file its header, with marks of the file before, and its name, all durable before the first frame.
 fn take_into_use(
     disk: &dyn Disk,
     header: FileHeader,
+    marks: &[Mark],
     file_bytes: u64,
     spare: Option<String>,
 ) -> Result<Current, StoreError> {
@@ -459,7 +482,9 @@ fn take_into_use(
             (fresh, file)
         }
     };
-    file.write_at(0, &header.encode()).on(&made, "write")?;
+    let mut block = header.encode();
+    Mark::encode_all(marks, &header, &mut block);
+    file.write_at(0, &block).on(&made, "write")?;
     file.sync().on(&made, "sync")?;
     disk.rename(&made, &path).on(&made, "rename")?;
     if !canary::is(3) {

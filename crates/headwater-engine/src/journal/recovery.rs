@@ -8,6 +8,9 @@
 //! Frames at the end of the chain that nothing testifies to may stand in the page cache alone (a sync may have failed
 //! and its error may have been told to a process that is gone). They are written again, to a fresh file, and synced
 //! before anything of them is served.
+//!
+//! Checkpoints include much of the oldest file. What stands before a [`Mark`] in it is passed over if they include all of
+//! that: it is as good as recycled.
 
 mod verify;
 
@@ -24,7 +27,7 @@ use crate::io::{Disk, File};
 
 pub(crate) use verify::{JournalState, ends, leftovers, verify, verify_idle};
 
-use super::format::{BLOCK_BYTES, FORMAT, FileHeader, FrameHead, FrameKind, HEAD_BYTES, HeaderError};
+use super::format::{BLOCK_BYTES, FORMAT, FileHeader, FrameHead, FrameKind, HEAD_BYTES, HeaderError, Mark};
 use super::{Current, DIRECTORY, Journal, RECORD_HEAD_BYTES, Record, Reserve, UsedFile, Witness, take_into_use};
 
 /// Bytes read at a time, unless a frame is longer. Memory that nothing has touched yet costs several times what it takes
@@ -47,6 +50,10 @@ struct Found {
     header: FileHeader,
     /// The block that the header is in.
     block: Vec<u8>,
+    /// Of the file before.
+    marks: Vec<Mark>,
+    /// Where in the block they end.
+    marks_end: usize,
 }
 
 /// A frame with an intact head, at a block boundary of a file.
@@ -74,7 +81,8 @@ struct Window {
 impl Journal {
     /// Opens the journal and hands every record of the unbroken chain to `replay`, in order, and `None` behind the last:
     /// all that is known to be durable has been seen then, and nothing was changed yet. `replay` says whether a record is
-    /// news, which no checkpoint includes. The reserve is as it was found.
+    /// news, which no checkpoint includes; those that `covered` says checkpoints include may be left out at the beginning. The
+    /// reserve is as it was found.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if acknowledged records are missing or rotten, and what `replay` returns; nothing was
@@ -84,6 +92,7 @@ impl Journal {
         store: u128,
         file_bytes: u64,
         witness: &Witness,
+        covered: &BTreeMap<u32, u64>,
         mut replay: impl FnMut(Option<Replayed<'_>>) -> Result<bool, StoreError>,
     ) -> Result<(Self, Arc<Reserve>), StoreError> {
         let (numbers, leftovers) = list(&*disk)?;
@@ -93,13 +102,22 @@ impl Journal {
         let mut newest_header = None;
         let mut window = Window::default();
         let mut replayed_bytes = 0;
-        for &number in &numbers {
-            let found = open_file(&*disk, store, number, file_bytes)?;
+        let open = |number: &u64| open_file(&*disk, store, *number, file_bytes);
+        let mut next = numbers.first().map(open).transpose()?;
+        for (&number, after) in numbers.iter().zip(1..) {
+            let found = next.take().expect("it was opened with the one before");
+            next = numbers.get(after).map(open).transpose()?;
             known = known.max(found.header.first_frame - 1);
             let mut newest = BTreeMap::new();
             let chain = chain.get_or_insert_with(|| Chain::starting_at(&found.header));
             chain.go_on_in(&found)?;
-            found.scan(&mut window, &mut |seen| {
+            let marks = next.iter().flat_map(|next| next.marks.iter().rev());
+            // Once there is news, nothing is left out.
+            let mut marks = marks.filter(|mark| replayed_bytes == 0 && (mark.is_covered(covered) || canary::is(50)));
+            if let Some(mark) = marks.next() {
+                chain.pass_over_to(mark)?;
+            }
+            found.scan(&mut window, chain.position, &mut |seen| {
                 known = known.max(seen.head.synced);
                 chain.see(&*disk, &seen, |head, body| {
                     let mut is_news = false;
@@ -116,7 +134,7 @@ impl Journal {
                     Ok(())
                 })
             })?;
-            files.push_back(UsedFile { number, newest });
+            files.push_back(UsedFile::new(number, newest));
             newest_header = Some(found.header);
         }
         drop(window);
@@ -151,8 +169,8 @@ impl Journal {
             _ => {
                 let number = numbers.last().map_or(1, |last| last + 1);
                 let header = FileHeader { store, file: number, first_frame: next_frame };
-                files.push_back(UsedFile { number, newest: BTreeMap::new() });
-                take_into_use(&*disk, header, file_bytes, reserve.take_at_start())?
+                files.push_back(UsedFile::new(number, BTreeMap::new()));
+                take_into_use(&*disk, header, &[], file_bytes, reserve.take_at_start())?
             }
         };
         let mut journal = Self {
@@ -268,6 +286,22 @@ impl Chain {
         Ok(())
     }
 
+    /// Goes on at a mark of the file, whose frames before it are not needed.
+    fn pass_over_to(&mut self, mark: &Mark) -> Result<(), StoreError> {
+        let is_place = mark.position.is_multiple_of(BLOCK_BYTES) && mark.position <= self.length;
+        if !is_place || mark.position < self.position || mark.frame < self.expected {
+            let what = format!("the next file has a mark of it at {}, frame {}", mark.position, mark.frame);
+            return Err(StoreError::damaged(&self.path, 0, what));
+        }
+        (self.position, self.expected) = (mark.position, mark.frame);
+        if mark.frame > self.next_frame {
+            // What comes now has nothing before it to be compared with.
+            (self.next_frame, self.last_sum) = (mark.frame, 0);
+            self.newest.clear();
+        }
+        Ok(())
+    }
+
     /// Follows the chain through a file, whose frames are shown in order. Those seen before are checked and not handed out
     /// again.
     fn see(
@@ -362,7 +396,8 @@ fn open_file(disk: &dyn Disk, store: u128, number: u64, file_bytes: u64) -> Resu
     file.read_at(0, &mut block).on(&path, "read")?;
     match FileHeader::decode(&block) {
         Ok(header) if header.store == store && header.file == number && header.first_frame > 0 => {
-            Ok(Found { path, file, length, header, block })
+            let (marks, marks_end) = Mark::decode_all(&block, &header);
+            Ok(Found { path, file, length, header, block, marks, marks_end })
         }
         Ok(header) => {
             Err(StoreError::damaged(&path, 0, format!("header of file {} of store {:032x}", header.file, header.store)))
@@ -373,15 +408,15 @@ fn open_file(disk: &dyn Disk, store: u128, number: u64, file_bytes: u64) -> Resu
 }
 
 impl Found {
-    /// Looks for frames at every block boundary, also behind damage: what they testify to decides what damage means. Shows
-    /// them in order.
+    /// Looks for frames at every block boundary from one on, also behind damage: what they testify to decides what damage
+    /// means. Shows them in order.
     fn scan(
         &self,
         window: &mut Window,
+        mut at: u64,
         see: &mut dyn FnMut(Seen<'_>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         window.range = 0..0;
-        let mut at = BLOCK_BYTES;
         while at + HEAD_BYTES as u64 <= self.length {
             let Some(head) = FrameHead::decode(self.bytes(window, at, HEAD_BYTES as u64)?, &self.header) else {
                 at += BLOCK_BYTES;

@@ -18,11 +18,19 @@ const FIRST: &str = "journal/0000000000000001.log";
 
 /// Opens the journal below `root` and returns the sequences it replays.
 fn open(root: &Path) -> Result<(Journal, Arc<Reserve>, Witness, Vec<u64>), StoreError> {
+    open_covered(root, BTreeMap::new())
+}
+
+/// The same with checkpoints.
+fn open_covered(
+    root: &Path,
+    covered: BTreeMap<u32, u64>,
+) -> Result<(Journal, Arc<Reserve>, Witness, Vec<u64>), StoreError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(root));
     disk.create_directory("journal").unwrap();
     let witness = Witness::open(&*disk, STORE)?;
     let mut replayed = Vec::new();
-    let (journal, reserve) = Journal::open(disk, STORE, FILE_BYTES, &witness, |record| {
+    let (journal, reserve) = Journal::open(disk, STORE, FILE_BYTES, &witness, &covered, |record| {
         let Some(record) = record else { return Ok(false) };
         assert_eq!(record.payload, payload(record.sequence), "a record brings its own bytes");
         replayed.push(record.sequence);
@@ -128,7 +136,7 @@ fn large_and_small_frames_have_the_sum_of_their_bodies() {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(root.path()));
     disk.create_directory("journal").unwrap();
     let witness = Witness::open(&*disk, STORE).unwrap();
-    let opened = || Journal::open(disk.clone(), STORE, 1 << 20, &witness, |_| Ok(true));
+    let opened = || Journal::open(disk.clone(), STORE, 1 << 20, &witness, &BTreeMap::new(), |_| Ok(true));
     for length in [0, 1, (64 << 10) - 24, (64 << 10) - 23, 200_000] {
         let (mut journal, _) = opened().unwrap();
         let payload = vec![7; length].into();
@@ -212,6 +220,56 @@ fn a_frame_nothing_testified_to_is_written_again_before_it_is_served() {
     // The first copy stood in the page cache alone and is gone after a power cut.
     damage(root.path(), FIRST, |bytes| bytes[frame(5)..].fill(0));
     assert_eq!(open(root.path()).unwrap().3, [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_start_passes_over_what_checkpoints_include() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut journal, ..) = open(root.path()).unwrap();
+    // 15 frames fill a file.
+    commit(&mut journal, 1..=40);
+    drop(journal);
+    let replayed = |covered: &[(u32, u64)]| {
+        open_covered(root.path(), covered.iter().copied().collect()).map(|(_, _, _, replayed)| replayed)
+    };
+    for none in [&[][..], &[(3, 0)], &[(9, 100)]] {
+        assert_eq!(replayed(none).unwrap(), (1..=40).collect::<Vec<_>>(), "{none:?}");
+    }
+    assert_eq!(replayed(&[(3, 1)]).unwrap(), (2..=40).collect::<Vec<_>>());
+    assert_eq!(replayed(&[(3, 15)]).unwrap(), (16..=40).collect::<Vec<_>>());
+    assert_eq!(replayed(&[(3, 20)]).unwrap(), (21..=40).collect::<Vec<_>>());
+    // Nobody has marks of the file that was being written to.
+    assert_eq!(replayed(&[(3, 40)]).unwrap(), (31..=40).collect::<Vec<_>>());
+
+    let (mut journal, ..) = open_covered(root.path(), BTreeMap::from([(3, 20)])).unwrap();
+    let files = journal.files.len();
+    journal.release(&BTreeMap::from([(3, 20)])).unwrap();
+    assert_eq!(journal.files.len(), files - 1, "the file whose end was not needed has records that are");
+    drop(journal);
+    assert_eq!(replayed(&[(3, 20)]).unwrap(), (21..=40).collect::<Vec<_>>());
+}
+
+#[test]
+fn damage_is_found_where_a_start_reads_and_rotten_marks_are_none() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut journal, ..) = open(root.path()).unwrap();
+    commit(&mut journal, 1..=40);
+    drop(journal);
+    let second = "journal/0000000000000002.log";
+    let covered = || BTreeMap::from([(3, 20)]);
+    let open_all = || open(root.path()).map(|(_, _, _, replayed)| replayed);
+    let open_covered = || open_covered(root.path(), covered()).map(|(_, _, _, replayed)| replayed);
+    damage(root.path(), FIRST, |bytes| bytes[frame(3) + 80] ^= 1);
+    assert!(matches!(open_all(), Err(StoreError::Damaged { .. })));
+    assert_eq!(open_covered().unwrap(), (21..=40).collect::<Vec<_>>());
+    // Frame 21 is where the second file is begun.
+    damage(root.path(), second, |bytes| bytes[frame(6) + 80] ^= 1);
+    assert!(matches!(open_covered(), Err(StoreError::Damaged { .. })));
+    damage(root.path(), second, |bytes| bytes[frame(6) + 80] ^= 1);
+    damage(root.path(), second, |bytes| bytes[super::format::MARKS_AT + 10] ^= 1);
+    assert!(matches!(open_covered(), Err(StoreError::Damaged { .. })), "the first file is read");
+    damage(root.path(), FIRST, |bytes| bytes[frame(3) + 80] ^= 1);
+    assert_eq!(open_covered().unwrap(), (1..=40).collect::<Vec<_>>());
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::error::{IoContext, StoreError};
 use crate::io::Disk;
 
+use super::super::format::MARKS_AT;
 use super::super::{Witness, path_of};
 use super::{
     BLOCK_BYTES, Chain, DIRECTORY, FileHeader, FrameKind, HEAD_BYTES, Replayed, Window, each_record, list, open_file,
@@ -70,7 +71,8 @@ pub(crate) fn verify(
         let read = open_file(disk, store, number, file_bytes).and_then(|found| {
             state.known = state.known.max(found.header.first_frame - 1);
             let mut rubbish = |from: u64, bytes: &[u8]| state.rubbish.extend(rubbish(&found.path, from, bytes));
-            rubbish(HEADER_USED_BYTES as u64, &found.block[HEADER_USED_BYTES..]);
+            rubbish(HEADER_USED_BYTES as u64, &found.block[HEADER_USED_BYTES..MARKS_AT]);
+            rubbish(found.marks_end as u64, &found.block[found.marks_end..]);
             if state.is_sound {
                 let chain = chain.get_or_insert_with(|| Chain::starting_at(&found.header));
                 if let Err(error) = chain.go_on_in(&found) {
@@ -78,7 +80,7 @@ pub(crate) fn verify(
                     state.is_sound = false;
                 }
             }
-            found.scan(&mut window, &mut |seen| {
+            found.scan(&mut window, BLOCK_BYTES, &mut |seen| {
                 state.known = state.known.max(seen.head.synced);
                 if let Some(bytes) = seen.bytes {
                     rubbish(seen.at + HEAD_USED_BYTES as u64, &bytes[HEAD_USED_BYTES..HEAD_BYTES]);
@@ -145,7 +147,7 @@ pub(crate) fn ends(disk: &dyn Disk, store: u128, file_bytes: u64) -> Result<Ends
             break;
         }
         chain.go_on_in(&found)?;
-        found.scan(&mut window, &mut |seen| chain.see(disk, &seen, |_, _| Ok(())))?;
+        found.scan(&mut window, BLOCK_BYTES, &mut |seen| chain.see(disk, &seen, |_, _| Ok(())))?;
         ends.files.push((chain.path.clone(), chain.position));
     }
     ends.frame = chain.map_or(0, |chain| chain.next_frame - 1);
@@ -169,7 +171,7 @@ pub(crate) fn verify_idle(
     let found = open_file(disk, store, number, file_bytes)?;
     let mut chain = Chain::starting_at(&found.header);
     chain.go_on_in(&found)?;
-    found.scan(&mut Window::default(), &mut |seen| chain.see(disk, &seen, |_, _| Ok(())))?;
+    found.scan(&mut Window::default(), BLOCK_BYTES, &mut |seen| chain.see(disk, &seen, |_, _| Ok(())))?;
     match FileHeader::decode(&block) {
         Ok(header) if chain.next_frame < header.first_frame => {
             let what = format!("frames end with {}, {next} begins with {}", chain.next_frame - 1, header.first_frame);
