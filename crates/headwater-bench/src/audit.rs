@@ -289,7 +289,7 @@ mod tests {
         // Where a write can be durable without a flush, too few of them are no evidence; enough of them still are.
         assert_eq!(judge(20, 20, false), Durable::Yes);
         assert_eq!((judge(19, 20, false), judge(0, 0, false)), (Durable::Unknown, Durable::Unknown));
-        let silent = Audit::between(at(1, 1), Counters::default(), Counters::default(), 100, 512);
+        let silent = Audit::between(at(1, 1, true), Counters::default(), Counters::default(), 100, 512);
         assert_eq!((silent.durable, silent.write_amplification), (Durable::Unknown, None));
     }
 }

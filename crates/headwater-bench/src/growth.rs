@@ -12,7 +12,6 @@ use serde::Serialize;
 
 use crate::all::Better::{Less, More};
 use crate::all::{Figure, Goal, goals, table};
-use crate::audit::Durable;
 use crate::check::Violation;
 use crate::connection::{Connection, Framing, refused};
 use crate::error::BenchError;
