@@ -32,15 +32,6 @@ type Ends = Vec<(SegmentId, Vec<Offset>)>;
 /// A transaction waiting to be committed and its position among them.
 type Waiting = (i64, TransactionId);
 
-/// How far a rolling commit is that is not recorded yet.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Merging {
-    /// It was decided a moment ago, and nothing else was done.
-    BeginsNow,
-    /// It was interrupted, and what its segments hold may have been merged into them.
-    MayHaveBegun,
-}
-
 impl Open {
     /// Commits everything that was accepted. Returns how many.
     pub(super) async fn run_commits(&mut self) -> Result<usize> {
@@ -68,7 +59,7 @@ impl Open {
             let at_ms = self.inner.wall_ms();
             let rolling = RollingCommit { epoch, transactions: batch, at_ms, recorded: false };
             self.commit(Head { rolling: Some(rolling), ..view.head.clone() }, None, Vec::new()).await?;
-            self.finish_rolling(Merging::BeginsNow).await?;
+            self.finish_rolling().await?;
         }
         if count > 0 {
             let inner = Arc::clone(&self.inner);
@@ -139,7 +130,7 @@ impl Open {
 
     /// Creates both epochs, merges, seals. Each step can be run again: a duplicate is sealed only after everything was
     /// merged into it, so a sealed duplicate is a finished one.
-    pub(super) async fn finish_rolling(&mut self, merging: Merging) -> Result<()> {
+    pub(super) async fn finish_rolling(&mut self) -> Result<()> {
         let view = self.view()?;
         let (inner, name) = (Arc::clone(&self.inner), self.slot.name.clone());
         let Some(rolling) = view.head.rolling.clone() else { return Ok(()) };
@@ -150,11 +141,7 @@ impl Open {
         let next = Arc::new(active.duplicate(active.epoch + 2, active.reference, rolling.at_ms));
         if !rolling.recorded {
             let config = view.head.update.as_ref().unwrap_or(&view.head.config);
-            let names = segment_names(&name, passing.segments());
-            match merging {
-                Merging::BeginsNow => inner.create_segments(names, config).await?,
-                Merging::MayHaveBegun => inner.create_missing_segments(names, config).await?,
-            }
+            inner.create_segments(segment_names(&name, passing.segments()), config).await?;
             // The duplicates may be sealed already if this is run again after a crash. Nothing is left to merge then, and the
             // times are noted again, behind all that was merged: later than they need be, never too early.
             if let Some(ends) = self.merge(&rolling.transactions, &passing).await? {

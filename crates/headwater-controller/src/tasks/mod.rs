@@ -48,11 +48,10 @@ pub use controller::Controller;
 use headwater_types::SegmentName;
 use tokio::sync::{Mutex, RwLock, Semaphore, watch};
 use tokio::task::JoinSet;
-use tracing::warn;
 
 use crate::codec::DecodeError;
 use crate::model::{ControllerError, ControllerOptions, StreamConfig};
-use crate::ports::{Change, Created, Expect, PortError, Ports, ScaleHint, SegmentOps};
+use crate::ports::{Change, Expect, PortError, Ports};
 use crate::state::epochs::Segment;
 
 type Result<T, E = ControllerError> = std::result::Result<T, E>;
@@ -126,15 +125,8 @@ impl Inner {
         *self.stopped.borrow()
     }
 
-    /// Creates segments that no client was told of yet, with the scale policy and rollover size of the stream.
+    /// Creates the segments with the scale policy and rollover size of the stream.
     async fn create_segments(&self, names: Vec<SegmentName>, config: &StreamConfig) -> Result<()> {
-        let (hint, rollover) = (config.scaling.hint(), config.rollover());
-        fan_out(names, |name| create_empty(Arc::clone(&self.ports.segments), name, hint, rollover)).await?;
-        Ok(())
-    }
-
-    /// Creates those segments that are not there; the others stay as they are.
-    async fn create_missing_segments(&self, names: Vec<SegmentName>, config: &StreamConfig) -> Result<()> {
         let (hint, rollover) = (config.scaling.hint(), config.rollover());
         fan_out(names, |name| {
             let segments = Arc::clone(&self.ports.segments);
@@ -168,26 +160,6 @@ impl Inner {
             })
             .collect())
     }
-}
-
-/// Creates a segment that no client was told of yet. If it is there, an earlier attempt made it, and nothing else was
-/// done to it; or a client that may write to the stream made it by hand. What such a client put into it would be the
-/// beginning of ours, and what it sealed nobody could write to: that makes way.
-async fn create_empty(
-    segments: Arc<dyn SegmentOps>,
-    name: SegmentName,
-    hint: ScaleHint,
-    rollover_bytes: u64,
-) -> Result<(), PortError> {
-    if segments.create_segment(&name, hint, rollover_bytes).await? == Created::Exists
-        && let Some(info) = segments.segment_info(&name).await?
-        && (info.sealed || info.length > 0)
-    {
-        warn!(segment = %name, bytes = info.length, sealed = info.sealed, "made by hand before its time, makes way");
-        segments.delete_segment(&name).await?;
-        segments.create_segment(&name, hint, rollover_bytes).await?;
-    }
-    Ok(())
 }
 
 /// Performs a step for many items, a bounded number at once, and returns the results in order. After an error nothing

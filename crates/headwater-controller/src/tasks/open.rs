@@ -8,7 +8,6 @@ use headwater_types::ScopedStream;
 use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, warn};
 
-use super::commits::Merging;
 use super::slots::{Slot, View, locked};
 use super::{Inner, Result, present, put, remove};
 use crate::model::ControllerError;
@@ -289,7 +288,7 @@ impl Open {
                 self.inner.mark(&self.slot).await?;
             }
             if head.rolling.is_some() {
-                self.finish_rolling(Merging::MayHaveBegun).await?;
+                self.finish_rolling().await?;
             } else if head.scale.is_some() {
                 self.finish_scale().await?;
             } else if head.truncate.is_some() {

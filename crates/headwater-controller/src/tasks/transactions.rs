@@ -10,7 +10,7 @@ use headwater_types::{ScopedStream, SegmentName, TransactionId};
 use tracing::warn;
 
 use super::slots::Slot;
-use super::{Inner, Result, TRANSACTION_NUMBERS, create_empty, fan_out, present, put, remove};
+use super::{Inner, Result, TRANSACTION_NUMBERS, fan_out, present, put, remove};
 use crate::codec::{Decoder, Encoder};
 use crate::model::{
     COMPLETED_LIST_MAX, ControllerError, CreatedTransaction, EndTransaction, LEASE_MS_MAX, LEASE_MS_MIN, Listing, Ping,
@@ -78,7 +78,8 @@ impl Inner {
         let names: Vec<SegmentName> = parents.iter().map(|parent| name.transaction_segment(parent.id, id)).collect();
         let rollover = view.head.config.rollover();
         let created = fan_out(names, |segment| {
-            create_empty(Arc::clone(&self.ports.segments), segment, ScaleHint::default(), rollover)
+            let segments = Arc::clone(&self.ports.segments);
+            async move { segments.create_segment(&segment, ScaleHint::default(), rollover).await }
         })
         .await;
         self.leases.arm(&name, id, transaction.patience());

@@ -140,25 +140,6 @@ async fn a_scale_that_cannot_go_on_leaves_everybody_able_to_write_and_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_client_made_by_hand_in_the_place_of_new_segments_makes_way() {
-    let (world, t) = World::with_stream(1).await;
-    // Of a new stream, and of the next scale.
-    for (name, is_sealed) in [("s/u/0.#epoch.0", false), ("s/t/1.#epoch.1", true), ("s/t/2.#epoch.1", false)] {
-        world.store.create(name);
-        assert!(is_sealed || world.store.append(name, b"by hand"));
-        if is_sealed {
-            world.store.seal(name);
-        }
-    }
-    world.create("u", 1).await;
-    world.scale(&t, &[id(0, 0)], &[(0.0, 0.5), (0.5, 1.0)]).await;
-    for (stream, segment) in [(stream("u"), id(0, 0)), (t.clone(), id(1, 1)), (t, id(2, 1))] {
-        world.append(&stream, segment, "first");
-        assert_eq!(world.bytes(&stream, segment), "first");
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_repeated_scale_request_gets_the_first_answer_and_another_one_fails() {
     let (world, t) = World::with_stream(1).await;
     let first = world.controller.scale(&t, vec![id(0, 0)], vec![(0.0, 0.5), (0.5, 1.0)]).await.unwrap();

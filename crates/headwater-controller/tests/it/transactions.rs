@@ -246,35 +246,6 @@ async fn what_is_forgotten_leaves_the_store_although_another_scope_cannot_be_loo
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_client_made_by_hand_beforehand_takes_no_event_of_a_transaction() {
-    let (world, t) = World::with_stream(1).await;
-    let first = open(&world, &t).await;
-    let next = TransactionId(first.id.0 + 1);
-    let name = t.transaction_segment(id(0, 0), next);
-    world.store.create(name.as_str());
-    assert!(world.store.append(name.as_str(), b"by hand"));
-    let second = open(&world, &t).await;
-    assert_eq!(second.id, next, "ids are counted");
-    write(&world, &t, &first, "first");
-    write(&world, &t, &second, "second");
-    // In the place of the segments through which the first one passes the scale, and of those that follow.
-    world.scale(&t, &[id(0, 0)], &[(0.0, 1.0)]).await;
-    for name in ["s/t/0.#epoch.2", "s/t/1.#epoch.3"] {
-        world.store.create(name);
-        world.store.seal(name);
-    }
-    for (transaction, passing, current, text) in
-        [(&first, id(0, 2), id(1, 3), "first"), (&second, id(0, 4), id(1, 5), "second")]
-    {
-        commit(&world, &t, transaction.id).await;
-        world.state_becomes(&t, transaction.id, TransactionState::Committed).await;
-        assert_eq!(world.bytes(&t, passing), text);
-        assert_eq!(world.current(&t).await, [current]);
-        world.append(&t, current, "later");
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn segments_are_named_by_number_and_transaction_epoch() {
     let (world, t) = World::with_stream(2).await;
     world.scale(&t, &[id(1, 0)], &[(0.5, 0.75), (0.75, 1.0)]).await;
