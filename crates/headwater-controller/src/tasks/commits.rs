@@ -129,7 +129,7 @@ impl Open {
     }
 
     /// Creates both epochs, merges, seals. Each step can be run again: a duplicate is sealed only after everything was
-    /// merged into it, so a sealed duplicate is a finished one.
+    /// merged into it, and merging nothing more into it is no mistake.
     pub(super) async fn finish_rolling(&mut self) -> Result<()> {
         let view = self.view()?;
         let (inner, name) = (Arc::clone(&self.inner), self.slot.name.clone());
@@ -142,11 +142,12 @@ impl Open {
         if !rolling.recorded {
             let config = view.head.update.as_ref().unwrap_or(&view.head.config);
             inner.create_segments(segment_names(&name, passing.segments()), config).await?;
-            // The duplicates may be sealed already if this is run again after a crash. Nothing is left to merge then, and the
-            // times are noted again, behind all that was merged: later than they need be, never too early.
-            if let Some(ends) = self.merge(&rolling.transactions, &passing).await? {
-                self.note_times(&rolling.transactions, &ends).await?;
-            }
+            // If this is run again after a crash, times may be noted again, behind all that was merged: later than they need
+            // be, never too early.
+            let Some(ends) = self.merge(&rolling.transactions, &passing).await? else {
+                return self.clear_the_way(&passing).await;
+            };
+            self.note_times(&rolling.transactions, &ends).await?;
             let ends = inner.seal_segments(segment_names(&name, passing.segments())).await?;
             inner.create_segments(segment_names(&name, next.segments()), config).await?;
             let mut changes =
@@ -165,6 +166,18 @@ impl Open {
         self.commit(head, Some(next), changes).await?;
         info!(stream = %name, epoch, transactions = rolling.transactions.len(), "committed over a scale");
         Ok(())
+    }
+
+    /// Somebody sealed or deleted a segment of this epoch, which nobody was told of, before everything was merged into it. It
+    /// is made anew when this is tried again; one that has bytes stays as it is, since they may be of a transaction.
+    async fn clear_the_way(&self, passing: &Epoch) -> Result<()> {
+        let segments = &self.inner.ports.segments;
+        for name in segment_names(&self.slot.name, passing.segments()) {
+            if segments.segment_info(&name).await?.is_some_and(|info| info.sealed && info.length == 0) {
+                segments.delete_segment(&name).await?;
+            }
+        }
+        Err(ControllerError::Unavailable("a segment that a commit passes through does not take its events".into()))
     }
 
     /// Deletes the segments of everything that was aborted. Returns how many transactions.

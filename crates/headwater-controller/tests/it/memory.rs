@@ -471,7 +471,10 @@ impl SegmentOps for Link {
         self.call(|state| {
             match state.segments.get(target.as_str()) {
                 None => return Ok(Merged::NoSuchTarget),
-                Some(target) if target.sealed => return Ok(Merged::TargetSealed),
+                // Where nothing is left to be merged a seal is no hindrance.
+                Some(target) if target.sealed && sources.iter().any(|it| state.segments.contains_key(it.as_str())) => {
+                    return Ok(Merged::TargetSealed);
+                }
                 Some(_) => {}
             }
             let mut ends = Vec::new();

@@ -246,6 +246,20 @@ async fn what_is_forgotten_leaves_the_store_although_another_scope_cannot_be_loo
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_segment_sealed_before_a_commit_passes_through_it_takes_no_event_away() {
+    let (world, t) = World::with_stream(1).await;
+    let transaction = open(&world, &t).await;
+    write(&world, &t, &transaction, "kept");
+    world.scale(&t, &[id(0, 0)], &[(0.0, 1.0)]).await;
+    world.store.create("s/t/0.#epoch.2");
+    world.store.seal("s/t/0.#epoch.2");
+    commit(&world, &t, transaction.id).await;
+    world.state_becomes(&t, transaction.id, TransactionState::Committed).await;
+    assert_eq!(world.bytes(&t, id(0, 2)), "kept");
+    assert_eq!(world.current(&t).await, [id(1, 3)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn segments_are_named_by_number_and_transaction_epoch() {
     let (world, t) = World::with_stream(2).await;
     world.scale(&t, &[id(1, 0)], &[(0.5, 0.75), (0.75, 1.0)]).await;
