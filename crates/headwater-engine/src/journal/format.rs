@@ -80,7 +80,7 @@ pub(super) const MARKS_AT: usize = 512;
 const MARKS_MAGIC: u32 = 0x4857_4d4b;
 /// Bytes of marks without any, with their checksum.
 const MARKS_BYTES: usize = 4 + 8 + 16 + 4 + 4;
-const MARK_BYTES: usize = 8 + 8 + 4;
+const MARK_BYTES: usize = 8 + 8 + 4 + 4;
 const MARK_EACH_BYTES: usize = 4 + 8;
 
 /// A place in a file of the journal, which the next file's header remembers.
@@ -90,6 +90,8 @@ pub(super) struct Mark {
     pub(super) position: u64,
     /// Its number.
     pub(super) frame: u64,
+    /// Body checksum of the frame before it.
+    pub(super) previous_sum: u32,
     /// Highest sequence of each container in the frames of the file that stand before it.
     pub(super) before: BTreeMap<u32, u64>,
 }
@@ -114,7 +116,7 @@ impl Mark {
         let mut out = Encoder::default();
         out.u32(MARKS_MAGIC).u64(header.file).u128(header.store).u32(chosen.len() as u32);
         for mark in chosen.into_iter().rev() {
-            out.u64(mark.position).u64(mark.frame).u32(mark.before.len() as u32);
+            out.u64(mark.position).u64(mark.frame).u32(mark.previous_sum).u32(mark.before.len() as u32);
             for (container, sequence) in &mark.before {
                 out.u32(*container).u64(*sequence);
             }
@@ -134,12 +136,12 @@ impl Mark {
             }
             let mut marks = Vec::new();
             for _ in 0..input.u32()? {
-                let (position, frame) = (input.u64()?, input.u64()?);
+                let (position, frame, previous_sum) = (input.u64()?, input.u64()?, input.u32()?);
                 let mut before = BTreeMap::new();
                 for _ in 0..input.u32()? {
                     before.insert(input.u32()?, input.u64()?);
                 }
-                marks.push(Self { position, frame, before });
+                marks.push(Self { position, frame, previous_sum, before });
             }
             let covered = bytes.len() - input.remaining();
             if crc32c::crc32c(&bytes[..covered]) != input.u32()? {
@@ -263,7 +265,7 @@ mod tests {
 
     fn mark(number: u64, containers: u32) -> Mark {
         let before = (0..containers).map(|container| (container, 100 * number + u64::from(container))).collect();
-        Mark { position: number * BLOCK_BYTES, frame: 2 * number, before }
+        Mark { position: number * BLOCK_BYTES, frame: 2 * number, previous_sum: 3 * number as u32, before }
     }
 
     #[test]

@@ -225,7 +225,7 @@ impl Journal {
             crc32c::crc32c_combine(crc32c::crc32c(&count), sum, body.len() - COUNT_BYTES)
         };
         let used = self.files.back_mut().expect("the current file is in use");
-        used.mark(self.current.position, self.next_frame, self.file_bytes / PARTS);
+        used.mark(self.current.position, self.next_frame, self.last_sum, self.file_bytes / PARTS);
         used.newest.extend(&newest);
         Some(self.frame(FrameKind::Records, buffer, sum, records, newest))
     }
@@ -362,7 +362,7 @@ impl Journal {
         let number = self.current.header.file + 1;
         let header = FileHeader { store: self.store, file: number, first_frame: self.next_frame };
         let used = self.files.back_mut().expect("the current file is in use");
-        used.mark(self.current.position, self.next_frame, 0);
+        used.mark(self.current.position, self.next_frame, self.last_sum, 0);
         let marks = &used.marks;
         // On a full disk the reserve goes first: what room there is else is not taken before the reserve is whole again.
         let spare = if self.reserve.is_low() { self.reserve.take_reserved() } else { self.reserve.take_spare() };
@@ -388,10 +388,10 @@ impl UsedFile {
     }
 
     /// Remembers where the next frame begins, at least so far behind the place remembered before.
-    fn mark(&mut self, position: u64, frame: u64, distance: u64) {
+    fn mark(&mut self, position: u64, frame: u64, previous_sum: u32, distance: u64) {
         let last = self.marks.last().map_or(BLOCK_BYTES, |mark| mark.position);
         if position > last && position - last >= distance {
-            self.marks.push(Mark { position, frame, before: self.newest.clone() });
+            self.marks.push(Mark { position, frame, previous_sum, before: self.newest.clone() });
         }
     }
 

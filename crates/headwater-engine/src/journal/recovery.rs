@@ -119,12 +119,13 @@ impl Journal {
             }
             found.scan(&mut window, chain.position, &mut |seen| {
                 known = known.max(seen.head.synced);
-                chain.see(&*disk, &seen, |head, body| {
+                chain.see(&*disk, &seen, |head, body, is_repeat| {
                     let mut is_news = false;
                     if head.kind == FrameKind::Records {
                         each_record(&found.path, body, |record| {
+                            // This copy may be the only one that lasts.
                             newest.insert(record.container, record.sequence);
-                            is_news |= replay(Some(record))?;
+                            is_news |= !is_repeat && replay(Some(record))?;
                             Ok(())
                         })?;
                     }
@@ -295,26 +296,26 @@ impl Chain {
         }
         (self.position, self.expected) = (mark.position, mark.frame);
         if mark.frame > self.next_frame {
-            // What comes now has nothing before it to be compared with.
-            (self.next_frame, self.last_sum) = (mark.frame, 0);
+            (self.next_frame, self.last_sum) = (mark.frame, mark.previous_sum);
             self.newest.clear();
         }
         Ok(())
     }
 
-    /// Follows the chain through a file, whose frames are shown in order. Those seen before are checked and not handed out
-    /// again.
+    /// Follows the chain through a file, whose frames are shown in order. Those seen before are checked, and told from new
+    /// ones.
     fn see(
         &mut self,
         disk: &dyn Disk,
         seen: &Seen<'_>,
-        take: impl FnOnce(&FrameHead, &[u8]) -> Result<(), StoreError>,
+        take: impl FnOnce(&FrameHead, &[u8], bool) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let Seen { at, head, .. } = seen;
         match seen.body() {
             Some(body) if *at == self.position && self.continues_with(head) => {
-                if head.frame >= self.next_frame {
-                    take(head, body)?;
+                let is_repeat = head.frame < self.next_frame;
+                take(head, body, is_repeat)?;
+                if !is_repeat {
                     self.next_frame = head.frame + 1;
                     self.last_sum = head.body_sum;
                     self.newest.push_back(ChainFrame { path: self.path.clone(), at: *at, head: *head });

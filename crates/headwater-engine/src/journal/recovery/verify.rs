@@ -88,7 +88,10 @@ pub(crate) fn verify(
                     rubbish(seen.at + end as u64, &bytes[end..]);
                 }
                 let Some(chain) = chain.as_mut().filter(|_| state.is_sound) else { return Ok(()) };
-                let seen = chain.see(disk, &seen, |head, body| {
+                let seen = chain.see(disk, &seen, |head, body, is_repeat| {
+                    if is_repeat {
+                        return Ok(());
+                    }
                     state.is_closed = head.kind == FrameKind::Close;
                     if head.kind == FrameKind::Records { each_record(&found.path, body, &mut *replay) } else { Ok(()) }
                 });
@@ -142,12 +145,9 @@ pub(crate) fn ends(disk: &dyn Disk, store: u128, file_bytes: u64) -> Result<Ends
     for number in list(disk)?.0 {
         let found = open_file(disk, store, number, file_bytes)?;
         let chain = chain.get_or_insert_with(|| Chain::starting_at(&found.header));
-        if found.header.first_frame > chain.next_frame {
-            // Frames were added to the file before after it was read; what was durable at the call is in the chain.
-            break;
-        }
+        // A file that is listed has its name since everything before it is durable: a gap is damage.
         chain.go_on_in(&found)?;
-        found.scan(&mut window, BLOCK_BYTES, &mut |seen| chain.see(disk, &seen, |_, _| Ok(())))?;
+        found.scan(&mut window, BLOCK_BYTES, &mut |seen| chain.see(disk, &seen, |_, _, _| Ok(())))?;
         ends.files.push((chain.path.clone(), chain.position));
     }
     ends.frame = chain.map_or(0, |chain| chain.next_frame - 1);
@@ -171,7 +171,7 @@ pub(crate) fn verify_idle(
     let found = open_file(disk, store, number, file_bytes)?;
     let mut chain = Chain::starting_at(&found.header);
     chain.go_on_in(&found)?;
-    found.scan(&mut Window::default(), BLOCK_BYTES, &mut |seen| chain.see(disk, &seen, |_, _| Ok(())))?;
+    found.scan(&mut Window::default(), BLOCK_BYTES, &mut |seen| chain.see(disk, &seen, |_, _, _| Ok(())))?;
     match FileHeader::decode(&block) {
         Ok(header) if chain.next_frame < header.first_frame => {
             let what = format!("frames end with {}, {next} begins with {}", chain.next_frame - 1, header.first_frame);
