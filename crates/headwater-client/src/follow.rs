@@ -166,8 +166,10 @@ impl Client {
             let end = reader.end_of(segment).await?;
             reader.pass(segment, end).await?;
         }
-        // Before the head there is nothing that somebody could ask for.
-        reader.began = Some(cut).filter(|_| !is_head);
+        // In the words of its own cuts, none of which lies before it. Before the head there is nothing that somebody could ask for.
+        if !is_head {
+            reader.began = Some(reader.cut()?);
+        }
         Ok(reader)
     }
 

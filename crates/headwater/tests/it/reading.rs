@@ -359,6 +359,51 @@ async fn a_stream_that_begins_in_front_of_segments_that_were_not_opened_is_read_
     }
 }
 
+/// A stream of two halves that were merged, with 100 events in each of the two epochs, and the halves.
+async fn merged(client: &Client) -> (ScopedStream, Vec<SegmentId>) {
+    let stream = stream_of(client, 2).await;
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    let halves: Vec<_> = client.current_segments(&stream).await.unwrap().iter().map(|it| it.id).collect();
+    for round in 0..2 {
+        for key in 0..100 {
+            let _ = writer.write(&key.to_string(), format!("{key} {round}")).await.unwrap();
+        }
+        writer.flush().await.unwrap();
+        if round == 0 {
+            scale(client, &stream, &[0.0, 1.0]).await;
+        }
+    }
+    (stream, halves)
+}
+
+/// Behind three events of a segment.
+fn behind_three(all: &[(SegmentId, u64, String)], id: SegmentId) -> (SegmentId, i64) {
+    let (_, offset, _) = all.iter().filter(|(segment, ..)| *segment == id).nth(3).unwrap();
+    (id, i64::try_from(*offset).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_began_at_the_checkpoint_of_a_group_reads_up_to_its_own_cuts() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let (stream, halves) = merged(client).await;
+    let all = placed(client, &stream, None, None).await;
+    // The lower half was read to its end.
+    let offsets = [(halves[0], -1), behind_three(&all, halves[1])].into();
+    let checkpoint = StreamCut { stream: stream.clone(), offsets };
+    let mut reader = client.stream_reader(&stream, ReadFrom::Cut(checkpoint.clone())).await.unwrap();
+    let own = reader.cut().unwrap();
+    assert!(own.offsets[&halves[0]] > 0, "{own:?}");
+    assert_eq!(up_to(&mut reader, &own).await.len(), 0);
+    assert_eq!(up_to(&mut reader, &checkpoint).await.len(), 0);
+    let next = client.next_cut(&checkpoint, 1).await.unwrap();
+    let part = between(client, &stream, Some(&checkpoint), Some(&next)).await;
+    assert!(!part.is_empty());
+    assert_eq!(up_to(&mut reader, &next).await, part);
+    let before = StreamCut { stream: stream.clone(), offsets: [(halves[0], 0), (halves[1], 0)].into() };
+    assert_eq!(reader.next_before(&before).await.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
 /// It follows on the lower half, and on what the upper was split into, where the cut did not come to.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_ends_in_front_of_a_segment_that_follows_on_others_behind_the_end() {
