@@ -49,16 +49,33 @@ impl Client {
         ranges: &BTreeMap<SegmentId, KeyRange>,
     ) -> Result<BTreeMap<SegmentId, Place>> {
         let mut places = places(&cut.offsets, ranges, Place::Read);
-        if places.values().any(|place| *place == Place::Read) {
-            // What still takes events has not been read to its end, whoever says so.
-            for open in self.current_segments(&cut.stream).await? {
-                places.entry(open.id).and_modify(|place| {
-                    if *place == Place::Read {
-                        *place = Place::At(0);
-                    }
-                });
+        for (id, place) in places.iter_mut().filter(|(_, place)| **place == Place::Read) {
+            // What still takes events has not been read to its end, whoever says so. The segment itself knows: it is sealed
+            // before the stream goes on without it.
+            match self.segment_info(&cut.stream, *id).await {
+                Ok(info) if !info.sealed => *place = Place::At(0),
+                Ok(_) => {}
+                // Truncated away, or never there: that is found out by whoever goes on from it.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
+        leave_passed(&mut places, ranges);
+        Ok(places)
+    }
+
+    /// Where a cut up to which a group reads stands in each segment that it names. A segment without an offset that follows on no
+    /// other is read to its end, also one that is still to come.
+    ///
+    /// # Errors
+    /// Those of every call.
+    ///
+    /// # Cancel safety
+    /// It only asks.
+    pub(crate) async fn ends(&self, cut: &StreamCut) -> Result<BTreeMap<SegmentId, Place>> {
+        let ranges = self.ranges_of_marked(cut).await?;
+        let mut places = places(&cut.offsets, &ranges, Place::Read);
+        leave_passed(&mut places, &ranges);
         Ok(places)
     }
 
@@ -140,6 +157,14 @@ fn places(
         }
     }
     places
+}
+
+/// Takes out what was read and leads, for all of its keys, to something later that the cut names and was begun: whoever went on
+/// from there would read that again.
+fn leave_passed(places: &mut BTreeMap<SegmentId, Place>, ranges: &BTreeMap<SegmentId, KeyRange>) {
+    if let Some(surface) = Surface::new(places, ranges) {
+        places.retain(|id, place| *place != Place::Read || surface.pieces.iter().any(|(_, at, _)| at == id));
+    }
 }
 
 /// Where a cut stands for each key: in one segment, which is the last in front of it that is read for this key, or else the
@@ -260,6 +285,24 @@ mod tests {
         // No position at all: what is read leads nowhere, and what begins leads on.
         check(&[(LOW, -1), (HIGH, -1), (BOTH, -1)], Read, &[(LOW, Read), (HIGH, Read), (BOTH, Read)]);
         check(&[(LOW, -1), (HIGH, -1), (BOTH, -1)], At(0), &[(LOW, At(0)), (HIGH, At(0)), (BOTH, Unopened)]);
+    }
+
+    #[test]
+    fn what_was_read_and_leads_to_something_later_of_the_cut_is_left_out() {
+        use Place::{At, Read, Unopened};
+        #[track_caller]
+        fn check(cut: &[(SegmentId, i64)], expected: &[(SegmentId, Place)]) {
+            let ranges = ranges();
+            let mut found = places(&cut.iter().copied().collect(), &ranges, Read);
+            leave_passed(&mut found, &ranges);
+            assert_eq!(found, expected.iter().copied().collect(), "{cut:?}");
+        }
+        check(&[(LOW, -1), (HIGH, -1), (BOTH, -1)], &[(BOTH, Read)]);
+        check(&[(LOW, -1), (BOTH, 5)], &[(BOTH, At(5))]);
+        // For some keys nothing else is known.
+        check(&[(BOTH, -1), (LOWEST, -1)], &[(BOTH, Read), (LOWEST, Read)]);
+        check(&[(LOW, -1), (HIGH, 7), (BOTH, -1)], &[(LOW, Read), (HIGH, At(7)), (BOTH, Unopened)]);
+        check(&[(LOW, -1)], &[(LOW, Read)]);
     }
 
     #[test]

@@ -161,7 +161,8 @@ impl Client {
                 Place::Read => read.push(segment),
             }
         }
-        // When all others have their places: that says of what follows whether it may begin.
+        // When all others have their places: that says of what follows whether it may begin. What was read is begun.
+        reader.ended.extend(&read);
         for segment in read {
             let end = reader.end_of(segment).await?;
             reader.pass(segment, end).await?;

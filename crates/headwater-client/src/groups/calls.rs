@@ -178,7 +178,7 @@ impl Client {
         }
         for cut in configuration.ending.values() {
             let Cut::At(cut) = cut else { continue };
-            for (id, place) in self.places(cut).await? {
+            for (id, place) in self.ends(cut).await? {
                 let end = match place {
                     Place::At(offset) => signed(offset)?,
                     Place::Read => i64::MAX,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use headwater::client::{
-    Client, Delivery, ErrorKind, KeyRange, Name, ReadFrom, ReaderGroupConfig, ReaderOptions, ScopedStream, SegmentId,
-    StreamCut, StreamReader,
+    Client, Cut, Delivery, ErrorKind, KeyRange, Name, ReadFrom, ReaderGroupConfig, ReaderOptions, ScopedStream,
+    SegmentId, StreamCut, StreamReader,
 };
 use headwater::testing::TestStore;
 
@@ -402,6 +402,57 @@ async fn a_reader_that_began_at_the_checkpoint_of_a_group_reads_up_to_its_own_cu
     assert_eq!(up_to(&mut reader, &next).await, part);
     let before = StreamCut { stream: stream.clone(), offsets: [(halves[0], 0), (halves[1], 0)].into() };
     assert_eq!(reader.next_before(&before).await.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cut_says_was_read_is_not_read_again_where_it_follows_on_more_that_was() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let (stream, halves) = merged(client).await;
+    let both = client.current_segments(&stream).await.unwrap()[0].id;
+    let last = scale(client, &stream, &[0.0, 0.3, 1.0]).await;
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    for key in 0..100 {
+        let _ = writer.write(&key.to_string(), format!("{key} 2")).await.unwrap();
+    }
+    writer.flush().await.unwrap();
+    client.seal_stream(&stream).await.unwrap();
+    let all = placed(client, &stream, None, None).await;
+    let mut upper: Vec<_> = all.iter().filter(|it| it.0 == last[1]).map(|(_, _, text)| text.clone()).collect();
+    upper.sort();
+    let (mut before, mut after): (Vec<_>, Vec<_>) =
+        all.into_iter().map(|(_, _, text)| text).partition(|text| !text.ends_with(" 2"));
+    before.sort();
+    after.sort();
+    let offsets = [(halves[0], -1), (halves[1], -1), (both, -1)].into();
+    let cut = StreamCut { stream: stream.clone(), offsets };
+    let mut reader = client.stream_reader(&stream, ReadFrom::Cut(cut.clone())).await.unwrap();
+    assert_same(rest_of(&mut reader).await, &after);
+    let config = ReaderGroupConfig::of(&stream).every(Duration::from_millis(50), None);
+    assert_same(all_of_group(client, "before", &config.clone().until(cut.clone())).await, &before);
+    let behind = config.stream_from(&stream, Cut::At(cut));
+    assert_same(all_of_group(client, "behind", &behind).await, &after);
+    // For some keys only.
+    let cut = StreamCut { stream: stream.clone(), offsets: [(both, -1), (last[0], -1)].into() };
+    let mut reader = client.stream_reader(&stream, ReadFrom::Cut(cut)).await.unwrap();
+    assert_same(rest_of(&mut reader).await, &upper);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_ends_with_a_segment_reads_it_to_an_end_that_it_does_not_have_yet() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let stream = stream_of(client, 1).await;
+    let only = client.current_segments(&stream).await.unwrap()[0].id;
+    let cut = StreamCut { stream: stream.clone(), offsets: [(only, -1)].into() };
+    let config = ReaderGroupConfig::of(&stream).every(Duration::from_millis(50), None).until(cut);
+    let (scope, name) = (Name::parse("s").unwrap(), Name::parse("g").unwrap());
+    assert!(client.create_reader_group(&scope, &name, &config).await.unwrap());
+    let writer = client.event_writer(&stream, Default::default()).await.unwrap();
+    writer.write("a", "one").await.unwrap().await.unwrap();
+    scale(client, &stream, &[0.0, 0.5, 1.0]).await;
+    writer.write("a", "two").await.unwrap().await.unwrap();
+    assert_eq!(all_of_group(client, "g", &config).await, ["one"]);
 }
 
 /// It follows on the lower half, and on what the upper was split into, where the cut did not come to.
