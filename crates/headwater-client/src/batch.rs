@@ -96,9 +96,12 @@ impl Client {
         let slices = segments.into_iter().map(async |segment| {
             let info = match self.segment_info(stream, segment).await {
                 Ok(info) => info,
-                // Truncated away meanwhile.
-                Err(error) if error.kind() == ErrorKind::NotFound && from.is_none() => return Ok(None),
-                Err(error) => return Err(self.gone(stream, segment, error).await),
+                Err(error) => {
+                    let error = self.gone(stream, segment, error).await;
+                    let is_truncated = error.kind() == ErrorKind::Truncated;
+                    // Meanwhile; whoever begins with what there is does not miss it.
+                    return if is_truncated && from.is_none() { Ok(None) } else { Err(error) };
+                }
             };
             // Where a segment was not opened, nothing of it lies before the cut.
             let offset = |of: &i64| (*of).max(0).cast_unsigned();
@@ -205,7 +208,9 @@ impl Client {
             return error;
         }
         let found = async {
-            let was_there = self.ranges_of(stream, &[segment].into()).await?.contains_key(&segment);
+            // What is truncated away is followed by others, and to ask for these takes less rights than to ask for epochs.
+            let is_followed = self.successors(stream, segment).await.is_ok_and(|found| !found.is_empty());
+            let was_there = is_followed || self.ranges_of(stream, &[segment].into()).await?.contains_key(&segment);
             Ok::<_, Error>((was_there, self.stream_exists(stream).await?))
         };
         match found.await {

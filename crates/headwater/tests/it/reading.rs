@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use headwater::client::{
     Client, Cut, Delivery, ErrorKind, KeyRange, Name, ReadFrom, ReaderGroupConfig, ReaderOptions, ScopedStream,
-    SegmentId, StreamCut, StreamReader,
+    SegmentId, StreamConfig, StreamCut, StreamReader,
 };
 use headwater::testing::TestStore;
 
@@ -699,6 +699,33 @@ async fn polled<F: Future>(future: F, polls: usize) -> Option<F::Output> {
         }
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_deleted_while_its_slices_are_made_is_not_there() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let scope = Name::parse("s").unwrap();
+    client.create_scope(&scope).await.unwrap();
+    let mut missed = 0;
+    for polls in 0..30 {
+        let stream = ScopedStream { scope: scope.clone(), stream: Name::parse(&format!("t{polls}")).unwrap() };
+        client.create_stream(&stream, &StreamConfig::fixed(8)).await.unwrap();
+        let mut slices = pin!(client.slices(&stream));
+        if polled(slices.as_mut(), polls).await.is_some() {
+            break;
+        }
+        client.seal_stream(&stream).await.unwrap();
+        client.delete_stream(&stream).await.unwrap();
+        match tokio::time::timeout(LIMIT, slices).await.expect("the call hangs") {
+            Ok(all) => assert_eq!(all.len(), 8, "deleted after {polls} polls"),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
+                missed += 1;
+            }
+        }
+    }
+    assert!(missed > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
