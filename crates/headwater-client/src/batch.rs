@@ -124,8 +124,9 @@ impl Client {
     /// Offsets of a cut as the controller takes them: below 0 only in segments that were not opened. None for no cut.
     async fn read_up_to(&self, stream: &ScopedStream, cut: Option<&StreamCut>) -> Result<BTreeMap<SegmentId, i64>> {
         let Some(cut) = cut else { return Ok(BTreeMap::new()) };
+        let cut = self.completed(cut).await?;
         // What else it may mean that a segment has no offset, a reader knows.
-        Ok(self.stream_reader(stream, ReadFrom::Cut(cut.clone())).await?.cut()?.offsets)
+        Ok(self.stream_reader(stream, ReadFrom::Cut(cut)).await?.cut()?.offsets)
     }
 
     /// All segments that the stream has, later ones after those that they follow on.

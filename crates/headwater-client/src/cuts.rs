@@ -12,12 +12,16 @@ use headwater_types::{KeyRange, ScopedStream, SegmentId};
 
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::cut_to_proto;
 use crate::segments::signed;
+use crate::streams::call;
 
 /// Offset in cuts of a segment that was not opened. Source: the cuts of Pravega's controller.
 pub(crate) const UNOPENED: i64 = -1;
 /// Bounds of segments that are no further apart are the same: servers that add up equal parts fall short by as little.
 const ROUNDING: f64 = 1e-9;
+/// Segments through which is gone to complete a cut. Those between two of its own lie close together, as a rule.
+const AHEAD_MAX: usize = 10_000;
 
 /// Where a cut stands in a segment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -73,10 +77,55 @@ impl Client {
     /// # Cancel safety
     /// It only asks.
     pub(crate) async fn ends(&self, cut: &StreamCut) -> Result<BTreeMap<SegmentId, Place>> {
-        let ranges = self.ranges_of_marked(cut).await?;
+        let cut = self.completed(cut).await?;
+        let ranges = self.ranges_of_marked(&cut).await?;
         let mut places = places(&cut.offsets, &ranges, Place::Read);
         leave_passed(&mut places, &ranges);
         Ok(places)
+    }
+
+    /// A cut that also names what waits for the segments that it names, if for some keys it names nothing. The checkpoint of a group
+    /// that has read one of two segments on which a third follows names the other alone: the third is not opened, and what was
+    /// read leads nowhere else. The same cut if it names all keys, or does not so either: nothing follows on what was read of a
+    /// sealed stream.
+    ///
+    /// # Errors
+    /// Those of every call; `NotFound`: the stream.
+    ///
+    /// # Cancel safety
+    /// It only asks.
+    pub(crate) async fn completed(&self, cut: &StreamCut) -> Result<StreamCut> {
+        // Most name all keys, and to be told so takes no more than READ.
+        if cut.offsets.is_empty() || self.is_cut(cut).await? {
+            return Ok(cut.clone());
+        }
+        let ranges = self.ranges_of(&cut.stream, &cut.offsets.keys().copied().collect()).await?;
+        if ranges.len() < cut.offsets.len() {
+            return Ok(cut.clone());
+        }
+        let mut left = ranges.values().fold(vec![KeyRange::FULL], |left, taken| without(&left, *taken));
+        let unread = places(&cut.offsets, &ranges, Place::Read).into_iter().filter(|(_, place)| *place != Place::Read);
+        let mut ahead: BTreeMap<_, _> = unread.map(|(id, _)| (id, ranges[&id])).collect();
+        let mut found = cut.clone();
+        for _ in 0..AHEAD_MAX {
+            if left.is_empty() {
+                return Ok(found);
+            }
+            // What follows on a segment is later, so the first that has a key is the first to be read there.
+            let Some((id, range)) = ahead.pop_first() else { break };
+            if left.iter().any(|keys| keys.overlaps(range)) {
+                found.offsets.insert(id, UNOPENED);
+                left = without(&left, range);
+            }
+            let successors = self.successors(&cut.stream, id).await?;
+            ahead.extend(successors.into_iter().map(|successor| (successor.segment.id, successor.segment.range)));
+        }
+        Ok(cut.clone())
+    }
+
+    /// Whether the controller takes it for a cut: one that names all keys, and each segment for what it is.
+    async fn is_cut(&self, cut: &StreamCut) -> Result<bool> {
+        Ok(call!(self, "isStreamCutValid", is_stream_cut_valid, cut_to_proto(cut))?.response)
     }
 
     /// Where a cut at which somebody reads stands for each key; `None` if it leaves keys out or names segments that the stream
@@ -88,8 +137,9 @@ impl Client {
     /// # Cancel safety
     /// It only asks.
     pub(crate) async fn surface(&self, cut: &StreamCut) -> Result<Option<Surface>> {
+        let cut = self.completed(cut).await?;
         let ranges = self.ranges_of(&cut.stream, &cut.offsets.keys().copied().collect()).await?;
-        Ok(Surface::new(&self.places_among(cut, &ranges).await?, &ranges))
+        Ok(Surface::new(&self.places_among(&cut, &ranges).await?, &ranges))
     }
 
     /// The head of a stream, of which the controller tells in its own words, in those that everybody understands: where nothing
@@ -157,6 +207,14 @@ fn places(
         }
     }
     places
+}
+
+/// What is left of keys without others.
+fn without(keys: &[KeyRange], taken: KeyRange) -> Vec<KeyRange> {
+    let parts =
+        |part: &KeyRange| [(part.low(), part.high().min(taken.low())), (part.low().max(taken.high()), part.high())];
+    let left = keys.iter().flat_map(parts).filter(|(low, high)| high - low >= ROUNDING);
+    left.filter_map(|(low, high)| KeyRange::new(low, high).ok()).collect()
 }
 
 /// Takes out what was read and leads, for all of its keys, to something later that the cut names and was begun: whoever went on
@@ -303,6 +361,21 @@ mod tests {
         check(&[(BOTH, -1), (LOWEST, -1)], &[(BOTH, Read), (LOWEST, Read)]);
         check(&[(LOW, -1), (HIGH, 7), (BOTH, -1)], &[(LOW, Read), (HIGH, At(7)), (BOTH, Unopened)]);
         check(&[(LOW, -1)], &[(LOW, Read)]);
+    }
+
+    #[test]
+    fn keys_without_others_are_what_is_left_on_both_sides() {
+        #[track_caller]
+        fn check(taken: (f64, f64), expected: &[(f64, f64)]) {
+            let expected: Vec<_> = expected.iter().map(|(low, high)| range(*low, *high)).collect();
+            assert_eq!(without(&[range(0.0, 0.25), range(0.5, 0.75)], range(taken.0, taken.1)), expected);
+        }
+        check((0.25, 0.5), &[(0.0, 0.25), (0.5, 0.75)]);
+        check((0.0, 1.0), &[]);
+        check((0.125, 0.625), &[(0.0, 0.125), (0.625, 0.75)]);
+        check((0.5625, 0.625), &[(0.0, 0.25), (0.5, 0.5625), (0.625, 0.75)]);
+        // As far as servers compute bounds.
+        check((1e-12, 1.0), &[]);
     }
 
     #[test]

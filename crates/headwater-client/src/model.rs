@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use headwater_proto::controller as proto;
+use headwater_records::StreamCut;
 use headwater_types::{KeyRange, ScopedStream, SegmentId};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -184,6 +185,13 @@ pub(crate) fn stream_info(stream: &ScopedStream) -> proto::StreamInfo {
         scope: stream.scope.to_string(),
         stream: stream.stream.to_string(),
         access_operation: proto::stream_info::AccessOperation::Unspecified.into(),
+    }
+}
+
+pub(crate) fn cut_to_proto(cut: &StreamCut) -> proto::StreamCut {
+    proto::StreamCut {
+        stream_info: Some(stream_info(&cut.stream)),
+        cut: cut.offsets.iter().map(|(id, offset)| (id.as_i64(), *offset)).collect(),
     }
 }
 

@@ -8,7 +8,7 @@ use headwater_types::{KeyRange, Name, ScopedStream, SegmentId};
 
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{SegmentRange, StreamConfig, Successor, segment_id, stream_info};
+use crate::model::{SegmentRange, StreamConfig, Successor, cut_to_proto, segment_id, stream_info};
 
 /// Calls an rpc by its generated name.
 macro_rules! call {
@@ -266,11 +266,7 @@ impl Client {
     /// # Cancel safety
     /// It may be truncated.
     pub async fn truncate_stream(&self, cut: &StreamCut) -> Result<()> {
-        let asked = proto::StreamCut {
-            stream_info: Some(stream_info(&cut.stream)),
-            cut: cut.offsets.iter().map(|(id, offset)| (id.as_i64(), *offset)).collect(),
-        };
-        let answer = call!(self, "truncateStream", truncate_stream, asked)?;
+        let answer = call!(self, "truncateStream", truncate_stream, cut_to_proto(cut))?;
         // Whatever may go well the next time is no answer at all.
         if answer.status() == proto::update_stream_status::Status::Failure {
             let what = format!("cut is none of stream {}, or lies before what was truncated already", cut.stream);

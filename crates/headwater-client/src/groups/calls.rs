@@ -5,10 +5,11 @@ use headwater_records::group::{Fresh, GroupConfiguration, Placed, Places};
 use headwater_records::{Cut, Offsets, READ, StreamCut};
 use headwater_types::{Name, ScopedStream, StreamSegment};
 
-use super::config::{cut_to_proto, of_proto, to_proto, uuid_text};
+use super::config::{of_proto, to_proto, uuid_text};
 use crate::client::Client;
 use crate::cuts::Place;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::cut_to_proto;
 use crate::segments::signed;
 use crate::streams::{call, failed};
 

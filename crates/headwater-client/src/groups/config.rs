@@ -10,7 +10,7 @@ use headwater_types::{Name, ScopedStream, SegmentId};
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::stream_info;
+use crate::model::{cut_to_proto, stream_info};
 
 /// How a group reads.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -64,7 +64,9 @@ impl ReaderGroupConfig {
         self
     }
 
-    /// Ends reading at a cut.
+    /// Ends reading at a cut. A segment without an offset in it has nothing before it if it follows on others of the cut, and is read to
+    /// its end otherwise. In keys that the cut leaves out, the group ends in front of what follows on its segments, and nowhere if
+    /// nothing does.
     #[must_use]
     pub fn until(mut self, end: StreamCut) -> Self {
         self.ends.insert(end.stream.clone(), Cut::At(end));
@@ -166,13 +168,6 @@ pub(super) fn to_proto(scope: &Name, name: &Name, records: &GroupConfiguration) 
         starting_stream_cuts: cuts(&records.starting),
         ending_stream_cuts: cuts(&records.ending),
         ..Default::default()
-    }
-}
-
-pub(super) fn cut_to_proto(cut: &StreamCut) -> proto::StreamCut {
-    proto::StreamCut {
-        stream_info: Some(stream_info(&cut.stream)),
-        cut: cut.offsets.iter().map(|(id, offset)| (id.as_i64(), *offset)).collect(),
     }
 }
 

@@ -404,6 +404,44 @@ async fn a_reader_that_began_at_the_checkpoint_of_a_group_reads_up_to_its_own_cu
     assert_eq!(reader.next_before(&before).await.unwrap_err().kind(), ErrorKind::Invalid);
 }
 
+/// As the checkpoint of a group that has read the lower half to its end and knows what follows on both.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_that_names_one_of_two_segments_on_which_a_third_follows_leaves_nothing_out() {
+    let store = TestStore::start().await.unwrap();
+    let client = store.client();
+    let (stream, halves) = merged(client).await;
+    let all = placed(client, &stream, None, None).await;
+    let (id, end) = behind_three(&all, halves[1]);
+    let cut = StreamCut { stream: stream.clone(), offsets: [(id, end)].into() };
+    let is_before = |(segment, offset, _): &(SegmentId, u64, String)| {
+        *segment == halves[0] || *segment == id && i64::try_from(*offset).unwrap() < end
+    };
+    let (before, after): (Vec<_>, Vec<_>) = all.into_iter().partition(is_before);
+    let sorted = |found: Vec<(SegmentId, u64, String)>| {
+        let mut texts: Vec<_> = found.into_iter().map(|(_, _, text)| text).collect();
+        texts.sort();
+        texts
+    };
+    let (before, after) = (sorted(before), sorted(after));
+    assert_same(between(client, &stream, None, Some(&cut)).await, &before);
+    assert_same(between(client, &stream, Some(&cut), None).await, &after);
+    let tail = client.tail_cut(&stream).await.unwrap();
+    let mut reader = client.stream_reader(&stream, ReadFrom::Cut(cut.clone())).await.unwrap();
+    assert_eq!(up_to(&mut reader, &cut).await.len(), 0);
+    assert_same(up_to(&mut reader, &tail).await, &after);
+    let mut reader = client.stream_reader(&stream, ReadFrom::Head).await.unwrap();
+    let found = up_to(&mut reader, &cut).await;
+    assert!(before.iter().all(|text| found.contains(text)));
+    let config = ReaderGroupConfig::of(&stream).every(Duration::from_millis(50), None);
+    assert_same(all_of_group(client, "before", &config.until(cut)).await, &before);
+    // What nothing leads to is left out by whoever made the cut.
+    scale(client, &stream, &[0.0, 0.5, 1.0]).await;
+    let mut partly = client.tail_cut(&stream).await.unwrap();
+    partly.offsets.pop_last();
+    let mut reader = client.stream_reader(&stream, ReadFrom::Head).await.unwrap();
+    assert_eq!(reader.next_before(&partly).await.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_cut_says_was_read_is_not_read_again_where_it_follows_on_more_that_was() {
     let store = TestStore::start().await.unwrap();
