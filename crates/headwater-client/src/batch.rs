@@ -67,6 +67,8 @@ impl Client {
     ///
     /// What is truncated behind `from` is in the slices all the same: whoever reads it is told.
     ///
+    /// Servers that ask who calls want READ of it where both cuts name all keys and have no offset below 0, else READ_UPDATE.
+    ///
     /// # Errors
     /// * `Invalid`: a cut is one of another stream, names segments or offsets that the stream never had, or leaves keys out; or
     ///   `to` lies before `from`, or before where the stream begins now;
@@ -135,7 +137,7 @@ impl Client {
     }
 
     /// The segments that lie between two cuts, in the same order. No cut is the head, or the tail.
-    async fn segments_between(
+    pub(crate) async fn segments_between(
         &self,
         stream: &ScopedStream,
         from: &BTreeMap<SegmentId, i64>,
@@ -170,6 +172,8 @@ impl Client {
     ///   segment ends, as at the tail.
     ///
     /// Parts between cuts that follow on one another share no event and leave none out, whatever is written or scaled meanwhile.
+    ///
+    /// Servers that ask who calls want READ of it for a cut without offsets below 0, else READ_UPDATE.
     ///
     /// # Errors
     /// * `Invalid`: the cut names segments that the stream never had, or offsets behind their ends;

@@ -94,7 +94,16 @@ pub struct StreamReader {
 #[derive(Debug)]
 struct Bound {
     cut: StreamCut,
-    surface: Surface,
+    ahead: Ahead,
+}
+
+/// How is told whether a cut was reached.
+#[derive(Debug)]
+enum Ahead {
+    /// By the keys of segments.
+    Keys(Surface),
+    /// By the segments between where the reader began and the cut, both included: for whoever is not told which keys they have.
+    Segments(BTreeSet<SegmentId>),
 }
 
 #[derive(Debug)]
@@ -124,6 +133,9 @@ impl Active {
 
 impl Client {
     /// Reads a whole stream alone, and goes on at its tail.
+    ///
+    /// Servers that ask who calls want READ of it where it begins at a cut that names all keys and has no offset below 0. Which keys
+    /// segments have, which others need, they tell whoever has READ_UPDATE, and so where the head is and the tail.
     ///
     /// # Errors
     /// `NotFound`; `Invalid`: a cut of another stream, or with a segment that the stream never had.
@@ -250,10 +262,30 @@ impl StreamReader {
         if nowhere.is_empty() {
             return Ok(nowhere);
         }
-        self.learn_ranges(unread.iter().chain(&nowhere).copied().collect()).await?;
+        match self.learn_ranges(unread.iter().chain(&nowhere).copied().collect()).await {
+            Err(error) if error.kind() == ErrorKind::Denied => {
+                let ahead = self.led_to(unread, &nowhere).await?;
+                return Ok(nowhere.into_iter().filter(|id| !ahead.contains(id)).collect());
+            }
+            learnt => learnt?,
+        }
         let range = |id: SegmentId| self.ranges.get(&id).copied();
         let is_read = |id: &SegmentId| !is_unread(*id, range(*id), unread.iter().map(|id| (*id, range(*id))));
         Ok(nowhere.into_iter().filter(is_read).collect())
+    }
+
+    /// Of these segments, those that others lead to: for whoever is not told which keys segments have.
+    async fn led_to(&self, others: BTreeSet<SegmentId>, segments: &[SegmentId]) -> Result<BTreeSet<SegmentId>> {
+        let (mut ahead, mut found) = (others, BTreeSet::new());
+        // What follows on a segment is later than it.
+        while let Some(id) = ahead.pop_first().filter(|id| segments.iter().any(|wanted| id <= wanted)) {
+            if segments.contains(&id) {
+                found.insert(id);
+            }
+            let successors = self.client.successors(&self.stream, id).await?;
+            ahead.extend(successors.into_iter().map(|successor| successor.segment.id));
+        }
+        Ok(found)
     }
 
     /// The next event; waits for one at the tail. `None` once a sealed stream is read to its end.
@@ -274,11 +306,14 @@ impl StreamReader {
     /// [`tail_cut`](Client::tail_cut), was handed out: then it does not wait for more. Until then events behind the cut may be
     /// among them. An empty cut, that of a sealed stream's tail, is passed with the last event. A segment without an offset in
     /// the cut has nothing before it if it follows on others of the cut, and is read to its end otherwise, as the checkpoint of
-    /// a group means it.
+    /// a group means it; so has what follows on the segments of a cut that leaves its keys out.
+    ///
+    /// Servers that ask who calls want READ of it for a cut that names all keys and has no offset below 0, else READ_UPDATE.
     ///
     /// # Errors
-    /// As `next`, and `Invalid`: the cut is one of another stream, names segments that the stream never had, leaves keys out, or
-    /// lies before the cut, or the tail, where this reader began. One that began at the head has passed what lies before.
+    /// As `next`, and `Invalid`: the cut is one of another stream, names segments that the stream never had, leaves keys out that
+    /// nothing leads to, or lies before the cut, or the tail, where this reader began. One that began at the head has passed what lies
+    /// before.
     ///
     /// # Cancel safety
     /// Nothing is lost.
@@ -288,10 +323,10 @@ impl StreamReader {
             return self.next_until(None).await;
         }
         let bound = self.bound(cut).await?;
-        self.next_until(Some(&bound.surface)).await
+        self.next_until(Some(bound.as_ref())).await
     }
 
-    async fn next_until(&mut self, cut: Option<&Surface>) -> Result<Option<ReadEvent>> {
+    async fn next_until(&mut self, cut: Option<&Bound>) -> Result<Option<ReadEvent>> {
         loop {
             if cut.is_some_and(|cut| self.has_passed(cut)) {
                 return Ok(None);
@@ -451,31 +486,64 @@ impl StreamReader {
         if let Some(bound) = self.bound.as_ref().filter(|bound| bound.cut == *cut) {
             return Ok(bound.clone());
         }
-        let invalid = |what: String| Error::new(ErrorKind::Invalid, what);
+        let ahead = match self.surface_of(cut).await {
+            Err(error) if error.kind() == ErrorKind::Denied => Ahead::Segments(self.way_to(cut, error).await?),
+            surface => Ahead::Keys(surface?),
+        };
+        let bound = Arc::new(Bound { cut: cut.clone(), ahead });
+        self.bound = Some(bound.clone());
+        Ok(bound)
+    }
+
+    async fn surface_of(&mut self, cut: &StreamCut) -> Result<Surface> {
         let Some(surface) = self.client.surface(cut).await? else {
-            let stream = &self.stream;
-            return Err(invalid(format!("cut leaves keys of stream {stream} out, or segments are none of its")));
+            let what = format!("cut leaves keys of stream {} out, or segments are none of its", self.stream);
+            return Err(Error::new(ErrorKind::Invalid, what));
         };
         if let Some(began) = &self.began
             && let Some(began) = self.client.surface(began).await?
             && surface.is_before(&began)
         {
-            return Err(invalid(format!("cut of stream {} lies before where its reader began", self.stream)));
+            return Err(self.lies_before());
         }
         let unread = self.unread().collect();
         self.learn_ranges(unread).await?;
-        let bound = Arc::new(Bound { cut: cut.clone(), surface });
-        self.bound = Some(bound.clone());
-        Ok(bound)
+        Ok(surface)
+    }
+
+    /// The segments from where this began to a cut, of which the controller tells whoever may read. What an offset below 0 means,
+    /// only the keys say, and a head is for those who are told them: then it stays `denied`.
+    async fn way_to(&self, cut: &StreamCut, denied: Error) -> Result<BTreeSet<SegmentId>> {
+        let began = self.began.as_ref().filter(|began| !began.offsets.is_empty());
+        let Some(began) = began.filter(|_| cut.offsets.values().all(|offset| *offset >= 0)) else {
+            return Err(denied);
+        };
+        // The controller goes by segments alone.
+        if cut.offsets.iter().any(|(id, offset)| began.offsets.get(id).is_some_and(|began| offset < began)) {
+            return Err(self.lies_before());
+        }
+        let way = self.client.segments_between(&self.stream, &began.offsets, &cut.offsets).await?;
+        Ok(way.into_iter().collect())
+    }
+
+    fn lies_before(&self) -> Error {
+        let what = format!("cut of stream {} lies before where its reader began", self.stream);
+        Error::new(ErrorKind::Invalid, what)
     }
 
     /// Whether everything before a cut was handed out.
-    fn has_passed(&self, cut: &Surface) -> bool {
+    fn has_passed(&self, bound: &Bound) -> bool {
         let active = self.active.iter().map(|active| (active.segment, active.offset()));
-        active.chain(self.waiting.keys().map(|segment| (*segment, 0))).all(|(segment, offset)| {
-            // One that nobody knows may have any.
-            let keys = self.ranges.get(&segment).copied().unwrap_or(KeyRange::FULL);
-            cut.is_reached(segment, keys, offset)
+        active.chain(self.waiting.keys().map(|segment| (*segment, 0))).all(|(segment, offset)| match &bound.ahead {
+            Ahead::Keys(cut) => {
+                // One that nobody knows may have any.
+                let keys = self.ranges.get(&segment).copied().unwrap_or(KeyRange::FULL);
+                cut.is_reached(segment, keys, offset)
+            }
+            Ahead::Segments(way) => match bound.cut.offsets.get(&segment) {
+                Some(end) => u64::try_from(*end).is_ok_and(|end| offset >= end),
+                None => !way.contains(&segment),
+            },
         })
     }
 

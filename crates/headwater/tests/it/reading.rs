@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use headwater::client::{
-    Client, Cut, Delivery, ErrorKind, KeyRange, Name, ReadFrom, ReaderGroupConfig, ReaderOptions, ScopedStream,
-    SegmentId, StreamConfig, StreamCut, StreamReader,
+    Client, ClientOptions, Cut, Delivery, ErrorKind, KeyRange, Name, ReadFrom, ReaderGroupConfig, ReaderOptions,
+    ScopedStream, SegmentId, StreamConfig, StreamCut, StreamReader, basic,
 };
 use headwater::testing::TestStore;
+use headwater_server::AuthConfig;
+use headwater_server::auth::users;
 
+use super::Store;
 use super::store::stream_of;
 
 /// Nothing here takes longer, unless it hangs.
@@ -737,6 +740,67 @@ async fn polled<F: Future>(future: F, polls: usize) -> Option<F::Output> {
         }
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_only_read_a_stream_reads_between_its_cuts() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("users");
+    for (name, grant) in [("admin", "prn::*,READ_UPDATE"), ("reader", "prn::/scope:s/stream:t,READ")] {
+        users::add(&file, name, b"password", &[grant.to_owned()]).unwrap();
+    }
+    let auth = AuthConfig { passwords: Some(file), bearer: None, token_key: None, token_lifetime_seconds: 600 };
+    let store = Store::start_with(Some(auth), |options| options.credentials(basic("admin", "password").unwrap())).await;
+    let admin = &store.client;
+    let options = ClientOptions::new(&store.address()).unwrap().retry_for(Duration::from_secs(20));
+    let client = options.credentials(basic("reader", "password").unwrap()).connect().unwrap();
+
+    let stream = stream_of(admin, 2).await;
+    let writer = admin.event_writer(&stream, Default::default()).await.unwrap();
+    let halves: Vec<_> = admin.current_segments(&stream).await.unwrap().iter().map(|it| it.id).collect();
+    let mut cuts = Vec::new();
+    for round in 0..4 {
+        for key in 0..100 {
+            let _ = writer.write(&key.to_string(), format!("{key} {round}")).await.unwrap();
+        }
+        writer.flush().await.unwrap();
+        match round {
+            1 => {
+                let quarters = [KeyRange::new(0.5, 0.75).unwrap(), KeyRange::new(0.75, 1.0).unwrap()];
+                admin.scale_stream(&stream, &[halves[1]], &quarters).await.unwrap();
+            }
+            2 => {
+                cuts.push(admin.tail_cut(&stream).await.unwrap());
+                scale(admin, &stream, &[0.0, 0.3, 1.0]).await;
+            }
+            _ => cuts.push(admin.tail_cut(&stream).await.unwrap()),
+        }
+    }
+    let mut reader = client.stream_reader(&stream, ReadFrom::Cut(cuts[0].clone())).await.unwrap();
+    let mut found = Vec::new();
+    for pair in cuts.windows(2) {
+        found.extend(up_to(&mut reader, &pair[1]).await);
+        let part = between(&client, &stream, Some(&pair[0]), Some(&pair[1])).await;
+        assert!(!part.is_empty() && part.iter().all(|text| found.contains(text)));
+    }
+    let mut expected: Vec<_> = (100..400).map(|number| format!("{} {}", number % 100, number / 100)).collect();
+    expected.sort();
+    assert_same(found, &expected);
+    assert_ne!(client.next_cut(&cuts[0], 1).await.unwrap(), cuts[0]);
+    let mut reader = client.stream_reader(&stream, ReadFrom::Cut(cuts[1].clone())).await.unwrap();
+    let mut partly = cuts[2].clone();
+    partly.offsets.pop_last();
+    for bad in [&cuts[0], &partly] {
+        assert_eq!(reader.next_before(bad).await.unwrap_err().kind(), ErrorKind::Invalid);
+    }
+    // What an offset below 0 means only the keys say.
+    let mut marked = cuts[0].clone();
+    marked.offsets.insert(halves[0], -1);
+    let denied = client.stream_reader(&stream, ReadFrom::Cut(marked)).await.unwrap_err();
+    assert_eq!(denied.kind(), ErrorKind::Denied, "{denied:?}");
+    admin.truncate_stream(&cuts[2]).await.unwrap();
+    let gone = client.slices_between(&stream, Some(&cuts[0]), None).await.unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::Truncated, "{gone:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
