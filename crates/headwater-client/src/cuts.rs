@@ -53,11 +53,13 @@ impl Client {
         ranges: &BTreeMap<SegmentId, KeyRange>,
     ) -> Result<BTreeMap<SegmentId, Place>> {
         let mut places = places(&cut.offsets, ranges, Place::Read);
-        for (id, place) in places.iter_mut().filter(|(_, place)| **place == Place::Read) {
+        let read: Vec<SegmentId> =
+            places.iter().filter(|(_, place)| **place == Place::Read).map(|(id, _)| *id).collect();
+        for id in read {
             // What still takes events has not been read to its end, whoever says so. The segment itself knows: it is sealed
             // before the stream goes on without it.
-            match self.segment_info(&cut.stream, *id).await {
-                Ok(info) if !info.sealed => *place = Place::At(0),
+            match self.segment_info(&cut.stream, id).await {
+                Ok(info) if !info.sealed => _ = places.insert(id, Place::At(0)),
                 Ok(_) => {}
                 // Truncated away, or never there: that is found out by whoever goes on from it.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}

@@ -136,6 +136,9 @@ pub fn unplaced(state: &State, completed: &StreamSegment, successors: &[Successo
 ///
 /// So it would for one that lies behind the end of the group, where the group ends in front of the successor. It waits for those
 /// in which the group ends before it comes to that one.
+///
+/// Both hold where a reader of ours completes the first segment that the successor follows on. Where one of Java's does, it writes
+/// all predecessors, and what is written once stays.
 pub fn awaited(
     state: &State,
     completed: &StreamSegment,

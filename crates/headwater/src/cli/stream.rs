@@ -77,7 +77,7 @@ pub(crate) enum Action {
         /// SCOPE/STREAM
         #[arg(value_parser = stream_name)]
         stream: ScopedStream,
-        /// The cut, as `stream cut` prints it, or `tail` for everything there is
+        /// The cut, as `stream cut` prints it; `tail` drops everything there is, `head` and the unbounded cut what is dropped already
         #[arg(long)]
         at: String,
     },
