@@ -364,9 +364,9 @@ async fn a_stream_that_begins_in_front_of_segments_that_were_not_opened_is_read_
 
 /// A stream of two halves that were merged, with 100 events in each of the two epochs, and the halves.
 async fn merged(client: &Client) -> (ScopedStream, Vec<SegmentId>) {
-    let stream = stream_of(client, 2).await;
+    let stream = stream_of(client, 1).await;
     let writer = client.event_writer(&stream, Default::default()).await.unwrap();
-    let halves: Vec<_> = client.current_segments(&stream).await.unwrap().iter().map(|it| it.id).collect();
+    let halves = scale(client, &stream, &[0.0, 0.5, 1.0]).await;
     for round in 0..2 {
         for key in 0..100 {
             let _ = writer.write(&key.to_string(), format!("{key} {round}")).await.unwrap();
