@@ -70,8 +70,8 @@ impl Client {
     /// Servers that ask who calls want READ of it where both cuts name all keys and have no offset below 0, else READ_UPDATE.
     ///
     /// # Errors
-    /// * `Invalid`: a cut is one of another stream, names segments or offsets that the stream never had, or leaves keys out; or
-    ///   `to` lies before `from`, or before where the stream begins now;
+    /// * `Invalid`: a cut is one of another stream, names segments or offsets that the stream never had, or leaves keys out that
+    ///   nothing leads to that follows on its segments; or `to` lies before `from`, or before where the stream begins now;
     /// * `Truncated`: a whole segment behind `from` is gone;
     /// * `NotFound`: the stream does not exist.
     ///
