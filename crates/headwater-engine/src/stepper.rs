@@ -351,6 +351,7 @@ impl Stepper {
                 let manifest = &mut self.manifests[container as usize];
                 match job.run(&*self.io.disk, manifest, &chunks, &mut || ()) {
                     Ok(done) => {
+                        self.reserve.helped();
                         self.afterwards.checkpointed(container, job.take_dead_chunks(), &chunks);
                         self.done.push_back((container, Done::Checkpoint(done)));
                         self.merges.entry(container).or_default();

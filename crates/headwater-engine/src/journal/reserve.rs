@@ -12,6 +12,9 @@
 //! * while room is not low ([`Reserve::is_low`]) the files the reserve wants are there, allocated, under names that the
 //!   next start keeps
 //! * once room is low, it stays so until all of them are there again: the reserve is filled before anything grows
+//! * checkpoints are given as many files as are in use, whose content fits into as many, and no more until one
+//!   succeeds: if these are no help, their room went elsewhere (to a neighbour, to a quota that is exceeded), and the
+//!   rest is for records
 //! * the last file is given to nobody: the next start may need one
 
 use std::collections::VecDeque;
@@ -51,6 +54,8 @@ struct State {
     /// Turns since the window began.
     turns: u32,
     is_low: bool,
+    /// Files given to checkpoints since one succeeded, but for those that were made again.
+    lent: usize,
     /// For the name of the next file.
     next: u64,
 }
@@ -76,7 +81,7 @@ impl Reserve {
     pub(super) fn new(disk: Arc<dyn Disk>, file_bytes: u64, ready: VecDeque<String>, in_use: usize) -> Arc<Self> {
         let number = |name: &String| name.rsplit('-').next().and_then(|digits| digits.parse::<u64>().ok());
         let next = ready.iter().filter_map(number).max().map_or(1, |newest| newest + 1);
-        let state = State { ready, in_use, peaks: [in_use; 2], turns: 0, is_low: false, next };
+        let state = State { ready, in_use, peaks: [in_use; 2], turns: 0, is_low: false, lent: 0, next };
         Arc::new(Self { disk, file_bytes, state: Mutex::new(state) })
     }
 
@@ -100,13 +105,17 @@ impl Reserve {
             let number = {
                 let mut state = self.state();
                 if state.ready.len() >= state.wanted() {
-                    state.is_low = false;
+                    (state.is_low, state.lent) = (false, 0);
                     return Ok(true);
                 }
                 state.take_number()
             };
             match self.make(number, false) {
-                Ok(path) => self.state().ready.push_back(path),
+                Ok(path) => {
+                    let mut state = self.state();
+                    state.ready.push_back(path);
+                    state.lent = state.lent.saturating_sub(1);
+                }
                 Err(error) if error.is_full() => {
                     self.state().is_low = true;
                     return Ok(false);
@@ -137,7 +146,8 @@ impl Reserve {
         Ok(())
     }
 
-    /// Gives room to a checkpoint that found none: removes one file, if that leaves enough. From now on room is low.
+    /// Gives room to a checkpoint that found none: removes one file, if that leaves enough and may help. From now on
+    /// room is low. [`helped`](Self::helped) follows when a checkpoint succeeds.
     ///
     /// # Errors
     /// The disk's.
@@ -145,13 +155,19 @@ impl Reserve {
         let path = {
             let mut state = self.state();
             state.is_low = true;
-            if state.ready.len() <= FOR_START {
+            if state.ready.len() <= FOR_START || state.lent >= state.in_use {
                 return Ok(false);
             }
+            state.lent += 1;
             state.ready.pop_back().expect("there are some")
         };
         self.disk.remove(&path).on(&path, "remove")?;
         Ok(true)
+    }
+
+    /// A checkpoint succeeded: the room it was given was no one else's, and the next may need as much.
+    pub(crate) fn helped(&self) {
+        self.state().lent = 0;
     }
 
     /// A file for the journal, beyond what the reserve wants once it is in use.

@@ -118,6 +118,7 @@ impl KeeperTask {
             let container = job.container as usize;
             match job.run(&*self.disk, &mut self.manifests[container], &self.chunks[container], &mut pause) {
                 Ok(done) => {
+                    self.reserve.helped();
                     self.figures.checkpoints.fetch_add(1, Relaxed);
                     self.afterwards.checkpointed(job.container, job.take_dead_chunks(), &self.chunks[container]);
                     self.merges.ask(container);
