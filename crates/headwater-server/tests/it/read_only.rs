@@ -118,7 +118,8 @@ async fn whoever_may_only_read_a_stream_cannot_delete_over_http_a_group_that_hol
 
     // Over HTTP the group itself has to be theirs.
     let on_group = "prn::/scope:scope/reader-group:g,READ_UPDATE";
-    let file = users() + &entry("of-group", "g", &["prn::/scope:scope/stream:t1,READ", on_group]);
+    let rights = ["prn::/scope:scope,READ", "prn::/scope:scope/stream:t1,READ", on_group];
+    let file = users() + &entry("of-group", "g", &rights);
     let (running, _files) = start(|auth| put(auth.passwords.as_ref().unwrap(), &file)).await;
     let config = with_holding_group(&running).await;
     let mut http = Documented::new(&running).await;
