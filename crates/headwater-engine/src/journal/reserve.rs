@@ -12,9 +12,9 @@
 //! * while room is not low ([`Reserve::is_low`]) the files the reserve wants are there, allocated, under names that the
 //!   next start keeps
 //! * once room is low, it stays so until all of them are there again: the reserve is filled before anything grows
-//! * checkpoints are given as many files as are in use, whose content fits into as many, and no more until one
-//!   succeeds: if these are no help, their room went elsewhere (to a neighbour, to a quota that is exceeded), and the
-//!   rest is for records
+//! * checkpoints are given one file more than are in use, whose content fits into as many (the other is for what they
+//!   merge), and no more until one succeeds: if these are no help, their room went elsewhere (to a neighbour, to a quota
+//!   that is exceeded), and the rest is for records
 //! * the last file is given to nobody: the next start may need one
 
 use std::collections::VecDeque;
@@ -155,7 +155,7 @@ impl Reserve {
         let path = {
             let mut state = self.state();
             state.is_low = true;
-            if state.ready.len() <= FOR_START || state.lent >= state.in_use {
+            if state.ready.len() <= FOR_START || state.lent > state.in_use {
                 return Ok(false);
             }
             state.lent += 1;
