@@ -144,10 +144,10 @@ impl Open {
             inner.create_segments(segment_names(&name, passing.segments()), config).await?;
             // If this is run again after a crash, times may be noted again, behind all that was merged: later than they need
             // be, never too early.
-            let Some(ends) = self.merge(&rolling.transactions, &passing).await? else {
-                return self.clear_the_way(&passing).await;
-            };
-            self.note_times(&rolling.transactions, &ends).await?;
+            match self.merge(&rolling.transactions, &passing).await? {
+                Some(ends) => self.note_times(&rolling.transactions, &ends).await?,
+                None => self.clear_the_way(&rolling.transactions, &passing).await?,
+            }
             let ends = inner.seal_segments(segment_names(&name, passing.segments())).await?;
             inner.create_segments(segment_names(&name, next.segments()), config).await?;
             let mut changes =
@@ -168,16 +168,32 @@ impl Open {
         Ok(())
     }
 
-    /// Somebody sealed or deleted a segment of this epoch, which nobody was told of, before everything was merged into it. It
-    /// is made anew when this is tried again; one that has bytes stays as it is, since they may be of a transaction.
-    async fn clear_the_way(&self, passing: &Epoch) -> Result<()> {
-        let segments = &self.inner.ports.segments;
-        for name in segment_names(&self.slot.name, passing.segments()) {
-            if segments.segment_info(&name).await?.is_some_and(|info| info.sealed && info.length == 0) {
-                segments.delete_segment(&name).await?;
+    /// Somebody sealed or deleted a segment of this epoch, which nobody was told of. A batch is merged whole or not at all:
+    /// while all that belongs into a segment is still there, nothing of it is in that segment, whatever else is, and it is
+    /// made anew when this is tried again. Otherwise it has what it should have.
+    async fn clear_the_way(&self, batch: &[Waiting], passing: &Epoch) -> Result<()> {
+        let (segments, name) = (&self.inner.ports.segments, &self.slot.name);
+        let mut cleared = None;
+        for id in passing.ids() {
+            let target = name.segment(id);
+            if segments.segment_info(&target).await?.is_some_and(|info| !info.sealed) {
+                continue;
+            }
+            let mut waits = true;
+            for source in sources(name, batch, id.number) {
+                waits = waits && segments.segment_info(&source).await?.is_some();
+            }
+            if waits {
+                segments.delete_segment(&target).await?;
+                cleared = Some(target);
             }
         }
-        Err(ControllerError::Unavailable("a segment that a commit passes through does not take its events".into()))
+        match cleared {
+            Some(target) => {
+                Err(ControllerError::Unavailable(format!("{target} took nothing of a commit, it is made anew")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Deletes the segments of everything that was aborted. Returns how many transactions.

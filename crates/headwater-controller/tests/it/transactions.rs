@@ -247,11 +247,18 @@ async fn what_is_forgotten_leaves_the_store_although_another_scope_cannot_be_loo
 
 #[tokio::test(start_paused = true)]
 async fn a_segment_sealed_before_a_commit_passes_through_it_takes_no_event_away() {
+    for foreign in [&b""[..], b"by hand"] {
+        sealed_before_a_commit_passes_through(foreign).await;
+    }
+}
+
+async fn sealed_before_a_commit_passes_through(foreign: &[u8]) {
     let (world, t) = World::with_stream(1).await;
     let transaction = open(&world, &t).await;
     write(&world, &t, &transaction, "kept");
     world.scale(&t, &[id(0, 0)], &[(0.0, 1.0)]).await;
     world.store.create("s/t/0.#epoch.2");
+    assert!(world.store.append("s/t/0.#epoch.2", foreign));
     world.store.seal("s/t/0.#epoch.2");
     commit(&world, &t, transaction.id).await;
     world.state_becomes(&t, transaction.id, TransactionState::Committed).await;

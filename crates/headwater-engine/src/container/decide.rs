@@ -354,7 +354,8 @@ impl<T: Token> Container<T> {
         // is merged: a refusal says that nothing was done.
         for source in sources {
             if let Some(source) = self.find(source)?
-                && let Some(refusal) = self.merge_refusal(target, Some(source)).filter(|it| *it != Refusal::WrongKind)
+                && !self.segment(source).is_table()
+                && let Some(refusal) = self.merge_refusal(target, Some(source))
             {
                 return Ok((self.sequence, Err(refusal)));
             }
@@ -362,15 +363,15 @@ impl<T: Token> Container<T> {
         let mut lengths = Vec::with_capacity(sources.len());
         for source in sources {
             if let Some(source) = self.find(source)? {
-                match self.merge_refusal(target, Some(source)) {
-                    None => {}
-                    // It can never be merged, and a batch that waited for it would wait for ever.
-                    Some(Refusal::WrongKind) => {
-                        tracing::warn!(segment = source, "a table stands in the place of a segment to be merged");
-                        lengths.push(self.segment(target).length);
-                        continue;
-                    }
-                    Some(refusal) => return Ok((self.sequence, Err(refusal))),
+                // It can never be merged, and a batch that waited for it would wait for ever.
+                if self.segment(source).is_table() {
+                    tracing::warn!(segment = source, "a table stands in the place of a segment to be merged");
+                    lengths.push(self.segment(target).length);
+                    continue;
+                }
+                // The same source twice.
+                if let Some(refusal) = self.merge_refusal(target, Some(source)) {
+                    return Ok((self.sequence, Err(refusal)));
                 }
                 let offset = self.segment(target).length;
                 let attributes = Vec::new();

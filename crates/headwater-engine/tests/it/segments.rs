@@ -168,6 +168,10 @@ fn a_batch_of_merges_that_all_happened_may_be_asked_for_again_after_the_seal() {
     assert!(matches!(merge(&source), Ok(Response::MergedBatch(lengths)) if lengths == [4]));
     store.call(Request::Seal { segment: name(S) }).unwrap();
     assert!(matches!(merge(&source), Ok(Response::MergedBatch(lengths)) if lengths == [4]));
+    // A table is never merged, and nothing that waits to be.
+    let table = transaction(3);
+    store.create(&table, SegmentKind::Table { key_length: 0 });
+    assert!(matches!(merge(&table), Ok(Response::MergedBatch(lengths)) if lengths == [4]));
     store.create(&other, SegmentKind::Stream);
     assert_eq!(merge(&other).unwrap_err(), Refusal::Sealed);
 }
