@@ -213,10 +213,14 @@ impl Client {
             return error;
         }
         let found = async {
+            // Before anything that needs more than READ.
+            if !self.stream_exists(stream).await? {
+                return Ok((false, false));
+            }
             // What is truncated away is followed by others, and to ask for these takes less rights than to ask for epochs.
             let is_followed = self.successors(stream, segment).await.is_ok_and(|found| !found.is_empty());
             let was_there = is_followed || self.ranges_of(stream, &[segment].into()).await?.contains_key(&segment);
-            Ok::<_, Error>((was_there, self.stream_exists(stream).await?))
+            Ok::<_, Error>((was_there, true))
         };
         match found.await {
             Ok((true, true)) => {

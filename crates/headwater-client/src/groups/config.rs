@@ -66,7 +66,7 @@ impl ReaderGroupConfig {
 
     /// Ends reading at a cut. A segment without an offset in it has nothing before it if it follows on others of the cut, and is read to
     /// its end otherwise. In keys that the cut leaves out, the group ends in front of what follows on its segments, and nowhere if
-    /// nothing does.
+    /// nothing does; to find that takes READ_UPDATE on the stream where servers check rights, which other cuts do not.
     #[must_use]
     pub fn until(mut self, end: StreamCut) -> Self {
         self.ends.insert(end.stream.clone(), Cut::At(end));
