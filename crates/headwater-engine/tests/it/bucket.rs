@@ -395,11 +395,7 @@ fn storage_that_says_nothing_holds_up_nobody_who_does_not_read_from_it() {
     let change = |number| TableChange { key: key(number), value: Some(value.clone()), expect: Expect::Any };
     let changes = (0..40).map(change).collect();
     store.call(Request::TableUpdate { segment: name(T), changes, at: None }).unwrap();
-    for container in 0..store.engine.containers() {
-        let (sender, receiver) = channel();
-        store.engine.flush(container, Box::new(Answer(sender)));
-        store.wait(&receiver).unwrap().unwrap();
-    }
+    store.flush();
     let store = store.reopen(&options);
     memory.is_silent.store(true, Ordering::Relaxed);
     let get = |number| store.submit(Request::TableGet { segment: name(T), keys: vec![key(number)] });

@@ -38,16 +38,8 @@ fn cold(keys: u64) -> Fixture {
     reopen_cold(store)
 }
 
-fn flush(store: &Fixture) {
-    for container in 0..store.engine.containers() {
-        let (sender, receiver) = channel();
-        store.engine.flush(container, Box::new(Answer(sender)));
-        assert!(matches!(store.wait(&receiver), Ok(Ok(Response::Done))));
-    }
-}
-
 fn reopen_cold(store: Fixture) -> Fixture {
-    flush(&store);
+    store.flush();
     store.reopen(&small())
 }
 
@@ -278,7 +270,7 @@ fn thousands_of_idle_segments_leave_memory_and_are_all_there() {
     let event = |number: u64| number.to_be_bytes();
     all_done(&mut (0..SEGMENTS).map(create));
     all_done(&mut (0..SEGMENTS).map(|number| Request::Append(append(&segment(number), None, 1, &event(number)))));
-    flush(&store);
+    store.flush();
     let leave_memory = || {
         eventually("idle segments leave memory", || {
             // Some at every step of a container, and nothing happens without one.
@@ -295,7 +287,7 @@ fn thousands_of_idle_segments_leave_memory_and_are_all_there() {
     }
     all_done(&mut (0..SEGMENTS).map(|number| Request::Append(append(&segment(number), Some(1), 2, b"on"))));
     assert_eq!(store.call(create(SEGMENTS / 2)).unwrap_err(), Refusal::SegmentExists);
-    flush(&store);
+    store.flush();
     leave_memory();
     let store = store.reopen(&options);
     for number in (0..SEGMENTS).step_by(7) {

@@ -107,6 +107,15 @@ impl Fixture {
         self.wait(&receiver).unwrap_or_else(|fault| panic!("the store ended: {fault}"))
     }
 
+    /// Moves everything out of the journal.
+    fn flush(&self) {
+        for container in 0..self.engine.containers() {
+            let (sender, receiver) = channel();
+            self.engine.flush(container, Box::new(Answer(sender)));
+            assert!(matches!(self.wait(&receiver), Ok(Ok(Response::Done))));
+        }
+    }
+
     fn metric(&self, name: &str) -> u64 {
         let metrics = self.engine.metrics();
         metrics.values.iter().find(|(known, _)| *known == name).expect("there is such a metric").1

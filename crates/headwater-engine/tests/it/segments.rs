@@ -253,10 +253,8 @@ fn a_transient_segment_has_sixteen_attributes_and_not_one_more() {
     append_as(2).unwrap();
     // Changing one is always possible, one more never is, whichever way it comes and wherever the others are kept.
     for flushed in [false, true] {
-        for container in 0..store.engine.containers() * u32::from(flushed) {
-            let (sender, receiver) = channel();
-            store.engine.flush(container, Box::new(Answer(sender)));
-            store.wait(&receiver).unwrap().unwrap();
+        if flushed {
+            store.flush();
         }
         assert!(matches!(append_as(3).unwrap_err(), Refusal::Invalid(what) if what.contains("16 attributes")));
         assert!(matches!(replace(&transient, 113..115, 6).unwrap_err(), Refusal::Invalid(_)));
@@ -356,11 +354,7 @@ fn a_read_has_eight_bytes_at_least_and_says_the_end_only_if_there_was_room_for_m
         }
     };
     let flushed = |store: Fixture| {
-        for container in 0..store.engine.containers() {
-            let (sender, receiver) = channel();
-            store.engine.flush(container, Box::new(Answer(sender)));
-            store.wait(&receiver).unwrap().unwrap();
-        }
+        store.flush();
         store.reopen(&small())
     };
     check(&store, false);
@@ -454,11 +448,7 @@ fn attributes_are_set_together_and_outlive_memory() {
     assert!(matches!(set(&store, overflow), Err(Refusal::Invalid(_))));
     let too_many = (0..=ATTRIBUTE_UPDATES_MAX as u128).map(|id| update(id, UpdateKind::Replace, 1)).collect();
     assert!(matches!(set(&store, too_many), Err(Refusal::Invalid(_))));
-    for container in 0..store.engine.containers() {
-        let (sender, receiver) = channel();
-        store.engine.flush(container, Box::new(Answer(sender)));
-        store.wait(&receiver).unwrap().unwrap();
-    }
+    store.flush();
     let store = store.reopen(&small());
     assert_eq!((value(&store, 1), value(&store, 2)), (7, attribute::NULL));
 }
