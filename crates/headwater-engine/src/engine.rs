@@ -15,6 +15,7 @@ use crate::backup::{Image, ImageError, Pins};
 use crate::bucket::Recovered;
 use crate::catalogue::RunCache;
 use crate::chunks::BlockCache;
+use crate::container::covered;
 use crate::error::StoreError;
 use crate::io::{Disk, Io, Objects, Random};
 use crate::journal::Reserve;
@@ -108,8 +109,7 @@ impl Engine {
         let (readers, readers_inbox) = channel();
         let (lookups, lookups_inboxes) = Lookups::channel();
         let chunks: Vec<_> = opened.containers.iter().map(|container| container.chunks()).collect();
-        let covered: BTreeMap<u32, u64> =
-            (0..).zip(&opened.containers).map(|(id, container)| (id, container.checkpointed())).collect();
+        let covered = covered(&opened.containers);
 
         let (deleting, closing) = channel();
         let containers: Vec<_> = (0..)

@@ -8,7 +8,9 @@ use crate::Options;
 use crate::api::{Outcome, Request};
 use crate::bucket::{Afterwards, Recovered};
 use crate::catalogue::{Installed, Manifest, Merge};
-use crate::container::{Ack, CheckpointDone, CheckpointJob, ColdOutcome, ColdRead, Container, Effects, Found, Token};
+use crate::container::{
+    Ack, CheckpointDone, CheckpointJob, ColdOutcome, ColdRead, Container, Effects, Found, Token, covered,
+};
 use crate::error::StoreError;
 use crate::io::Io;
 use crate::journal::{Journal, Record, Reserve, Witness};
@@ -434,8 +436,7 @@ impl Stepper {
                 }
             }
             Work::Release => {
-                let covered: BTreeMap<u32, u64> =
-                    (0..).zip(&self.containers).map(|(id, one)| (id, one.checkpointed())).collect();
+                let covered = covered(&self.containers);
                 self.journal.release(&covered)?;
                 if self.journal.is_long() {
                     for container in self.journal.pinning(&covered) {

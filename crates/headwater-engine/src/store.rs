@@ -16,7 +16,7 @@ use crate::bucket::{Afterwards, Bucket, BucketOptions, Found, Local, Recovered};
 use crate::catalogue::{self, Manifest, RunCache};
 use crate::chunks::{BlockCache, Chunks, Directory};
 use crate::codec::{Decoder, Encoder, Malformed};
-use crate::container::{Container, Effects, Limits, Token};
+use crate::container::{Container, Effects, Limits, Token, covered};
 use crate::error::{IoContext, StoreError, verify_sum};
 use crate::io::{Disk, Io, Objects};
 use crate::journal::{self, Journal, Reserve, Witness};
@@ -214,7 +214,7 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options, pins: &Arc<Pins>) -> Re
     let witness = Witness::open(&**disk, identity.store)?;
     let mut effects = Vec::new();
     let (file_bytes, count) = (identity.journal_file_bytes, identity.containers);
-    let covered = (0..).zip(&containers).map(|(id, container)| (id, container.checkpointed())).collect();
+    let covered = covered(&containers);
     let (journal, reserve) = Journal::open(disk.clone(), identity.store, file_bytes, &witness, &covered, |record| {
         let Some(record) = record else {
             // The containers look things up: a store that is damaged there is left as it is, too.
@@ -226,7 +226,7 @@ pub(crate) fn open<T: Token>(io: &Io, options: &Options, pins: &Arc<Pins>) -> Re
             if let Some(bucket) = &mut bucket {
                 bucket.announce(&**disk)?;
             }
-            return Ok(false);
+            return Ok(());
         };
         match containers.get_mut(record.container as usize) {
             Some(container) => container.replay(record.sequence, record.operation, record.payload),

@@ -564,7 +564,7 @@ impl Replay {
         let Some(mut container) = place.take() else { return Ok(()) };
         // A container asserts what only another container or its own past could have broken; here that is a finding.
         let replayed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
-            container.replay(record.sequence, record.operation, record.payload).map(|_| container)
+            container.replay(record.sequence, record.operation, record.payload).map(|()| container)
         }));
         self.records += 1;
         match replayed {

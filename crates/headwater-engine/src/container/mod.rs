@@ -189,6 +189,11 @@ pub(crate) struct Container<T> {
     orphans: Vec<u64>,
 }
 
+/// Last operation that the durable checkpoint of each container includes.
+pub(crate) fn covered<T: Token>(containers: &[Container<T>]) -> BTreeMap<u32, u64> {
+    containers.iter().map(|container| (container.id, container.checkpointed)).collect()
+}
+
 impl<T: Token> Container<T> {
     /// Makes the places of a container in a new store.
     pub(crate) fn create(disk: &dyn Disk, id: u32) -> Result<(), StoreError> {
@@ -258,10 +263,10 @@ impl<T: Token> Container<T> {
         Ok((container, manifest))
     }
 
-    /// Applies an operation found in the journal, unless the checkpoint includes it; says whether it did.
-    pub(crate) fn replay(&mut self, sequence: u64, operation: &[u8], payload: &[u8]) -> Result<bool, StoreError> {
+    /// Applies an operation found in the journal, unless the checkpoint includes it.
+    pub(crate) fn replay(&mut self, sequence: u64, operation: &[u8], payload: &[u8]) -> Result<(), StoreError> {
         if sequence <= self.checkpointed {
-            return Ok(false);
+            return Ok(());
         }
         if sequence != self.sequence + 1 {
             let what = format!("container {} continues with operation {sequence} after {}", self.id, self.sequence);
@@ -270,12 +275,11 @@ impl<T: Token> Container<T> {
         let operation = Operation::decode(operation).map_err(StoreError::malformed(crate::journal::DIRECTORY, 0))?;
         self.sequence = sequence;
         if canary::is(21) && matches!(operation, Operation::Truncate { .. }) {
-            return Ok(true);
+            return Ok(());
         }
         // A slice would keep the whole journal file it was read from in memory.
         let payload = Bytes::copy_from_slice(payload);
-        self.apply(operation, payload, &mut Effects::default())?;
-        Ok(true)
+        self.apply(operation, payload, &mut Effects::default())
     }
 
     /// Everything the journal had is applied, and will be durable before anything else happens. Gives up what was under way: transient segments belong to

@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 
+use super::includes;
 use crate::codec::{Decoder, Encoder, Malformed};
 
 /// Frames begin at multiples of this.
@@ -99,7 +100,7 @@ pub(super) struct Mark {
 impl Mark {
     /// Nothing before it in its file is needed by a start whose checkpoints include these sequences.
     pub(super) fn is_covered(&self, covered: &BTreeMap<u32, u64>) -> bool {
-        self.before.iter().all(|(id, newest)| covered.get(id).is_some_and(|sequence| sequence >= newest))
+        self.before.iter().all(|(id, newest)| includes(covered, *id, *newest))
     }
 
     /// Puts marks of the file before into the block of a header: as many as there is room for, as far apart as possible, and

@@ -397,9 +397,13 @@ impl UsedFile {
 
     /// Containers with records here that no durable checkpoint includes.
     fn uncovered(&self, covered: &BTreeMap<u32, u64>) -> impl Iterator<Item = u32> {
-        let is_newer = |(id, newest): &(&u32, &u64)| covered.get(*id).is_none_or(|sequence| sequence < *newest);
-        self.newest.iter().filter(is_newer).map(|(id, _)| *id)
+        self.newest.iter().filter(|(id, newest)| !includes(covered, **id, **newest)).map(|(id, _)| *id)
     }
+}
+
+/// Whether checkpoints that include these sequences include this one of this container.
+fn includes(covered: &BTreeMap<u32, u64>, container: u32, sequence: u64) -> bool {
+    covered.get(&container).is_some_and(|newest| sequence <= *newest)
 }
 
 /// A frame that records are added to.

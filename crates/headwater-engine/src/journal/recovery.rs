@@ -28,7 +28,9 @@ use crate::io::{Disk, File};
 pub(crate) use verify::{JournalState, ends, leftovers, verify, verify_idle};
 
 use super::format::{BLOCK_BYTES, FORMAT, FileHeader, FrameHead, FrameKind, HEAD_BYTES, HeaderError, Mark};
-use super::{Current, DIRECTORY, Journal, RECORD_HEAD_BYTES, Record, Reserve, UsedFile, Witness, take_into_use};
+use super::{
+    Current, DIRECTORY, Journal, RECORD_HEAD_BYTES, Record, Reserve, UsedFile, Witness, includes, take_into_use,
+};
 
 /// Bytes read at a time, unless a frame is longer. Memory that nothing has touched yet costs several times what it takes
 /// to read into it, so that one small buffer for all is much faster than one for each file.
@@ -80,9 +82,8 @@ struct Window {
 
 impl Journal {
     /// Opens the journal and hands every record of the unbroken chain to `replay`, in order, and `None` behind the last:
-    /// all that is known to be durable has been seen then, and nothing was changed yet. `replay` says whether a record is
-    /// news, which no checkpoint includes; those that `covered` says checkpoints include may be left out at the beginning. The
-    /// reserve is as it was found.
+    /// all that is known to be durable has been seen then, and nothing was changed yet. At the beginning records are left
+    /// out that checkpoints include, whose newest sequences `covered` has. The reserve is as it was found.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if acknowledged records are missing or rotten, and what `replay` returns; nothing was
@@ -93,7 +94,7 @@ impl Journal {
         file_bytes: u64,
         witness: &Witness,
         covered: &BTreeMap<u32, u64>,
-        mut replay: impl FnMut(Option<Replayed<'_>>) -> Result<bool, StoreError>,
+        mut replay: impl FnMut(Option<Replayed<'_>>) -> Result<(), StoreError>,
     ) -> Result<(Self, Arc<Reserve>), StoreError> {
         let (numbers, leftovers) = list(&*disk)?;
         let mut known = if canary::is(25) { 0 } else { witness.frame };
@@ -111,11 +112,12 @@ impl Journal {
             let mut newest = BTreeMap::new();
             let chain = chain.get_or_insert_with(|| Chain::starting_at(&found.header));
             chain.go_on_in(&found)?;
-            let marks = next.iter().flat_map(|next| next.marks.iter().rev());
+            let mut marks = next.iter().flat_map(|next| next.marks.iter().rev());
             // Once there is news, nothing is left out.
-            let mut marks = marks.filter(|mark| replayed_bytes == 0 && (mark.is_covered(covered) || canary::is(50)));
-            if let Some(mark) = marks.next() {
-                chain.pass_over_to(mark)?;
+            if replayed_bytes == 0
+                && let Some(mark) = marks.find(|mark| mark.is_covered(covered) || canary::is(50))
+            {
+                chain.pass_over_to(mark);
             }
             found.scan(&mut window, chain.position, &mut |seen| {
                 known = known.max(seen.head.synced);
@@ -125,11 +127,11 @@ impl Journal {
                         each_record(&found.path, body, |record| {
                             // This copy may be the only one that lasts.
                             newest.insert(record.container, record.sequence);
-                            is_news |= !is_repeat && replay(Some(record))?;
-                            Ok(())
+                            is_news |= !includes(covered, record.container, record.sequence);
+                            if is_repeat { Ok(()) } else { replay(Some(record)) }
                         })?;
                     }
-                    if is_news || replayed_bytes > 0 {
+                    if !is_repeat && (is_news || replayed_bytes > 0) {
                         replayed_bytes += head.span();
                     }
                     Ok(())
@@ -287,19 +289,18 @@ impl Chain {
         Ok(())
     }
 
-    /// Goes on at a mark of the file, whose frames before it are not needed.
-    fn pass_over_to(&mut self, mark: &Mark) -> Result<(), StoreError> {
-        let is_place = mark.position.is_multiple_of(BLOCK_BYTES) && mark.position <= self.length;
-        if !is_place || mark.position < self.position || mark.frame < self.expected {
-            let what = format!("the next file has a mark of it at {}, frame {}", mark.position, mark.frame);
-            return Err(StoreError::damaged(&self.path, 0, what));
+    /// Goes on at a mark of the file, whose frames before it are not needed. What cannot be a mark of it says nothing.
+    fn pass_over_to(&mut self, mark: &Mark) {
+        let is_place =
+            mark.position.is_multiple_of(BLOCK_BYTES) && (self.position..=self.length).contains(&mark.position);
+        if !is_place || mark.frame < self.expected {
+            return;
         }
         (self.position, self.expected) = (mark.position, mark.frame);
         if mark.frame > self.next_frame {
             (self.next_frame, self.last_sum) = (mark.frame, mark.previous_sum);
             self.newest.clear();
         }
-        Ok(())
     }
 
     /// Follows the chain through a file, whose frames are shown in order. Those seen before are checked, and told from new
