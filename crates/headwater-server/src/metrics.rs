@@ -79,7 +79,7 @@ pub struct Figures {
     /// Bytes of acknowledged appends.
     pub append_bytes: Counter,
     /// Appends answered with anything but an acknowledgement, by [`Reason`].
-    appends_refused: [Counter; Reason::ALL.len()],
+    appends_refused: Family<[(&'static str, &'static str); 1], Counter>,
     /// 1 while the wall clock is more than a day away from the time that has passed.
     pub retention_clock_jumped: Gauge,
     /// From the last byte of an append to its acknowledgement, in seconds.
@@ -113,7 +113,6 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    /// In the order of their counters.
     const ALL: [Self; 10] = [
         Self::Condition,
         Self::Stale,
@@ -195,9 +194,11 @@ impl Metrics {
         let tls_reloads_failed = counter("tls_reloads_failed", "Certificates that could not be taken into use");
         let appends = counter("appends", "Appends acknowledged");
         let append_bytes = counter("append_bytes", "Bytes of acknowledged appends");
-        let refused = Family::<[(&str, &str); 1], Counter>::default();
-        let appends_refused = Reason::ALL.map(|reason| refused.get_or_create(&[("reason", reason.as_str())]).clone());
-        registry.register("appends_refused", "Appends refused, by reason", refused);
+        let appends_refused = Family::default();
+        for reason in Reason::ALL {
+            drop(appends_refused.get_or_create(&[("reason", reason.as_str())]));
+        }
+        registry.register("appends_refused", "Appends refused, by reason", appends_refused.clone());
         let auth_refused = Family::default();
         for kind in [Kind::Basic, Kind::Bearer, Kind::Other] {
             drop(auth_refused.get_or_create(&[("kind", kind.as_str())]));
@@ -240,8 +241,8 @@ impl Metrics {
     }
 
     /// Appends that were refused for this reason.
-    pub(crate) fn appends_refused(&self, reason: Reason) -> &Counter {
-        &self.0.appends_refused[reason as usize]
+    pub(crate) fn appends_refused(&self, reason: Reason) -> Counter {
+        self.appends_refused.get_or_create(&[("reason", reason.as_str())]).clone()
     }
 
     /// Callers who were not who they said they are, with credentials of this kind.
