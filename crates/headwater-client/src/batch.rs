@@ -215,21 +215,21 @@ impl Client {
         let found = async {
             // Before anything that needs more than READ.
             if !self.stream_exists(stream).await? {
-                return Ok((false, false));
+                return Ok(None);
             }
             // What is truncated away is followed by others, and to ask for these takes less rights than to ask for epochs.
             let is_followed = self.successors(stream, segment).await.is_ok_and(|found| !found.is_empty());
             let was_there = is_followed || self.ranges_of(stream, &[segment].into()).await?.contains_key(&segment);
-            Ok::<_, Error>((was_there, true))
+            Ok::<_, Error>(Some(was_there))
         };
         match found.await {
-            Ok((true, true)) => {
+            Ok(Some(true)) => {
                 Error::caused(ErrorKind::Truncated, format!("segment {segment} of {stream} was truncated away"), error)
             }
-            Ok((false, true)) => {
+            Ok(Some(false)) => {
                 Error::caused(ErrorKind::Invalid, format!("stream {stream} never had a segment {segment}"), error)
             }
-            Ok((_, false)) => error,
+            Ok(None) => error,
             Err(other) => other,
         }
     }

@@ -132,11 +132,17 @@ mod tests {
     use bytes::Bytes;
     use headwater_types::WriterId;
 
-    #[test]
-    fn a_stream_that_is_not_as_long_as_its_events_violates_integrity() {
+    /// Where a server of these segments listens.
+    fn served() -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         std::thread::spawn(move || serve(&listener));
+        address
+    }
+
+    #[test]
+    fn a_stream_that_is_not_as_long_as_its_events_violates_integrity() {
+        let address = served();
         let mut client = Connection::open(&address).unwrap();
         client.set_up(WriterId(5), &"bench/stream/0.#epoch.0".into()).unwrap();
         client.append(Framing::End, WriterId(5), Bytes::from_static(&[0; 216]), 2, 2).unwrap();
@@ -154,9 +160,7 @@ mod tests {
 
     #[test]
     fn appends_are_acknowledged_and_reads_are_refused() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        std::thread::spawn(move || serve(&listener));
+        let address = served();
         let mut client = Connection::open(&address).unwrap();
         let segment: Text = "scope/stream/0.#epoch.0".into();
         client.create(std::slice::from_ref(&segment)).unwrap();

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use headwater::client::{
-    Client, ClientOptions, Cut, Delivery, ErrorKind, KeyRange, Name, ReadFrom, ReaderGroupConfig, ReaderOptions,
-    ScopedStream, SegmentId, StreamConfig, StreamCut, StreamReader, basic,
+    Client, ClientOptions, Cut, Delivery, ErrorKind, EventWriter, KeyRange, Name, ReadFrom, ReaderGroupConfig,
+    ReaderOptions, ScopedStream, SegmentId, StreamConfig, StreamCut, StreamReader, basic,
 };
 use headwater::testing::TestStore;
 use headwater_server::AuthConfig;
@@ -273,6 +273,14 @@ fn assert_same(mut found: Vec<String>, expected: &[String]) {
     assert_eq!(found, expected);
 }
 
+/// An event of each of a hundred keys.
+async fn write_round(writer: &EventWriter, round: usize) {
+    for key in 0..100 {
+        let _ = writer.write(&key.to_string(), format!("{key} {round}")).await.unwrap();
+    }
+    writer.flush().await.unwrap();
+}
+
 /// Segments of four epochs, of which each cut stands in several.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_begins_in_front_of_segments_that_were_not_opened_is_read_from_there_on() {
@@ -281,12 +289,7 @@ async fn a_stream_that_begins_in_front_of_segments_that_were_not_opened_is_read_
         let client = store.client();
         let stream = stream_of(client, 1).await;
         let writer = client.event_writer(&stream, Default::default()).await.unwrap();
-        let write = async |round: usize| {
-            for key in 0..100 {
-                let _ = writer.write(&key.to_string(), format!("{key} {round}")).await.unwrap();
-            }
-            writer.flush().await.unwrap();
-        };
+        let write = |round| write_round(&writer, round);
         write(0).await;
         let first = client.current_segments(&stream).await.unwrap()[0].id;
         let halves = scale(client, &stream, &[0.0, 0.5, 1.0]).await;
@@ -503,12 +506,7 @@ async fn a_group_ends_in_front_of_a_segment_that_follows_on_others_behind_the_en
     let client = store.client();
     let stream = stream_of(client, 2).await;
     let writer = client.event_writer(&stream, Default::default()).await.unwrap();
-    let write = async |round: usize| {
-        for key in 0..100 {
-            let _ = writer.write(&key.to_string(), format!("{key} {round}")).await.unwrap();
-        }
-        writer.flush().await.unwrap();
-    };
+    let write = |round| write_round(&writer, round);
     let halves: Vec<_> = client.current_segments(&stream).await.unwrap().iter().map(|it| it.id).collect();
     write(0).await;
     let quarters = [KeyRange::new(0.5, 0.75).unwrap(), KeyRange::new(0.75, 1.0).unwrap()];
