@@ -48,8 +48,8 @@ pub struct RecoverReport {
     /// How much of the journal no checkpoint had yet, in bytes, from the oldest such record to its end: what the server says
     /// of its start.
     pub replayed_bytes: u64,
-    /// Files of the journal in use when it was killed, in bytes: what the start read, a full first and an unfilled last file
-    /// included.
+    /// Files of the journal in use when it was killed, in bytes: what a start could have to read. It reads all of the last,
+    /// and of the oldest what it needs.
     pub journal_bytes: u64,
     /// From starting the process again to ready.
     pub recovery_ms: f64,
